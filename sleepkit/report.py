@@ -1,0 +1,240 @@
+"""A run for a person to read: `report.md` with its pictures, and tables that compare runs.
+
+`write_report` turns the `results.json` of a folder (fields: results.py) into Markdown that needs nothing else:
+headline numbers first, then pictures, nights, examples, configuration and machine. What was not measured is left out,
+and what a model wrote is escaped, never shortened.
+
+What it leaves out: the pictures themselves (plots.py) and the card of a published model (cards.py), which must not
+quote documents or answers.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sleepkit.results import read_results
+
+__all__ = [
+    "METRICS",
+    "code_block",
+    "comparison_table",
+    "format_duration",
+    "format_memory",
+    "format_table",
+    "format_value",
+    "headline",
+    "markdown_table",
+    "write_report",
+]
+
+METRICS = {
+    "closed_book_before": "closed book, before sleep",
+    "closed_book_after": "closed book, after sleep",
+    "in_context": "with the documents in context (ceiling)",
+    "recovery": "recovery: (after - before) / (in context - before)",
+    "anchor_kl": "anchor KL, nats per token (how far general text moved)",
+    "anchor_accuracy_before": "general probes, before sleep",
+    "anchor_accuracy_after": "general probes, after sleep",
+    "faa": "final average accuracy",
+    "aia": "average incremental accuracy",
+    "bwt": "backward transfer",
+    "forgetting": "forgetting",
+}  # metric -> what it means; other metrics are shown under their own name
+
+
+def format_value(value: Any) -> str:
+    """A table cell: 3 decimals for fractions, an exponent for tiny ones, – for what was not measured."""
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
+    return str(value)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as `7 min 12 s`, `1 h 5 min` or `3.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_memory(count: float) -> str:
+    """Bytes as GiB."""
+    return f"{count / 2**30:.2f} GiB"
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def format_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Aligned text for a terminal: columns of numbers to the right, all others to the left.
+
+    Args:
+        headers: one per column.
+        rows: cells of any type, as many as there are headers; see `format_value`.
+    """
+    raw = [list(row) for row in rows]
+    lines = [list(headers), *([format_value(cell) for cell in row] for row in raw)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    right = [all(map(_is_number, column)) for column in zip(*raw, strict=True)] or [False] * len(headers)
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            f"{cell:>{width}}" if to_right else f"{cell:<{width}}"
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """The same as a Markdown table; text in cells is escaped."""
+    raw = [list(row) for row in rows]
+    right = [all(map(_is_number, column)) for column in zip(*raw, strict=True)] or [False] * len(headers)
+    lines = [list(headers), ["---:" if to_right else "---" for to_right in right]]
+    lines += [[_escape(format_value(cell)) for cell in row] for row in raw]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _escape(text: str) -> str:
+    """`text` on one line, such that Markdown and HTML show it as it is."""
+    return re.sub(r"[\\`*<|\[\]~$&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
+
+
+def comparison_table(results: Iterable[Mapping[str, Any]]) -> str:
+    """Markdown table with one row per method, in the order given: mean ± sample standard deviation over its seeds.
+
+    Args:
+        results: contents of `results.json`; runs of the same `method` are seeds of one row. Runs that did not measure a
+            metric are left out of its mean; – where none did.
+    """
+    methods: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        methods.setdefault(result["method"], []).append(result)
+    columns = ("recovery", "closed_book_after", "anchor_kl", "bwt")
+    rows = [
+        [
+            method,
+            len(runs),
+            *(_mean_and_spread([run["metrics"].get(column) for run in runs]) for column in columns),
+            _mean_and_spread([run["seconds"] for run in runs], digits=0),
+        ]
+        for method, runs in methods.items()
+    ]
+    return markdown_table(["method", "seeds", "recovery", "closed book after", "anchor KL", "BWT", "seconds"], rows)
+
+
+def _mean_and_spread(values: Sequence[float | None], digits: int = 3) -> str:
+    present = [value for value in values if value is not None]
+    if not present:
+        return format_value(None)
+    mean = f"{statistics.fmean(present):.{digits}f}"
+    return mean if len(present) == 1 else f"{mean} ± {statistics.stdev(present):.{digits}f}"
+
+
+def headline(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """(meaning, value) of the run's metrics, the known ones first in the order of `METRICS`."""
+    metrics = results["metrics"]
+    names = [name for name in METRICS if name in metrics] + [name for name in metrics if name not in METRICS]
+    return [(METRICS.get(name) or name, metrics[name]) for name in names]
+
+
+def write_report(output_dir: str | Path) -> Path:
+    """Write `report.md` and its pictures into a run's folder, from the `results.json` that is there.
+
+    Returns:
+        The path of `report.md`. Beside it: before_after.png, accuracy_matrix.png, retention.png and training.png, each
+        only if the run has its data; pictures of an earlier report that no longer apply are removed.
+
+    Raises:
+        SleepkitError: if the folder holds no complete `results.json`.
+    """
+    from sleepkit import plots
+
+    folder = Path(output_dir)
+    results = read_results(folder)
+    pictures = []
+    for name, draw, text in (
+        ("before_after", plots.before_after_figure, "Scores before and after sleep"),
+        ("accuracy_matrix", plots.accuracy_matrix_figure, "Score on each experience after each night"),
+        ("retention", plots.retention_figure, "Score of each experience from its own night on"),
+        ("training", plots.training_figure, "Losses and rewards during training"),
+    ):
+        figure = draw(results)
+        if figure is None:
+            (folder / f"{name}.png").unlink(missing_ok=True)
+        else:
+            figure.savefig(folder / f"{name}.png")
+            pictures.append(f"![{text}]({name}.png)")
+    sections = {
+        "Results": markdown_table(["measure", "value"], headline(results)),
+        "Pictures": "\n\n".join(pictures),
+        "Nights": _nights(results.get("nights") or []),
+        "Examples": "\n\n".join(map(_example, results.get("examples") or [])),
+        "Configuration": code_block(results["config"]),
+        "Software and machine": _machine(results),
+    }
+    parts = [f"# {_escape(results['method'])}, seed {results['seed']}", _summary(results)]
+    parts += [f"## {title}\n\n{body}" for title, body in sections.items() if body]
+    path = folder / "report.md"
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return path
+
+
+def _summary(results: Mapping[str, Any]) -> str:
+    """One paragraph of the numbers that matter, as far as they were measured."""
+    metrics = results["metrics"]
+    text = []
+    before, after = metrics.get("closed_book_before"), metrics.get("closed_book_after")
+    if before is not None and after is not None:
+        text.append(
+            f"Without the documents, the score went from {before:.1%} before sleep to **{after:.1%}** after it."
+        )
+    if metrics.get("recovery") is not None:
+        text.append(f"That recovers **{metrics['recovery']:.0%}** of what the documents in context give.")
+    if metrics.get("anchor_kl") is not None:
+        text.append(f"On general prompts the model moved by {format_value(metrics['anchor_kl'])} nats per token.")
+    took = f"It took {format_duration(results['seconds'])}, with at most {format_memory(results['peak_memory_bytes'])}."
+    return " ".join([*text, took])
+
+
+def _nights(nights: Sequence[Mapping[str, Any]]) -> str:
+    """A table with one row per night; columns in the order in which they first appear."""
+    columns = list(dict.fromkeys(key for night in nights for key in night))
+    return markdown_table(columns, [[night.get(key) for key in columns] for night in nights]) if nights else ""
+
+
+def _example(example: Mapping[str, Any]) -> str:
+    names = {"gold": "expected", "before": "before sleep", "after": "after sleep", "in_context": "documents in context"}
+    lines = [f"- {label}: {_escape(str(example[key]))}" for key, label in names.items() if example.get(key) is not None]
+    return "\n".join([f"**{_escape(str(example['question']))}**", "", *lines])
+
+
+def code_block(value: Any) -> str:
+    """`value` as YAML in a Markdown block; nothing if it is empty."""
+    import yaml
+
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).rstrip() if value else ""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))  # longer than any fence inside
+    return f"{fence}yaml\n{text}\n{fence}" if text else ""
+
+
+def _machine(results: Mapping[str, Any]) -> str:
+    hardware = results["hardware"]
+    rows = [
+        ("CPU", f"{hardware['cpu']}, {hardware['cores']} cores"),
+        ("RAM", format_memory(hardware["ram_bytes"])),
+        ("GPU", ", ".join(hardware["gpus"]) or "none"),
+        *results["versions"].items(),
+    ]
+    return markdown_table(["", ""], rows)

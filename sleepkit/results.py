@@ -1,0 +1,215 @@
+"""What one run leaves behind: `results.json`, with all that is needed to read, compare and repeat it.
+
+    results.json = {method, seed, config, seconds, accuracy_matrix, metrics, examples, history, nights,
+                    versions, hardware, peak_memory_bytes}
+
+- `accuracy_matrix[i][j]`: score in [0, 1] on experience j after night i; null where it was not measured.
+- `metrics`: flat, name -> number. `history`: rows `{step, loss, ...}` of training, optionally with `night`.
+- `nights`: rows `{night, committed, reason, anchor_kl, ...}`, counted from 1 as in the pictures.
+- `examples`: rows `{question, gold, before, after, in_context}` of text.
+- Times are in seconds, memory in bytes.
+
+Writing is atomic: a reader, or a run that was killed, finds the old file or the new one, never half of one.
+What it leaves out: plots and tables (report.py), and the metrics themselves (metrics.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from sleepkit.errors import SleepkitError
+
+__all__ = [
+    "FILE_NAME",
+    "RunRecord",
+    "hardware",
+    "peak_memory_bytes",
+    "read_json",
+    "read_results",
+    "versions",
+    "write_json",
+]
+
+FILE_NAME = "results.json"
+_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "sleepkit")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result; those that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """The machine: `cpu` (model name), `cores` (that this process may use), `ram_bytes`, `gpus` (list of names)."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {
+        "cpu": _cpu_model(),
+        "cores": cores,
+        "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def peak_memory_bytes() -> int:
+    """Highest memory of this process since it started: resident in RAM, plus allocated by torch on its GPUs."""
+    import resource
+
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux, in bytes on macOS
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resident + sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON holds it: numpy and torch become numbers or lists, paths text, NaN and infinities null."""
+    if value is None or isinstance(value, (str, bool, int)) and not isinstance(value, Enum):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if hasattr(value, "tolist"):  # numpy and torch: scalars and arrays
+        return _plain(value.tolist())
+    if type(value).__module__ == "torch":  # torch.dtype, torch.device
+        return str(value)
+    raise SleepkitError(f"cannot write {value!r} ({type(value).__name__}) as JSON; turn it into numbers, text or lists")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON, atomically; missing folders are made.
+
+    Raises:
+        SleepkitError: if a part of `value` has no JSON form, or the file cannot be written (full disk, no permission).
+    """
+    path = Path(path)
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same folder: a rename is atomic only inside one disk
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise SleepkitError(
+            f"cannot write {path}: {error.strerror}; free some space or choose another output folder"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        SleepkitError: if the file is missing, unreadable or not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SleepkitError(f"cannot read {path}: {error.strerror}; give the output folder of a run") from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise SleepkitError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+@dataclass
+class RunRecord:
+    """All that one run reports; see the module for the meaning of each field.
+
+    `versions` and `hardware` are taken when the record is made, `peak_memory_bytes` grows each time it is saved.
+    """
+
+    method: str
+    seed: int
+    config: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    accuracy_matrix: list[list[float | None]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    examples: list[dict[str, str]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    nights: list[dict[str, Any]] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=versions)
+    hardware: dict[str, Any] = field(default_factory=hardware)
+    peak_memory_bytes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as `results.json` holds it: plain numbers, text, lists and dictionaries."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+    def save(self, output_dir: str | Path, *, is_main: bool = True) -> Path:
+        """Write `<output_dir>/results.json` where `is_main` is true; elsewhere do nothing. Returns its path.
+
+        Args:
+            output_dir: folder of the run; made if missing.
+            is_main: whether this is the main process of a distributed run (`accelerator.is_main_process`).
+        """
+        path = Path(output_dir) / FILE_NAME
+        if is_main:
+            self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory_bytes())
+            write_json(path, self)
+        return path
+
+    @classmethod
+    def load(cls, output_dir: str | Path) -> RunRecord:
+        """The record that `save` wrote to `output_dir`; errors as in `read_results`."""
+        return cls(**read_results(output_dir))
+
+
+def read_results(output_dir: str | Path) -> dict[str, Any]:
+    """The content of `<output_dir>/results.json`; examples, history and nights may be absent.
+
+    Raises:
+        SleepkitError: if there is none, or it lacks another field, or has one that this version does not know.
+    """
+    path = Path(output_dir) / FILE_NAME
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise SleepkitError(f"{path} holds a {type(data).__name__}, not a run; choose another output folder")
+    fields = {item.name for item in dataclasses.fields(RunRecord)}
+    missing = sorted(fields - set(data) - {"examples", "history", "nights"})
+    unknown = sorted(set(data) - fields)
+    if missing or unknown:
+        raise SleepkitError(
+            f"{path} is not from this version (missing {missing}, unknown {unknown}); choose another output folder"
+        )
+    return data
