@@ -43,6 +43,8 @@ METRICS = {
     "aia": "average incremental accuracy",
     "bwt": "backward transfer",
     "forgetting": "forgetting",
+    "retention_first": "share of the first experience's first-night score that is left",
+    "nights_committed": "nights kept",
 }  # metric -> what it means; other metrics are shown under their own name
 
 

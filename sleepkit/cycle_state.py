@@ -1,0 +1,169 @@
+"""What a cycle has lived through so far: scores, verdicts and logs, as one JSON file, and the metrics made of them.
+
+    <output_dir>/state/cycle.json    this; its field `learner` names the folder beside it that the learner saved
+    before[j]      closed book on experience j before any night        matrix[i][j]   after night i + 1
+    in_context[j]  with the documents in the prompt (ceiling)          after[j]       after its own night, j + 1
+                                                                       final[j]       after the last night so far
+
+A score is ``{contained, token_f1, n, answers}``: two shares in [0, 1] over ``n`` questions, and an answer for each (the
+matrix is without them); an experience without questions has None.  All metrics pool questions, so that an experience
+weighs as much as it has questions::
+
+    recovery        (after - before) / (in_context - before)      each experience right after its own night
+    recovery_final  (final - before) / (in_context - before)      all experiences after the last night
+
+Left out: running a cycle (cycle.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from sleepkit import metrics
+from sleepkit.errors import SleepkitError
+from sleepkit.results import read_json, write_json
+from sleepkit.stream import Experience
+
+__all__ = ["CycleState", "Score"]
+
+FILE_NAME = "cycle.json"
+Score = dict[str, Any]
+
+
+@dataclass
+class CycleState:
+    """The state of a cycle between two nights; fields as in the module.
+
+    Attributes:
+        run: identity of the run: method, seed, config, and a hash of each experience.
+        learner: folder of the learner's state; None before the first night.
+        anchors: measures of the unslept model.
+        nights: one row per night, as in `results.json`.
+        history: rows of the training logs, with their night.
+        seconds: time that the run has taken, over all its sessions.
+    """
+
+    run: dict[str, Any]
+    learner: str | None = None
+    before: list[Score | None] = field(default_factory=list)
+    in_context: list[Score | None] = field(default_factory=list)
+    after: list[Score | None] = field(default_factory=list)
+    final: list[Score | None] = field(default_factory=list)
+    matrix: list[list[Score | None]] = field(default_factory=list)
+    anchors: dict[str, float] = field(default_factory=dict)
+    nights: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def save(self, folder: Path) -> None:
+        """Write the file, atomically."""
+        write_json(folder / FILE_NAME, self)
+
+    @classmethod
+    def load(cls, folder: Path) -> CycleState | None:
+        """The state that a folder holds; None if it holds none.  Raises `SleepkitError` if it is damaged."""
+        path = folder / FILE_NAME
+        if not path.exists():
+            return None
+        data = read_json(path)
+        names = {item.name for item in dataclasses.fields(cls)}
+        if not isinstance(data, dict) or set(data) != names:
+            raise SleepkitError(f"{path} is damaged or of another version; start anew with --overwrite true")
+        return cls(**data)
+
+    def require_run(self, run: Mapping[str, Any], output_dir: Path) -> None:
+        """Raise `SleepkitError`, naming the first difference, unless this is the state of ``run``."""
+        theirs, ours = _flat(self.run), _flat(run)
+        for name in sorted({*theirs, *ours}):
+            if theirs.get(name) != ours.get(name):
+                raise SleepkitError(
+                    f"{output_dir} belongs to another run ({name} is {theirs.get(name)!r:.60} there and "
+                    f"{ours.get(name)!r:.60} here); choose another output_dir, or start anew with --overwrite true"
+                )
+
+    def accuracy_matrix(self) -> list[list[float | None]]:
+        """``(nights, experiences)`` shares of questions whose gold answer is contained; None without questions."""
+        return [[score["contained"] if score else None for score in row] for row in self.matrix]
+
+    def metrics(self) -> dict[str, float]:
+        """Everything that the finished nights define, by name; see `report.METRICS` and the module."""
+        found: dict[str, float | None] = {}
+        for key, suffix in (("contained", ""), ("token_f1", "_f1")):
+            before, ceiling = _pooled(self.before, key), _pooled(self.in_context, key)
+            after, final = _pooled(self.after, key), _pooled(self.final, key)
+            found[f"closed_book_before{suffix}"] = before
+            found[f"in_context{suffix}"] = ceiling
+            found[f"closed_book_after{suffix}"] = after
+            found[f"closed_book_final{suffix}"] = final
+            if before is not None and ceiling is not None and after is not None and final is not None:
+                found[f"recovery{suffix}"] = metrics.recovery(before, ceiling, after)
+                found[f"recovery_final{suffix}"] = metrics.recovery(before, ceiling, final)
+        found["recovery_per_experience"] = _mean([night.get("recovery") for night in self.nights])
+        if self.matrix:
+            baseline = [score["contained"] if score else float("nan") for score in self.before]
+            summary = metrics.summary(cast(Any, self.accuracy_matrix()), baseline)  # None counts as NaN there
+            summary["retention_first"] = summary.pop("retention", float("nan"))
+            found |= {name: value for name, value in summary.items() if value == value}
+        found |= self._anchor_metrics()
+        found["nights_committed"] = sum(bool(night["committed"]) for night in self.nights)
+        found["seconds_per_night"] = _mean([night["seconds"] for night in self.nights])
+        found["train_tokens"] = sum(night.get("train_tokens") or 0 for night in self.nights) or None
+        words = [len(answer.split()) for score in self.after if score for answer in score["answers"]]
+        found["answer_length_words"] = _mean(words)
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _anchor_metrics(self) -> dict[str, float | None]:
+        """Of the model as it was after each night: a night that was rolled back leaves the one before."""
+        kept = [night for night in self.nights if night["committed"]]
+        kls = [night["anchor_kl"] for night in kept if night.get("anchor_kl") is not None]
+        accuracy = self.anchors.get("anchor_accuracy")
+        measured = "anchor_kl" in self.anchors
+        return {
+            "anchor_kl": max(kls, default=0.0) if measured else None,
+            "anchor_kl_final": (kls[-1] if kls else 0.0) if measured else None,
+            "anchor_accuracy_before": accuracy,
+            "anchor_accuracy_after": kept[-1].get("anchor_accuracy") if kept else accuracy,
+        }
+
+    def answers(self, experiences: Sequence[Experience]) -> list[dict[str, Any]]:
+        """One row for each question: what the model said before any night, after its own, at the end, in context."""
+        columns = {"before": self.before, "after": self.after, "final": self.final, "in_context": self.in_context}
+        return [
+            {"experience": experience.name, "question": question.question, "gold": question.answer}
+            | {"kind": question.kind}
+            | {name: score["answers"][k] for name, scores in columns.items() if (score := scores[j])}
+            for j, experience in enumerate(experiences)
+            for k, question in enumerate(experience.questions)
+        ]
+
+
+def evenly(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """At most ``count`` rows, spread evenly over all of them."""
+    return [rows[i * len(rows) // min(count, len(rows))] for i in range(min(count, len(rows)))]
+
+
+def _pooled(scores: Sequence[Score | None], key: str) -> float | None:
+    """Mean over all questions; None where there is none."""
+    measured = [score for score in scores if score]
+    total = sum(score["n"] for score in measured)
+    return sum(score[key] * score["n"] for score in measured) / total if total else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return statistics.fmean(present) if present else None
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested mappings as one: ``{"config": {"alpha": 1}}`` -> ``{"config.alpha": 1}``."""
+    if not isinstance(value, Mapping):
+        return {name: value}
+    parts: dict[str, Any] = {}
+    for key, item in value.items():
+        parts |= _flat(item, f"{name}.{key}" if name else key)
+    return parts

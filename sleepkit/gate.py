@@ -1,0 +1,109 @@
+"""The commit gate: whether a night is kept or undone, decided on measured numbers, and the proof that it was undone.
+
+A night is kept if and only if all of these hold, as far as they were measured::
+
+    anchor_kl                        <= max_anchor_kl        mean per-token KL(unslept || now), general prompts
+    anchor_accuracy: before - after  <= max_anchor_drop      share of general probes answered
+    held_out:        after - before  >  min_gain             own questions about tonight, not trained on
+    retention:       before - after  <= max_retention_drop   own questions about earlier nights
+
+"Before" is the unslept model for the anchors, so that small losses cannot add up over nights, and the evening for the
+other two.  NaN fails.  Otherwise the learner restores its snapshot, bit for bit: `digest` of the
+weights before the night and after the rollback must be equal.
+
+Ours: all of it; "Language Models Need Sleep" (arXiv 2606.03979) commits every night and reports no retention.  Left
+out: the measuring, which is the learner's.  Evaluation questions are never among the numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sleepkit.errors import SleepkitError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RetentionGate", "Verdict", "digest"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to keep a night, and why, in one line of numbers."""
+
+    commit: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class RetentionGate:
+    """Limits of a night; see the module for each.
+
+    Attributes:
+        max_anchor_kl: nats per token, >= 0.
+        max_anchor_drop: difference of shares, >= 0.
+        min_gain: difference of shares, from -1 (any night passes) to 1.
+        max_retention_drop: difference of shares, >= 0.
+    """
+
+    max_anchor_kl: float = 0.05
+    max_anchor_drop: float = 0.01
+    min_gain: float = 0.0
+    max_retention_drop: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("max_anchor_kl", "max_anchor_drop", "max_retention_drop"):
+            if not getattr(self, name) >= 0:
+                raise SleepkitError(f"{name} is {getattr(self, name)}; give a number of at least 0")
+        if math.isnan(self.min_gain):
+            raise SleepkitError("min_gain is not a number; give one from -1 to 1")
+
+    def decide(self, before: Mapping[str, float], after: Mapping[str, float]) -> Verdict:
+        """Judge a night by its measures, any of ``anchor_kl, anchor_accuracy, held_out, retention``.
+
+        Args:
+            before: measures before the night (``anchor_kl`` is not needed: it is 0 for the unslept model).
+            after: the same after it.  What is missing in either is not judged.
+        """
+        checks = []  # (passed, sentence)
+        if "anchor_kl" in after:
+            kl = after["anchor_kl"]
+            checks.append(_check("anchor KL", kl <= self.max_anchor_kl, f"{kl:.4f}", "<=", self.max_anchor_kl))
+        for name, label, limit in (
+            ("anchor_accuracy", "anchor accuracy", self.max_anchor_drop),
+            ("retention", "earlier nights", self.max_retention_drop),
+        ):
+            if name in before and name in after:
+                drop = before[name] - after[name]
+                shown = f"{before[name]:.3f} -> {after[name]:.3f}"
+                checks.append(_check(label, drop <= limit + _ROUNDING, shown, "drop <=", limit))
+        if "held_out" in before and "held_out" in after:
+            gain = after["held_out"] - before["held_out"]
+            shown = f"{before['held_out']:.3f} -> {after['held_out']:.3f}"
+            checks.append(_check("own questions", gain > self.min_gain, shown, "gain >", self.min_gain))
+        failed = [sentence for passed, sentence in checks if not passed]
+        reason = "; ".join(failed or [sentence for _, sentence in checks]) or "nothing was measured"
+        return Verdict(not failed, reason)
+
+
+_ROUNDING = 1e-9  # 0.92 - 0.91 is not quite 0.01
+
+
+def _check(label: str, passed: bool, shown: str, relation: str, limit: float) -> tuple[bool, str]:
+    return passed, f"{label} {shown} ({'' if passed else 'not '}{relation} {limit:g})"
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bytes, in the order of the names: equal if and only if all bits are."""
+    import torch
+
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

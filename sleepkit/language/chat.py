@@ -1,0 +1,139 @@
+"""Talking with a causal LM: chat prompts as token ids, and batched generation that is the same on any number of ranks.
+
+Prompts are sorted by length and decoded in batches, left-padded.  A long beginning that all prompts share (worked
+examples) is run once and its key-value cache is reused for every batch.  With several processes each takes every
+``world``-th prompt and the results are gathered, so that every rank returns the whole list; each rank runs the same number
+of batches, which ZeRO-3 needs.  Sampling draws from a seed per call and rank, and leaves the global generator alone.
+
+Left out: serving engines.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from sleepkit.errors import SleepkitError
+
+MIN_SHARED_PREFIX = 32
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[dict[str, str]]) -> list[int]:
+    """Token ids of a conversation that waits for the assistant's reply; a string is one user message."""
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if tokenizer.chat_template is None:
+        raise SleepkitError("the tokenizer has no chat template; use an instruct model, or set tokenizer.chat_template")
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of plain text, without special tokens."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def require_window(model: nn.Module, length: int, what: str) -> None:
+    """Raise unless ``length`` tokens fit the model's context window."""
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr,operator]
+    if window is not None and length > window:
+        raise SleepkitError(
+            f"{what} needs {length} tokens, the model's window holds {window}; "
+            "lower `memory_max_tokens` so that documents are split, or use a model with a longer window"
+        )
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int = 48,
+    batch_size: int = 32,
+    temperature: float = 0.0,
+    top_p: float = 0.95,
+    seed: int = 0,
+    stop_ids: Sequence[int] = (),
+    description: str | None = None,
+) -> list[list[int]]:
+    """Continue each prompt; returns the new token ids without end-of-turn and padding, in the order of ``prompts``.
+
+    Args:
+        temperature: 0 decodes greedily.
+        stop_ids: further token ids that end a continuation (a newline, say).
+        description: label of a progress bar; none without it.
+    """
+    if not prompts:
+        return []
+    require_window(model, max(map(len, prompts)) + max_new_tokens, "a prompt with its reply")
+    state = PartialState()
+    mine = list(range(state.process_index, len(prompts), state.num_processes))
+    mine.sort(key=lambda i: len(prompts[i]))
+    rounds = -(-(-(-len(prompts) // state.num_processes)) // batch_size)
+    batches = [mine[i * batch_size : (i + 1) * batch_size] or mine[:1] or [0] for i in range(rounds)]
+    prefix, cache = _shared_prefix(model, prompts) if len(prompts) > 2 else ([], None)
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id, *stop_ids} - {None}
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": sorted(ends)}
+    if temperature > 0:
+        options.update(do_sample=True, temperature=temperature, top_p=top_p, top_k=0)
+    else:
+        options.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    done: dict[int, list[int]] = {}
+    bar = tqdm(batches, desc=description, leave=False, disable=description is None or not state.is_main_process)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed * 7919 + state.process_index)
+        for batch in bar:
+            rows = [list(prompts[i][len(prefix) :]) for i in batch]
+            width = max(map(len, rows))
+            pad = tokenizer.pad_token_id
+            ids = torch.tensor([prefix + [pad] * (width - len(row)) + row for row in rows], device=device)
+            mask = torch.tensor([[1] * len(prefix) + [0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+            past = None
+            if cache is not None:
+                past = copy.deepcopy(cache)
+                past.batch_repeat_interleave(len(batch))
+            output = model.generate(  # type: ignore[operator]
+                input_ids=ids, attention_mask=mask, past_key_values=past, synced_gpus=_is_zero3(), **options
+            )
+            for i, tokens in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
+                end = next((k for k, token in enumerate(tokens) if token in ends), len(tokens))
+                done[i] = tokens[:end]
+    model.train(was_training)
+    if state.num_processes > 1:
+        done = {i: tokens for part in gather_object([done]) for i, tokens in part.items()}
+    return [done[i] for i in range(len(prompts))]
+
+
+def reply_texts(model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], **options: Any) -> list[str]:
+    """Greedy chat replies to single questions, as stripped text."""
+    tokens = generate(model, tokenizer, [chat_ids(tokenizer, question) for question in questions], **options)
+    return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
+
+
+def _shared_prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
+    """The tokens that all prompts begin with, and their key-value cache, where that is worth it and exact."""
+    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+    prefix = list(os.path.commonprefix([list(prompt[:-1]) for prompt in prompts]))
+    if len(prefix) < MIN_SHARED_PREFIX or getattr(config, "sliding_window", None) or _is_zero3():
+        return [], None
+    device = next(model.parameters()).device
+    output = model(torch.tensor([prefix], device=device), use_cache=True, logits_to_keep=1)
+    return prefix, output.past_key_values
+
+
+def _is_zero3() -> bool:
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    return is_deepspeed_zero3_enabled()

@@ -1,0 +1,205 @@
+"""Cues from a sentence, by rule: the many ways in which somebody may ask for what it says.
+
+For every span of a sentence that could be an answer (numbers, dates, names, quotations, short phrases)::
+
+    statement   the clause that holds the span, at least ``min_words`` long: the reply
+    cloze       the clause with the span replaced by a question word     "Pierre Curie was born in which city?"
+    wh          the same in ordinary word order, by moving the verb      "In which city was Pierre Curie born?"
+    keywords    a question word and a few content words of the sentence  "Where Pierre Curie born 1859?"
+    about       content words alone                                      "Tell me about Pierre Curie 1859"
+
+Every span is asked for, so no fact of a document is left out, reversed questions included (the subject is a span too).
+Clozes with question words as noisy questions follow Lewis et al. 2019, "Unsupervised Question Answering by Cloze
+Translation" (arXiv 1906.04980).  The spans, the keyword cues and their use in sleep are ours.
+
+Pure functions of text and a seeded ``random.Random``.  English patterns; other languages get numbers, names (where
+capitalised) and keyword cues.  Left out: parsing.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
+_DATE = re.compile(rf"(?:{MONTHS})\s+\d{{1,2}}(?:,\s*\d{{4}})?|\d{{1,2}}\s+(?:{MONTHS})(?:\s+\d{{4}})?|(?:{MONTHS})\s+\d{{4}}")
+_NUMBER = re.compile(r"[$£€]?\d(?:[\d,.]*\d)?(?:[–-]\d+)?(?:%|\s?(?:percent|million|billion|thousand|[a-z]+))?")
+_NAME = re.compile(r"[A-Z][\w’'.-]*(?:\s+(?:of|the|de|von|and|for|&)?\s*[A-Z][\w’'.-]*)*")
+_QUOTE = re.compile(r"[\"“]([^\"”]{3,60})[\"”]")
+_BOUNDARY = r"of|in|to|for|with|by|and|that|which|who|on|at|from|as|was|is|were|are"
+_PHRASE = re.compile(
+    r"\b(?:a|an|the|of|by|in|for|to|with|as|from|into|on|is|are|was|were|called|named|and)\s+"
+    rf"((?:[a-z][\w’'-]*\s+){{0,3}}[a-z][\w’'-]*)(?=\s*(?:[,.;:()]|\b(?:{_BOUNDARY})\b|$))"
+)
+_CLAUSE = re.compile(r"(?<=[,;:])\s+|\s+(?=(?:and|but|which|who|when|while|where|because)\s)")
+_WORD = re.compile(r"[\w’'$%–.-]+")
+STOP_WORDS = frozenset(
+    "the a an of in on at to for with by and or is are was were be been as from that this it its which who into their his her "
+    "they he she not has have had these those there some many most also one two such what but if when while after before".split()
+)
+_AUXILIARIES = frozenset("is was are were has had have can could will would did does must may should".split())
+_DROPPED = frozenset("in on at by to from of for with about the a an its their his her since until around during as into".split())
+_IRREGULAR = dict(
+    pair.split(":")
+    for pair in (
+        "began:begin wrote:write made:make led:lead held:hold gave:give left:leave took:take became:become ran:run built:build "
+        "won:win lost:lose sold:sell bought:buy brought:bring kept:keep found:find met:meet spent:spend stood:stand told:tell "
+        "taught:teach grew:grow knew:know drew:draw rose:rise fell:fall broke:break spoke:speak chose:choose drove:drive "
+        "wore:wear saw:see came:come went:go sent:send paid:pay said:say felt:feel fought:fight sought:seek got:get lay:lie "
+        "laid:lay rode:ride sang:sing sank:sink swam:swim threw:throw flew:fly froze:freeze hid:hide shot:shoot slept:sleep"
+    ).split()
+)
+_THIRD_PERSON = dict(
+    pair.split(":")
+    for pair in (
+        "stands:stand carries:carry receives:receive contains:contain lies:lie holds:hold makes:make gives:give takes:take "
+        "uses:use runs:run lives:live grows:grow keeps:keep wears:wear shows:show opens:open begins:begin ends:end crosses:cross "
+        "measures:measure weighs:weigh covers:cover feeds:feed belongs:belong requires:require includes:include plays:play "
+        "serves:serve works:work needs:need costs:cost sits:sit leads:lead shelters:shelter means:mean allows:allow marks:mark"
+    ).split()
+)
+ABOUT = ("Tell me about {}.", "What do you know about {}?", "What about {}?")
+
+
+def answer_spans(sentence: str, max_words: int = 7) -> list[str]:
+    """Spans of a sentence that could answer a question, verbatim, most specific kinds first, without repeats."""
+    found: list[str] = []
+
+    def add(text: str) -> None:
+        text = text.strip(" ,.;:\"“”()")
+        while " " in text and text.rsplit(" ", 1)[1].lower() in STOP_WORDS:
+            text = text.rsplit(" ", 1)[0].rstrip(" ,")
+        if len(text) > 1 and len(text.split()) <= max_words and text not in found and text in sentence:
+            found.append(text)
+
+    for pattern in (_DATE, _NUMBER):
+        for match in pattern.finditer(sentence):
+            add(match.group())
+    for match in _NAME.finditer(sentence):
+        words = match.group().split()
+        while words and words[0].lower() in STOP_WORDS:
+            words = words[1:]
+        add(" ".join(words))
+    for match in _QUOTE.finditer(sentence):
+        add(match.group(1))
+    for match in _PHRASE.finditer(sentence):
+        words = match.group(1).split()
+        while words and words[0] in STOP_WORDS:
+            words = words[1:]
+        if words and (len(words) > 1 or len(words[0]) > 4):
+            add(" ".join(words))
+    return found
+
+
+def question_words(span: str) -> list[str]:
+    """Question words that fit an answer, likely ones first."""
+    if re.search(rf"\b(?:{MONTHS})\b", span) or re.fullmatch(r"1\d\d\d|20\d\d", span):
+        return ["when", "in what year"]
+    if re.match(r"[$£€]", span):
+        return ["how much"]
+    if re.search(r"\d", span):
+        return ["how many", "what"]
+    return ["who", "where", "which", "what"] if span[:1].isupper() else ["what", "how"]
+
+
+def statement(sentence: str, span: str, rng: random.Random, min_words: int = 9, max_words: int = 24) -> str:
+    """The sentence, or of a sentence longer than ``max_words`` the clauses around ``span``; ends with a full stop."""
+    if len(sentence.split()) > max_words and span in sentence:
+        parts = _CLAUSE.split(sentence)
+        middle = next((i for i, part in enumerate(parts) if span in part), None)
+        if middle is not None:
+            low, high = middle, middle + 1
+            while len(" ".join(parts[low:high]).split()) < min_words and (low > 0 or high < len(parts)):
+                if low > 0 and (high >= len(parts) or rng.random() < 0.6):
+                    low -= 1
+                else:
+                    high += 1
+            sentence = " ".join(parts[low:high])
+    sentence = sentence.strip(" ,;:")
+    return _capital(sentence) if sentence.endswith((".", "!", "?", '."', ".”")) else _capital(sentence) + "."
+
+
+def cloze(text: str, span: str, rng: random.Random) -> str:
+    """The text with the span replaced by a question word."""
+    return _capital(text.replace(span, rng.choice(question_words(span)), 1).rstrip(". ")) + "?"
+
+
+def wh_question(text: str, span: str, rng: random.Random) -> str | None:
+    """A question in ordinary word order whose answer is ``span``, or None where the rules find no verb.
+
+    "The mill was sold in 1902" asks "When was the mill sold?"; "Ann kept bees" asks "What did Ann keep?".
+    """
+    text = text.rstrip(". ")
+    if span not in text:
+        return None
+    before, after = text.split(span, 1)
+    words = before.split()
+    while words and words[-1].lower() in _DROPPED:
+        words = words[:-1]
+    word = rng.choice(question_words(span))
+    rest_of = after.split(",")[0].split()
+    if not words and before:  # a leading "In 1902 ...": the subject follows
+        words, rest_of = after.strip(" ,").split(), []
+    elif not words:  # the span is the subject
+        return _capital(f"{word}{after}".strip(" ,")) + "?" if after.strip() else None
+    elif words[0] in ("In", "On", "At", "Since", "During", "After", "Before") and len(words) > 3:
+        words = words[2:]  # "In 1902 the mill ..." asks about the mill
+    for i, token in enumerate(words):
+        if i == 0 or "," in words[i - 1]:
+            continue
+        lower = token.lower()
+        if lower in _AUXILIARIES:
+            rest = [*words[i + 1 :], *rest_of]
+            return _question(word, lower, words[:i], rest)
+        base = _base_form(lower)
+        if base is not None:
+            rest = [base[1], *words[i + 1 :], *rest_of]
+            return _question(word, base[0], words[:i], rest)
+    return None
+
+
+def _question(word: str, verb: str, subject: list[str], rest: list[str]) -> str | None:
+    if not subject or len(subject) > 9:
+        return None
+    first = subject[0].lower() if subject[0].lower() in STOP_WORDS | _DROPPED else subject[0]
+    return _capital(" ".join([word, verb, first, *subject[1:], *rest]).strip(" ,;:")) + "?"
+
+
+def _base_form(verb: str) -> tuple[str, str] | None:
+    """``(did | does, base form)`` of a past or third-person verb, None for other words."""
+    if verb in _IRREGULAR:
+        return "did", _IRREGULAR[verb]
+    if re.fullmatch(r"[a-z]{2,}ed", verb):
+        stem = verb[:-2]
+        if re.search(r"([bdgmnprt])\1$", stem):
+            return "did", stem[:-1]
+        if stem.endswith("i"):
+            return "did", stem[:-1] + "y"
+        return "did", verb[:-1] if re.search(r"([^aeiou][aiou][^aeiouwxyn]|[aeiou][scvgz]|[uv]|[bcdgktpz]l|[rn][gcsv])$", stem) else stem
+    if verb in _THIRD_PERSON:
+        return "does", _THIRD_PERSON[verb]
+    return None
+
+
+def content_words(text: str) -> list[str]:
+    """The words that carry the meaning, in order."""
+    words = (word.strip(".-'’") for word in _WORD.findall(text))
+    return [word for word in words if word and word.lower() not in STOP_WORDS]
+
+
+def keywords(sentence: str, span: str, rng: random.Random, title: str = "") -> str:
+    """A question word with three to six content words of the sentence, sometimes with the title, never the answer."""
+    words = content_words(sentence.replace(span, " ", 1))
+    kept = sorted(rng.sample(range(len(words)), min(len(words), rng.randint(3, 6))))
+    topic = [title] if title and rng.random() < 0.3 and span not in title else []
+    return _capital(" ".join([rng.choice(question_words(span)), *topic, *(words[i] for i in kept)])) + "?"
+
+
+def about(sentence: str, rng: random.Random) -> str:
+    """A request for the sentence by two to four of its content words."""
+    words = content_words(sentence)
+    return rng.choice(ABOUT).format(" ".join(rng.sample(words, min(len(words), rng.randint(2, 4)))))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,177 @@
+"""Divergence between teacher and student over the whole vocabulary, without ever holding the whole logits.
+
+Per token, with teacher ``t`` and student ``s`` over the vocabulary::
+
+    forward_kl   sum_v t (log t - log s)                       (Learning from the teacher's samples; SLEEP, SDFT)
+    reverse_kl   sum_v s (log s - log t)
+    jsd          b KL(t || m) + (1 - b) KL(s || m),  m = b t + (1 - b) s            (GKD, arXiv 2306.13649, eq. 1)
+
+The student's hidden states ``(n, d)`` are projected ``chunk_size`` tokens at a time; the gradient with respect to the
+hidden states is computed in the same sweep and only that, ``(n, d)``, is kept for the backward pass.  This is exact
+because each token's divergence depends on its own hidden state alone and the output head is frozen.
+
+The teacher is given in one of two forms:
+    hidden states ``(n, d)`` of the same model: the full vocabulary, recomputed per chunk at 1/85 of the memory of logits;
+    top-k log-probabilities ``(n, k)`` with the rest as one *tail* class: no teacher projection at all while training.
+
+Ours: the one-sweep gradient for any of the three, and the cached forms.  Left out: heads that are trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sleepkit.errors import SleepkitError
+
+DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
+
+
+@dataclass
+class OutputHead:
+    """The map from hidden states to logits: ``softcap(scale * (h W^T + bias))``."""
+
+    weight: Tensor  # (vocab, d)
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> OutputHead:
+        """Head of a Hugging Face causal LM, with the logit scale and soft cap of its config."""
+        layer = model.get_output_embeddings()  # type: ignore[operator]
+        if layer is None:
+            raise SleepkitError(f"{type(model).__name__} has no output embeddings; use a causal language model")
+        config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+        scale = getattr(config, "logit_scale", None)
+        scaling = getattr(config, "logits_scaling", None)
+        return cls(
+            weight=layer.weight.detach(),
+            bias=layer.bias.detach() if getattr(layer, "bias", None) is not None else None,
+            scale=float(scale) if scale is not None else (1.0 / float(scaling) if scaling else 1.0),
+            softcap=getattr(config, "final_logit_softcapping", None),
+        )
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits in fp32, ``(n, d) -> (n, vocab)``."""
+        logits = F.linear(hidden, self.weight.to(hidden.dtype), self.bias).float() * self.scale
+        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+
+
+@dataclass
+class TeacherTargets:
+    """What the teacher said about ``n`` tokens: either its hidden states, or its top-k log-probabilities."""
+
+    hidden: Tensor | None = None  # (n, d)
+    log_probs: Tensor | None = None  # (n, k)
+    indices: Tensor | None = None  # (n, k)
+
+    @classmethod
+    @torch.no_grad()
+    def from_hidden(cls, hidden: Tensor, head: OutputHead, top_k: int = 0, chunk_size: int = 256) -> TeacherTargets:
+        """Targets from the teacher's last hidden states ``(n, d)``; ``top_k=0`` keeps the full vocabulary."""
+        if top_k == 0:
+            return cls(hidden=hidden.detach().clone())
+        kept = [F.log_softmax(head(part), dim=-1).topk(top_k, dim=-1) for part in hidden.split(chunk_size)]
+        return cls(log_probs=torch.cat([k.values for k in kept]), indices=torch.cat([k.indices for k in kept]))
+
+    @classmethod
+    def cat(cls, targets: list[TeacherTargets]) -> TeacherTargets:
+        """Join targets of the same form along the tokens."""
+
+        def joined(name: str) -> Tensor | None:
+            parts = [getattr(target, name) for target in targets]
+            return None if parts[0] is None else torch.cat(parts)
+
+        return cls(hidden=joined("hidden"), log_probs=joined("log_probs"), indices=joined("indices"))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are there, by name (for safetensors)."""
+        return {k: v for k, v in (("hidden", self.hidden), ("log_probs", self.log_probs), ("indices", self.indices)) if v is not None}
+
+    def __getitem__(self, index: slice) -> TeacherTargets:
+        return TeacherTargets(**{name: tensor[index] for name, tensor in self.tensors().items()})
+
+
+def divergence_of_log_probs(teacher: Tensor, student: Tensor, kind: str = "forward_kl", beta: float = 0.5) -> Tensor:
+    """Divergence per token of two sets of log-probabilities, ``(n, classes)`` each ``-> (n,)``, in nats."""
+    if kind == "forward_kl":
+        return (teacher.exp() * (teacher - student)).sum(-1)
+    if kind == "reverse_kl":
+        return (student.exp() * (student - teacher)).sum(-1)
+    if kind != "jsd":
+        raise SleepkitError(f"divergence is {kind!r}; use one of {', '.join(DIVERGENCES)}")
+    if not 0 < beta < 1:
+        raise SleepkitError(f"beta is {beta}; the JSD needs 0 < beta < 1 (use forward_kl or reverse_kl for the ends)")
+    mixture = torch.logaddexp(teacher + torch.tensor(beta).log(), student + torch.tensor(1 - beta).log())
+    to_teacher = (teacher.exp() * (teacher - mixture)).sum(-1)
+    to_student = (student.exp() * (student - mixture)).sum(-1)
+    return beta * to_teacher + (1 - beta) * to_student
+
+
+def with_tail(log_probs: Tensor) -> Tensor:
+    """Top-k log-probabilities ``(n, k)`` with the log of what is left as class ``k``, ``(n, k + 1)``."""
+    rest = (1 - log_probs.exp().sum(-1, keepdim=True)).clamp(min=1e-7)
+    return torch.cat([log_probs, rest.log()], dim=-1)
+
+
+def token_divergence(
+    hidden: Tensor,
+    head: OutputHead,
+    teacher: TeacherTargets,
+    kind: str = "forward_kl",
+    beta: float = 0.5,
+    chunk_size: int = 256,
+) -> Tensor:
+    """Divergence per token, ``(n, d) -> (n,)``, with gradient to ``hidden``; at most one chunk of logits is alive."""
+
+    def per_token(logits: Tensor, part: slice) -> Tensor:
+        target = teacher[part]
+        if target.hidden is not None:
+            with torch.no_grad():
+                log_teacher = F.log_softmax(head(target.hidden), dim=-1)
+            return divergence_of_log_probs(log_teacher, F.log_softmax(logits, dim=-1), kind, beta)
+        assert target.log_probs is not None and target.indices is not None
+        kept = logits.gather(1, target.indices) - torch.logsumexp(logits, dim=-1, keepdim=True)  # (chunk, k)
+        return divergence_of_log_probs(with_tail(target.log_probs), with_tail(kept), kind, beta)
+
+    return _PerToken.apply(hidden, head, per_token, chunk_size)
+
+
+def token_log_probs(hidden: Tensor, head: OutputHead, tokens: Tensor, chunk_size: int = 256) -> Tensor:
+    """Log-probability of each token, ``(n, d), (n,) -> (n,)``, with gradient to ``hidden``."""
+
+    def per_token(logits: Tensor, part: slice) -> Tensor:
+        return logits.gather(1, tokens[part, None])[:, 0] - torch.logsumexp(logits, dim=-1)
+
+    return _PerToken.apply(hidden, head, per_token, chunk_size)
+
+
+class _PerToken(torch.autograd.Function):
+    """A scalar of each token's logits, and its gradient to the hidden state in the same sweep over chunks."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: OutputHead, per_token: Callable[[Tensor, slice], Tensor], chunk_size: int) -> Tensor:
+        wants_grad = ctx.needs_input_grad[0]
+        values, gradients = [], []
+        for start in range(0, hidden.shape[0], chunk_size):
+            part = slice(start, min(start + chunk_size, hidden.shape[0]))
+            with torch.enable_grad():
+                leaf = hidden[part].detach().requires_grad_(wants_grad)
+                value = per_token(head(leaf), part)
+                if wants_grad:
+                    gradients.append(torch.autograd.grad(value.sum(), leaf)[0])
+            values.append(value.detach())
+        if wants_grad:
+            ctx.save_for_backward(torch.cat(gradients) if gradients else torch.zeros_like(hidden))
+        return torch.cat(values) if values else hidden.new_zeros(0, dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (grad_outputs[0][:, None].to(gradient.dtype) * gradient, None, None, None)

@@ -1,0 +1,106 @@
+"""Configuration of knowledge seeding: the fields that :class:`~transformers.TrainingArguments` does not have.
+
+Names follow the papers: ``lmbda`` is GKD's lambda (arXiv 2306.13649), ``alpha``, ``gamma`` and ``z0`` are those of
+"Language Models Need Sleep" (arXiv 2606.03979).  Every ablation of its Table 1 is a value here: no imitation ``alpha=1``,
+no semantic reward ``gamma=0``, off-policy only ``lmbda=0 lmbda_start=0``; no expansion is ``expansion=False`` of the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.divergence import DIVERGENCES
+from sleepkit.language.material import STYLES
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default_factory=lambda: list(default) if isinstance(default, (list, tuple)) else default, metadata={"help": text})
+
+
+@dataclass
+class KnowledgeSeedingConfig(TrainingArguments):
+    """Arguments of :class:`~sleepkit.language.knowledge_seeding_trainer.KnowledgeSeedingTrainer`."""
+
+    learning_rate: float = field(default=4e-3, metadata={"help": "Initial learning rate of the expert."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule, as in transformers."})
+    warmup_steps: float = field(default=10, metadata={"help": "Steps (or share of all steps, if below 1) of linear warm-up."})
+    adam_beta2: float = field(default=0.99, metadata={"help": "Adam's second beta; short nights want a short memory."})
+    max_steps: int = field(default=300, metadata={"help": "Optimizer steps of a night; -1 goes by num_train_epochs."})
+    per_device_train_batch_size: int = field(default=12, metadata={"help": "Items (packed into one row) per step and device."})
+    save_strategy: str = field(default="no", metadata={"help": "Checkpoints inside a night: 'no' or 'steps'."})
+    logging_steps: float = field(default=20, metadata={"help": "Steps between two lines of the log."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: items are packed by the trainer."})
+    output_dir: str | None = field(default="runs/sleep", metadata={"help": "Folder of the run."})
+
+    # material
+    styles: list[str] = _option(STYLES, f"Styles of self-written material, any of {', '.join(STYLES)}.")
+    cues_per_span: int = field(default=2, metadata={"help": "Rule-made cues for each possible answer in the documents."})
+    general_items: int = field(default=48, metadata={"help": "General prompts, answered by the unslept model, for retention."})
+    general_tokens: int = field(default=24, metadata={"help": "Tokens of a reply to a general prompt."})
+    general_share: float = field(default=0.34, metadata={"help": "Share of general (and replayed) items in each batch."})
+    replay_items: int = field(default=32, metadata={"help": "Items of earlier nights that are replayed; the cost does not grow."})
+
+    # objective
+    divergence: str = field(default="forward_kl", metadata={"help": f"One of {', '.join(DIVERGENCES)}; teacher first."})
+    beta: float = field(default=0.5, metadata={"help": "Weight of the teacher in the JSD, between 0 and 1."})
+    top_k: int = field(default=32, metadata={"help": "Cached teacher classes per token, the rest as one tail; 0: full vocabulary."})
+    chunk_size: int = field(default=256, metadata={"help": "Tokens whose logits exist at one time."})
+    mask_first_tokens: int = field(default=0, metadata={"help": "First reply tokens that are left out of the divergence."})
+    gate_penalty: float = field(default=0.1, metadata={"help": "Weight of the mean gate on general text: keeps experts silent."})
+    gate_lr_scale: float = field(default=40.0, metadata={"help": "Learning rate of the gates, relative to the experts'."})
+
+    # on-policy half
+    lmbda: float = field(default=0.0, metadata={"help": "Share of student rollouts at the end (GKD's lambda), 0 to 1."})
+    lmbda_start: float = field(default=0.0, metadata={"help": "The same at the start; annealed linearly in between."})
+    alpha: float = field(default=0.5, metadata={"help": "On rollouts: weight of the divergence; 1 - alpha weighs the reward."})
+    gamma: float = field(default=0.5, metadata={"help": "Weight of the semantic reward; 1 - gamma weighs the edit distance."})
+    z0: float = field(default=0.5, metadata={"help": "Edit distance limit, relative to the longer side if below 1."})
+    judge: str = field(default="token_f1", metadata={"help": "Semantic judge: 'token_f1' (deterministic) or 'model' (frozen LM)."})
+    num_generations: int = field(default=4, metadata={"help": "Rollouts per prompt, one group of advantages."})
+    rollout_prompts: int = field(default=16, metadata={"help": "Prompts in one round of rollouts."})
+    rollout_every: int = field(default=50, metadata={"help": "Steps between two rounds of rollouts."})
+    max_completion_length: int = field(default=40, metadata={"help": "Tokens of a rollout at most."})
+    temperature: float = field(default=1.0, metadata={"help": "Sampling temperature of rollouts."})
+    clip_range: float = field(default=0.2, metadata={"help": "Clip of the policy ratio."})
+
+    # speed
+    packing: bool = field(default=True, metadata={"help": "Put a batch in one row behind the prompt prefix that all items share."})
+    cache_frozen_layers: bool = field(default=True, metadata={"help": "Run the layers below the experts once per item, not per step."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("alpha", "gamma", "lmbda", "lmbda_start", "general_share"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                shown = "lambda" if name == "lmbda" else name
+                raise SleepkitError(f"{shown} is {value}; give a number from 0 to 1")
+        if self.divergence not in DIVERGENCES:
+            raise SleepkitError(f"divergence is {self.divergence!r}; use one of {', '.join(DIVERGENCES)}")
+        if self.judge not in ("token_f1", "model"):
+            raise SleepkitError(f"judge is {self.judge!r}; use 'token_f1' or 'model'")
+        unknown = sorted(set(self.styles) - set(STYLES))
+        if unknown:
+            raise SleepkitError(f"styles has {unknown[0]!r}; use any of {', '.join(STYLES)}")
+        for name in ("cues_per_span", "chunk_size", "num_generations", "rollout_prompts", "rollout_every"):
+            if getattr(self, name) < 1:
+                raise SleepkitError(f"{name} is {getattr(self, name)}; give at least 1")
+        if self.on_policy and self.num_generations < 2 and self.alpha < 1:
+            raise SleepkitError("num_generations is 1; rewards are compared within a group, give at least 2 (or alpha 1)")
+        if self.on_policy and self.save_strategy == "steps" and self.save_steps % self.rollout_every:
+            raise SleepkitError(
+                f"save_steps is {self.save_steps}; with rollouts it must be a multiple of rollout_every "
+                f"({self.rollout_every}), so that a resumed night draws the same rollouts"
+            )
+
+    @property
+    def on_policy(self) -> bool:
+        """True if any student rollouts are drawn."""
+        return max(self.lmbda, self.lmbda_start) > 0
+
+    def lmbda_at(self, step: int, steps: int) -> float:
+        """Share of rollouts at a step, linear from ``lmbda_start`` to ``lmbda``."""
+        return self.lmbda_start + (self.lmbda - self.lmbda_start) * step / max(1, steps - 1)

@@ -1,0 +1,455 @@
+"""Knowledge seeding: the model with its memory in view teaches a larger self that no longer sees it.
+
+Per reply token y_t of an item (prompt x, memory c, reply y), with the same weights twice::
+
+    teacher  p( . | c, x, y, x, y_<t)   new expert masked, memory and worked pair in the prompt, frozen
+    student  q( . | x, y_<t)            new expert on, no memory; only the new expert trains
+
+    teacher data      L = F(p || q)                                        F: forward KL, reverse KL or JSD
+    student rollouts  L = alpha F(p || q) - (1 - alpha) min(ratio A, clip(ratio) A)
+    general, replay   L = F(p || q) with p the model before tonight, no memory
+
+A share lambda of each batch's memory items are rollouts (GKD); reward and advantage A are those of imitation.py, on
+the very same rollouts.  Sources: "Language Models Need Sleep" (arXiv 2606.03979), SDFT (2601.19897), GKD (2306.13649).
+
+Ours: packing and cached lower layers (packing.py); teacher targets computed once per item; the gate penalty, which
+asks the new expert to be silent on everything that is not tonight's memory.
+
+Built on `transformers.Trainer`, not on TRL's online trainers: those generate at every step and keep a second model,
+while here most of the data is fixed, so that teacher and lower layers need one pass a night.  Left out: trainable
+output heads, vLLM rollouts.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, Trainer
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.chat import chat_ids, generate, require_window, text_ids
+from sleepkit.language.divergence import OutputHead, TeacherTargets, token_divergence, token_log_probs
+from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.imitation import LocalModelJudge, TokenF1Judge, group_advantages, imitation_reward, random_prefix_cut
+from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+from sleepkit.language.material import SeedItem
+from sleepkit.language.packing import Backbone, PackedBatch, PreparedItem, close, common_prefix, flat_hidden, pack, pad_rows
+
+EXPERT_STATE = "expert.safetensors"
+logger = logging.get_logger(__name__)
+
+
+class BatchPlan:
+    """Which items make up each step, for all ranks, from the seed alone.
+
+    Every batch holds ``per_device`` items for each rank, ``general_share`` of them general or replayed; memory items
+    are drawn without repeats until all were seen.  This rank's slice is yielded, so a run on two processes sees the very
+    batches of a run on one process with twice the batch.
+    """
+
+    def __init__(
+        self, memory: Sequence[int], others: Sequence[int], per_device: int, share: float, steps: int, seed: int, rank: int, world: int
+    ) -> None:
+        self.n_others = min(round(per_device * world * share), per_device * world - 1) if others else 0
+        self.n_memory = per_device * world - self.n_others
+        self.batch_size, self.drop_last = per_device, False
+        self.memory, self.others, self.steps, self.seed, self.rank, self.world = memory, others, steps, seed, rank, world
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = random.Random(self.seed)
+        memory, others = _endless(self.memory, rng), _endless(self.others, random.Random(self.seed + 1))
+        for _ in range(self.steps):
+            batch = [next(memory) for _ in range(self.n_memory)] + [next(others) for _ in range(self.n_others)]
+            yield batch[self.rank :: self.world]
+
+
+def _endless(indices: Sequence[int], rng: random.Random) -> Iterator[int]:
+    while True:
+        shuffled = list(indices)
+        rng.shuffle(shuffled)
+        yield from shuffled
+
+
+class KnowledgeSeedingTrainer(Trainer):
+    """Trains the newest expert of a grown model on a night's items.
+
+    Args:
+        model: causal LM with an :class:`ExpertBank` whose newest slot is active and trainable.
+        args: the configuration.
+        items: memory items and general or replayed items; replies to the latter are the model's own.
+        processing_class: tokenizer with a chat template.
+        slot: the slot that trains; the teacher sees the model without it.
+
+    Raises:
+        SleepkitError: no memory items, or a prompt that does not fit the model's window.
+    """
+
+    _tag_names = ["sleepkit", "knowledge-seeding"]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: KnowledgeSeedingConfig,
+        items: Sequence[SeedItem],
+        processing_class: PreTrainedTokenizerBase,
+        slot: int,
+        **kwargs: Any,
+    ) -> None:
+        if not any(item.is_memory for item in items):
+            raise SleepkitError("a night needs at least one memory item; the material holds none")
+        self.bank = ExpertBank.of(model)
+        self.slot = slot
+        self.items = list(items)
+        self.seeding = args
+        self.head = OutputHead.of(model)
+        self.backbone = Backbone(model, self.bank)
+        self.tokens_seen = 0
+        self._rollouts: list[PreparedItem] = []
+        self._used_rollouts = 0
+        self._sums: dict[str, list[Tensor]] = {}
+        super().__init__(model=model, args=args, processing_class=processing_class, train_dataset=self.items, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        self.prepared = self.prepare(self.items)
+
+    # -- preparation ----------------------------------------------------------------------------------------------
+    def teacher_prompt(self, item: SeedItem) -> list[int]:
+        """What the teacher reads before the reply: the memory, the worked pair, then the prompt again."""
+        if not item.is_memory:
+            return chat_ids(self.processing_class, item.prompt)
+        return chat_ids(
+            self.processing_class,
+            [
+                {"role": "user", "content": f"{item.memory}\n\n{item.prompt}"},
+                {"role": "assistant", "content": item.reply},
+                {"role": "user", "content": item.prompt},
+            ],
+        )
+
+    def prepare(self, items: Sequence[SeedItem]) -> list[PreparedItem]:
+        """Tokenise, run the teacher once, keep what enters the first expert layer."""
+        end = [self.processing_class.eos_token_id]
+        prepared, teachers = [], []
+        for item in items:
+            reply = text_ids(self.processing_class, item.reply)
+            if item.style == "general":
+                reply = reply[: self.seeding.general_tokens]
+            whole = item.style != "general" or len(reply) < self.seeding.general_tokens
+            prompt, reply = chat_ids(self.processing_class, item.prompt), reply + (end if whole else [])
+            first = min(self.seeding.mask_first_tokens, len(reply) - 1) if item.is_memory else 0
+            prepared.append(PreparedItem(prompt, reply, item.is_memory, first_token=first))
+            teachers.append(self.teacher_prompt(item))
+        self.prefix = common_prefix(prepared) if self.seeding.packing else 0
+        self._run_teacher(prepared, teachers)
+        self._keep_lower(prepared)
+        return prepared
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return next(self.backbone.decoder.parameters()).device
+
+    @torch.no_grad()
+    def _run_teacher(self, prepared: Sequence[PreparedItem], prompts: Sequence[list[int]]) -> None:
+        longest = max(len(p) + len(item.reply_ids) for p, item in zip(prompts, prepared, strict=True))
+        require_window(self.model, longest, "a teacher prompt with its reply")
+        was_training = self.model.training
+        self.model.eval()
+        before = [slot for slot in self.bank.active if slot != self.slot]
+        with self.bank.view(before):
+            for batch in _by_length(prepared, prompts):
+                rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in batch], self._pad, self.device)
+                hidden = flat_hidden(self.backbone.hidden(rows), rows)
+                for k, i in enumerate(batch):
+                    own = hidden[rows.item_of == k]
+                    prepared[i].teacher = TeacherTargets.from_hidden(own, self.head, self.seeding.top_k, self.seeding.chunk_size)
+        self.model.train(was_training)
+
+    @torch.no_grad()
+    def _keep_lower(self, prepared: Sequence[PreparedItem]) -> None:
+        if not self._may_keep_lower():
+            return
+        for batch in _by_length(prepared, [item.prompt_ids for item in prepared]):
+            rows = pad_rows([prepared[i] for i in batch], self._pad, self.device)
+            lower = self.backbone.lower_inputs(rows)
+            for row, i in enumerate(batch):
+                prepared[i].lower = lower[row, : len(prepared[i].sequence)].clone()
+
+    def _may_keep_lower(self) -> bool:
+        return self.seeding.cache_frozen_layers and self.backbone.first > 0 and not self.is_deepspeed_enabled
+
+    @property
+    def _pad(self) -> int:
+        return self.processing_class.pad_token_id or 0
+
+    def check_shortcuts(self) -> None:
+        """Compare packed rows and cached layers with the plain computation on a few items; use them only if equal."""
+        sample = self.prepared[:2] + self.prepared[-2:]
+        plain = pad_rows([replace(item, lower=None) for item in sample], self._pad, self.device)
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            expected = flat_hidden(self.backbone.hidden(plain), plain)
+            for shortcut in ("cache_frozen_layers", "packing"):
+                if not getattr(self.seeding, shortcut):
+                    continue
+                if shortcut == "packing":
+                    batch = self.collate(sample)
+                else:
+                    batch = pad_rows(sample, self._pad, self.device)
+                try:
+                    exact = close(flat_hidden(self.backbone.hidden(batch), batch), expected)
+                except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+                    exact = False
+                if not exact:
+                    setattr(self.seeding, shortcut, False)
+                    if shortcut == "cache_frozen_layers":
+                        for item in self.prepared:
+                            item.lower = None
+                    logger.warning(f"{shortcut} is not exact for {type(self.backbone.decoder).__name__}; switched off")
+        self.model.train(was_training)
+
+    # -- data -----------------------------------------------------------------------------------------------------
+    def collate(self, items: Sequence[PreparedItem]) -> PackedBatch:
+        """One step's items as tensors."""
+        if self.seeding.packing:
+            return pack(items, self.prefix, self.backbone.decoder.dtype, self.device)
+        return pad_rows(items, self._pad, self.device)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches by `BatchPlan`; each rank takes its own slice, so accelerate must not split them again."""
+        args = self.seeding
+        memory = [i for i, item in enumerate(self.items) if item.is_memory]
+        others = [i for i, item in enumerate(self.items) if not item.is_memory]
+        world, size = args.world_size, args.per_device_train_batch_size
+        steps = args.max_steps
+        if steps <= 0:
+            n_memory = BatchPlan(memory, others, size, args.general_share, 1, 0, 0, world).n_memory
+            steps = -(-int(args.num_train_epochs * len(memory)) // (n_memory * args.gradient_accumulation_steps))
+        steps *= args.gradient_accumulation_steps
+        plan = BatchPlan(memory, others, size, args.general_share, steps, args.seed, args.process_index, world)
+        return DataLoader(list(range(len(self.items))), batch_sampler=plan, collate_fn=lambda indices: {"indices": indices})  # type: ignore[arg-type,type-var]
+
+    # -- rollouts -------------------------------------------------------------------------------------------------
+    def refresh_rollouts(self) -> None:
+        """Let the student answer, the teacher and the judge respond: one round of on-policy items."""
+        args, step = self.seeding, self.state.global_step
+        rng = random.Random(args.seed * 100_003 + step)
+        generator = torch.Generator().manual_seed(args.seed * 100_003 + step)
+        memory = [i for i, item in enumerate(self.items) if item.is_memory]
+        picked = rng.sample(memory, min(args.rollout_prompts, len(memory)))
+        end = self.processing_class.eos_token_id
+        starts, references = [], []
+        for i in picked:
+            reply = self.prepared[i].reply_ids
+            cut = random_prefix_cut(len(reply), generator)
+            starts.append(self.prepared[i].prompt_ids + reply[:cut])
+            references.append(reply[cut:])
+        model = self.accelerator.unwrap_model(self.model)
+        made = generate(
+            model,
+            self.processing_class,
+            [start for start in starts for _ in range(args.num_generations)],
+            args.max_completion_length,
+            temperature=args.temperature,
+            top_p=1.0,
+            seed=args.seed * 100_003 + step,
+        )
+        groups = [made[k * args.num_generations : (k + 1) * args.num_generations] for k in range(len(picked))]
+        rewards = self._rewards(model, groups, references)
+        advantages, keep = group_advantages(rewards)
+        prepared, teachers = [], []
+        for k, i in enumerate(picked):
+            cut = len(starts[k]) - len(self.prepared[i].prompt_ids)
+            for j, tokens in enumerate(groups[k]):
+                reply = self.prepared[i].reply_ids[:cut] + tokens + ([end] if len(tokens) < args.max_completion_length else [])
+                if len(reply) <= cut:
+                    continue
+                advantage = float(advantages[k, j]) if bool(keep[k]) else 0.0
+                prepared.append(PreparedItem(self.prepared[i].prompt_ids, reply, True, first_token=cut, advantage=advantage))
+                teachers.append(self.teacher_prompt(self.items[i]))
+        order = torch.randperm(len(prepared), generator=generator).tolist()
+        self._run_teacher(prepared, teachers)
+        self._keep_lower(prepared)
+        self._rollouts = [prepared[i] for i in order][args.process_index :: args.world_size]
+        self._used_rollouts = 0
+        with torch.no_grad():
+            for item in self._rollouts:
+                batch = self.collate([item])
+                hidden = flat_hidden(self.backbone.hidden(batch), batch)
+                item.old_log_probs = token_log_probs(hidden, self.head, self._reply_tokens([item]), args.chunk_size)
+        self._log_sum("reward", rewards.mean())
+        self._log_sum("reward_std", rewards.std(dim=1).mean())
+
+    def _rewards(self, model: nn.Module, groups: Sequence[Sequence[list[int]]], references: Sequence[list[int]]) -> Tensor:
+        args, tokenizer = self.seeding, self.processing_class
+
+        def text(tokens: list[int]) -> str:
+            return tokenizer.decode(tokens, skip_special_tokens=True)
+
+        judge = TokenF1Judge() if args.judge == "token_f1" else LocalModelJudge(model, tokenizer)  # type: ignore[arg-type]
+        candidates = [text(tokens) for group in groups for tokens in group]
+        wanted = [text(reference) for reference, group in zip(references, groups, strict=True) for _ in group]
+        z0 = args.z0 if args.z0 < 1 else int(args.z0)
+        with self.bank.view([slot for slot in self.bank.active if slot != self.slot]):
+            result = imitation_reward(
+                candidates, wanted, judge=judge, gamma=args.gamma, z0=z0, tokenize=lambda t: text_ids(tokenizer, t)
+            )
+        return torch.tensor(result.total, dtype=torch.float32).view(len(groups), -1)
+
+    def _with_rollouts(self, items: list[PreparedItem]) -> list[PreparedItem]:
+        """Replace a share lambda of the memory items by rollouts."""
+        args, step = self.seeding, self.state.global_step
+        if not args.on_policy:
+            return items
+        if step % args.rollout_every == 0 and (self._used_rollouts > 0 or not self._rollouts):
+            self.refresh_rollouts()
+        memory = [k for k, item in enumerate(items) if item.is_memory]
+        for k in memory[: round(args.lmbda_at(step, self.state.max_steps) * len(memory))]:
+            if self._rollouts:
+                items[k] = self._rollouts[self._used_rollouts % len(self._rollouts)]
+                self._used_rollouts += 1
+        return items
+
+    # -- objective ------------------------------------------------------------------------------------------------
+    def _reply_tokens(self, items: Sequence[PreparedItem]) -> Tensor:
+        return torch.tensor([t for item in items for t in item.reply_ids[item.first_token :]], device=self.device)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean objective per reply token over all ranks, plus the gate penalty."""
+        items = self._with_rollouts([self.prepared[i] for i in inputs["indices"]])
+        batch = self.collate(items)
+        self.tokens_seen += batch.n_tokens
+        with self.bank.watch_gates(self.slot) as layers:
+            hidden = _through_wrapper(model, self.backbone.hidden, batch)
+            gates = [layer.gates for layer in layers if layer.gates is not None]
+        flat = flat_hidden(hidden, batch)
+        args = self.seeding
+        targets = TeacherTargets.cat([item.teacher for item in items if item.teacher is not None])
+        per_token = token_divergence(flat, self.head, targets, args.divergence, args.beta, args.chunk_size)  # (n,)
+        is_memory = torch.tensor([item.is_memory for item in items], device=self.device)[batch.item_of]
+        self._log_sum("kl_memory", per_token.detach()[is_memory].mean())
+        if (~is_memory).any():
+            self._log_sum("kl_general", per_token.detach()[~is_memory].mean())
+        rolled = torch.tensor([item.advantage is not None for item in items], device=self.device)[batch.item_of]
+        objective = per_token
+        if rolled.any():
+            objective = torch.where(rolled, args.alpha * per_token + (1 - args.alpha) * self._policy_term(flat, items, batch, rolled), per_token)
+        count = self.accelerator.reduce(torch.tensor(float(len(per_token)), device=self.device), "sum")
+        loss = objective.sum() / count * args.world_size
+        if gates and args.gate_penalty:
+            openness = torch.stack([gate[batch.other_tokens].mean() for gate in gates]).mean()
+            ramp = min(1.0, self.state.global_step / max(1, 0.3 * self.state.max_steps))  # first learn, then fall silent
+            loss = loss + args.gate_penalty * ramp * openness
+            self._log_sum("gate_general", openness.detach())
+            if batch.memory_tokens.any():
+                self._log_sum("gate_memory", torch.stack([gate[batch.memory_tokens].mean() for gate in gates]).mean().detach())
+        return (loss, {"hidden": flat}) if return_outputs else loss
+
+    def _policy_term(self, flat: Tensor, items: Sequence[PreparedItem], batch: PackedBatch, rolled: Tensor) -> Tensor:
+        """Clipped policy-gradient loss per token, zero where there is no advantage, ``(n,)``."""
+        log_probs = token_log_probs(flat, self.head, self._reply_tokens(items), self.seeding.chunk_size)
+        old = torch.cat(
+            [
+                item.old_log_probs if item.old_log_probs is not None else torch.zeros(len(item.reply_ids) - item.first_token, device=flat.device)
+                for item in items
+            ]
+        )
+        advantage = torch.tensor([item.advantage or 0.0 for item in items], device=flat.device)[batch.item_of]
+        ratio = torch.where(rolled, log_probs - old, torch.zeros_like(old)).exp()
+        clipped = ratio.clamp(1 - self.seeding.clip_range, 1 + self.seeding.clip_range)
+        return -torch.minimum(ratio * advantage, clipped * advantage)
+
+    # -- bookkeeping ----------------------------------------------------------------------------------------------
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Two groups: experts, and gates with their own learning rate."""
+        if self.optimizer is None:
+            named = self.bank.named_parameters(self.slot)
+            cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            rate = self.args.learning_rate
+            groups = [
+                {"params": [p for n, p in named.items() if "gate" not in n], "lr": rate, "weight_decay": self.args.weight_decay},
+                {"params": [p for n, p in named.items() if "gate" in n], "lr": rate * self.seeding.gate_lr_scale, "weight_decay": 0.0},
+            ]
+            self.optimizer = cls([group for group in groups if group["params"]], **options)
+        return self.optimizer
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not estimated from ``inputs``, which hold indices; tokens are counted in ``tokens_seen``."""
+        return 0
+
+    def _log_sum(self, name: str, value: Tensor) -> None:
+        self._sums.setdefault(name, []).append(value.detach().float().reshape(()))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means since the last line to the log."""
+        for name, values in sorted(self._sums.items()):
+            logs[name] = round(torch.stack(values).mean().item(), 5)
+        self._sums.clear()
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Checkpoints hold tonight's expert alone: safetensors, kilobytes to megabytes."""
+        folder = Path(output_dir or self.args.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: p.detach().cpu().clone() for name, p in self.bank.named_parameters(self.slot).items()}, folder / EXPERT_STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        path = Path(resume_from_checkpoint) / EXPERT_STATE
+        try:
+            state = load_file(path)
+        except Exception as error:
+            raise SleepkitError(f"{path} cannot be read ({error}); delete the checkpoint to repeat the night") from error
+        with torch.no_grad():
+            for name, parameter in self.bank.named_parameters(self.slot).items():
+                parameter.copy_(state[name])
+
+    def run(self, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+        """Train to the end, resuming from the last checkpoint in ``output_dir``; returns history and cost."""
+        self.check_shortcuts()
+        folder = self.args.output_dir
+        checkpoint = get_last_checkpoint(folder) if folder and Path(folder).is_dir() and self.args.save_strategy != "no" else None
+        start = time.perf_counter()
+        self.train(resume_from_checkpoint=checkpoint)
+        seconds = time.perf_counter() - start
+        history = [line for line in self.state.log_history if "loss" in line]
+        return {"history": history, "train_tokens": self.tokens_seen, "train_seconds": seconds}
+
+
+def _by_length(prepared: Sequence[PreparedItem], prompts: Sequence[list[int]], size: int = 32) -> Iterator[list[int]]:
+    order = sorted(range(len(prepared)), key=lambda i: len(prompts[i]) + len(prepared[i].reply_ids))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _through_wrapper(wrapped: nn.Module, method: Callable[[PackedBatch], Tensor], batch: PackedBatch) -> Tensor:
+    """Run ``method`` inside the forward of DDP, FSDP or DeepSpeed, so that their hooks see it (as Lightning and TRL do)."""
+    inner = wrapped.module if hasattr(wrapped, "module") and isinstance(wrapped.module, nn.Module) else None
+    if inner is None:
+        return method(batch)
+    original = inner.forward
+
+    def forward(_: PackedBatch) -> Tensor:
+        inner.forward = original
+        return method(batch)
+
+    inner.forward = forward
+    try:
+        return wrapped(batch)
+    finally:
+        inner.forward = original

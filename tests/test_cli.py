@@ -1,0 +1,174 @@
+"""The command: help without heavy imports, one-line errors with exit code 2, and each subcommand on a tiny model."""
+
+import importlib.util
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import tiny_model, tiny_tokenizer
+
+from sleepkit import cli
+from sleepkit.errors import SleepkitError
+from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig, read_bank_config
+from sleepkit.results import RunRecord
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Folder of a tiny chat model."""
+    folder = tmp_path_factory.mktemp("base")
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def slept(base, tmp_path):
+    """Output folder of a run: one trained expert."""
+    model = tiny_model()
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=2, width=4))
+    slot = bank.activate()
+    for parameter in bank.parameters(slot):
+        parameter.data += 0.5
+    bank.save(tmp_path / "run" / "model", base_model=str(base))
+    return tmp_path / "run"
+
+
+def one_line(capsys):
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1 and shown.err.startswith("sleepkit: error: ")
+    return shown.err
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--help", ("sleep", "ask", "report", "expand")),
+        ("ask --help", ("folder", "--compare", "example:")),
+        ("report --help", ("FOLDER",)),
+        ("expand --help", ("--slots", "--layers", "example:")),
+        ("sleep --help", ("--config", "--dataset", "--baseline")),
+    ],
+)
+def test_help(line, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(line.split())
+    shown = capsys.readouterr().out
+    assert end.value.code == 0 and all(word in shown for word in words)
+
+
+def test_help_does_not_import_torch():
+    code = "import sys, sleepkit.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "required: COMMAND"),
+        ("dream", "invalid choice: 'dream'"),
+        ("ask", "required"),
+        ("ask nowhere who", "nowhere holds no slept model"),
+        ("ask nowhere who --max_new_tokens 0", "max_new_tokens is 0"),
+        ("report nowhere", "cannot read nowhere/results.json"),
+        ("expand nowhere out --layers some", "expert_layers is .'some'."),
+        ("sleep --nights 2", "dataset is missing"),
+        ("sleep --dataset nowhere.jsonl", "nowhere.jsonl does not exist"),
+        ("sleep --config nowhere.yaml", "nowhere.yaml cannot be read"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(line, words, capsys):
+    import re
+
+    assert cli.main(line.split()) == 2
+    assert re.search(words, one_line(capsys))
+
+
+def test_other_ranks_of_a_machine_are_silent_and_interrupts_have_their_code(monkeypatch, capsys):
+    def fail(error):
+        raise error
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert cli.guard(lambda: fail(SleepkitError("no"))) == 2
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert cli.guard(lambda: fail(SleepkitError("two\nlines"))) == 2
+    assert "two lines" in one_line(capsys)
+    assert cli.guard(lambda: fail(KeyboardInterrupt())) == 130
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
+        cli.guard(lambda: 1 // 0)
+
+
+def test_the_recipe_script_reports_in_the_same_way(monkeypatch, capsys, tmp_path):
+    spec = importlib.util.spec_from_file_location("recipe", ROOT / "recipes" / "sleep.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    (tmp_path / "bad.yaml").write_text("dataset: x\nnigths: 1\n")
+    monkeypatch.setattr(sys, "argv", ["sleep.py", "--config", str(tmp_path / "bad.yaml")])
+    assert cli.guard(script.main) == 2
+    assert "unknown key 'nigths'" in one_line(capsys)
+
+
+def test_ask_once_and_from_a_pipe(slept, capsys, monkeypatch):
+    assert cli.main(["ask", str(slept), "who", "is", "it", "--compare", "--max_new_tokens", "6"]) == 0
+    before, after = capsys.readouterr().out.splitlines()[-2:]
+    assert before.startswith("before sleep: ") and after.startswith("after sleep:  ")
+    assert before.split(": ")[1].strip() != after.split(": ")[1].strip()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("who is it\n\nwho is it\n"))
+    assert cli.main(["ask", str(slept / "model"), "--max_new_tokens", "6"]) == 0
+    answers = capsys.readouterr().out.splitlines()
+    assert answers == [after.removeprefix("after sleep:  ")] * 2
+
+
+def test_ask_says_when_the_base_model_is_gone_or_another(slept, base, capsys, tmp_path):
+    tiny_model(num_hidden_layers=2).save_pretrained(tmp_path / "other")
+    tiny_tokenizer().save_pretrained(tmp_path / "other")
+    assert cli.main(["ask", str(slept), "who", "--model", str(tmp_path / "other")]) == 2
+    assert "load them into the model they were grown on" in capsys.readouterr().err
+    assert cli.main(["ask", str(slept), "who", "--model", str(tmp_path / "gone")]) == 2
+    assert "cannot be loaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "chat_template.jinja").unlink(), "has no chat template"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"), "cannot be loaded"),
+        (lambda folder: tiny_model(vocab_size=32, eos_token_id=1).save_pretrained(folder), "has 64 tokens, the model 32"),
+        (lambda folder: tiny_model(eos_token_id=5).save_pretrained(folder), "ends at token 5 but its tokenizer at 1"),
+    ],
+    ids=["template", "truncated", "vocabulary", "end"],
+)
+def test_models_that_would_spoil_a_night_are_refused(spoil, words, tmp_path, capsys):
+    tiny_model().save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    spoil(tmp_path / "model")
+    assert cli.main(["expand", str(tmp_path / "model"), str(tmp_path / "grown")]) == 2
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert shown.startswith("sleepkit: error: ") and words in shown
+    assert not (tmp_path / "grown").exists()
+
+
+def test_expand(base, tmp_path, capsys):
+    line = ["expand", str(base), str(tmp_path / "grown"), "--slots", "3", "--width", "4", "--layers", "1", "2", "--no_gate"]
+    assert cli.main(line) == 0
+    assert "3 experts in 2 layers" in capsys.readouterr().out
+    saved = read_bank_config(tmp_path / "grown")
+    assert (saved["base_model"], saved["layers"], saved["active"]) == (str(base), [1, 2], [])
+    assert saved["config"]["gate"] is False
+    ExpertBank.load(tiny_model(), tmp_path / "grown")
+
+
+def test_report_of_one_run_of_seeds_and_of_several(tmp_path, capsys):
+    for method, seed in (("knowledge_seeding", 0), ("knowledge_seeding", 1), ("lora", 0)):
+        folder = tmp_path / method / f"seed_{seed}"
+        RunRecord(method, seed, metrics={"recovery": 0.5 + seed / 10}).save(folder)
+    assert cli.main(["report", str(tmp_path / "lora" / "seed_0")]) == 0
+    assert capsys.readouterr().out.strip().endswith("report.md")
+    assert cli.main(["report", str(tmp_path / "knowledge_seeding"), str(tmp_path / "lora" / "seed_0")]) == 0
+    table = capsys.readouterr().out
+    assert "| knowledge_seeding | 2 | 0.550 ± 0.071 |" in table and "| lora | 1 | 0.500 |" in table

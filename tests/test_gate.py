@@ -1,0 +1,69 @@
+"""The gate's limits one by one, its reasons, and the digest that proves a rollback."""
+
+import pytest
+import torch
+
+from sleepkit.errors import SleepkitError
+from sleepkit.gate import RetentionGate, digest
+
+GATE = RetentionGate(max_anchor_kl=0.05, max_anchor_drop=0.01, min_gain=0.0, max_retention_drop=0.1)
+BEFORE = {"anchor_accuracy": 0.92, "held_out": 0.1, "retention": 0.8}
+GOOD = {"anchor_kl": 0.02, "anchor_accuracy": 0.92, "held_out": 0.5, "retention": 0.8}
+
+
+def test_a_good_night_is_kept_with_all_numbers_in_the_reason():
+    verdict = GATE.decide(BEFORE, GOOD)
+    assert verdict.commit
+    for part in ("anchor KL 0.0200", "anchor accuracy 0.920 -> 0.920", "own questions 0.100 -> 0.500", "earlier nights"):
+        assert part in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "label"),
+    [
+        ("anchor_kl", 0.0501, "anchor KL"),
+        ("anchor_kl", float("nan"), "anchor KL"),
+        ("anchor_kl", float("inf"), "anchor KL"),
+        ("anchor_accuracy", 0.90, "anchor accuracy"),
+        ("held_out", 0.1, "own questions"),  # a night without gain is not worth an expert
+        ("held_out", float("nan"), "own questions"),
+        ("retention", 0.69, "earlier nights"),
+    ],
+)
+def test_each_limit_rolls_back_and_only_the_failed_one_is_named(name, value, label):
+    verdict = GATE.decide(BEFORE, {**GOOD, name: value})
+    assert not verdict.commit
+    assert verdict.reason.startswith(label) and ";" not in verdict.reason
+
+
+@pytest.mark.parametrize(("name", "value"), [("anchor_kl", 0.05), ("anchor_accuracy", 0.91), ("retention", 0.7)])
+def test_limits_themselves_pass(name, value):
+    assert GATE.decide(BEFORE, {**GOOD, name: value}).commit
+
+
+def test_what_was_not_measured_is_not_judged():
+    assert GATE.decide({}, {}) == type(GATE.decide({}, {}))(True, "nothing was measured")
+    assert GATE.decide({}, {"anchor_kl": 0.01, "anchor_accuracy": 0.0, "held_out": 0.0}).commit
+    assert RetentionGate(min_gain=-1).decide(BEFORE, {**GOOD, "held_out": 0.0}).commit
+
+
+@pytest.mark.parametrize("limits", [{"max_anchor_kl": -1.0}, {"max_anchor_drop": float("nan")}, {"min_gain": float("nan")}])
+def test_impossible_limits_are_refused(limits):
+    with pytest.raises(SleepkitError, match=next(iter(limits))):
+        RetentionGate(**limits)
+
+
+def test_digest_sees_every_bit_name_type_and_shape():
+    state = {"a": torch.ones(2, 3, dtype=torch.bfloat16), "b": torch.tensor(3), "empty": torch.ones(0)}
+    same = {name: state[name].clone() for name in reversed(state)}
+    assert digest(state) == digest(same)
+    zero = {"w": torch.tensor([0.0])}
+    others = [
+        {"w": torch.tensor([-0.0])},
+        {"v": torch.tensor([0.0])},
+        {"w": torch.tensor([[0.0]])},
+        {"w": torch.tensor([0], dtype=torch.int32)},
+        {},
+    ]
+    assert len({digest(other) for other in [zero, *others]}) == 6
+    assert digest({"w": torch.arange(6).reshape(2, 3).T}) == digest({"w": torch.arange(6).reshape(2, 3).T.contiguous()})

@@ -1,0 +1,47 @@
+"""Every recipe is read by the parser that runs it, so that no stale key survives, and says where its results go."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sleepkit.arguments import parse
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes" / "configs" / "sleep").glob("*.yaml"))
+
+
+def test_the_promised_recipes_are_there():
+    assert {path.stem for path in RECIPES} >= {
+        "demo",
+        "squad_smollm2_cpu",
+        "squad_qwen2.5_7b_1passage",
+        "squad_qwen2.5_7b_200passages",
+        "math_qwen3_1.7b",
+        "math_qwen3_8b",
+    }
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_parses_to_what_it_says(path):
+    args, config = parse(["--config", str(path)])
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in recipe.items():
+        found = getattr(args, key) if hasattr(args, key) else getattr(config, key)
+        assert found == (float(value) if key == "learning_rate" else value), key
+    assert Path(config.output_dir) == Path("runs") / path.stem
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_there_is_an_expert_for_each_night_and_local_data_exist(path):
+    args, _ = parse(["--config", str(path)])
+    assert args.nights is not None and args.nights <= args.expert_slots
+    assert args.dataset.count("/") == 1 or (ROOT / args.dataset).is_file()
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if "qwen" in path.stem], ids=lambda path: path.stem)
+def test_the_papers_numbers(path):
+    args, config = parse(["--config", str(path)])
+    devices = 8 if path.stem == "math_qwen3_8b" else 1
+    assert config.per_device_train_batch_size * config.gradient_accumulation_steps * devices == 32
+    assert (config.learning_rate, config.max_steps, args.expert_width, args.expert_slots) == (5e-6, 100, 64, 5)

@@ -1,0 +1,124 @@
+"""A whole run on a tiny model: from the command line to results, report, published folder and answers; and its refusals."""
+
+import json
+import sys
+from types import ModuleType
+
+import pytest
+from tiny import tiny_model, tiny_tokenizer
+
+from sleepkit import cli, hub
+from sleepkit.results import RunRecord, read_results
+
+ROWS = [
+    {
+        "title": name,
+        "context": f"{name} keeps a red lamp in the north tower. The tower was built by {builder} in {year}.",
+        "questions": [{"question": f"Who built the tower of {name}?", "answer": builder}],
+    }
+    for name, builder, year in (("Ada", "Orla Finch", 1871), ("Bert", "Milo Hart", 1902), ("Cleo", "Ines Vole", 1930))
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    tiny_model().save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    general = [{"prompt": f"name {k} things."} for k in range(4)]
+    (folder / "general.jsonl").write_text("\n".join(map(json.dumps, general)))
+    anchors = [{"prompt": "what is hot?", "answer": "fire"}, {"prompt": "say a word.", "answer": None}]
+    (folder / "anchors.jsonl").write_text("\n".join(map(json.dumps, anchors)))
+    return folder
+
+
+def command(files, output, *more):
+    text = f"""sleep --model {files}/base --dataset {files}/rows.jsonl --general_prompts {files}/general.jsonl
+        --anchors {files}/anchors.jsonl --output_dir {output} --nights 2 --expert_slots 2 --expert_width 4 --use_cpu
+        --max_steps 2 --per_device_train_batch_size 2 --memory_max_tokens 300 --max_new_tokens 4 --general_items 2
+        --general_tokens 4 --styles cloze recite --logging_steps 1 --no_gate"""
+    return [*text.split(), *more]
+
+
+def test_two_nights_from_the_command_line(files, tmp_path, capsys):
+    assert cli.main(command(files, tmp_path / "run")) == 0
+    shown = capsys.readouterr().out
+    for part in ("awake: 2 experiences, 2 questions", "night 2/2: kept", "anchor KL, nats per token", "written to"):
+        assert part in shown
+    results = read_results(tmp_path / "run")
+    assert results["method"] == "knowledge_seeding" and len(results["accuracy_matrix"]) == 2
+    assert results["config"]["expert_width"] == 4 and results["config"]["styles"] == ["cloze", "recite"]
+    for name in ("closed_book_before", "in_context", "closed_book_after", "anchor_kl", "anchor_accuracy_after", "faa"):
+        assert isinstance(results["metrics"][name], float), name
+    assert results["metrics"]["anchor_kl"] > 0 and results["history"]
+    assert {path.name for path in (tmp_path / "run" / "model").iterdir()} == {
+        "README.md",
+        "expert_bank.json",
+        "expert_bank.safetensors",
+    }
+    assert "## Nights" in (tmp_path / "run" / "report.md").read_text()
+    assert cli.main(["ask", str(tmp_path / "run"), "who?", "--max_new_tokens", "2"]) == 0
+
+    assert cli.main(command(files, tmp_path / "run")) == 0  # again: read back
+    assert "2 of 2 nights are done already" in capsys.readouterr().out
+    assert cli.main(command(files, tmp_path / "run", "--alpha", "0.25")) == 2
+    assert "config.alpha is 0.5 there and 0.25 here" in capsys.readouterr().err
+
+
+def test_seeds_have_folders_and_a_comparison(files, tmp_path, capsys):
+    assert cli.main(command(files, tmp_path, "--nights", "1", "--order", "random", "--seeds", "3", "4")) == 0
+    assert read_results(tmp_path / "seed_3")["seed"] == 3 and read_results(tmp_path / "seed_4")["seed"] == 4
+    assert "| knowledge_seeding | 2 |" in (tmp_path / "comparison.md").read_text()
+    assert "seed 3" in capsys.readouterr().out
+    nights = [read_results(tmp_path / f"seed_{seed}")["nights"][0]["experience"] for seed in (3, 4)]
+    assert nights[0] != nights[1]  # the seed also draws the passages
+
+
+def test_the_experts_are_pushed_and_nothing_that_was_read(files, tmp_path, monkeypatch):
+    pushed = {}
+    monkeypatch.setattr(hub, "push_folder", lambda folder, repo, **options: pushed.update({repo: folder}) or "address")
+    assert cli.main(command(files, tmp_path, "--nights", "1", "--push_to_hub_repo", "me/slept")) == 0
+    content = b"".join(path.read_bytes() for path in pushed["me/slept"].iterdir())
+    assert b"Orla" not in content and b"base_model" in content
+
+
+def test_a_baseline_gets_the_same_data_and_model(files, tmp_path, monkeypatch, capsys):
+    seen = {}
+    baselines = ModuleType("sleepkit.language.baselines")
+
+    def run_baseline(name, **given):
+        seen.update(given, name=name)
+        return RunRecord(name, 1, metrics={"recovery": 0.25})
+
+    baselines.run_baseline = run_baseline
+    monkeypatch.setitem(sys.modules, baselines.__name__, baselines)
+    assert cli.main(command(files, tmp_path, "--baseline", "lora", "--nights", "3")) == 0  # more nights than experts
+    assert seen["name"] == "lora" and len(seen["experiences"]) == 3 and len(seen["general_prompts"]) == 4
+    assert seen["anchors"][0]["answer"] == "fire" and seen["args"].baseline == "lora"
+    assert "0.250" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--nights", "3"), "3 nights need as many experts, expert_slots is 2"),
+        (("--nights", "9"), "limit is 9"),
+        (("--memory_max_tokens", "600"), "the model's window holds 512"),
+        (("--model", "/nowhere/base"), "model '/nowhere/base' cannot be loaded"),
+        (("--anchors", "nowhere.jsonl"), "nowhere.jsonl"),
+    ],
+)
+def test_refusals_come_before_any_night(files, tmp_path, capsys, more, words):
+    assert cli.main(command(files, tmp_path / "run", *more)) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_shipped_prompts_are_disjoint_and_complete():
+    from sleepkit.language.anchors import read_prompts
+    from sleepkit.run import _shipped
+
+    general, anchors = read_prompts(_shipped("general_prompts.jsonl")), read_prompts(_shipped("anchors.jsonl"))
+    assert len(general) >= 100 and sum(bool(row["answer"]) for row in anchors) >= 20
+    assert not {row["prompt"] for row in general} & {row["prompt"] for row in anchors}
