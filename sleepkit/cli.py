@@ -113,12 +113,12 @@ def _ask(options: argparse.Namespace) -> None:
     from accelerate import PartialState
 
     from sleepkit.language.chat import reply_texts
-    from sleepkit.language.loading import load_slept
+    from sleepkit.language.model_io import load_slept
 
     if options.max_new_tokens < 1:
         raise SleepkitError(f"max_new_tokens is {options.max_new_tokens}; give at least 1")
     model, tokenizer, bank = load_slept(options.folder, options.model)
-    model.to(PartialState().device)  # type: ignore[arg-type]
+    model.to(PartialState().device)
 
     def answer(question: str) -> None:
         if options.compare:
@@ -164,7 +164,7 @@ def _seed_folders(folder: str) -> list[str]:
 def _expand(options: argparse.Namespace) -> None:
     from sleepkit.arguments import expert_layers
     from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig
-    from sleepkit.language.loading import load_model
+    from sleepkit.language.model_io import load_model
 
     layers = expert_layers(options.layers)
     model, _ = load_model(options.model)

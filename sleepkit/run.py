@@ -55,10 +55,10 @@ def run_sleep(args: SleepArguments, config: KnowledgeSeedingConfig) -> list[RunR
 
 def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord:
     from accelerate.utils import set_seed
-    from transformers.integrations import is_deepspeed_zero3_enabled
+    from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
 
     from sleepkit.language.anchors import read_prompts
-    from sleepkit.language.loading import load_model
+    from sleepkit.language.model_io import load_model
 
     experiences = load_experiences(
         args.dataset,
@@ -143,9 +143,9 @@ def _sleep(
 
 def _write_card(folder: Path, args: SleepArguments, record: RunRecord) -> None:
     from sleepkit.cards import model_card
-    from sleepkit.language.loading import EMBEDDED, EMBEDDED_ID
+    from sleepkit.language.model_io import SMOLLM2, SMOLLM2_ID
 
-    base = EMBEDDED_ID if args.model == EMBEDDED else args.model
+    base = SMOLLM2_ID if args.model == SMOLLM2 else args.model
     dataset = Path(args.dataset).name if Path(args.dataset).exists() else args.dataset
     name = (args.push_to_hub_repo or f"{base}-slept").rstrip("/").split("/")[-1]
     card = model_card(record.to_dict(), model_name=name, base_model=base, dataset=dataset)

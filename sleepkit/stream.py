@@ -27,7 +27,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,11 +47,16 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its gold answer.  ``kind`` groups scores: "direct", or a label such as "paraphrased"."""
+    """A question with its gold answer.
+
+    ``kind`` groups scores: "direct", or a label such as "paraphrased".  ``document`` is the index, in its experience,
+    of the document that holds the answer, which the in-context ceiling gets to see.
+    """
 
     question: str
     answer: str
     kind: str = "direct"
+    document: int = 0
 
 
 @dataclass(frozen=True)
@@ -319,8 +324,9 @@ def _first(passages: list[Experience], limit: int, questions_wanted: bool, sourc
 def _together(passages: list[Experience]) -> Experience:
     if len(passages) == 1:
         return passages[0]
-    return Experience(
-        f"{passages[0].name} and {len(passages) - 1} more",
-        [document for passage in passages for document in passage.documents],
-        [question for passage in passages for question in passage.questions],
-    )
+    documents: list[str] = []
+    questions: list[Question] = []
+    for passage in passages:
+        questions += [replace(question, document=len(documents) + question.document) for question in passage.questions]
+        documents += passage.documents
+    return Experience(f"{passages[0].name} and {len(passages) - 1} more", documents, questions)

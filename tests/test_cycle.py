@@ -1,4 +1,4 @@
-"""The cycle with a small learner of our own: the matrix, rollback, and that a run killed anywhere ends as one that was not."""
+"""The cycle with a small learner: the matrix, rollback, and that a run killed anywhere ends as one that was not."""
 
 import json
 import os

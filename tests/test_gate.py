@@ -14,7 +14,12 @@ GOOD = {"anchor_kl": 0.02, "anchor_accuracy": 0.92, "held_out": 0.5, "retention"
 def test_a_good_night_is_kept_with_all_numbers_in_the_reason():
     verdict = GATE.decide(BEFORE, GOOD)
     assert verdict.commit
-    for part in ("anchor KL 0.0200", "anchor accuracy 0.920 -> 0.920", "own questions 0.100 -> 0.500", "earlier nights"):
+    for part in (
+        "anchor KL 0.0200",
+        "anchor accuracy 0.920 -> 0.920",
+        "own questions 0.100 -> 0.500",
+        "earlier nights",
+    ):
         assert part in verdict.reason
 
 
@@ -47,7 +52,9 @@ def test_what_was_not_measured_is_not_judged():
     assert RetentionGate(min_gain=-1).decide(BEFORE, {**GOOD, "held_out": 0.0}).commit
 
 
-@pytest.mark.parametrize("limits", [{"max_anchor_kl": -1.0}, {"max_anchor_drop": float("nan")}, {"min_gain": float("nan")}])
+@pytest.mark.parametrize(
+    "limits", [{"max_anchor_kl": -1.0}, {"max_anchor_drop": float("nan")}, {"min_gain": float("nan")}]
+)
 def test_impossible_limits_are_refused(limits):
     with pytest.raises(SleepkitError, match=next(iter(limits))):
         RetentionGate(**limits)

@@ -1,4 +1,4 @@
-"""A whole run on a tiny model: from the command line to results, report, published folder and answers; and its refusals."""
+"""A whole run on a tiny model: from the command line to results, report, published folder and answers."""
 
 import json
 import sys
@@ -105,7 +105,7 @@ def test_a_baseline_gets_the_same_data_and_model(files, tmp_path, monkeypatch, c
         (("--nights", "3"), "3 nights need as many experts, expert_slots is 2"),
         (("--nights", "9"), "limit is 9"),
         (("--memory_max_tokens", "600"), "the model's window holds 512"),
-        (("--model", "/nowhere/base"), "model '/nowhere/base' cannot be loaded"),
+        (("--model", "/nowhere/base"), "cannot load /nowhere/base"),
         (("--anchors", "nowhere.jsonl"), "nowhere.jsonl"),
     ],
 )

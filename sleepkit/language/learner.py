@@ -97,8 +97,8 @@ class LanguageLearner:
             return Evaluation(float("nan"), float("nan"), [], 0)
         prompts = [q.question for q in questions]
         if in_context:
-            text = "\n\n".join(experience.documents)
-            prompts = [IN_CONTEXT.format(text=text, question=question) for question in prompts]
+            texts = [experience.documents[q.document] for q in questions]
+            prompts = [IN_CONTEXT.format(text=t, question=question) for t, question in zip(texts, prompts, strict=True)]
         ids = [chat_ids(self.tokenizer, prompt) for prompt in prompts]
         rows = generate(self.model, self.tokenizer, ids, self.args.max_new_tokens)
         answers = [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]

