@@ -53,9 +53,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="sleepkit", description="Sleep for Hugging Face models: what they read goes into their weights."
-    )
+    parser = _Parser(prog="sleepkit", description="Sleep for Hugging Face models: what they read goes into their weights.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser(
         "sleep",

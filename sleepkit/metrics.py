@@ -143,9 +143,7 @@ def recovery(before: npt.ArrayLike, in_context: npt.ArrayLike, after: npt.ArrayL
     return (reached - low) / (high - low) if high > low else None
 
 
-def summary(
-    matrix: npt.ArrayLike, baseline: npt.ArrayLike | None = None, joint: npt.ArrayLike | None = None
-) -> dict[str, float]:
+def summary(matrix: npt.ArrayLike, baseline: npt.ArrayLike | None = None, joint: npt.ArrayLike | None = None) -> dict[str, float]:
     """All metrics that the matrix defines, by name.
 
     ``baseline`` (scores before any night) adds ``fwt`` and ``joint`` adds ``intransigence``.  A metric that is not
@@ -185,9 +183,7 @@ def _mean(values: Array) -> float:
 def _pooled(scores: npt.ArrayLike, name: str) -> float:
     mean = _mean(_scores(scores, name))
     if np.isnan(mean):
-        raise SleepkitError(
-            f"{name} contains NaN; recovery compares the same questions three times, so score each of them"
-        )
+        raise SleepkitError(f"{name} contains NaN; recovery compares the same questions three times, so score each of them")
     return mean
 
 
@@ -202,9 +198,7 @@ def _scores(values: npt.ArrayLike, name: str, dimensions: int | None = None) -> 
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise SleepkitError(
-            f"{name} is not a rectangle of numbers ({error}); fill unmeasured entries with NaN"
-        ) from None
+        raise SleepkitError(f"{name} is not a rectangle of numbers ({error}); fill unmeasured entries with NaN") from None
     if array.size == 0 or dimensions not in (None, array.ndim):
         wanted = "scores" if dimensions is None else f"{dimensions} dimension{'s' * (dimensions > 1)}"
         raise SleepkitError(f"{name} has shape {array.shape}; it needs at least one score and {wanted}")

@@ -103,9 +103,7 @@ def accuracy_matrix_figure(results: Mapping[str, Any]) -> Figure | None:
     axes.set_yticks(_number_ticks(nights), [str(i + 1) for i in _number_ticks(nights)])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(
-        title="Accuracy matrix", xlabel="experience asked about\n(framed: taught that night)", ylabel="after night"
-    )
+    axes.set(title="Accuracy matrix", xlabel="experience asked about\n(framed: taught that night)", ylabel="after night")
     figure.colorbar(picture, ax=axes, label="closed-book score", aspect=30, ticks=[0, 0.25, 0.5, 0.75, 1])
     return figure
 

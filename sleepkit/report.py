@@ -199,9 +199,7 @@ def _summary(results: Mapping[str, Any]) -> str:
     text = []
     before, after = metrics.get("closed_book_before"), metrics.get("closed_book_after")
     if before is not None and after is not None:
-        text.append(
-            f"Without the documents, the score went from {before:.1%} before sleep to **{after:.1%}** after it."
-        )
+        text.append(f"Without the documents, the score went from {before:.1%} before sleep to **{after:.1%}** after it.")
     if metrics.get("recovery") is not None:
         text.append(f"That recovers **{metrics['recovery']:.0%}** of what the documents in context give.")
     if metrics.get("anchor_kl") is not None:

@@ -129,9 +129,7 @@ def write_json(path: str | Path, value: Any) -> None:
             os.fsync(file.fileno())
         os.replace(draft, path)
     except OSError as error:
-        raise SleepkitError(
-            f"cannot write {path}: {error.strerror}; free some space or choose another output folder"
-        ) from error
+        raise SleepkitError(f"cannot write {path}: {error.strerror}; free some space or choose another output folder") from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleepkit.arguments import SleepArguments, settings
-from sleepkit.errors import SleepkitError
 from sleepkit.report import METRICS, comparison_table, format_duration, format_table, format_value
 from sleepkit.results import RunRecord
 from sleepkit.stream import Experience, load_experiences
@@ -68,11 +67,6 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
         config.seed,
         args.passages_per_night,
     )
-    if args.expansion and args.baseline is None and len(experiences) > args.expert_slots:
-        raise SleepkitError(
-            f"{len(experiences)} nights need as many experts, expert_slots is {args.expert_slots}; "
-            "raise expert_slots, lower nights, or raise passages_per_night"
-        )
     general = read_prompts(args.general_prompts or _shipped("general_prompts.jsonl"))
     anchors = read_prompts(args.anchors or _shipped("anchors.jsonl"))
     set_seed(config.seed)

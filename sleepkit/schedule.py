@@ -116,9 +116,7 @@ class SleepCallback(TrainerCallback, ExportableState):
     def request_sleep(self) -> None:
         """Ask for a night at the end of the current step (unit "manual" only)."""
         if self.schedule.unit != "manual":
-            raise SleepkitError(
-                f"the schedule counts {self.schedule.unit}; use unit='manual' to ask for nights by hand"
-            )
+            raise SleepkitError(f"the schedule counts {self.schedule.unit}; use unit='manual' to ask for nights by hand")
         self._requested += 1
 
     def state(self) -> dict[str, Any]:
@@ -128,9 +126,7 @@ class SleepCallback(TrainerCallback, ExportableState):
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._check(args, state)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._check(args, state)
         name, saved = type(self).__name__, _saved_callbacks(state)
         if state.global_step and name in saved:
@@ -164,8 +160,7 @@ class SleepCallback(TrainerCallback, ExportableState):
             )
         if self.schedule.unit == "tokens" and args.include_num_input_tokens_seen == "no":
             raise SleepkitError(
-                "the sleep schedule counts tokens but Trainer does not; "
-                "set include_num_input_tokens_seen='all' or 'non_padding'"
+                "the sleep schedule counts tokens but Trainer does not; set include_num_input_tokens_seen='all' or 'non_padding'"
             )
         if isinstance(_saved_callbacks(state).get(type(self).__name__), list):
             raise SleepkitError(

@@ -139,9 +139,7 @@ def render_note(question: str, answer: str) -> str:
 
 
 def _from_folder(folder: Path) -> list[Experience]:
-    visible = (
-        path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    visible = (path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     files = sorted(path for path in visible if path.suffix in TEXT_SUFFIXES and path.is_file())
     if not files:
         raise SleepkitError(f"{folder} has no .md or .txt file; give a folder of text files, a .jsonl file or a Hub id")
@@ -168,21 +166,13 @@ def _file_rows(path: Path) -> Rows:
     except json.JSONDecodeError as error:
         raise SleepkitError(f"{path} line {number} is not JSON ({error}); write one JSON object per line") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise SleepkitError(
-            f"{path} cannot be read ({error}); check that it is complete, UTF-8 and, if .gz, gzip"
-        ) from None
+        raise SleepkitError(f"{path} cannot be read ({error}); check that it is complete, UTF-8 and, if .gz, gzip") from None
     return rows
 
 
 def _hub_rows(dataset: str, split: str) -> Rows:
-    if (
-        Path(dataset).suffix in (*TEXT_SUFFIXES, ".jsonl", ".gz")
-        or dataset.startswith((".", "~", "/"))
-        or dataset.count("/") > 1
-    ):
-        raise SleepkitError(
-            f"{dataset} does not exist; give an existing file or folder, or a Hub id such as rajpurkar/squad"
-        )
+    if Path(dataset).suffix in (*TEXT_SUFFIXES, ".jsonl", ".gz") or dataset.startswith((".", "~", "/")) or dataset.count("/") > 1:
+        raise SleepkitError(f"{dataset} does not exist; give an existing file or folder, or a Hub id such as rajpurkar/squad")
     import datasets
 
     try:
@@ -223,9 +213,7 @@ def _converter(columns: set[str], place: str) -> Callable[[Rows, str], Iterable[
 
 def _passages(rows: Rows, source: str) -> Iterator[Experience]:
     for place, row in rows:
-        yield Experience(
-            _title(row, "passage"), [_text(_get(row, "context", place), place, "context")], _questions(row, place)
-        )
+        yield Experience(_title(row, "passage"), [_text(_get(row, "context", place), place, "context")], _questions(row, place))
 
 
 def _squad(rows: Rows, source: str) -> Iterator[Experience]:
@@ -246,16 +234,10 @@ def _squad(rows: Rows, source: str) -> Iterator[Experience]:
 def _chats(rows: Rows, source: str) -> Iterator[Experience]:
     for place, row in rows:
         messages = _get(row, "messages", place)
-        if (
-            not isinstance(messages, Sequence)
-            or not messages
-            or not all(isinstance(part, Mapping) for part in messages)
-        ):
+        if not isinstance(messages, Sequence) or not messages or not all(isinstance(part, Mapping) for part in messages):
             raise SleepkitError(f"{place} has messages {messages!r:.80}; expected a list of {{role, content}}")
         turns = [
-            render_message(
-                _text(_get(part, "role", place), place, "role"), _text(_get(part, "content", place), place, "content")
-            )
+            render_message(_text(_get(part, "role", place), place, "role"), _text(_get(part, "content", place), place, "content"))
             for part in messages
         ]
         yield Experience(_title(row, "chat"), ["\n".join(turns)], _questions(row, place))

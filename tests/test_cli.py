@@ -62,9 +62,7 @@ def test_help(line, words, capsys):
 
 
 def test_help_does_not_import_torch():
-    code = (
-        "import sys, sleepkit.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: assert 'torch' not in sys.modules"
-    )
+    code = "import sys, sleepkit.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 

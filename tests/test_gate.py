@@ -52,9 +52,7 @@ def test_what_was_not_measured_is_not_judged():
     assert RetentionGate(min_gain=-1).decide(BEFORE, {**GOOD, "held_out": 0.0}).commit
 
 
-@pytest.mark.parametrize(
-    "limits", [{"max_anchor_kl": -1.0}, {"max_anchor_drop": float("nan")}, {"min_gain": float("nan")}]
-)
+@pytest.mark.parametrize("limits", [{"max_anchor_kl": -1.0}, {"max_anchor_drop": float("nan")}, {"min_gain": float("nan")}])
 def test_impossible_limits_are_refused(limits):
     with pytest.raises(SleepkitError, match=next(iter(limits))):
         RetentionGate(**limits)

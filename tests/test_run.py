@@ -102,7 +102,6 @@ def test_a_baseline_gets_the_same_data_and_model(files, tmp_path, monkeypatch, c
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--nights", "3"), "3 nights need as many experts, expert_slots is 2"),
         (("--nights", "9"), "limit is 9"),
         (("--memory_max_tokens", "600"), "the model's window holds 512"),
         (("--model", "/nowhere/base"), "cannot load /nowhere/base"),

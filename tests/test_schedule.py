@@ -114,9 +114,7 @@ def test_steps(tmp_path):
 def test_tokens(tmp_path, count):
     nights = Nights()
     callback = SleepCallback(SleepSchedule((25, 50), "tokens"), nights)
-    trainer = tiny_trainer(
-        tmp_path, [callback], include_num_input_tokens_seen=count, train_sampling_strategy="sequential"
-    )
+    trainer = tiny_trainer(tmp_path, [callback], include_num_input_tokens_seen=count, train_sampling_strategy="sequential")
     trainer.train()
     expected, total = [], 0
     for step in range(12):
@@ -214,9 +212,7 @@ def test_added_to_a_run_that_had_none(tmp_path):
 )
 def test_settings_that_cannot_work_are_refused_at_once(tmp_path, unit, callbacks, options, message):
     with pytest.raises(SleepkitError, match=message):
-        tiny_trainer(
-            tmp_path, [SleepCallback(SleepSchedule((2,), unit), Nights()) for _ in range(callbacks)], **options
-        )
+        tiny_trainer(tmp_path, [SleepCallback(SleepSchedule((2,), unit), Nights()) for _ in range(callbacks)], **options)
 
 
 RANK_SCRIPT = """

@@ -59,9 +59,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def tiny_model(
-    family: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, **config: Any
-) -> PreTrainedModel:
+def tiny_model(family: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, **config: Any) -> PreTrainedModel:
     """A random causal language model in evaluation mode, with the tokenizer's end; `config` adds or replaces fields."""
     torch.manual_seed(seed)
     marks = {"bos_token_id": None, "eos_token_id": EOS, "pad_token_id": EOS}

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.chat import chat_ids, generate
+from sleepkit.language.chat import chat_ids, decode, generate
 from sleepkit.language.divergence import OutputHead, TeacherTargets, token_divergence
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.packing import Backbone, PreparedItem, flat_hidden, pad_rows
@@ -62,7 +62,8 @@ class Anchors:
         end = tokenizer.eos_token_id
         self.accuracy_before = self._accuracy(tokenizer, replies)
         self._items = [
-            PreparedItem(p, r + ([end] if len(r) < self.reply_tokens else []), False) for p, r in zip(prompts, replies, strict=True)
+            PreparedItem(p, r + ([end] if len(r) < self.reply_tokens else []), False)
+            for p, r in zip(prompts, replies, strict=True)
         ]
         self._items = [item for item in self._items if item.reply_ids]
         head, backbone = OutputHead.of(model), Backbone(model, bank)
@@ -84,7 +85,10 @@ class Anchors:
             total, count = total + divergence.sum().item(), count + len(divergence)
         asked = [chat_ids(tokenizer, row["prompt"]) for row in self.prompts if row.get("answer")]
         replies = generate(model, tokenizer, asked, self.reply_tokens) if asked else []
-        return {"anchor_kl": total / max(1, count), "anchor_accuracy": self._accuracy(tokenizer, replies, only_asked=True)}
+        return {
+            "anchor_kl": total / max(1, count),
+            "anchor_accuracy": self._accuracy(tokenizer, replies, only_asked=True),
+        }
 
     def _hidden(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, backbone: Backbone):  # type: ignore[no-untyped-def]
         was_training = model.training
@@ -99,5 +103,5 @@ class Anchors:
     def _accuracy(self, tokenizer: PreTrainedTokenizerBase, replies: Sequence[list[int]], only_asked: bool = False) -> float:
         rows = [row for row in self.prompts if row.get("answer")] if only_asked else self.prompts
         pairs = [(row["answer"], tokens) for row, tokens in zip(rows, replies, strict=True) if row.get("answer")]
-        hits = [contained(tokenizer.decode(tokens, skip_special_tokens=True), answer) for answer, tokens in pairs]
+        hits = [contained(decode(tokenizer, tokens), answer) for answer, tokens in pairs]
         return sum(hits) / len(hits) if hits else float("nan")

@@ -11,6 +11,7 @@ Left out: serving engines.
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -40,6 +41,11 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[dict[s
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of plain text, without special tokens."""
     return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Stripped text of token ids, without special tokens."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
 def require_window(model: nn.Module, length: int, what: str) -> None:
@@ -78,11 +84,16 @@ def generate(
     state = PartialState()
     mine = list(range(state.process_index, len(prompts), state.num_processes))
     mine.sort(key=lambda i: len(prompts[i]))
-    rounds = -(-(-(-len(prompts) // state.num_processes)) // batch_size)
+    per_rank = math.ceil(len(prompts) / state.num_processes)
+    rounds = math.ceil(per_rank / batch_size)
     batches = [mine[i * batch_size : (i + 1) * batch_size] or mine[:1] or [0] for i in range(rounds)]
     prefix, cache = _shared_prefix(model, prompts) if len(prompts) > 2 else ([], None)
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id, *stop_ids} - {None}
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": sorted(ends)}
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": sorted(ends),
+    }
     if temperature > 0:
         options.update(do_sample=True, temperature=temperature, top_p=top_p, top_k=0)
     else:
@@ -119,7 +130,7 @@ def generate(
 def reply_texts(model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], **options: Any) -> list[str]:
     """Greedy chat replies to single questions, as stripped text."""
     tokens = generate(model, tokenizer, [chat_ids(tokenizer, question) for question in questions], **options)
-    return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
+    return [decode(tokenizer, row) for row in tokens]
 
 
 def _shared_prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
@@ -134,6 +145,6 @@ def _shared_prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[
 
 
 def _is_zero3() -> bool:
-    from transformers.integrations import is_deepspeed_zero3_enabled
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-    return is_deepspeed_zero3_enabled()
+    return bool(is_deepspeed_zero3_enabled())

@@ -88,9 +88,7 @@ class ContextMemory:
 
     def add_chat(self, messages: Iterable[Mapping[str, str]], title: str = "chat") -> None:
         """Remember a chat transcript, messages of ``{role, content}``."""
-        turns = [
-            render_message(part["role"], _not_empty(part["content"], f"message of chat {title!r}")) for part in messages
-        ]
+        turns = [render_message(part["role"], _not_empty(part["content"], f"message of chat {title!r}")) for part in messages]
         if not turns:
             raise SleepkitError(f"chat {title!r} has no messages; give at least one")
         self._entries.append(_Entry(title, [turn + "\n" for turn in turns]))

@@ -66,7 +66,7 @@ def answer_spans(sentence: str, max_words: int = 7) -> list[str]:
     found: list[str] = []
 
     def add(text: str) -> None:
-        text = text.strip(" ,.;:\"“”()")
+        text = text.strip(' ,.;:"“”()')
         while " " in text and text.rsplit(" ", 1)[1].lower() in STOP_WORDS:
             text = text.rsplit(" ", 1)[0].rstrip(" ,")
         if len(text) > 1 and len(text.split()) <= max_words and text not in found and text in sentence:
@@ -175,7 +175,9 @@ def _base_form(verb: str) -> tuple[str, str] | None:
             return "did", stem[:-1]
         if stem.endswith("i"):
             return "did", stem[:-1] + "y"
-        return "did", verb[:-1] if re.search(r"([^aeiou][aiou][^aeiouwxyn]|[aeiou][scvgz]|[uv]|[bcdgktpz]l|[rn][gcsv])$", stem) else stem
+        return "did", verb[:-1] if re.search(
+            r"([^aeiou][aiou][^aeiouwxyn]|[aeiou][scvgz]|[uv]|[bcdgktpz]l|[rn][gcsv])$", stem
+        ) else stem
     if verb in _THIRD_PERSON:
         return "does", _THIRD_PERSON[verb]
     return None

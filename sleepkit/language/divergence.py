@@ -92,7 +92,9 @@ class TeacherTargets:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are there, by name (for safetensors)."""
-        return {k: v for k, v in (("hidden", self.hidden), ("log_probs", self.log_probs), ("indices", self.indices)) if v is not None}
+        return {
+            k: v for k, v in (("hidden", self.hidden), ("log_probs", self.log_probs), ("indices", self.indices)) if v is not None
+        }
 
     def __getitem__(self, index: slice) -> TeacherTargets:
         return TeacherTargets(**{name: tensor[index] for name, tensor in self.tensors().items()})
@@ -156,7 +158,9 @@ class _PerToken(torch.autograd.Function):
     """A scalar of each token's logits, and its gradient to the hidden state in the same sweep over chunks."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: OutputHead, per_token: Callable[[Tensor, slice], Tensor], chunk_size: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, head: OutputHead, per_token: Callable[[Tensor, slice], Tensor], chunk_size: int
+    ) -> Tensor:
         wants_grad = ctx.needs_input_grad[0]
         values, gradients = [], []
         for start in range(0, hidden.shape[0], chunk_size):

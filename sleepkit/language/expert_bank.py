@@ -51,12 +51,8 @@ class ExpertBankConfig:
         default="last_half",
         metadata={"help": "Layers that carry experts: 'all', 'last_half', or a list of layer indices."},
     )
-    activation: str = field(
-        default="silu", metadata={"help": "Nonlinearity of an expert, a name of transformers' ACT2FN."}
-    )
-    gate: bool = field(
-        default=True, metadata={"help": "Learn one gate per expert and token; without it an expert is always on."}
-    )
+    activation: str = field(default="silu", metadata={"help": "Nonlinearity of an expert, a name of transformers' ACT2FN."})
+    gate: bool = field(default=True, metadata={"help": "Learn one gate per expert and token; without it an expert is always on."})
     gate_bias: float = field(default=0.0, metadata={"help": "Initial gate bias: 0 starts half open, 3 fully open."})
 
 
@@ -187,9 +183,7 @@ class ExpertBank:
         layers: indices of the decoder layers that carry experts.
     """
 
-    def __init__(
-        self, model: nn.Module, config: ExpertBankConfig, layers: list[int], active: Iterable[int] = ()
-    ) -> None:
+    def __init__(self, model: nn.Module, config: ExpertBankConfig, layers: list[int], active: Iterable[int] = ()) -> None:
         self.model = model
         self.config = config
         self.layers = layers
@@ -211,9 +205,7 @@ class ExpertBank:
         if any(isinstance(module, LayerExperts) for module in model.modules()):
             raise SleepkitError("this model has an expert bank already; use `ExpertBank.of(model)`")
         if config.activation not in ACT2FN:
-            raise SleepkitError(
-                f"activation {config.activation!r} is unknown; use one of transformers' ACT2FN, such as 'silu'"
-            )
+            raise SleepkitError(f"activation {config.activation!r} is unknown; use one of transformers' ACT2FN, such as 'silu'")
         for name in ("slots", "width"):
             if getattr(config, name) < 1:
                 raise SleepkitError(f"expert {name} must be at least 1, got {getattr(config, name)}")
@@ -353,14 +345,8 @@ class ExpertBank:
         """
         active = list(active)
         if any(slot not in range(self.config.slots) for slot in active):
-            raise SleepkitError(
-                f"saved experts {active} do not fit in {self.config.slots} slots; grow with more `slots`"
-            )
-        targets = {
-            f"slot.{slot}.{name}": parameter
-            for slot in active
-            for name, parameter in self.named_parameters(slot).items()
-        }
+            raise SleepkitError(f"saved experts {active} do not fit in {self.config.slots} slots; grow with more `slots`")
+        targets = {f"slot.{slot}.{name}": parameter for slot in active for name, parameter in self.named_parameters(slot).items()}
         with whole(targets.values(), write=True):
             for key, parameter in targets.items():
                 if key not in state or state[key].shape != parameter.shape:
@@ -451,7 +437,5 @@ def _layer_indices(layers: str | list[int], count: int) -> list[int]:
     if layers == "last_half":
         return list(range(count // 2, count))
     if isinstance(layers, str) or not layers or any(not 0 <= index < count for index in layers):
-        raise SleepkitError(
-            f"layers {layers!r} is neither 'all', 'last_half' nor a list of indices from 0 to {count - 1}"
-        )
+        raise SleepkitError(f"layers {layers!r} is neither 'all', 'last_half' nor a list of indices from 0 to {count - 1}")
     return sorted(set(layers))

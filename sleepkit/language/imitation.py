@@ -147,9 +147,7 @@ class LocalModelJudge:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 8) -> None:
         if not tokenizer.chat_template:
-            raise SleepkitError(
-                f"the judge {tokenizer.name_or_path!r} has no chat template; use an instruct model as judge"
-            )
+            raise SleepkitError(f"the judge {tokenizer.name_or_path!r} has no chat template; use an instruct model as judge")
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         yes, no = self._first_tokens("yes"), self._first_tokens("no")
         self.yes, self.no = sorted(yes - no), sorted(no - yes)  # both may begin with a lone space or be unknown
@@ -298,9 +296,7 @@ def group_advantages(rewards: Tensor) -> tuple[Tensor, Tensor]:
         rewards has no direction, its advantages are 0 and it should not be counted in the mean.
     """
     if rewards.ndim != 2 or rewards.shape[1] < 2:
-        raise SleepkitError(
-            f"rewards have shape {tuple(rewards.shape)}; give (groups, group_size) with group_size >= 2"
-        )
+        raise SleepkitError(f"rewards have shape {tuple(rewards.shape)}; give (groups, group_size) with group_size >= 2")
     keep = rewards.amax(1) > rewards.amin(1)
     centred = rewards - rewards.mean(1, keepdim=True)
     advantages = centred / (rewards.std(1, keepdim=True) + EPSILON)

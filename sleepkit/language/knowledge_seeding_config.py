@@ -18,7 +18,10 @@ from sleepkit.language.material import STYLES
 
 
 def _option(default: Any, text: str) -> Any:
-    return field(default_factory=lambda: list(default) if isinstance(default, (list, tuple)) else default, metadata={"help": text})
+    return field(
+        default_factory=lambda: list(default) if isinstance(default, (list, tuple)) else default,
+        metadata={"help": text},
+    )
 
 
 @dataclass
@@ -47,7 +50,9 @@ class KnowledgeSeedingConfig(TrainingArguments):
     # objective
     divergence: str = field(default="forward_kl", metadata={"help": f"One of {', '.join(DIVERGENCES)}; teacher first."})
     beta: float = field(default=0.5, metadata={"help": "Weight of the teacher in the JSD, between 0 and 1."})
-    top_k: int = field(default=32, metadata={"help": "Cached teacher classes per token, the rest as one tail; 0: full vocabulary."})
+    top_k: int = field(
+        default=32, metadata={"help": "Cached teacher classes per token, the rest as one tail; 0: full vocabulary."}
+    )
     chunk_size: int = field(default=256, metadata={"help": "Tokens whose logits exist at one time."})
     mask_first_tokens: int = field(default=0, metadata={"help": "First reply tokens that are left out of the divergence."})
     gate_penalty: float = field(default=0.1, metadata={"help": "Weight of the mean gate on general text: keeps experts silent."})
@@ -59,7 +64,9 @@ class KnowledgeSeedingConfig(TrainingArguments):
     alpha: float = field(default=0.5, metadata={"help": "On rollouts: weight of the divergence; 1 - alpha weighs the reward."})
     gamma: float = field(default=0.5, metadata={"help": "Weight of the semantic reward; 1 - gamma weighs the edit distance."})
     z0: float = field(default=0.5, metadata={"help": "Edit distance limit, relative to the longer side if below 1."})
-    judge: str = field(default="token_f1", metadata={"help": "Semantic judge: 'token_f1' (deterministic) or 'model' (frozen LM)."})
+    judge: str = field(
+        default="token_f1", metadata={"help": "Semantic judge: 'token_f1' (deterministic) or 'model' (frozen LM)."}
+    )
     num_generations: int = field(default=4, metadata={"help": "Rollouts per prompt, one group of advantages."})
     rollout_prompts: int = field(default=16, metadata={"help": "Prompts in one round of rollouts."})
     rollout_every: int = field(default=50, metadata={"help": "Steps between two rounds of rollouts."})
@@ -68,8 +75,12 @@ class KnowledgeSeedingConfig(TrainingArguments):
     clip_range: float = field(default=0.2, metadata={"help": "Clip of the policy ratio."})
 
     # speed
-    packing: bool = field(default=True, metadata={"help": "Put a batch in one row behind the prompt prefix that all items share."})
-    cache_frozen_layers: bool = field(default=True, metadata={"help": "Run the layers below the experts once per item, not per step."})
+    packing: bool = field(
+        default=True, metadata={"help": "Put a batch in one row behind the prompt prefix that all items share."}
+    )
+    cache_frozen_layers: bool = field(
+        default=True, metadata={"help": "Run the layers below the experts once per item, not per step."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +99,11 @@ class KnowledgeSeedingConfig(TrainingArguments):
         for name in ("cues_per_span", "chunk_size", "num_generations", "rollout_prompts", "rollout_every"):
             if getattr(self, name) < 1:
                 raise SleepkitError(f"{name} is {getattr(self, name)}; give at least 1")
+        for name in ("top_k", "mask_first_tokens", "general_items", "replay_items"):
+            if getattr(self, name) < 0:
+                raise SleepkitError(f"{name} is {getattr(self, name)}; give at least 0")
+        if self.divergence == "jsd" and not 0 < self.beta < 1:
+            raise SleepkitError(f"beta is {self.beta}; the JSD needs 0 < beta < 1 (or use forward_kl or reverse_kl)")
         if self.on_policy and self.num_generations < 2 and self.alpha < 1:
             raise SleepkitError("num_generations is 1; rewards are compared within a group, give at least 2 (or alpha 1)")
         if self.on_policy and self.save_strategy == "steps" and self.save_steps % self.rollout_every:

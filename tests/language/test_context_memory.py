@@ -163,9 +163,7 @@ def test_save_and_load(tokenizer, tmp_path):
     assert isinstance(loaded.chunks()[0], MemoryChunk)
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"max_tokens": 5}', '{"max_tokens": 5, "overlap": 1, "entries": [{}]}']
-)
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"max_tokens": 5}', '{"max_tokens": 5, "overlap": 1, "entries": [{}]}'])
 def test_load_refuses(tokenizer, tmp_path, content):
     path = tmp_path / "memory.json"
     path.write_text(content)

@@ -156,7 +156,7 @@ def test_no_chunk_of_logits_outlives_its_turn(top_k):
     vocab, chunk_size = 5003, 4  # an odd number, so that a tensor of this width is one of logits
     head = output_head(d=D, vocab=vocab)
     targets = TeacherTargets.from_hidden(normal(N, D, seed=1), head, top_k, chunk_size)
-    saved, widest = [], 0
+    widest = 0
 
     class Watched(OutputHead):
         def __call__(self, hidden):

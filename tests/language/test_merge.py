@@ -56,9 +56,7 @@ def test_captured_inputs_are_those_of_real_tokens():
 def test_merging_the_oldest(gate):
     model, bank = full_bank(gate)
     material = batches()
-    untouched = {
-        name: p.clone() for name, p in model.named_parameters() if ".slots." not in name or ".slots.2." in name
-    }
+    untouched = {name: p.clone() for name, p in model.named_parameters() if ".slots." not in name or ".slots.2." in name}
     with torch.no_grad(), bank.view([0, 1]):
         wanted = model(**material[0]).logits
         with bank.view([]):

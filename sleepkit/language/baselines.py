@@ -1,0 +1,269 @@
+"""Baselines of knowledge seeding: other ways to a model that has read the documents, on the same cycle and measures.
+
+    no_sleep              nothing happens at night                                                   (floor)
+    in_context            after its night an experience is asked with its own document in the prompt (ceiling)
+    finetune_passage      next-token loss on the raw documents
+    finetune_qa           next-token loss on the replies of the self-written items
+    context_distillation  forward KL to the model with the document in view, on the same items and replies
+    lora                  all of knowledge seeding: material, general prompts, replay, objective
+    trl_distillation      TRL's DistillationTrainer: on-policy, and a second copy of the model as teacher
+
+The last five train, in place of an expert, a LoRA beside the linear layers, ``W + 2 B A`` with rank 32, alpha 64 and
+learning rate 1e-3 (SEAL, arXiv 2506.10943), and merge it into the weights in the morning, as SEAL does.  They see
+the same passages in the same order, take as many optimizer steps as knowledge seeding (``max_steps``), and batches of
+the same number of items; `finetune_passage` takes one chunk of a document a step, which is about as many tokens, and
+``--max_steps -1 --num_train_epochs 10`` is SEAL's own budget.  Results record seconds and train tokens of each.
+
+Ours: the common budget; `lora` sits in the layers that would carry experts, the others in all.  Left out: a gate (each
+night is kept), resuming inside a night, and weights that ZeRO splits, for merging needs them whole.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers.pytorch_utils import Conv1D
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.chat import chat_ids, text_ids
+from sleepkit.language.expert_bank import find_decoder_layers
+from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
+from sleepkit.language.learner import Evaluation, LanguageLearner
+from sleepkit.language.material import SeedItem
+from sleepkit.stream import Experience
+
+if TYPE_CHECKING:
+    from sleepkit.arguments import SleepArguments
+    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+    from sleepkit.results import RunRecord
+
+__all__ = ["LEARNERS", "run_baseline"]
+
+RANK, ALPHA, LEARNING_RATE = 32, 64, 1e-3
+MERGED = "merged.safetensors"
+NO_SLOT = -1  # no expert is ever taken: the bank stays empty, and an empty bank changes nothing
+
+
+class NoSleep(LanguageLearner):
+    """The model as it is."""
+
+    layers: str | None = "all"  # where a LoRA goes; None: where the run would put experts
+
+    def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
+        """Nothing."""
+        return {"train_tokens": 0}
+
+
+class InContext(NoSleep):
+    """Never learns, always looks it up: of all that it has met, it is handed the right document (perfect retrieval)."""
+
+    met: tuple[str, ...] = ()
+
+    def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
+        """Keep the document at hand."""
+        self.met = (*self.met, self.awake_with)
+        return super().sleep(night, output_dir)
+
+    def wake(self, experience: Experience) -> None:
+        """Meet an experience."""
+        super().wake(experience)
+        self.awake_with = experience.name
+
+    def evaluate(self, experience: Experience, in_context: bool = False) -> Evaluation:
+        """Closed book for what was not met yet."""
+        return super().evaluate(experience, in_context or experience.name in self.met)
+
+    def save(self, folder: Path) -> None:
+        """Also the names of what was met."""
+        super().save(folder)
+        if self.is_main:
+            (folder / "met.json").write_text(json.dumps(self.met))
+
+    def load(self, folder: Path) -> None:
+        """The inverse of `save`."""
+        super().load(folder)
+        self.met = tuple(json.loads((Path(folder) / "met.json").read_text()))
+
+
+class LoraLearner(LanguageLearner):
+    """A LoRA every night, merged in the morning; what it is trained on is up to `train`."""
+
+    layers: str | None = "all"
+
+    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+        """Train the LoRA of ``student``; returns ``history`` and ``train_tokens``."""
+        raise NotImplementedError
+
+    def material(self, night: int, folder: Path) -> list[SeedItem]:
+        """What to train on: the night's memory items, the very ones that knowledge seeding would write."""
+        return [item for item in self._material(night, folder)[0] if item.is_memory]
+
+    def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
+        """Write the material, train, merge."""
+        from peft import LoraConfig, get_peft_model
+
+        folder = Path(output_dir) / f"night_{night:02d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        items = self.material(night, folder)
+        written = time.perf_counter()
+        assert isinstance(self.model, PreTrainedModel)
+        lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(self._linears()), task_type="CAUSAL_LM")
+        student = get_peft_model(self.model, lora)
+        outcome = self.train(student, night, folder, items)
+        student.merge_and_unload()  # in place: self.model is as it was, with other weights
+        self.model.eval()
+        outcome |= {"items": len(items), "seconds_writing": written - start, "train_seconds": time.perf_counter() - written}
+        return outcome
+
+    def _linears(self) -> dict[str, nn.Parameter]:
+        """Weights that a LoRA adapts, by the full name of their layer: all linear ones, as in SEAL."""
+        decoder = find_decoder_layers(self.model)
+        inside = {id(module) for index in self.bank.layers for module in decoder[index].modules()}
+        return {
+            name: module.weight
+            for name, module in self.model.named_modules()
+            if id(module) in inside and isinstance(module, (nn.Linear, Conv1D))
+        }
+
+    def _seeding(self, night: int, folder: Path) -> KnowledgeSeedingConfig:
+        args = copy.copy(self.seeding)
+        args.output_dir, args.seed = str(folder / "checkpoints"), self.seeding.seed + night
+        args.learning_rate, args.save_strategy = LEARNING_RATE, "no"  # type: ignore[assignment]
+        return args
+
+    def _trl(self, night: int, folder: Path) -> dict[str, Any]:
+        """The same settings for a trainer of TRL, whose defaults are others."""
+        args = self._seeding(night, folder)
+        shared = ("output_dir", "seed", "learning_rate", "max_steps", "num_train_epochs", "warmup_steps", "adam_beta2")
+        shared += ("per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "lr_scheduler_type")
+        shared += ("save_strategy", "use_cpu", "bf16", "disable_tqdm", "report_to")
+        return {"gradient_checkpointing": False, **{name: getattr(args, name) for name in shared}}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies of all weights that are merged into."""
+        return {name: weight.detach().cpu().clone() for name, weight in self._linears().items()}
+
+    @torch.no_grad()
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Undo a night, bit for bit."""
+        for name, weight in self._linears().items():
+            weight.copy_(snapshot[name])
+
+    def save(self, folder: Path) -> None:
+        """The merged weights too."""
+        super().save(folder)
+        if self.is_main:
+            save_file(self.snapshot(), Path(folder) / MERGED)
+
+    def load(self, folder: Path) -> None:
+        """The inverse of `save`."""
+        super().load(folder)
+        path = Path(folder) / MERGED
+        try:
+            self.restore(load_file(path))
+        except Exception as error:
+            raise SleepkitError(f"{path} cannot be read ({error}); start anew with --overwrite true") from error
+
+
+class FinetunePassage(LoraLearner):
+    """Next-token loss on the raw documents, one chunk a step."""
+
+    def material(self, night: int, folder: Path) -> list[SeedItem]:
+        """None: it reads the documents."""
+        return []
+
+    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+        """Documents as they are, each with its title and an end."""
+        end = [self.tokenizer.eos_token_id]
+        texts = [f"{chunk.title}\n\n{chunk.text}" for chunk in self._chunks()]
+        rows = [{"input_ids": ids, "labels": ids} for ids in (text_ids(self.tokenizer, text) + end for text in texts)]
+        return _finetune(student, self.tokenizer, rows, self._trl(night, folder) | {"per_device_train_batch_size": 1})
+
+
+class FinetuneQa(LoraLearner):
+    """Next-token loss on the replies of the self-written items."""
+
+    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+        """Prompt and reply in chat format; the prompt carries no loss."""
+        rows = []
+        for item in items:
+            prompt, reply = chat_ids(self.tokenizer, item.prompt), text_ids(self.tokenizer, item.reply)
+            reply.append(self.tokenizer.eos_token_id)  # type: ignore[arg-type]
+            rows.append({"input_ids": prompt + reply, "labels": [-100] * len(prompt) + reply})
+        return _finetune(student, self.tokenizer, rows, self._trl(night, folder))
+
+
+class ContextDistillation(LoraLearner):
+    """Offline: forward KL to the model with the document in view, on given replies; nothing for retention."""
+
+    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+        """Knowledge seeding's divergence alone."""
+        args = self._seeding(night, folder)
+        args.lmbda = args.lmbda_start = 0.0
+        return LoraSeedingTrainer(student, args, items, self.tokenizer, NO_SLOT).run()
+
+
+class Lora(LoraLearner):
+    """Knowledge seeding in all but the expert: a LoRA in the same layers, always on."""
+
+    layers = None
+
+    def material(self, night: int, folder: Path) -> list[SeedItem]:
+        """Memory, general and replayed items."""
+        items, held_out = self._material(night, folder)
+        self._remember(items, held_out, night)
+        return items
+
+    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+        """The full objective."""
+        return LoraSeedingTrainer(student, self._seeding(night, folder), items, self.tokenizer, NO_SLOT).run()
+
+
+class TrlDistillation(LoraLearner):
+    """TRL's on-policy distillation from a second copy of the model, which has the document in its prompt."""
+
+    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+        """As many prompts a step as knowledge seeding has items."""
+        from datasets import Dataset
+        from trl import DistillationConfig
+
+        from sleepkit.language.trl_distillation import MemoryDistillationTrainer
+
+        ours = self.seeding
+        args = DistillationConfig(
+            **self._trl(night, folder),
+            beta={"forward_kl": 0.0, "reverse_kl": 1.0}.get(ours.divergence, ours.beta),
+            max_completion_length=ours.max_completion_length,
+            temperature=ours.temperature,
+        )
+        teacher = copy.deepcopy(student.unload())  # type: ignore[operator]
+        return {}
+
+
+class LoraSeedingTrainer(KnowledgeSeedingTrainer):
+    """Knowledge seeding into a LoRA: the teacher is the same model with the LoRA off."""
+
+    def _run_teacher(self, *args: Any) -> None:
+        with self.model.disable_adapter():  # type: ignore[union-attr,operator]
+            super()._run_teacher(*args)
+
+    def _rewards(self, *args: Any) -> Tensor:
+        with self.model.disable_adapter():  # type: ignore[union-attr,operator]
+            return super()._rewards(*args)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """One group: there are no gates."""
+        return Trainer.create_optimizer(self)

@@ -1,0 +1,167 @@
+"""Packed rows and cached lower layers equal the plain computation, and are switched off where they would not."""
+
+import math
+
+import pytest
+import torch
+from tiny import EOS, tiny_tokenizer
+from tiny_night import losses, tiny_grown, tiny_trainer
+
+from sleepkit.language.chat import chat_ids, text_ids
+from sleepkit.language.packing import Backbone, PreparedItem, close, common_prefix, flat_hidden, pack, pad_rows
+
+FAMILIES = ["llama", "qwen3", "gpt2", "gemma3_text", "mixtral"]
+CPU = torch.device("cpu")
+
+
+def some_items():
+    tokenizer = tiny_tokenizer()
+    talk = [
+        ("who keeps the light?", "mira.", True),
+        ("where is it?", "in orta, by the long lake of the north.", False),
+        ("why?", "so.", True),
+    ]
+    return [
+        PreparedItem(chat_ids(tokenizer, q), [*text_ids(tokenizer, a), EOS], memory, first_token=k)
+        for k, (q, a, memory) in enumerate(talk)
+    ]
+
+
+def stirred(family, layers="last_half"):
+    model, bank = tiny_grown(family, layers)
+    slot = bank.activate()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in bank.parameters(slot):
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model, bank
+
+
+def plain(model, items):
+    """One forward pass of the Hugging Face model per item."""
+    with torch.no_grad():
+        return torch.cat(
+            [
+                model(torch.tensor([item.sequence]), output_hidden_states=True).hidden_states[-1][
+                    0, -(len(item.reply_ids) - item.first_token) :
+                ]
+                for item in items
+            ]
+        )
+
+
+@torch.no_grad()
+def computed(model, bank, batch):
+    return flat_hidden(Backbone(model, bank).hidden(batch), batch)
+
+
+@torch.no_grad()
+def keep_lower(model, bank, items):
+    batch = pad_rows(items, EOS, CPU)
+    for item, row in zip(items, Backbone(model, bank).lower_inputs(batch), strict=True):
+        item.lower = row[: len(item.sequence)].clone()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_and_padded_equal_plain(family):
+    (model, bank), items = stirred(family), some_items()
+    expected = plain(model, items)
+    prefix = common_prefix(items)
+    assert prefix > 0
+    for batch in (pad_rows(items, EOS, CPU), pack(items, prefix, model.dtype, CPU), pack(items, 0, model.dtype, CPU)):
+        assert batch.item_of.tolist() == [i for i, item in enumerate(items) for _ in item.reply_ids[item.first_token :]]
+        if family == "gemma3_text" and batch.mask.ndim == 4:
+            continue  # its sliding window is not in the packed mask: see the next test
+        torch.testing.assert_close(computed(model, bank, batch), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "mixtral"])
+def test_cached_lower_layers_equal_plain(family):
+    (model, bank), items = stirred(family), some_items()
+    expected = plain(model, items)
+    keep_lower(model, bank, items)
+    torch.testing.assert_close(computed(model, bank, pad_rows(items, EOS, CPU)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layers", ["all", [1, 3]])
+def test_shortcuts_together_from_any_first_layer(layers):
+    (model, bank), items = stirred("llama", layers), some_items()
+    expected = plain(model, items)
+    keep_lower(model, bank, items)
+    assert Backbone(model, bank).first == (0 if layers == "all" else 1)
+    batch = pack(items, common_prefix(items), model.dtype, CPU)
+    torch.testing.assert_close(computed(model, bank, batch), expected, atol=1e-5, rtol=1e-5)
+    assert len(Backbone(model, bank).all_layers) == 4  # put back
+
+
+def test_rows_hold_each_token_once():
+    items = some_items()
+    prefix, lengths = common_prefix(items), [len(item.sequence) for item in items]
+    packed, padded = pack(items, prefix, torch.float32, CPU), pad_rows(items, EOS, CPU)
+    assert packed.n_tokens == packed.ids.numel() == sum(lengths) - 2 * prefix
+    assert padded.n_tokens == sum(lengths)
+    assert packed.ids[0, :prefix].tolist() == items[0].sequence[:prefix]
+    assert packed.ids[0, prefix:].tolist() == [token for item in items for token in item.sequence[prefix:]]
+    assert packed.other_tokens[0, :prefix].all() and not (packed.other_tokens & packed.memory_tokens).any()
+    for batch in (packed, padded):
+        predicted = [items[i].reply_ids[items[i].first_token :] for i in range(3)]
+        read = batch.ids.reshape(-1)[batch.predicts]  # the token before each predicted one
+        assert read[1 : len(predicted[0])].tolist() == predicted[0][:-1]
+
+
+# -- inside a trainer -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("family", "packing", "cache"),
+    [
+        ("llama", True, True),
+        ("qwen3", True, True),
+        ("mixtral", True, True),
+        ("gpt2", True, False),  # adds position embeddings to what it is given, so layers cannot be entered half-way
+        ("gemma3_text", False, True),  # its sliding window is narrower than an item, which one mask cannot say
+    ],
+)
+def test_what_is_not_exact_is_switched_off(family, packing, cache, tmp_path):
+    trainer = tiny_trainer(tmp_path, family)
+    outcome = trainer.run()
+    assert (trainer.seeding.packing, trainer.seeding.cache_frozen_layers) == (packing, cache)
+    assert all((item.lower is not None) == cache for item in trainer.prepared)
+    assert len(outcome["history"]) == 2 and all(math.isfinite(line["loss"]) and line["loss"] > 0 for line in outcome["history"])
+
+
+def test_one_long_item_is_enough_to_switch_packing_off(tmp_path):
+    """A window that all items fit but one, in the middle of the list."""
+    trainer = tiny_trainer(tmp_path, "gemma3_text", tiny_grown("gemma3_text", sliding_window=80)[0])
+    trainer.check_shortcuts()
+    assert trainer.seeding.packing
+    longer = trainer.items[2]
+    trainer.items[2] = type(longer)(longer.prompt, longer.reply * 5, longer.memory, longer.style)
+    trainer.prepared = trainer.prepare(trainer.items)
+    assert sum(len(item.sequence) > 80 for item in trainer.prepared) == 1
+    trainer.check_shortcuts()
+    assert not trainer.seeding.packing
+
+
+@pytest.mark.parametrize("lmbda", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "shortcuts", [{"packing": False}, {"cache_frozen_layers": False}, {"packing": False, "cache_frozen_layers": False}]
+)
+def test_training_is_the_same_without_shortcuts(shortcuts, lmbda, tmp_path):
+    """Without the gate penalty, whose mean counts the prefix once per row."""
+    runs = []
+    for options in ({}, shortcuts):
+        trainer = tiny_trainer(tmp_path, max_steps=4, gate_penalty=0.0, lmbda=lmbda, lmbda_start=lmbda, **options)
+        trainer.run()
+        gradients = [line["grad_norm"] for line in trainer.state.log_history if "grad_norm" in line]
+        runs.append((losses(trainer), gradients, trainer.bank.state_dict()))
+    (one, gradient_one, state_one), (other, gradient_other, state_other) = runs
+    assert len(one) == 4
+    assert one == pytest.approx(other, abs=1e-4) and gradient_one == pytest.approx(gradient_other, rel=1e-3)
+    for name, value in state_one.items():
+        torch.testing.assert_close(value, state_other[name], atol=1e-4, rtol=1e-3)
+
+
+def test_close():
+    one = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    assert close(one, one) and close(one, one * (1 + 1e-6)) and not close(one, one * 1.01)
+    assert close(one.bfloat16(), (one * 1.001).bfloat16()) and not close(one.bfloat16(), (one * 1.1).bfloat16())
+    assert not close(one * float("nan"), one)
