@@ -45,6 +45,8 @@ from sleepkit.language.material import SeedItem
 from sleepkit.stream import Experience
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+
     from sleepkit.arguments import SleepArguments
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
     from sleepkit.results import RunRecord
@@ -56,10 +58,31 @@ MERGED = "merged.safetensors"
 NO_SLOT = -1  # no expert is ever taken: the bank stays empty, and an empty bank changes nothing
 
 
-class NoSleep(LanguageLearner):
-    """The model as it is."""
+class Baseline(LanguageLearner):
+    """A learner without experts; arguments as for `LanguageLearner`.
 
-    layers: str | None = "all"  # where a LoRA goes; None: where the run would put experts
+    Attributes:
+        layers: where a LoRA goes, as `ExpertBankConfig.layers`; None takes the layers that would carry experts.
+    """
+
+    layers: str | None = "all"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        seeding: KnowledgeSeedingConfig,
+        sleep: SleepArguments,
+        general_prompts: Sequence[str],
+    ) -> None:
+        # The bank stays empty, which changes nothing; trainer and anchors ask it which layers change.
+        layers: Any = self.layers or sleep.expert_layers
+        empty = dataclasses.replace(sleep, expert_slots=1, expert_width=1, expert_layers=layers)
+        super().__init__(model, tokenizer, seeding, empty, general_prompts)
+
+
+class NoSleep(Baseline):
+    """The model as it is."""
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """Nothing."""
@@ -70,6 +93,7 @@ class InContext(NoSleep):
     """Never learns, always looks it up: of all that it has met, it is handed the right document (perfect retrieval)."""
 
     met: tuple[str, ...] = ()
+    awake_with: str = ""
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """Keep the document at hand."""
@@ -97,12 +121,10 @@ class InContext(NoSleep):
         self.met = tuple(json.loads((Path(folder) / "met.json").read_text()))
 
 
-class LoraLearner(LanguageLearner):
+class LoraLearner(Baseline):
     """A LoRA every night, merged in the morning; what it is trained on is up to `train`."""
 
-    layers: str | None = "all"
-
-    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """Train the LoRA of ``student``; returns ``history`` and ``train_tokens``."""
         raise NotImplementedError
 
@@ -128,7 +150,7 @@ class LoraLearner(LanguageLearner):
         outcome |= {"items": len(items), "seconds_writing": written - start, "train_seconds": time.perf_counter() - written}
         return outcome
 
-    def _linears(self) -> dict[str, nn.Parameter]:
+    def _linears(self) -> dict[str, Tensor]:
         """Weights that a LoRA adapts, by the full name of their layer: all linear ones, as in SEAL."""
         decoder = find_decoder_layers(self.model)
         inside = {id(module) for index in self.bank.layers for module in decoder[index].modules()}
@@ -141,15 +163,17 @@ class LoraLearner(LanguageLearner):
     def _seeding(self, night: int, folder: Path) -> KnowledgeSeedingConfig:
         args = copy.copy(self.seeding)
         args.output_dir, args.seed = str(folder / "checkpoints"), self.seeding.seed + night
-        args.learning_rate, args.save_strategy = LEARNING_RATE, "no"  # type: ignore[assignment]
+        args.learning_rate, args.save_strategy = LEARNING_RATE, "no"
         return args
 
     def _trl(self, night: int, folder: Path) -> dict[str, Any]:
         """The same settings for a trainer of TRL, whose defaults are others."""
         args = self._seeding(night, folder)
-        shared = ("output_dir", "seed", "learning_rate", "max_steps", "num_train_epochs", "warmup_steps", "adam_beta2")
-        shared += ("per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "lr_scheduler_type")
-        shared += ("save_strategy", "use_cpu", "bf16", "disable_tqdm", "report_to")
+        shared = (
+            *("output_dir", "seed", "learning_rate", "lr_scheduler_type", "warmup_steps", "adam_beta2", "max_steps"),
+            *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"),
+            *("save_strategy", "use_cpu", "bf16", "disable_tqdm", "report_to"),
+        )
         return {"gradient_checkpointing": False, **{name: getattr(args, name) for name in shared}}
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -185,7 +209,7 @@ class FinetunePassage(LoraLearner):
         """None: it reads the documents."""
         return []
 
-    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """Documents as they are, each with its title and an end."""
         end = [self.tokenizer.eos_token_id]
         texts = [f"{chunk.title}\n\n{chunk.text}" for chunk in self._chunks()]
@@ -196,12 +220,12 @@ class FinetunePassage(LoraLearner):
 class FinetuneQa(LoraLearner):
     """Next-token loss on the replies of the self-written items."""
 
-    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """Prompt and reply in chat format; the prompt carries no loss."""
         rows = []
         for item in items:
             prompt, reply = chat_ids(self.tokenizer, item.prompt), text_ids(self.tokenizer, item.reply)
-            reply.append(self.tokenizer.eos_token_id)  # type: ignore[arg-type]
+            reply.append(self.tokenizer.eos_token_id)
             rows.append({"input_ids": prompt + reply, "labels": [-100] * len(prompt) + reply})
         return _finetune(student, self.tokenizer, rows, self._trl(night, folder))
 
@@ -209,7 +233,7 @@ class FinetuneQa(LoraLearner):
 class ContextDistillation(LoraLearner):
     """Offline: forward KL to the model with the document in view, on given replies; nothing for retention."""
 
-    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """Knowledge seeding's divergence alone."""
         args = self._seeding(night, folder)
         args.lmbda = args.lmbda_start = 0.0
@@ -227,7 +251,7 @@ class Lora(LoraLearner):
         self._remember(items, held_out, night)
         return items
 
-    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """The full objective."""
         return LoraSeedingTrainer(student, self._seeding(night, folder), items, self.tokenizer, NO_SLOT).run()
 
@@ -235,22 +259,18 @@ class Lora(LoraLearner):
 class TrlDistillation(LoraLearner):
     """TRL's on-policy distillation from a second copy of the model, which has the document in its prompt."""
 
-    def train(self, student: nn.Module, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """As many prompts a step as knowledge seeding has items."""
-        from datasets import Dataset
-        from trl import DistillationConfig
-
-        from sleepkit.language.trl_distillation import MemoryDistillationTrainer
+        from sleepkit.language.trl_distillation import distil
 
         ours = self.seeding
-        args = DistillationConfig(
-            **self._trl(night, folder),
-            beta={"forward_kl": 0.0, "reverse_kl": 1.0}.get(ours.divergence, ours.beta),
-            max_completion_length=ours.max_completion_length,
-            temperature=ours.temperature,
-        )
-        teacher = copy.deepcopy(student.unload())  # type: ignore[operator]
-        return {}
+        options = self._trl(night, folder) | {
+            "beta": {"forward_kl": 0.0, "reverse_kl": 1.0}.get(ours.divergence, ours.beta),
+            "max_completion_length": ours.max_completion_length,
+            "temperature": ours.temperature,
+        }
+        teacher = copy.deepcopy(student).unload()
+        return distil(student, teacher, self.tokenizer, items, options)
 
 
 class LoraSeedingTrainer(KnowledgeSeedingTrainer):
@@ -267,3 +287,70 @@ class LoraSeedingTrainer(KnowledgeSeedingTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """One group: there are no gates."""
         return Trainer.create_optimizer(self)
+
+
+def _finetune(
+    student: PeftModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], options: dict[str, Any]
+) -> dict[str, Any]:
+    """TRL's SFT on rows of ``input_ids`` and ``labels``; nothing is cut."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+
+    args = SFTConfig(**options, max_length=None, include_num_input_tokens_seen="non_padding")
+    trainer = SFTTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer.train()
+    history = [line for line in trainer.state.log_history if "loss" in line]
+    return {"history": history, "train_tokens": int(trainer.state.num_input_tokens_seen)}
+
+
+LEARNERS: dict[str, type[Baseline]] = {
+    "no_sleep": NoSleep,
+    "in_context": InContext,
+    "finetune_passage": FinetunePassage,
+    "finetune_qa": FinetuneQa,
+    "context_distillation": ContextDistillation,
+    "lora": Lora,
+    "trl_distillation": TrlDistillation,
+}
+
+
+def run_baseline(
+    name: str,
+    *,
+    args: SleepArguments,
+    config: KnowledgeSeedingConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    experiences: Sequence[Experience],
+    general_prompts: Sequence[str],
+    anchors: Sequence[dict[str, Any]],
+) -> RunRecord:
+    """Run a baseline through the whole stream; writes and returns what knowledge seeding does, without a gate.
+
+    Raises:
+        SleepkitError: unknown name, or a run under DeepSpeed.
+    """
+    from sleepkit.arguments import settings
+    from sleepkit.cycle import SleepCycle
+    from sleepkit.language.anchors import Anchors
+
+    if name not in LEARNERS:
+        raise SleepkitError(f"baseline is {name!r}; use one of {', '.join(LEARNERS)}")
+    if PartialState().distributed_type == DistributedType.DEEPSPEED:
+        raise SleepkitError(f"baseline {name!r} merges whole weights; launch it without DeepSpeed")
+    learner = LEARNERS[name](model, tokenizer, config, args, general_prompts)
+    measure = Anchors(anchors)
+    measure.prepare(model, tokenizer, learner.bank)  # now, as merging leaves no way back to the unslept model
+    cycle = SleepCycle(
+        learner,
+        experiences,
+        measure_anchors=lambda: measure.measure(model, tokenizer, learner.bank),
+        output_dir=str(config.output_dir),
+        method=name,
+        seed=config.seed,
+        config=settings(args, config),
+        resume=args.resume,
+        overwrite=args.overwrite,
+        needed_bytes=2 * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+    )
+    return cycle.run()

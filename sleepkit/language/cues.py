@@ -35,7 +35,7 @@ _CLAUSE = re.compile(r"(?<=[,;:])\s+|\s+(?=(?:and|but|which|who|when|while|where
 _WORD = re.compile(r"[\w’'$%–.-]+")
 STOP_WORDS = frozenset(
     "the a an of in on at to for with by and or is are was were be been as from that this it its which who into their his her "
-    "they he she not has have had these those there some many most also one two such what but if when while after before".split()
+    "they he she not has have had these those there some many most also one two such what but if when while after before since during until".split()
 )
 _AUXILIARIES = frozenset("is was are were has had have can could will would did does must may should".split())
 _DROPPED = frozenset("in on at by to from of for with about the a an its their his her since until around during as into".split())
@@ -86,7 +86,7 @@ def answer_spans(sentence: str, max_words: int = 7) -> list[str]:
         words = match.group(1).split()
         while words and words[0] in STOP_WORDS:
             words = words[1:]
-        if words and (len(words) > 1 or len(words[0]) > 4):
+        if words and not words[0].endswith("ed") and (len(words) > 1 or len(words[0]) > 4):
             add(" ".join(words))
     return found
 

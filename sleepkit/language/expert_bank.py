@@ -146,6 +146,17 @@ def whole(parameters: Iterable[nn.Parameter], write: bool = False) -> Iterator[N
         yield
 
 
+def unsplit(model: nn.Module) -> None:
+    """Undo ZeRO-3's split for good: every rank holds plain, whole parameters again.  Nothing to do for other models."""
+    split = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    with whole(split):
+        plain = {id(p): nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad) for p in split}
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if id(parameter) in plain:
+                module._parameters[name] = plain[id(parameter)]
+
+
 def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The decoder's list of layers in any Hugging Face causal LM (or a PEFT model around one).
 

@@ -28,11 +28,11 @@ def _option(default: Any, text: str) -> Any:
 class KnowledgeSeedingConfig(TrainingArguments):
     """Arguments of :class:`~sleepkit.language.knowledge_seeding_trainer.KnowledgeSeedingTrainer`."""
 
-    learning_rate: float = field(default=4e-3, metadata={"help": "Initial learning rate of the expert."})
+    learning_rate: float = field(default=5e-3, metadata={"help": "Initial learning rate of the expert."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule, as in transformers."})
     warmup_steps: float = field(default=10, metadata={"help": "Steps (or share of all steps, if below 1) of linear warm-up."})
     adam_beta2: float = field(default=0.99, metadata={"help": "Adam's second beta; short nights want a short memory."})
-    max_steps: int = field(default=300, metadata={"help": "Optimizer steps of a night; -1 goes by num_train_epochs."})
+    max_steps: int = field(default=220, metadata={"help": "Optimizer steps of a night; -1 goes by num_train_epochs."})
     per_device_train_batch_size: int = field(default=12, metadata={"help": "Items (packed into one row) per step and device."})
     save_strategy: str = field(default="no", metadata={"help": "Checkpoints inside a night: 'no' or 'steps'."})
     logging_steps: float = field(default=20, metadata={"help": "Steps between two lines of the log."})
@@ -40,7 +40,9 @@ class KnowledgeSeedingConfig(TrainingArguments):
     output_dir: str | None = field(default="runs/sleep", metadata={"help": "Folder of the run."})
 
     # material
-    styles: list[str] = _option(STYLES, f"Styles of self-written material, any of {', '.join(STYLES)}.")
+    styles: list[str] = _option(
+        ("question", "wh", "paraphrase", "keywords", "about"), f"Styles of self-written material, any of {', '.join(STYLES)}."
+    )
     cues_per_span: int = field(default=2, metadata={"help": "Rule-made cues for each possible answer in the documents."})
     general_items: int = field(default=48, metadata={"help": "General prompts, answered by the unslept model, for retention."})
     general_tokens: int = field(default=24, metadata={"help": "Tokens of a reply to a general prompt."})

@@ -16,12 +16,14 @@ Ours: packing and cached lower layers (packing.py); teacher targets computed onc
 asks the new expert to be silent on everything that is not tonight's memory.
 
 Built on `transformers.Trainer`, not on TRL's online trainers: those generate at every step and keep a second model,
-while here most of the data is fixed, so that teacher and lower layers need one pass a night.  Left out: trainable
+while here most of the data is fixed, so that teacher and lower layers need one pass a night.  ZeRO-3 splits the model
+while it trains; before and after each rank holds it whole, as it writes material and answers.  Left out: trainable
 output heads, vLLM rollouts.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import time
@@ -35,13 +37,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids, decode, generate, require_window, text_ids
 from sleepkit.language.divergence import OutputHead, TeacherTargets, token_divergence, token_log_probs
-from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.expert_bank import ExpertBank, unsplit, whole
 from sleepkit.language.imitation import (
     LocalModelJudge,
     TokenF1Judge,
@@ -142,6 +143,7 @@ class KnowledgeSeedingTrainer(Trainer):
     ) -> None:
         if not any(item.is_memory for item in items):
             raise SleepkitError("a night needs at least one memory item; the material holds none")
+        unsplit(model)
         self.bank = ExpertBank.of(model)
         self.slot = slot
         self.items = list(items)
@@ -242,10 +244,7 @@ class KnowledgeSeedingTrainer(Trainer):
             for shortcut in ("cache_frozen_layers", "packing"):
                 if not getattr(self.seeding, shortcut):
                     continue
-                if shortcut == "packing":
-                    batch = self.collate(sample)
-                else:
-                    batch = pad_rows(sample, self._pad, self.device)
+                batch = self.collate(sample) if shortcut == "packing" else pad_rows(sample, self._pad, self.device)
                 try:
                     exact = close(flat_hidden(self.backbone.hidden(batch), batch), expected)
                 except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
@@ -324,6 +323,7 @@ class KnowledgeSeedingTrainer(Trainer):
                 prepared.append(PreparedItem(self.prepared[i].prompt_ids, reply, True, first_token=cut, advantage=advantage))
                 teachers.append(self.teacher_prompt(self.items[i]))
         order = torch.randperm(len(prepared), generator=generator).tolist()
+        order = order[: len(order) // args.world_size * args.world_size]  # as many for each rank: ZeRO-3 needs equal steps
         self._run_teacher(prepared, teachers)
         self._keep_lower(prepared)
         self._rollouts = [prepared[i] for i in order][args.process_index :: args.world_size]
@@ -386,7 +386,8 @@ class KnowledgeSeedingTrainer(Trainer):
         targets = TeacherTargets.cat([item.teacher for item in items if item.teacher is not None])
         per_token = token_divergence(flat, self.head, targets, args.divergence, args.beta, args.chunk_size)  # (n,)
         is_memory = torch.tensor([item.is_memory for item in items], device=self.device)[batch.item_of]
-        self._log_sum("kl_memory", per_token.detach()[is_memory].mean())
+        if is_memory.any():
+            self._log_sum("kl_memory", per_token.detach()[is_memory].mean())
         if (~is_memory).any():
             self._log_sum("kl_general", per_token.detach()[~is_memory].mean())
         rolled = torch.tensor([item.advantage is not None for item in items], device=self.device)[batch.item_of]
@@ -406,7 +407,7 @@ class KnowledgeSeedingTrainer(Trainer):
             openness = torch.stack([(gate[..., 0] * weight).sum() for gate in gates]).mean() / total * args.world_size
             ramp = min(1.0, self.state.global_step / max(1, 0.3 * self.state.max_steps))  # first learn, then fall silent
             loss = loss + args.gate_penalty * ramp * openness
-            self._log_sum("gate_general", openness.detach())
+            self._log_sum("gate_general", self.accelerator.reduce(openness.detach(), "mean"))
             if batch.memory_tokens.any():
                 self._log_sum("gate_memory", torch.stack([gate[batch.memory_tokens].mean() for gate in gates]).mean().detach())
         return (loss, {"hidden": flat}) if return_outputs else loss
@@ -463,14 +464,15 @@ class KnowledgeSeedingTrainer(Trainer):
         self._sums.clear()
         super().log(logs, start_time)
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Checkpoints hold tonight's expert alone: safetensors, kilobytes to megabytes."""
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Checkpoints hold tonight's expert alone: safetensors, kilobytes to megabytes.  All ranks call it."""
         folder = Path(output_dir or self.args.output_dir or ".")
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: p.detach().cpu().clone() for name, p in self.bank.named_parameters(self.slot).items()},
-            folder / EXPERT_STATE,
-        )
+        named = self.bank.named_parameters(self.slot)
+        with whole(named.values()):
+            state = {name: parameter.detach().cpu().clone() for name, parameter in named.items()}
+        if self.args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(state, folder / EXPERT_STATE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         path = Path(resume_from_checkpoint) / EXPERT_STATE
@@ -486,12 +488,28 @@ class KnowledgeSeedingTrainer(Trainer):
         """Train to the end, resuming from the last checkpoint in ``output_dir``; returns history and cost."""
         self.check_shortcuts()
         folder = self.args.output_dir
-        checkpoint = get_last_checkpoint(folder) if folder and Path(folder).is_dir() and self.args.save_strategy != "no" else None
+        checkpoint = last_whole_checkpoint(folder) if folder and self.args.save_strategy != "no" else None
         start = time.perf_counter()
         self.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - start
+        if self.is_deepspeed_enabled:
+            engine: Any = self.model_wrapped
+            engine.destroy()
+            unsplit(self.lm)
         history = [line for line in self.state.log_history if "loss" in line]
         return {"history": history, "train_tokens": self.tokens_seen, "train_seconds": seconds}
+
+
+def last_whole_checkpoint(folder: str | Path) -> str | None:
+    """The newest checkpoint in ``folder`` whose last file was written, or None; one that a kill cut short is passed over."""
+    steps = {int(path.name.split("-")[-1]): path for path in Path(folder).glob("checkpoint-*[0-9]")}
+    for _, path in sorted(steps.items(), reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        return str(path)
+    return None
 
 
 def _by_length(prepared: Sequence[PreparedItem], prompts: Sequence[list[int]], size: int = 32) -> Iterator[list[int]]:

@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerBase
 from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids, decode, generate
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
-from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig
+from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig, unsplit
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.material import SeedItem, load_items, save_items, write_material
@@ -75,6 +75,7 @@ class LanguageLearner:
     ) -> None:
         self.model, self.tokenizer, self.seeding, self.args = model, tokenizer, seeding, sleep
         self.general_prompts = list(general_prompts)
+        unsplit(model)
         try:
             self.bank = ExpertBank.of(model)
         except SleepkitError:
@@ -161,6 +162,7 @@ class LanguageLearner:
                 save_items(items, path)
             PartialState().wait_for_everyone()
         items = load_items(path)
+        self.general = self.general or [item for item in items if item.style == "general"]
         held_out = [item for item in items if item.style == "wh"][::6][:QUIZ_ITEMS]
         return [item for item in items if item not in held_out], held_out
 
@@ -183,7 +185,12 @@ class LanguageLearner:
         return self.general
 
     def _replay_items(self, night: int) -> list[SeedItem]:
-        """A fixed number of items of earlier nights, so that the cost of a night does not grow."""
+        """A fixed number of items of earlier nights, so that the cost of a night does not grow.
+
+        Their teacher is the model without tonight's expert, so without expansion there is none that knows them.
+        """
+        if not self.args.expansion:
+            return []
         rng = random.Random(self.seeding.seed * 31 + night)
         return rng.sample(self.replay, min(self.seeding.replay_items, len(self.replay)))
 
@@ -212,14 +219,16 @@ class LanguageLearner:
     # -- keeping ----------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of all that a night may change: active experts and the list of slots."""
-        return {**self.bank.state_dict(), "active": torch.tensor(self.bank.active, dtype=torch.int64)}
+        counts = [len(self.replay), len(self.quiz), *self.bank.active]
+        return {**self.bank.state_dict(), "counts": torch.tensor(counts, dtype=torch.int64)}
 
     def restore(self, snapshot: dict[str, Tensor]) -> None:
         """Undo a night, bit for bit."""
-        wanted = snapshot["active"].tolist()
+        replayed, quizzed, *wanted = snapshot["counts"].tolist()
+        self.replay, self.quiz = self.replay[:replayed], self.quiz[:quizzed]
         for slot in [slot for slot in self.bank.active if slot not in wanted]:
             self.bank.deactivate(slot)
-        self.bank.load_state_dict({k: v for k, v in snapshot.items() if k != "active"}, wanted)
+        self.bank.load_state_dict({k: v for k, v in snapshot.items() if k != "counts"}, wanted)
 
     def save(self, folder: Path) -> None:
         """Experts (safetensors + JSON) and the items for later nights (jsonl)."""

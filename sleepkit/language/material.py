@@ -7,6 +7,7 @@ items come from the documents alone, never from evaluation questions::
                question word forced so that styles differ); kept if, with the sentence in view, it finds the answer
                likely, and if its words stand in the document
     wh, cloze, keywords, about   the same by rule (cues.py): every span of every sentence is covered
+    paraphrase the model says a `wh` question in other words; kept if it names nothing that the document does not
     recite     a sentence from a random prefix on
     rewrite    the model says a sentence in its own words; kept if no number and no name was lost or invented
     general    questions about anything; the reply is the unslept model's own
@@ -23,7 +24,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -47,7 +48,7 @@ from sleepkit.language.cues import (
 from sleepkit.language.scoring import contained
 from sleepkit.language.sentences import sentences
 
-STYLES = ("question", "wh", "cloze", "keywords", "about", "recite", "rewrite")
+STYLES = ("question", "wh", "paraphrase", "cloze", "keywords", "about", "recite", "rewrite")
 
 # Worked examples of our own wording; raw text, so that any causal LM continues them.
 _EXAMPLES = (
@@ -66,6 +67,12 @@ _EXAMPLES = (
         "sinoatrial node",
         "What sets the rhythm of the heart?",
     ),
+)
+_PARAPHRASES = (
+    ("In which city was Marie Curie born?", "What is the birthplace of Marie Curie?"),
+    ("How long is the Golden Gate Bridge?", "What length does the Golden Gate Bridge have?"),
+    ("What sets the rhythm of the heart?", "The heart keeps its rhythm thanks to what?"),
+    ("Who was Ada Lovelace taught by?", "Which person gave lessons to Ada Lovelace?"),
 )
 _REWRITES = (
     ("Marie Curie was born in Warsaw in 1867.", "Warsaw is the city where Marie Curie was born in 1867."),
@@ -127,6 +134,8 @@ def write_material(
     lines = list(dict.fromkeys((chunk.title, sentence, chunk.text) for chunk in chunks for sentence in sentences(chunk.text)))
     if "question" in styles:
         items += _written_questions(model, tokenizer, lines, rng, seed)
+    if "paraphrase" in styles:
+        items += _paraphrases(model, tokenizer, [item for item in items if item.style == "wh"], seed)
     if "rewrite" in styles:
         items += _rewrites(model, tokenizer, lines, rng, seed)
     items = list({(item.prompt, item.reply): item for item in items}.values())
@@ -229,6 +238,24 @@ def _answer_log_probs(
             log_probs = F.log_softmax(logits[row, first : first + len(answer)].float(), dim=-1)
             scores[i] = log_probs.gather(1, torch.tensor(answer, device=device)[:, None]).mean().item()
     return scores
+
+
+def _paraphrases(model: nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Sequence[SeedItem], seed: int) -> list[SeedItem]:
+    head = "".join(f"Question: {question}\nIn other words: {other}\n\n" for question, other in _PARAPHRASES)
+    prompts = [text_ids(tokenizer, f"{head}Question: {item.prompt}\nIn other words:") for item in asked]
+    newline = text_ids(tokenizer, "\n")[-1:]
+    made = generate(
+        model, tokenizer, prompts, 24, 64, temperature=0.6, seed=seed + 2, stop_ids=newline, description="paraphrasing"
+    )
+    items = []
+    for item, tokens in zip(asked, made, strict=True):
+        text = decode(tokenizer, tokens)
+        known = set(content_words(f"{item.prompt} {item.memory} {item.source}"))
+        named = [word for word in content_words(text)[1:] if word[:1].isupper() or any(c.isdigit() for c in word)]
+        shared = known & set(content_words(text)[1:])
+        if text.endswith("?") and text != item.prompt and shared and known.issuperset(named) and not contained(text, item.span):
+            items.append(replace(item, prompt=text, style="paraphrase"))
+    return items
 
 
 def _rewrites(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_night import losses, tiny_config, tiny_grown, tiny_items, tiny_trainer
 from tiny import tiny_tokenizer
+from tiny_night import losses, tiny_config, tiny_grown, tiny_items, tiny_trainer
 from torch import nn
 
 from sleepkit.errors import SleepkitError
@@ -194,8 +194,8 @@ def test_a_resumed_night_equals_an_uninterrupted_one(lmbda, tmp_path):
     options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "lmbda_start": lmbda[0], "lmbda": lmbda[1]}
     whole = tiny_trainer(tmp_path / "whole", **options)
     expected = whole.run()
-    shutil.copytree(tmp_path / "whole" / "checkpoint-4", tmp_path / "cut" / "checkpoint-4")
-    files = {path.name for path in (tmp_path / "cut" / "checkpoint-4").iterdir()}
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "cut" / "checkpoint-2")
+    files = {path.name for path in (tmp_path / "cut" / "checkpoint-2").iterdir()}
     assert EXPERT_STATE in files and not any(name.startswith(("model", "pytorch_model")) for name in files)
 
     again = tiny_trainer(tmp_path / "cut", **options)

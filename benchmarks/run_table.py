@@ -1,0 +1,132 @@
+"""Runs a list of methods or ablations for some seeds, one after another, and collects them into one table.
+
+    python benchmarks/run_table.py squad --config recipes/configs/sleep/squad_smollm2_cpu.yaml \\
+        --variants knowledge_seeding lora finetune_qa --seeds 0 1 -- --dataset passages.jsonl.gz
+    python benchmarks/run_table.py ablations --config ... --variants ablations --seeds 0 1 -- --nights 4 --lmbda 0.5
+
+A variant is `knowledge_seeding`, a baseline, an ablation of the paper's Table 1, or `baselines` or `ablations` for all of
+them.  What follows `--` goes to every run.  A finished run is not repeated, one that was killed goes on.  Runs are
+kept in runs/tables/NAME/<variant>/seed_<n>, the table in benchmarks/results/NAME.json.
+
+Ours: an ablation switches one part off of whatever the given recipe does, so a recipe without rollouts has nothing to
+lose from `no_imitation`, `no_semantic_reward` and `off_policy_only`; that is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from make_tables import ROOT, render
+
+from sleepkit.arguments import BASELINES, parse
+from sleepkit.errors import SleepkitError
+from sleepkit.results import FILE_NAME, hardware, read_results, versions, write_json
+
+ABLATIONS: dict[str, list[str]] = {
+    "no_imitation": ["--alpha", "1"],
+    "no_semantic_reward": ["--gamma", "0"],
+    "no_expansion": ["--no_expansion"],
+    "off_policy_only": ["--lmbda", "0", "--lmbda_start", "0"],
+}
+METRICS = (
+    *("recovery", "recovery_final", "closed_book_before", "closed_book_after", "in_context", "anchor_kl"),
+    *("anchor_kl_final", "anchor_accuracy_before", "anchor_accuracy_after", "bwt", "forgetting", "retention_first"),
+    *("faa", "aia", "nights_committed", "answer_length_words"),
+)
+
+
+def expand(names: Sequence[str]) -> dict[str, list[str]]:
+    """Arguments of each variant, in order; `baselines` and `ablations` stand for their members and ours.
+
+    Raises:
+        SleepkitError: unknown variant.
+    """
+    groups = {"baselines": ["knowledge_seeding", *BASELINES], "ablations": ["knowledge_seeding", *ABLATIONS]}
+    flat = [variant for name in names for variant in groups.get(name, [name])]
+    known = {"knowledge_seeding": [], **{name: ["--baseline", name] for name in BASELINES}, **ABLATIONS}
+    for name in flat:
+        if name not in known:
+            raise SleepkitError(f"variant is {name!r}; use one of {', '.join([*groups, *known])}")
+    return {name: known[name] for name in flat}
+
+
+def command(config: str, variant: Sequence[str], seed: int, folder: Path, extra: Sequence[str]) -> list[str]:
+    """Arguments of recipes/sleep.py; the variant comes last, as it overrides."""
+    return ["--config", config, *extra, *variant, "--seed", str(seed), "--output_dir", str(folder)]
+
+
+def row(variant: str, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table and its readers need of one run; seconds and tokens are those of a night."""
+    metrics, nights = results["metrics"], results["nights"]
+    found = {"variant": variant, "seed": results["seed"]} | {name: metrics.get(name) for name in METRICS}
+    tokens = metrics.get("train_tokens")
+    found |= {"seconds": metrics.get("seconds_per_night"), "train_tokens": tokens / len(nights) if tokens else None}
+    found |= {"seconds_total": results["seconds"], "peak_memory_bytes": results["peak_memory_bytes"]}
+    return found | {"accuracy_matrix": results["accuracy_matrix"]}
+
+
+def check(arguments: Mapping[str, list[str]], config: str, extra: Sequence[str]) -> None:
+    """Parse every run before the first one starts, and refuse ablations of what the recipe does not do."""
+    for name, variant in arguments.items():
+        parse(command(config, variant, 0, Path("unused"), extra))
+        if name in ABLATIONS and name != "no_expansion":
+            _, seeding = parse(command(config, [], 0, Path("unused"), extra))
+            if not seeding.on_policy:
+                raise SleepkitError(f"{name} changes nothing without rollouts; add `--lmbda 0.5` after `--`")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    split = argv.index("--") if "--" in argv else len(argv)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name", help="of the table")
+    parser.add_argument("--config", required=True, help="recipe of every run")
+    parser.add_argument("--variants", nargs="+", required=True)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs" / "tables")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    options, extra = parser.parse_args(argv[:split]), argv[split + 1 :]
+    try:
+        variants = expand(options.variants)
+        check(variants, options.config, extra)
+        failed = run_all(options, variants, extra)
+    except SleepkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 1 if failed else 0
+
+
+def run_all(options: argparse.Namespace, variants: Mapping[str, list[str]], extra: Sequence[str]) -> list[str]:
+    """Run what is not finished, write the table after each run; returns the runs that failed."""
+    rows, failed = [], []
+    for seed in options.seeds:
+        for name, variant in variants.items():
+            folder = options.runs_dir / options.name / name / f"seed_{seed}"
+            if not (folder / FILE_NAME).is_file():
+                print(f"== {name}, seed {seed}", flush=True)
+                script = str(ROOT / "recipes" / "sleep.py")
+                arguments = command(options.config, variant, seed, folder, extra)
+                if subprocess.run([sys.executable, script, *arguments]).returncode:
+                    failed.append(f"{name}, seed {seed}")
+                    continue
+            rows.append(row(name, read_results(folder)))
+            order = list(variants)
+            document = {"name": options.name, "config": Path(options.config).name}
+            document["arguments"] = [Path(word).name if Path(word).exists() else word for word in extra]
+            document |= {"runs": sorted(rows, key=lambda r: (order.index(r["variant"]), r["seed"]))}
+            document |= {"versions": versions(), "hardware": hardware()}
+            write_json(options.results / f"{options.name}.json", document)
+    if rows:
+        print(f"\n{render(document)}\n\nwritten to {options.results / options.name}.json")
+    if failed:
+        print(f"failed: {'; '.join(failed)}", file=sys.stderr)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

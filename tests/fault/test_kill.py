@@ -1,0 +1,48 @@
+"""A night that is killed with no warning and started again ends with the very bits of one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("sleep_tiny.py")
+
+
+def sleep(folder, *where):
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = [sys.executable, str(SCRIPT), str(folder), *where]
+    return subprocess.run(run, env=env, capture_output=True, text=True, timeout=300)
+
+
+def left_behind(folder):
+    return {path.name: path.read_bytes() for path in (folder / "second").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    done = sleep(folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("where", ["first", "material", "step", "checkpoint"])
+def test_killed_and_started_again(where, uninterrupted, tmp_path):
+    assert sleep(tmp_path, where).returncode == -signal.SIGKILL
+    night = tmp_path / ("night_00" if where == "first" else "night_01")
+    found = {path.name for path in night.glob("checkpoints/checkpoint-*")}
+    assert (night / "material.jsonl").is_file() and not (tmp_path / "second").exists()
+    steps = {"first": set(), "material": set(), "step": {"checkpoint-2"}, "checkpoint": {"checkpoint-2", "checkpoint-4"}}
+    assert found == steps[where]
+    if where == "checkpoint":
+        assert not (night / "checkpoints" / "checkpoint-4" / "trainer_state.json").exists()
+
+    done = sleep(tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("night_00", "night_01"):
+        assert (tmp_path / name / "material.jsonl").read_bytes() == (uninterrupted / name / "material.jsonl").read_bytes()
+    expected, found = left_behind(uninterrupted), left_behind(tmp_path)
+    assert {"expert_bank.safetensors", "general.jsonl", "replay.jsonl"} <= expected.keys() and found == expected

@@ -1,0 +1,155 @@
+"""Baselines of two steps a night on a tiny model: the same results as sleep, from the same cycle."""
+
+import json
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+from tiny_night import tiny_config
+
+from sleepkit.arguments import BASELINES, SleepArguments
+from sleepkit.errors import SleepkitError
+from sleepkit.language.baselines import LEARNERS, Lora, LoraSeedingTrainer, run_baseline
+from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
+from sleepkit.results import read_results
+from sleepkit.stream import Experience, Question
+
+EXPERIENCES = [
+    Experience(
+        name,
+        [f"{name} keeps a red lamp in the north tower. The tower was built by {builder} in {year}."],
+        [Question(f"Who built the tower of {name}?", builder)],
+    )
+    for name, builder, year in (("Ada", "Orla Finch", 1871), ("Bert", "Milo Hart", 1902))
+]
+ANCHORS = [{"prompt": "what is hot?", "answer": "fire"}, {"prompt": "say a word.", "answer": None}]
+GENERAL = ["name a colour.", "say hello.", "count to two."]
+
+
+def run(name, folder, experiences=EXPERIENCES, model=None, **options):
+    args = SleepArguments(dataset="given", baseline=name, memory_max_tokens=200, max_new_tokens=4)
+    small = {"styles": ["cloze", "recite"], "general_items": 2, "general_tokens": 4, "replay_items": 2}
+    config = tiny_config(folder, save_strategy="no", **{**small, **options})
+    return run_baseline(
+        name,
+        args=args,
+        config=config,
+        model=model or tiny_model(),
+        tokenizer=tiny_tokenizer(),
+        experiences=experiences,
+        general_prompts=GENERAL,
+        anchors=ANCHORS,
+    )
+
+
+def test_every_name_that_can_be_asked_for_is_there():
+    assert tuple(LEARNERS) == BASELINES
+    with pytest.raises(SleepkitError, match="baseline is 'rag'; use one of no_sleep"):
+        run("rag", "unused")
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_two_nights_give_the_results_that_sleep_gives(name, tmp_path):
+    model = tiny_model()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    run(name, tmp_path, model=model)
+    results = read_results(tmp_path)
+    assert results["method"] == name and len(results["accuracy_matrix"]) == 2
+    for key in ("closed_book_before", "in_context", "closed_book_after", "anchor_kl", "faa", "bwt"):
+        assert isinstance(results["metrics"][key], float), key
+    moved = [key for key, value in before.items() if not torch.equal(value, model.state_dict()[key])]
+    assert not [key for key in model.state_dict() if "lora" in key]  # merged and gone
+    if name in ("no_sleep", "in_context"):
+        assert not moved and results["metrics"]["anchor_kl"] == pytest.approx(0, abs=1e-6)
+        return
+    assert results["metrics"]["anchor_kl"] > 0 and results["metrics"]["train_tokens"] > 0
+    assert len(results["history"]) == 4 and all(night["seconds"] > 0 for night in results["nights"])
+    assert all(".proj" in key or "_proj" in key for key in moved) and moved
+    layers = {key.split(".")[2] for key in moved}
+    assert layers == ({"2", "3"} if name == "lora" else {"0", "1", "2", "3"})  # `lora` where the experts would be
+
+
+def test_in_context_looks_up_only_what_it_has_met(tmp_path):
+    run("in_context", tmp_path)
+    rows = json.loads((tmp_path / "answers.json").read_text())
+    assert all(row["after"] == row["in_context"] for row in rows)
+    matrix = read_results(tmp_path)
+    assert [night["committed"] for night in matrix["nights"]] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["finetune_qa", "lora", "in_context"])
+def test_a_run_that_is_continued_equals_one_that_was_not(name, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    run(name, whole)
+    broken = tmp_path / "broken"
+    original = LEARNERS[name].sleep
+
+    def fail_on_second(self, night, output_dir):
+        if night == 2:
+            raise KeyboardInterrupt
+        return original(self, night, output_dir)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LEARNERS[name], "sleep", fail_on_second)
+        with pytest.raises(KeyboardInterrupt):
+            run(name, broken)
+    run(name, broken)
+    one, other = read_results(whole), read_results(broken)
+    assert one["accuracy_matrix"] == other["accuracy_matrix"]
+    assert one["metrics"]["anchor_kl"] == other["metrics"]["anchor_kl"]
+
+
+def test_a_night_is_undone_bit_for_bit(tmp_path):
+    model, experience = tiny_model(), EXPERIENCES[0]
+    args = SleepArguments(dataset="given", memory_max_tokens=200)
+    learner = Lora(model, tiny_tokenizer(), tiny_config(tmp_path, styles=["cloze"]), args, GENERAL)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    snapshot = learner.snapshot()
+    learner.wake(experience)
+    learner.sleep(1, tmp_path)
+    assert any(not torch.equal(value, model.state_dict()[key]) for key, value in before.items())
+    learner.restore(snapshot)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
+
+
+def test_the_teacher_of_a_lora_is_the_model_without_it(tmp_path, monkeypatch):
+    """On-policy, the teacher is asked again in the middle of the night: it must not be the student by then."""
+    gaps = []
+    original = LoraSeedingTrainer._run_teacher
+
+    def watched(self, prepared, prompts):
+        KnowledgeSeedingTrainer._run_teacher(self, prepared, prompts)
+        as_student = prepared[0].teacher.hidden
+        original(self, prepared, prompts)
+        with self.model.disable_adapter():
+            rows = torch.tensor([[*prompts[0], *prepared[0].reply_ids[:-1]]])
+            wanted = self.backbone.decoder(rows).last_hidden_state[0, len(prompts[0]) - 1 + prepared[0].first_token :]
+        torch.testing.assert_close(prepared[0].teacher.hidden, wanted, rtol=1e-4, atol=1e-5)
+        gaps.append((prepared[0].teacher.hidden - as_student).abs().max().item())
+
+    monkeypatch.setattr(LoraSeedingTrainer, "_run_teacher", watched)
+    run("lora", tmp_path, EXPERIENCES[:1], max_steps=4, lmbda=0.5, lmbda_start=0.5, rollout_every=2)
+    assert gaps[0] == 0 and gaps[-1] > 1e-3  # at first the LoRA is silent
+
+
+def test_trls_teacher_reads_the_memory_and_its_student_does_not(tmp_path, monkeypatch):
+    from trl import DistillationTrainer
+
+    lengths = []
+    original = DistillationTrainer._get_last_hidden_state
+
+    def watched(self, model, input_ids, *rest, **fields):
+        lengths.append((hasattr(model, "peft_config"), input_ids.shape[1]))
+        return original(self, model, input_ids, *rest, **fields)
+
+    monkeypatch.setattr(DistillationTrainer, "_get_last_hidden_state", watched)
+    run("trl_distillation", tmp_path, EXPERIENCES[:1])
+    (student, short), (teacher, long) = lengths[:2]
+    assert student and not teacher and long > short + 40
+
+
+def test_the_budget_of_steps_is_that_of_knowledge_seeding(tmp_path):
+    for name in ("finetune_passage", "finetune_qa", "context_distillation", "trl_distillation"):
+        run(name, tmp_path / name, EXPERIENCES[:1], max_steps=3)
+        steps = [row["step"] for row in read_results(tmp_path / name)["history"]]
+        assert steps == [1, 2, 3], name

@@ -1,0 +1,120 @@
+"""The scripts in benchmarks/: tables from saved results, lists of runs, and the comparison of one step."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tiny import tiny_model, tiny_tokenizer
+
+from sleepkit.errors import SleepkitError
+from sleepkit.results import RunRecord, read_json
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import make_tables  # noqa: E402
+import run_table  # noqa: E402
+
+RECIPE = str(BENCHMARKS.parent / "recipes" / "configs" / "sleep" / "demo.yaml")
+
+
+def run_row(variant, seed, **values):
+    return {"variant": variant, "seed": seed, "recovery": 0.8, "seconds": 61.25, "train_tokens": 12000.0, **values}
+
+
+def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path, capsys):
+    runs = [run_row("knowledge_seeding", 0), run_row("knowledge_seeding", 1, recovery=0.6), run_row("no_sleep", 0, recovery=None)]
+    (tmp_path / "squad.json").write_text(json.dumps({"runs": runs}))
+    record = RunRecord("knowledge_seeding", 0, seconds=72.0, metrics={"recovery": 0.75, "anchor_kl": 0.01})
+    record.save(tmp_path)
+    (tmp_path / "results.json").rename(tmp_path / "demo.json")
+    readme = tmp_path / "README.md"
+    around = "before\n<!-- table:squad -->\nold\n<!-- /table -->\nbetween\n<!-- table:demo -->\n<!-- /table -->\n"
+    around = f"<!-- table:summary -->\n<!-- /table -->\n{around}"
+    readme.write_text(f"{around}<!-- table:later -->\nkept\n<!-- /table -->\nafter\n")
+    make_tables.main(["--readme", str(readme), "--results", str(tmp_path)])
+    text = readme.read_text()
+    assert "| knowledge_seeding | 2 | 0.700 ± 0.141 |" in text and "old" not in text
+    assert "| no_sleep | 1 | – |" in text and "| 61 | 12,000 |" in text
+    assert "0.750" in text and "1 min 12 s" in text
+    assert "before\n" in text and "\nbetween\n" in text and text.endswith("kept\n<!-- /table -->\nafter\n")
+    assert "| demo | 1 | – | – | – | 0.750 | 0.010 |" in text and "| squad | 2 |" in text  # the summary of both
+    assert "later.json is not there" in capsys.readouterr().out
+    make_tables.main(["--readme", str(readme), "--results", str(tmp_path)])
+    assert readme.read_text() == text  # again: the same
+
+
+def test_a_file_without_a_table_is_refused():
+    with pytest.raises(SleepkitError, match="a results file with rows has no table"):
+        make_tables.render({"rows": []})
+
+
+def fake_sleep(calls):
+    """In place of recipes/sleep.py: leaves results, except where a run is to fail."""
+
+    def run(arguments, **_):
+        given = dict(zip(arguments[2::1], arguments[3::1], strict=False))
+        calls.append(arguments[2:])
+        if given.get("--baseline") == "lora":
+            return SimpleNamespace(returncode=1)
+        metrics = {"recovery": 0.5, "train_tokens": 300, "seconds_per_night": 2.0}
+        RunRecord("any", int(given["--seed"]), metrics=metrics, nights=[{}, {}]).save(given["--output_dir"])
+        return SimpleNamespace(returncode=0)
+
+    return run
+
+
+def test_runs_are_done_once_and_collected(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(run_table.subprocess, "run", fake_sleep(calls))
+    command = ["squad", "--config", RECIPE, "--seeds", "0", "1", "--runs-dir", str(tmp_path / "runs")]
+    command += ["--results", str(tmp_path), "--variants", "knowledge_seeding", "no_sleep", "lora", "--", "--nights", "2"]
+    assert run_table.main(command) == 1  # lora fails, the others are kept
+    assert len(calls) == 6 and "failed: lora, seed 0; lora, seed 1" in capsys.readouterr().err
+    assert calls[1][:6] == ["--config", RECIPE, "--nights", "2", "--baseline", "no_sleep"]
+    document = read_json(tmp_path / "squad.json")
+    order = [(run["variant"], run["seed"]) for run in document["runs"]]
+    assert order == [("knowledge_seeding", 0), ("knowledge_seeding", 1), ("no_sleep", 0), ("no_sleep", 1)]
+    assert document["runs"][0]["train_tokens"] == 150 and document["versions"] and document["hardware"]
+    run_table.main(command)
+    assert len(calls) == 8  # only the failed ones again
+
+
+def test_ablations_switch_off_what_the_recipe_does(capsys):
+    assert list(run_table.expand(["ablations"])) == ["knowledge_seeding", *run_table.ABLATIONS]
+    assert run_table.main(["a", "--config", RECIPE, "--variants", "rag"]) == 2
+    assert "variant is 'rag'; use one of baselines, ablations, knowledge_seeding" in capsys.readouterr().err
+    run_table.check(run_table.expand(["ablations", "baselines"]), RECIPE, ["--lmbda", "0.5"])  # each is parsed
+    with pytest.raises(SleepkitError, match="no_imitation changes nothing without rollouts"):
+        run_table.check(run_table.expand(["ablations"]), RECIPE, ["--lmbda", "0", "--lmbda_start", "0"])
+
+
+def test_one_step_is_compared_with_trl(tmp_path):
+    model = tiny_model(max_position_embeddings=1024)
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    command = [sys.executable, str(BENCHMARKS / "bench_seeding.py"), "--model", str(tmp_path / "model")]
+    command += ["--systems", "sleepkit", "trl_distillation", "trl_sdft_ckpt", "--nights", "2", "--batch-size", "2"]
+    command += [
+        "--steps",
+        "2",
+        "--rollout-steps",
+        "1",
+        "--warmup",
+        "1",
+        "--new-tokens",
+        "4",
+        "--output",
+        str(tmp_path / "bench.json"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    document = read_json(tmp_path / "bench.json")
+    assert document["nights"]["2"]["experts_in_use"] == 2 and document["versions"]["trl"]
+    for name, row in document["systems"].items():
+        assert row["tokens"] == document["systems"]["sleepkit"]["tokens"] and row["peak_bytes"] > row["idle_bytes"], name
+        assert row["speedup_step"] > 0 and row["memory_share"] > 0 and row["reason"]
+    assert "trl_distillation" in done.stdout and "experts in use" in done.stdout
