@@ -61,11 +61,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Experience:
-    """Documents to learn in one night, and the questions that are asked afterwards (and never trained on)."""
+    """Documents to learn in one night, and the questions that are asked afterwards (and never trained on).
+
+    ``titles`` names each document where an experience holds several; empty: they go by the experience's name.
+    """
 
     name: str
     documents: list[str]
     questions: list[Question] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The experience as plain JSON."""
@@ -74,7 +78,8 @@ class Experience:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Experience:
         """The inverse of `to_dict`."""
-        return cls(data["name"], list(data["documents"]), [Question(**question) for question in data["questions"]])
+        questions = [Question(**question) for question in data["questions"]]
+        return cls(data["name"], list(data["documents"]), questions, list(data.get("titles", ())))
 
 
 def load_experiences(
@@ -311,4 +316,5 @@ def _together(passages: list[Experience]) -> Experience:
     for passage in passages:
         questions += [replace(question, document=len(documents) + question.document) for question in passage.questions]
         documents += passage.documents
-    return Experience(f"{passages[0].name} and {len(passages) - 1} more", documents, questions)
+    titles = [passage.name for passage in passages for _ in passage.documents]
+    return Experience(f"{passages[0].name} and {len(passages) - 1} more", documents, questions, titles)

@@ -35,7 +35,8 @@ _CLAUSE = re.compile(r"(?<=[,;:])\s+|\s+(?=(?:and|but|which|who|when|while|where
 _WORD = re.compile(r"[\w’'$%–.-]+")
 STOP_WORDS = frozenset(
     "the a an of in on at to for with by and or is are was were be been as from that this it its which who into their his her "
-    "they he she not has have had these those there some many most also one two such what but if when while after before since during until".split()
+    "they he she not has have had these those there some many most also one two such what but if when while after before since "
+    "during until".split()
 )
 _AUXILIARIES = frozenset("is was are were has had have can could will would did does must may should".split())
 _DROPPED = frozenset("in on at by to from of for with about the a an its their his her since until around during as into".split())

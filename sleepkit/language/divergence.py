@@ -70,14 +70,34 @@ class TeacherTargets:
     hidden: Tensor | None = None  # (n, d)
     log_probs: Tensor | None = None  # (n, k)
     indices: Tensor | None = None  # (n, k)
+    tokens: Tensor | None = None  # (n,) with hidden: tokens that the target leans to, by `weights`
+    weights: Tensor | None = None  # (n,)
 
     @classmethod
     @torch.no_grad()
-    def from_hidden(cls, hidden: Tensor, head: OutputHead, top_k: int = 0, chunk_size: int = 256) -> TeacherTargets:
-        """Targets from the teacher's last hidden states ``(n, d)``; ``top_k=0`` keeps the full vocabulary."""
+    def from_hidden(
+        cls,
+        hidden: Tensor,
+        head: OutputHead,
+        top_k: int = 0,
+        chunk_size: int = 256,
+        tokens: Tensor | None = None,
+        token_weight: float = 0.0,
+    ) -> TeacherTargets:
+        """Targets from the teacher's last hidden states ``(n, d)``; ``top_k=0`` keeps the full vocabulary.
+
+        With ``token_weight`` w the target is ``(1 - w) teacher + w onehot(tokens)``, tokens ``(n,)``.
+        """
         if top_k == 0:
-            return cls(hidden=hidden.detach().clone())
-        kept = [F.log_softmax(head(part), dim=-1).topk(top_k, dim=-1) for part in hidden.split(chunk_size)]
+            if tokens is None or token_weight == 0:
+                return cls(hidden=hidden.detach().clone())
+            return cls(hidden=hidden.detach().clone(), tokens=tokens, weights=torch.full(tokens.shape, token_weight))
+        kept = []
+        for start in range(0, hidden.shape[0], chunk_size):
+            log_probs = F.log_softmax(head(hidden[start : start + chunk_size]), dim=-1)
+            if tokens is not None and token_weight > 0:
+                log_probs = mixed_with_tokens(log_probs, tokens[start : start + chunk_size], token_weight)
+            kept.append(log_probs.topk(top_k, dim=-1))
         return cls(log_probs=torch.cat([k.values for k in kept]), indices=torch.cat([k.indices for k in kept]))
 
     @classmethod
@@ -88,13 +108,19 @@ class TeacherTargets:
             parts = [getattr(target, name) for target in targets]
             return None if parts[0] is None else torch.cat(parts)
 
-        return cls(hidden=joined("hidden"), log_probs=joined("log_probs"), indices=joined("indices"))
+        targets = [target.leaning() for target in targets] if any(t.tokens is not None for t in targets) else targets
+        return cls(**{name: joined(name) for name in ("hidden", "log_probs", "indices", "tokens", "weights")})
+
+    def leaning(self) -> TeacherTargets:
+        """The same targets with `tokens` and `weights` (zero where there were none), so that they can be joined."""
+        if self.hidden is None or self.tokens is not None:
+            return self
+        n = len(self.hidden)
+        return TeacherTargets(hidden=self.hidden, tokens=torch.zeros(n, dtype=torch.int64), weights=torch.zeros(n))
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are there, by name (for safetensors)."""
-        return {
-            k: v for k, v in (("hidden", self.hidden), ("log_probs", self.log_probs), ("indices", self.indices)) if v is not None
-        }
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
     def __getitem__(self, index: slice) -> TeacherTargets:
         return TeacherTargets(**{name: tensor[index] for name, tensor in self.tensors().items()})
@@ -114,6 +140,13 @@ def divergence_of_log_probs(teacher: Tensor, student: Tensor, kind: str = "forwa
     to_teacher = (teacher.exp() * (teacher - mixture)).sum(-1)
     to_student = (student.exp() * (student - mixture)).sum(-1)
     return beta * to_teacher + (1 - beta) * to_student
+
+
+def mixed_with_tokens(log_probs: Tensor, tokens: Tensor, weight: float | Tensor) -> Tensor:
+    """``log((1 - w) p + w onehot(tokens))``, ``(n, classes)`` and ``(n,) -> (n, classes)``; w a number or ``(n, 1)``."""
+    onehot = torch.zeros_like(log_probs).scatter_(1, tokens.to(log_probs.device)[:, None], 1.0)
+    weight = weight.to(log_probs.device) if isinstance(weight, Tensor) else weight
+    return ((1 - weight) * log_probs.exp() + weight * onehot).clamp(min=1e-30).log()
 
 
 def with_tail(log_probs: Tensor) -> Tensor:
@@ -137,6 +170,8 @@ def token_divergence(
         if target.hidden is not None:
             with torch.no_grad():
                 log_teacher = F.log_softmax(head(target.hidden), dim=-1)
+                if target.tokens is not None and target.weights is not None:
+                    log_teacher = mixed_with_tokens(log_teacher, target.tokens, target.weights[:, None])
             return divergence_of_log_probs(log_teacher, F.log_softmax(logits, dim=-1), kind, beta)
         assert target.log_probs is not None and target.indices is not None
         kept = logits.gather(1, target.indices) - torch.logsumexp(logits, dim=-1, keepdim=True)  # (chunk, k)

@@ -32,7 +32,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule, as in transformers."})
     warmup_steps: float = field(default=10, metadata={"help": "Steps (or share of all steps, if below 1) of linear warm-up."})
     adam_beta2: float = field(default=0.99, metadata={"help": "Adam's second beta; short nights want a short memory."})
-    max_steps: int = field(default=220, metadata={"help": "Optimizer steps of a night; -1 goes by num_train_epochs."})
+    max_steps: int = field(default=200, metadata={"help": "Optimizer steps of a night; -1 goes by num_train_epochs."})
     per_device_train_batch_size: int = field(default=12, metadata={"help": "Items (packed into one row) per step and device."})
     save_strategy: str = field(default="no", metadata={"help": "Checkpoints inside a night: 'no' or 'steps'."})
     logging_steps: float = field(default=20, metadata={"help": "Steps between two lines of the log."})
@@ -43,10 +43,10 @@ class KnowledgeSeedingConfig(TrainingArguments):
     styles: list[str] = _option(
         ("question", "wh", "paraphrase", "keywords", "about"), f"Styles of self-written material, any of {', '.join(STYLES)}."
     )
-    cues_per_span: int = field(default=2, metadata={"help": "Rule-made cues for each possible answer in the documents."})
+    cues_per_span: int = field(default=3, metadata={"help": "Rule-made cues for each possible answer in the documents."})
     general_items: int = field(default=48, metadata={"help": "General prompts, answered by the unslept model, for retention."})
     general_tokens: int = field(default=24, metadata={"help": "Tokens of a reply to a general prompt."})
-    general_share: float = field(default=0.34, metadata={"help": "Share of general (and replayed) items in each batch."})
+    general_share: float = field(default=0.3, metadata={"help": "Share of general (and replayed) items in each batch."})
     replay_items: int = field(default=32, metadata={"help": "Items of earlier nights that are replayed; the cost does not grow."})
 
     # objective
@@ -56,6 +56,9 @@ class KnowledgeSeedingConfig(TrainingArguments):
         default=32, metadata={"help": "Cached teacher classes per token, the rest as one tail; 0: full vocabulary."}
     )
     chunk_size: int = field(default=256, metadata={"help": "Tokens whose logits exist at one time."})
+    reply_weight: float = field(
+        default=0.7, metadata={"help": "Weight of the worked reply's own tokens in the teacher's targets; 0: teacher alone."}
+    )
     mask_first_tokens: int = field(default=0, metadata={"help": "First reply tokens that are left out of the divergence."})
     gate_penalty: float = field(default=0.1, metadata={"help": "Weight of the mean gate on general text: keeps experts silent."})
     gate_lr_scale: float = field(default=40.0, metadata={"help": "Learning rate of the gates, relative to the experts'."})
@@ -86,7 +89,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("alpha", "gamma", "lmbda", "lmbda_start", "general_share"):
+        for name in ("alpha", "gamma", "lmbda", "lmbda_start", "general_share", "reply_weight"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 shown = "lambda" if name == "lmbda" else name

@@ -12,8 +12,10 @@ Per reply token y_t of an item (prompt x, memory c, reply y), with the same weig
 A share lambda of each batch's memory items are rollouts (GKD); reward and advantage A are those of imitation.py, on
 the very same rollouts.  Sources: "Language Models Need Sleep" (arXiv 2606.03979), SDFT (2601.19897), GKD (2306.13649).
 
-Ours: packing and cached lower layers (packing.py); teacher targets computed once per item; the gate penalty, which
-asks the new expert to be silent on everything that is not tonight's memory.
+Ours: the mixture with the worked reply (``reply_weight``), because a small teacher may copy a rare name from its prompt
+with p = 0.05, and a student that matches it never says the name; packing and cached lower layers (packing.py); teacher
+targets computed once per item; the gate penalty, which asks the new expert to be silent on everything that is not
+tonight's memory.
 
 Built on `transformers.Trainer`, not on TRL's online trainers: those generate at every step and keep a second model,
 while here most of the data is fixed, so that teacher and lower layers need one pass a night.  ZeRO-3 splits the model
@@ -200,7 +202,7 @@ class KnowledgeSeedingTrainer(Trainer):
         return next(self.backbone.decoder.parameters()).device
 
     @torch.no_grad()
-    def _run_teacher(self, prepared: Sequence[PreparedItem], prompts: Sequence[list[int]]) -> None:
+    def _run_teacher(self, prepared: Sequence[PreparedItem], prompts: Sequence[list[int]], sampled: bool = False) -> None:
         longest = max(len(p) + len(item.reply_ids) for p, item in zip(prompts, prepared, strict=True))
         require_window(self.lm, longest, "a teacher prompt with its reply")
         was_training = self.lm.training
@@ -212,7 +214,16 @@ class KnowledgeSeedingTrainer(Trainer):
                 hidden = flat_hidden(self.backbone.hidden(rows), rows)
                 for k, i in enumerate(batch):
                     own = hidden[rows.item_of == k]
-                    prepared[i].teacher = TeacherTargets.from_hidden(own, self.head, self.seeding.top_k, self.seeding.chunk_size)
+                    kept = torch.tensor(prepared[i].reply_ids[prepared[i].first_token :], device=self.device)
+                    quoted = prepared[i].is_memory and not sampled
+                    prepared[i].teacher = TeacherTargets.from_hidden(
+                        own,
+                        self.head,
+                        self.seeding.top_k,
+                        self.seeding.chunk_size,
+                        kept,
+                        self.seeding.reply_weight if quoted else 0.0,
+                    )
         self.lm.train(was_training)
 
     @torch.no_grad()
@@ -324,7 +335,7 @@ class KnowledgeSeedingTrainer(Trainer):
                 teachers.append(self.teacher_prompt(self.items[i]))
         order = torch.randperm(len(prepared), generator=generator).tolist()
         order = order[: len(order) // args.world_size * args.world_size]  # as many for each rank: ZeRO-3 needs equal steps
-        self._run_teacher(prepared, teachers)
+        self._run_teacher(prepared, teachers, sampled=True)
         self._keep_lower(prepared)
         self._rollouts = [prepared[i] for i in order][args.process_index :: args.world_size]
         self._used_rollouts = 0

@@ -92,8 +92,8 @@ class LanguageLearner:
     def wake(self, experience: Experience) -> None:
         """Take the experience's documents into the context memory, which holds one day."""
         self.memory.clear()
-        for number, document in enumerate(experience.documents):
-            title = experience.name if len(experience.documents) == 1 else f"{experience.name} ({number + 1})"
+        titles = experience.titles or [experience.name] * len(experience.documents)
+        for title, document in zip(titles, experience.documents, strict=True):
             self.memory.add_document(document, title)
 
     def evaluate(self, experience: Experience, in_context: bool = False) -> Evaluation:

@@ -231,3 +231,24 @@ def test_errors():
     model.get_output_embeddings = lambda: None
     with pytest.raises(SleepkitError, match="LlamaForCausalLM has no output embeddings"):
         OutputHead.of(model)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5, 100])
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+def test_targets_lean_to_the_worked_reply_by_its_weight(weight, chunk_size):
+    """(1 - w) teacher + w onehot, over the full vocabulary and as top-k of all classes; joined with plain targets too."""
+    head, hidden, student = output_head("all"), normal(N, D, seed=1), normal(N, D, seed=2)
+    tokens = torch.arange(N) * 2
+    teacher = F.softmax(reference_logits(hidden, head), -1)
+    target = ((1 - weight) * teacher + weight * F.one_hot(tokens, VOCAB)).clamp(min=1e-30).log()
+    log_student = F.log_softmax(reference_logits(student, head), -1)
+    expected = reference(log_student, target, "forward_kl", 0.5)
+    full = TeacherTargets.from_hidden(hidden, head, 0, chunk_size, tokens, weight)
+    torch.testing.assert_close(token_divergence(student, head, full, chunk_size=chunk_size), expected, rtol=1e-4, atol=1e-5)
+    kept = TeacherTargets.from_hidden(hidden, head, K, chunk_size, tokens, weight)
+    assert (kept.indices[:, 0] == tokens).all() or weight < 0.5
+    torch.testing.assert_close(kept.log_probs, target.topk(K, -1).values, rtol=1e-4, atol=1e-5)
+    plain = TeacherTargets.from_hidden(hidden, head)
+    joined = token_divergence(torch.cat([student, student]), head, TeacherTargets.cat([full, plain]), chunk_size=chunk_size)
+    without = reference(log_student, teacher.log(), "forward_kl", 0.5)
+    torch.testing.assert_close(joined, torch.cat([expected, without]), rtol=1e-4, atol=1e-5)
