@@ -276,9 +276,9 @@ class TrlDistillation(LoraLearner):
 class LoraSeedingTrainer(KnowledgeSeedingTrainer):
     """Knowledge seeding into a LoRA: the teacher is the same model with the LoRA off."""
 
-    def _run_teacher(self, *args: Any) -> None:
+    def _run_teacher(self, *args: Any, **options: Any) -> None:
         with self.model.disable_adapter():  # type: ignore[union-attr,operator]
-            super()._run_teacher(*args)
+            super()._run_teacher(*args, **options)
 
     def _rewards(self, *args: Any) -> Tensor:
         with self.model.disable_adapter():  # type: ignore[union-attr,operator]

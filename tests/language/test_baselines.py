@@ -117,10 +117,10 @@ def test_the_teacher_of_a_lora_is_the_model_without_it(tmp_path, monkeypatch):
     gaps = []
     original = LoraSeedingTrainer._run_teacher
 
-    def watched(self, prepared, prompts):
-        KnowledgeSeedingTrainer._run_teacher(self, prepared, prompts)
+    def watched(self, prepared, prompts, **options):
+        KnowledgeSeedingTrainer._run_teacher(self, prepared, prompts, **options)
         as_student = prepared[0].teacher.hidden
-        original(self, prepared, prompts)
+        original(self, prepared, prompts, **options)
         with self.model.disable_adapter():
             rows = torch.tensor([[*prompts[0], *prepared[0].reply_ids[:-1]]])
             wanted = self.backbone.decoder(rows).last_hidden_state[0, len(prompts[0]) - 1 + prepared[0].first_token :]

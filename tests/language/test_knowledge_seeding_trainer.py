@@ -57,7 +57,7 @@ def test_only_the_new_expert_moves_and_its_output_first(tmp_path):
 
 
 def test_learning_lowers_the_divergence(tmp_path):
-    trainer = tiny_trainer(tmp_path, max_steps=40, gate_penalty=0.0)
+    trainer = tiny_trainer(tmp_path, max_steps=40, gate_penalty=0.0, reply_weight=0.0)
     before = divergence_now(trainer).mean()
     trainer.run()
     assert divergence_now(trainer).mean() < 0.7 * before
