@@ -149,6 +149,8 @@ class KnowledgeSeedingTrainer(Trainer):
         self.bank = ExpertBank.of(model)
         self.slot = slot
         self.items = list(items)
+        self.memory = [i for i, item in enumerate(self.items) if item.is_memory]  # indices of what is to be learned
+        self.others = [i for i, item in enumerate(self.items) if not item.is_memory]  # and of what must stay
         self.chat_tokenizer, self.lm = processing_class, model
         self.seeding = args
         self.head = OutputHead.of(model)
@@ -186,8 +188,8 @@ class KnowledgeSeedingTrainer(Trainer):
             reply = text_ids(self.chat_tokenizer, item.reply)
             if item.style == "general":
                 reply = reply[: self.seeding.general_tokens]
-            whole = item.style != "general" or len(reply) < self.seeding.general_tokens
-            prompt, reply = chat_ids(self.chat_tokenizer, item.prompt), reply + (end if whole else [])
+            ended = item.style != "general" or len(reply) < self.seeding.general_tokens
+            prompt, reply = chat_ids(self.chat_tokenizer, item.prompt), reply + (end if ended else [])
             first = min(self.seeding.mask_first_tokens, len(reply) - 1) if item.is_memory else 0
             prepared.append(PreparedItem(prompt, reply, item.is_memory, first_token=first))
             teachers.append(self.teacher_prompt(item))
@@ -278,22 +280,18 @@ class KnowledgeSeedingTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches by `BatchPlan`; each rank takes its own slice, so accelerate must not split them again."""
         args = self.seeding
-        memory = [i for i, item in enumerate(self.items) if item.is_memory]
-        others = [i for i, item in enumerate(self.items) if not item.is_memory]
         world, size = args.world_size, args.per_device_train_batch_size
         steps = args.max_steps * args.gradient_accumulation_steps
-        plan = BatchPlan(memory, others, size, args.general_share, steps, args.seed, args.process_index, world)
+        plan = BatchPlan(self.memory, self.others, size, args.general_share, steps, args.seed, args.process_index, world)
         indices: Any = list(range(len(self.items)))
         return DataLoader(indices, batch_sampler=plan, collate_fn=lambda chosen: {"indices": chosen})
 
     def _steps_of_epochs(self) -> int:
         """Steps after which each memory item was seen ``num_train_epochs`` times."""
         args = self.seeding
-        memory = [i for i, item in enumerate(self.items) if item.is_memory]
-        others = [i for i, item in enumerate(self.items) if not item.is_memory]
         size = args.per_device_train_batch_size
-        per_batch = BatchPlan(memory, others, size, args.general_share, 1, 0, 0, args.world_size).n_memory
-        return math.ceil(args.num_train_epochs * len(memory) / (per_batch * args.gradient_accumulation_steps))
+        per_batch = BatchPlan(self.memory, self.others, size, args.general_share, 1, 0, 0, args.world_size).n_memory
+        return math.ceil(args.num_train_epochs * len(self.memory) / (per_batch * args.gradient_accumulation_steps))
 
     # -- rollouts -------------------------------------------------------------------------------------------------
     def refresh_rollouts(self) -> None:
@@ -301,8 +299,7 @@ class KnowledgeSeedingTrainer(Trainer):
         args, step = self.seeding, self.state.global_step
         rng = random.Random(args.seed * 100_003 + step)
         generator = torch.Generator().manual_seed(args.seed * 100_003 + step)
-        memory = [i for i, item in enumerate(self.items) if item.is_memory]
-        picked = rng.sample(memory, min(args.rollout_prompts, len(memory)))
+        picked = rng.sample(self.memory, min(args.rollout_prompts, len(self.memory)))
         end = self.chat_tokenizer.eos_token_id
         starts, references = [], []
         for i in picked:
