@@ -44,8 +44,8 @@ class KnowledgeSeedingConfig(TrainingArguments):
         ("question", "wh", "paraphrase", "keywords", "about"), f"Styles of self-written material, any of {', '.join(STYLES)}."
     )
     cues_per_span: int = field(default=3, metadata={"help": "Rule-made cues for each possible answer in the documents."})
-    general_items: int = field(default=48, metadata={"help": "General prompts, answered by the unslept model, for retention."})
-    general_tokens: int = field(default=24, metadata={"help": "Tokens of a reply to a general prompt."})
+    general_items: int = field(default=128, metadata={"help": "General prompts, answered by the unslept model, for retention."})
+    general_tokens: int = field(default=32, metadata={"help": "Tokens of a reply to a general prompt."})
     general_share: float = field(default=0.3, metadata={"help": "Share of general (and replayed) items in each batch."})
     replay_items: int = field(default=32, metadata={"help": "Items of earlier nights that are replayed; the cost does not grow."})
 
@@ -60,7 +60,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
         default=0.7, metadata={"help": "Weight of the worked reply's own tokens in the teacher's targets; 0: teacher alone."}
     )
     mask_first_tokens: int = field(default=0, metadata={"help": "First reply tokens that are left out of the divergence."})
-    gate_penalty: float = field(default=0.1, metadata={"help": "Weight of the mean gate on general text: keeps experts silent."})
+    gate_penalty: float = field(default=0.5, metadata={"help": "Weight of the mean gate on general text: keeps experts silent."})
     gate_lr_scale: float = field(default=40.0, metadata={"help": "Learning rate of the gates, relative to the experts'."})
 
     # on-policy half

@@ -7,7 +7,8 @@ Per reply token y_t of an item (prompt x, memory c, reply y), with the same weig
 
     teacher data      L = F(p || q)                                        F: forward KL, reverse KL or JSD
     student rollouts  L = alpha F(p || q) - (1 - alpha) min(ratio A, clip(ratio) A)
-    general, replay   L = F(p || q) with p the model before tonight, no memory
+    replay            L = F(p || q) with p the model before tonight, no memory
+    general           L = F(p || q) with p the unslept model, no memory: what nights have moved, a later one moves back
 
 A share lambda of each batch's memory items are rollouts (GKD); reward and advantage A are those of imitation.py, on
 the very same rollouts.  Sources: "Language Models Need Sleep" (arXiv 2606.03979), SDFT (2601.19897), GKD (2306.13649).
@@ -194,9 +195,16 @@ class KnowledgeSeedingTrainer(Trainer):
             prepared.append(PreparedItem(prompt, reply, item.is_memory, first_token=first))
             teachers.append(self.teacher_prompt(item))
         self.prefix = common_prefix(prepared) if self.seeding.packing else 0
-        self._run_teacher(prepared, teachers)
+        general = [i for i, item in enumerate(items) if item.style == "general"]
+        others = [i for i, item in enumerate(items) if item.style != "general"]
+        for chosen, slots in ((general, []), (others, self._before_tonight)):
+            self._run_teacher([prepared[i] for i in chosen], [teachers[i] for i in chosen], slots)
         self._keep_lower(prepared)
         return prepared
+
+    @property
+    def _before_tonight(self) -> list[int]:
+        return [slot for slot in self.bank.active if slot != self.slot]
 
     @property
     def device(self) -> torch.device:
@@ -204,13 +212,14 @@ class KnowledgeSeedingTrainer(Trainer):
         return next(self.backbone.decoder.parameters()).device
 
     @torch.no_grad()
-    def _run_teacher(self, prepared: Sequence[PreparedItem], prompts: Sequence[list[int]], sampled: bool = False) -> None:
-        longest = max(len(p) + len(item.reply_ids) for p, item in zip(prompts, prepared, strict=True))
+    def _run_teacher(
+        self, prepared: Sequence[PreparedItem], prompts: Sequence[list[int]], slots: Sequence[int], sampled: bool = False
+    ) -> None:
+        longest = max((len(p) + len(item.reply_ids) for p, item in zip(prompts, prepared, strict=True)), default=0)
         require_window(self.lm, longest, "a teacher prompt with its reply")
         was_training = self.lm.training
         self.lm.eval()
-        before = [slot for slot in self.bank.active if slot != self.slot]
-        with self.bank.view(before):
+        with self.bank.view(slots):
             for batch in _by_length(prepared, prompts):
                 rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in batch], self._pad, self.device)
                 hidden = flat_hidden(self.backbone.hidden(rows), rows)
@@ -332,7 +341,7 @@ class KnowledgeSeedingTrainer(Trainer):
                 teachers.append(self.teacher_prompt(self.items[i]))
         order = torch.randperm(len(prepared), generator=generator).tolist()
         order = order[: len(order) // args.world_size * args.world_size]  # as many for each rank: ZeRO-3 needs equal steps
-        self._run_teacher(prepared, teachers, sampled=True)
+        self._run_teacher(prepared, teachers, self._before_tonight, sampled=True)
         self._keep_lower(prepared)
         self._rollouts = [prepared[i] for i in order][args.process_index :: args.world_size]
         self._used_rollouts = 0
@@ -354,7 +363,7 @@ class KnowledgeSeedingTrainer(Trainer):
         candidates = [text(tokens) for group in groups for tokens in group]
         wanted = [text(reference) for reference, group in zip(references, groups, strict=True) for _ in group]
         z0 = args.z0 if args.z0 < 1 else int(args.z0)
-        with self.bank.view([slot for slot in self.bank.active if slot != self.slot]):
+        with self.bank.view(self._before_tonight):
             result = imitation_reward(
                 candidates, wanted, judge=judge, gamma=args.gamma, z0=z0, tokenize=lambda t: text_ids(tokenizer, t)
             )
