@@ -13,6 +13,7 @@ With `seeds`, each seed has its folder `seed_<n>`, and `comparison.md` beside th
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -39,6 +40,7 @@ def run_sleep(args: SleepArguments, config: KnowledgeSeedingConfig) -> list[RunR
     Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, most of it
     before the model is loaded.
     """
+    _use_all_cores(config)
     if args.seeds is None:
         records = [_run_seed(args, config)]
     else:
@@ -50,6 +52,14 @@ def run_sleep(args: SleepArguments, config: KnowledgeSeedingConfig) -> list[RunR
             (Path(_folder(config)) / "comparison.md").write_text(table + "\n", encoding="utf-8")
         print(f"written to {_folder(config)}")
     return records
+
+
+def _use_all_cores(config: KnowledgeSeedingConfig) -> None:
+    """`accelerate launch` that was told nothing gives a process one thread, even where there is no GPU: take our share."""
+    import torch
+
+    if config.device.type == "cpu" and os.environ.get("ACCELERATE_USE_CPU") == "False" and torch.get_num_threads() == 1:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config.world_size))
 
 
 def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord:
