@@ -225,7 +225,8 @@ def measure_ours(
     model: Any, tokenizer: Any, items: list[Any], batch: list[Any], active: int, options: argparse.Namespace, folder: str
 ) -> dict[str, Any]:
     """Teacher and lower layers see all items of the night before the first step, and each step takes the batch."""
-    from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig
+    from sleepkit.language.expert_bank import ExpertBank
+    from sleepkit.language.experts import ExpertBankConfig
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
     from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 
@@ -280,7 +281,7 @@ def measure_trl(
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
     from sleepkit.language.chat import chat_ids, text_ids
-    from sleepkit.language.expert_bank import find_decoder_layers
+    from sleepkit.language.decoder import find_decoder_layers
     from sleepkit.language.trl_distillation import MemoryDistillationTrainer, rows_of
 
     end = tokenizer.eos_token_id

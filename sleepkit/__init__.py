@@ -16,7 +16,7 @@ _HOME = {
     "ContextMemory": "sleepkit.language.context_memory",
     "Experience": "sleepkit.stream",
     "ExpertBank": "sleepkit.language.expert_bank",
-    "ExpertBankConfig": "sleepkit.language.expert_bank",
+    "ExpertBankConfig": "sleepkit.language.experts",
     "KnowledgeSeedingConfig": "sleepkit.language.knowledge_seeding_config",
     "KnowledgeSeedingTrainer": "sleepkit.language.knowledge_seeding_trainer",
     "LanguageLearner": "sleepkit.language.learner",

@@ -161,7 +161,8 @@ def _seed_folders(folder: str) -> list[str]:
 
 def _expand(options: argparse.Namespace) -> None:
     from sleepkit.arguments import expert_layers
-    from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig
+    from sleepkit.language.expert_bank import ExpertBank
+    from sleepkit.language.experts import ExpertBankConfig
     from sleepkit.language.model_io import load_model
 
     layers = expert_layers(options.layers)

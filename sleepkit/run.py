@@ -59,7 +59,8 @@ def _use_all_cores(config: KnowledgeSeedingConfig) -> None:
     import torch
 
     if config.device.type == "cpu" and os.environ.get("ACCELERATE_USE_CPU") == "False" and torch.get_num_threads() == 1:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config.world_size))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord:

@@ -8,7 +8,8 @@ from typing import Any
 from tiny import tiny_model, tiny_tokenizer
 from torch import nn
 
-from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig
+from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.material import SeedItem

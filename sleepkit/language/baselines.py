@@ -24,7 +24,9 @@ import copy
 import dataclasses
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +40,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids, text_ids
-from sleepkit.language.expert_bank import find_decoder_layers
+from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.learner import Evaluation, LanguageLearner
 from sleepkit.language.material import SeedItem
@@ -121,12 +123,12 @@ class InContext(NoSleep):
         self.met = tuple(json.loads((Path(folder) / "met.json").read_text()))
 
 
-class LoraLearner(Baseline):
+class LoraLearner(Baseline, ABC):
     """A LoRA every night, merged in the morning; what it is trained on is up to `train`."""
 
+    @abstractmethod
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """Train the LoRA of ``student``; returns ``history`` and ``train_tokens``."""
-        raise NotImplementedError
 
     def material(self, night: int, folder: Path) -> list[SeedItem]:
         """What to train on: the night's memory items, the very ones that knowledge seeding would write."""
@@ -276,13 +278,9 @@ class TrlDistillation(LoraLearner):
 class LoraSeedingTrainer(KnowledgeSeedingTrainer):
     """Knowledge seeding into a LoRA: the teacher is the same model with the LoRA off."""
 
-    def _run_teacher(self, *args: Any, **options: Any) -> None:
-        with self.model.disable_adapter():  # type: ignore[union-attr,operator]
-            super()._run_teacher(*args, **options)
-
-    def _rewards(self, *args: Any) -> Tensor:
-        with self.model.disable_adapter():  # type: ignore[union-attr,operator]
-            return super()._rewards(*args)
+    def teacher_view(self, slots: Sequence[int]) -> AbstractContextManager[None]:
+        """The model with the LoRA off."""
+        return self.model.disable_adapter()  # type: ignore[union-attr,operator,no-any-return]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """One group: there are no gates."""

@@ -1,20 +1,9 @@
-"""Masked low-rank experts beside the FFN blocks of any Hugging Face decoder.
+"""The expert bank: grow any Hugging Face decoder by masked experts, take one into use per night, undo, save, load.
 
-For a decoder layer with feed-forward block ``FFN`` and experts ``e = 1..slots``::
+The slots are allocated up front and masked until their night comes ("Language Models Need Sleep", arXiv 2606.03979:
+5 blocks of dimension 64 appended to the MLPs, only the new one trains).  What an expert computes is in experts.py.
 
-    FFN'(x) = FFN(x) + sum_{e active} g_e(x) * up_e( act(down_e x) )        x: (batch, time, d)
-    g_e(x)  = hardsigmoid(w_e . x / sqrt(d) + b_e)   in [0, 1], one number per token
-
-``down_e`` is ``(width, d)``, ``up_e`` is ``(d, width)`` and starts at zero, so activating a slot leaves the
-model's function exactly as it was (Net2Net, arXiv 1511.05641; LLaMA-Pro, arXiv 2401.02415).  The slots are
-allocated up front and masked until their night comes ("Language Models Need Sleep", arXiv 2606.03979:
-5 blocks of dimension 64 appended to the MLPs, only the new one trains).
-
-Ours, not the paper's: the gate that is learned with the expert (a *hard* sigmoid, so that a gate can be exactly zero
-and a silent expert changes nothing at all, with a sigmoid's gradient, so that it can open again), the choice of layers,
-and the merge when the pool is full.
-
-Left out: routing between experts.  Every active expert sees every token and its own gate decides.
+Ours, not the paper's: the choice of layers, and the merge when the pool is full (merge.py).
 """
 
 from __future__ import annotations
@@ -23,164 +12,23 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.decoder import find_decoder_layers, find_ffn, text_config
+from sleepkit.language.experts import ExpertBankConfig, LayerExperts, add_experts
+from sleepkit.language.zero3 import whole
 from sleepkit.results import write_json
 
 CONFIG_NAME = "expert_bank.json"
 WEIGHTS_NAME = "expert_bank.safetensors"
-FFN_NAMES = ("mlp", "feed_forward", "block_sparse_moe", "ffn")
-
-
-@dataclass
-class ExpertBankConfig:
-    """Size and place of the experts.  All fields are saved beside the weights."""
-
-    slots: int = field(default=8, metadata={"help": "Experts per layer, allocated up front; one is used per night."})
-    width: int = field(default=128, metadata={"help": "Hidden width of one expert (the paper: 64)."})
-    layers: str | list[int] = field(
-        default="last_half",
-        metadata={"help": "Layers that carry experts: 'all', 'last_half', or a list of layer indices."},
-    )
-    activation: str = field(default="silu", metadata={"help": "Nonlinearity of an expert, a name of transformers' ACT2FN."})
-    gate: bool = field(default=True, metadata={"help": "Learn one gate per expert and token; without it an expert is always on."})
-    gate_bias: float = field(default=0.0, metadata={"help": "Initial gate bias: 0 starts half open, 3 fully open."})
-
-
-class Expert(nn.Module):
-    """One slot of one layer: ``g(x) * up(act(down x))``, fp32 parameters, computed in the dtype of ``x``."""
-
-    def __init__(self, hidden_size: int, config: ExpertBankConfig) -> None:
-        super().__init__()
-        self.down = nn.Parameter(torch.zeros(config.width, hidden_size, dtype=torch.float32))
-        self.up = nn.Parameter(torch.zeros(hidden_size, config.width, dtype=torch.float32))
-        self.gate_weight = nn.Parameter(torch.zeros(hidden_size, dtype=torch.float32)) if config.gate else None
-        self.gate_bias = nn.Parameter(torch.zeros(1, dtype=torch.float32)) if config.gate else None
-        self.act = ACT2FN[config.activation]
-        self.initial_gate_bias = config.gate_bias
-
-    @torch.no_grad()
-    def reset(self, generator: torch.Generator) -> None:
-        """Back to a silent expert: random ``down`` (drawn on the CPU: equal everywhere), zero ``up``, fresh gate."""
-        self.down.copy_(torch.empty(self.down.shape).normal_(std=self.down.shape[1] ** -0.5, generator=generator))
-        self.up.zero_()
-        if self.gate_weight is not None and self.gate_bias is not None:
-            self.gate_weight.zero_()
-            self.gate_bias.fill_(self.initial_gate_bias)
-
-    def gate(self, x: Tensor) -> Tensor:
-        """Openness of the expert for each token, ``(..., d) -> (..., 1)`` in [0, 1]."""
-        assert self.gate_weight is not None and self.gate_bias is not None
-        weight = self.gate_weight * self.gate_weight.shape[0] ** -0.5
-        logit = F.linear(x.float(), weight[None], self.gate_bias)  # (..., 1)
-        soft = torch.sigmoid(logit * (2 / 3))  # same slope at 0; its gradient lets a closed gate open again
-        return F.hardsigmoid(logit).detach() + (soft - soft.detach())
-
-    def hidden(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Gated hidden units and the gate, ``(..., d) -> (..., width), (..., 1)``."""
-        hidden = self.act(F.linear(x, self.down.to(x.dtype)))
-        if self.gate_weight is None:
-            return hidden, None
-        gate = self.gate(x)
-        return hidden * gate.to(x.dtype), gate
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        hidden, gate = self.hidden(x)
-        return F.linear(hidden, self.up.to(x.dtype)), gate  # (..., d), (..., 1)
-
-
-class LayerExperts(nn.Module):
-    """The slots of one layer.  ``visible`` names those that take part in the forward pass."""
-
-    def __init__(self, hidden_size: int, config: ExpertBankConfig) -> None:
-        super().__init__()
-        self.slots = nn.ModuleList(Expert(hidden_size, config) for _ in range(config.slots))
-        self.visible: tuple[int, ...] = ()
-        self.bank: ExpertBank | None = None  # the way from the model to its bank, through any wrapper and deepcopy
-        self.keep_gates_of: int | None = None  # a slot whose gates the loss wants to see
-        self.gates: Tensor | None = None
-
-    def __getitem__(self, slot: int) -> Expert:
-        return cast(Expert, self.slots[slot])
-
-    def forward(self, x: Tensor) -> Tensor | None:
-        total = None
-        for index in self.visible:
-            y, gate = self[index](x)
-            if index == self.keep_gates_of:
-                self.gates = gate
-            total = y if total is None else total + y
-        return total
-
-
-def _add_experts(ffn: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    """Forward hook of an FFN block: output + experts(input).  Some MoE blocks return a tuple that starts with it."""
-    x = args[0] if args else kwargs["hidden_states"]
-    extra = ffn.sleep_experts(x)  # type: ignore[operator]
-    if extra is None:
-        return output
-    if isinstance(output, tuple):
-        return (output[0] + extra.view_as(output[0]), *output[1:])
-    return output + extra
-
-
-@contextmanager
-def whole(parameters: Iterable[nn.Parameter], write: bool = False) -> Iterator[None]:
-    """Inside, parameters that ZeRO-3 has split over the ranks are whole; with ``write``, rank 0's changes are kept."""
-    split = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
-    if not split:
-        yield
-        return
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(split, modifier_rank=0 if write else None):
-        yield
-
-
-def unsplit(model: nn.Module) -> None:
-    """Undo ZeRO-3's split for good: every rank holds plain, whole parameters again.  Nothing to do for other models."""
-    split = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
-    with whole(split):
-        plain = {id(p): nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad) for p in split}
-    for module in model.modules():
-        for name, parameter in list(module._parameters.items()):
-            if id(parameter) in plain:
-                module._parameters[name] = plain[id(parameter)]
-
-
-def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder's list of layers in any Hugging Face causal LM (or a PEFT model around one).
-
-    Raises:
-        SleepkitError: when no list of ``num_hidden_layers`` blocks is found.
-    """
-    count = getattr(_text_config(model), "num_hidden_layers", None)
-    decoder = getattr(model, "get_decoder", lambda: model)()  # past the vision tower of a multimodal model
-    for module in decoder.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count and find_ffn(module[0]) is not None:
-            return module
-    raise SleepkitError(
-        f"{type(model).__name__} has no list of {count} decoder layers with an FFN block named one of "
-        f"{', '.join(FFN_NAMES)}; the expert bank can only grow decoders of that form"
-    )
-
-
-def _text_config(model: nn.Module) -> Any:
-    config: Any = getattr(model, "config", None)
-    return config.get_text_config() if hasattr(config, "get_text_config") else None
-
-
-def find_ffn(layer: nn.Module) -> nn.Module | None:
-    return next((getattr(layer, name) for name in FFN_NAMES if isinstance(getattr(layer, name, None), nn.Module)), None)
 
 
 class ExpertBank:
@@ -222,7 +70,7 @@ class ExpertBank:
                 raise SleepkitError(f"expert {name} must be at least 1, got {getattr(config, name)}")
         decoder = find_decoder_layers(model)
         indices = _layer_indices(config.layers, len(decoder))
-        hidden_size = _text_config(model).hidden_size
+        hidden_size = text_config(model).hidden_size
         for index in indices:
             ffn = find_ffn(decoder[index])
             if ffn is None:
@@ -231,7 +79,7 @@ class ExpertBank:
             experts.to(next(decoder[index].parameters()).device)
             experts.requires_grad_(False)
             ffn.sleep_experts = experts
-            ffn.register_forward_hook(_add_experts, with_kwargs=True)
+            ffn.register_forward_hook(add_experts, with_kwargs=True)
         return cls(model, config, indices)
 
     @staticmethod
@@ -401,19 +249,34 @@ class ExpertBank:
         Raises:
             SleepkitError: files missing, cut short, or made for a model of another shape.
         """
-        document = read_bank_config(folder)
-        if document["base_shape"] != _base_shape(model):
-            raise SleepkitError(
-                f"{folder} holds experts of a model with {document['base_shape']}, this one has {_base_shape(model)}; "
-                "load them into the model they were grown on"
-            )
-        try:
-            state = load_file(Path(folder) / WEIGHTS_NAME)
-        except Exception as error:
-            raise SleepkitError(f"{Path(folder) / WEIGHTS_NAME} cannot be read ({error}); copy it again") from error
+        document, state = _read_bank(folder, model)
         bank = cls.grow(model, ExpertBankConfig(**{**document["config"], "layers": document["layers"]}))
         bank.load_state_dict(state, document["active"])
         return bank
+
+    def load_experts(self, folder: str | Path) -> None:
+        """Put the experts of a saved bank in place of this one's.
+
+        Raises:
+            SleepkitError: files missing, cut short, or made for another model or bank; nothing is changed then.
+        """
+        document, state = _read_bank(folder, self.model)
+        self.load_state_dict(state, document["active"])
+
+
+def _read_bank(folder: str | Path, model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and weights of a saved bank that fits the base of ``model``."""
+    document = read_bank_config(folder)
+    if document["base_shape"] != _base_shape(model):
+        raise SleepkitError(
+            f"{folder} holds experts of a model with {document['base_shape']}, this one has {_base_shape(model)}; "
+            "load them into the model they were grown on"
+        )
+    path = Path(folder) / WEIGHTS_NAME
+    try:
+        return document, load_file(path)
+    except Exception as error:
+        raise SleepkitError(f"{path} cannot be read ({error}); copy it again") from error
 
 
 def read_bank_config(folder: str | Path) -> dict[str, Any]:
@@ -438,7 +301,7 @@ def read_bank_config(folder: str | Path) -> dict[str, Any]:
 
 def _base_shape(model: nn.Module) -> dict[str, Any]:
     """What tells a model from one that the experts were not made for."""
-    config = _text_config(model)
+    config = text_config(model)
     return {name: getattr(config, name, None) for name in ("model_type", "hidden_size", "num_hidden_layers")}
 
 

@@ -28,7 +28,8 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.expert_bank import ExpertBank, find_decoder_layers, find_ffn
+from sleepkit.language.decoder import find_decoder_layers, find_ffn
+from sleepkit.language.expert_bank import ExpertBank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -28,9 +28,9 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,10 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.chat import chat_ids, decode, generate, require_window, text_ids
+from sleepkit.language.batch_plan import BatchPlan
+from sleepkit.language.chat import chat_ids, require_window, text_ids
 from sleepkit.language.divergence import OutputHead, TeacherTargets, token_divergence, token_log_probs
-from sleepkit.language.expert_bank import ExpertBank, unsplit, whole
-from sleepkit.language.imitation import (
-    LocalModelJudge,
-    TokenF1Judge,
-    group_advantages,
-    imitation_reward,
-    random_prefix_cut,
-)
+from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.material import SeedItem
 from sleepkit.language.packing import (
@@ -65,58 +59,11 @@ from sleepkit.language.packing import (
     pack,
     pad_rows,
 )
+from sleepkit.language.rollouts import sample_rollouts
+from sleepkit.language.zero3 import unsplit, whole
 
 EXPERT_STATE = "expert.safetensors"
 logger = logging.get_logger(__name__)
-
-
-class BatchPlan:
-    """Which items make up each step, for all ranks, from the seed alone.
-
-    Every batch holds ``per_device`` items for each rank, ``general_share`` of them general or replayed; memory items
-    are drawn without repeats until all were seen.  This rank's slice is yielded, so a run on two processes sees the very
-    batches of a run on one process with twice the batch.
-    """
-
-    def __init__(
-        self,
-        memory: Sequence[int],
-        others: Sequence[int],
-        per_device: int,
-        share: float,
-        steps: int,
-        seed: int,
-        rank: int,
-        world: int,
-    ) -> None:
-        self.n_others = min(round(per_device * world * share), per_device * world - 1) if others else 0
-        self.n_memory = per_device * world - self.n_others
-        self.batch_size, self.drop_last = per_device, False
-        self.memory, self.others, self.steps, self.seed, self.rank, self.world = (
-            memory,
-            others,
-            steps,
-            seed,
-            rank,
-            world,
-        )
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = random.Random(self.seed)
-        memory, others = _endless(self.memory, rng), _endless(self.others, random.Random(self.seed + 1))
-        for _ in range(self.steps):
-            batch = [next(memory) for _ in range(self.n_memory)] + [next(others) for _ in range(self.n_others)]
-            yield batch[self.rank :: self.world]
-
-
-def _endless(indices: Sequence[int], rng: random.Random) -> Iterator[int]:
-    while True:
-        shuffled = list(indices)
-        rng.shuffle(shuffled)
-        yield from shuffled
 
 
 class KnowledgeSeedingTrainer(Trainer):
@@ -202,6 +149,10 @@ class KnowledgeSeedingTrainer(Trainer):
         self._keep_lower(prepared)
         return prepared
 
+    def teacher_view(self, slots: Sequence[int]) -> AbstractContextManager[None]:
+        """Inside, the model is the teacher that has these experts."""
+        return self.bank.view(slots)
+
     @property
     def _before_tonight(self) -> list[int]:
         return [slot for slot in self.bank.active if slot != self.slot]
@@ -219,7 +170,7 @@ class KnowledgeSeedingTrainer(Trainer):
         require_window(self.lm, longest, "a teacher prompt with its reply")
         was_training = self.lm.training
         self.lm.eval()
-        with self.bank.view(slots):
+        with self.teacher_view(slots):
             for batch in _by_length(prepared, prompts):
                 rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in batch], self._pad, self.device)
                 hidden = flat_hidden(self.backbone.hidden(rows), rows)
@@ -305,45 +256,27 @@ class KnowledgeSeedingTrainer(Trainer):
     # -- rollouts -------------------------------------------------------------------------------------------------
     def refresh_rollouts(self) -> None:
         """Let the student answer, the teacher and the judge respond: one round of on-policy items."""
-        args, step = self.seeding, self.state.global_step
-        rng = random.Random(args.seed * 100_003 + step)
-        generator = torch.Generator().manual_seed(args.seed * 100_003 + step)
-        picked = rng.sample(self.memory, min(args.rollout_prompts, len(self.memory)))
-        end = self.chat_tokenizer.eos_token_id
-        starts, references = [], []
-        for i in picked:
-            reply = self.prepared[i].reply_ids
-            cut = random_prefix_cut(len(reply), generator)
-            starts.append(self.prepared[i].prompt_ids + reply[:cut])
-            references.append(reply[cut:])
+        args = self.seeding
         model = self.accelerator.unwrap_model(self.model)
-        made = generate(
+        rollouts, rewards = sample_rollouts(
             model,
             self.chat_tokenizer,
-            [start for start in starts for _ in range(args.num_generations)],
-            args.max_completion_length,
-            temperature=args.temperature,
-            top_p=1.0,
-            seed=args.seed * 100_003 + step,
+            self.prepared,
+            self.memory,
+            args,
+            args.seed * 100_003 + self.state.global_step,
+            lambda: self.teacher_view(self._before_tonight),
         )
-        groups = [made[k * args.num_generations : (k + 1) * args.num_generations] for k in range(len(picked))]
-        rewards = self._rewards(model, groups, references)
-        advantages, keep = group_advantages(rewards)
-        prepared, teachers = [], []
-        for k, i in enumerate(picked):
-            cut = len(starts[k]) - len(self.prepared[i].prompt_ids)
-            for j, tokens in enumerate(groups[k]):
-                reply = self.prepared[i].reply_ids[:cut] + tokens + ([end] if len(tokens) < args.max_completion_length else [])
-                if len(reply) <= cut:
-                    continue
-                advantage = float(advantages[k, j]) if bool(keep[k]) else 0.0
-                prepared.append(PreparedItem(self.prepared[i].prompt_ids, reply, True, first_token=cut, advantage=advantage))
-                teachers.append(self.teacher_prompt(self.items[i]))
-        order = torch.randperm(len(prepared), generator=generator).tolist()
-        order = order[: len(order) // args.world_size * args.world_size]  # as many for each rank: ZeRO-3 needs equal steps
-        self._run_teacher(prepared, teachers, self._before_tonight, sampled=True)
+        rollouts = rollouts[: len(rollouts) // args.world_size * args.world_size]  # ZeRO-3 needs equal steps on all ranks
+        prepared = [
+            PreparedItem(self.prepared[r.index].prompt_ids, r.reply_ids, True, first_token=r.cut, advantage=r.advantage)
+            for r in rollouts
+        ]
+        self._run_teacher(
+            prepared, [self.teacher_prompt(self.items[r.index]) for r in rollouts], self._before_tonight, sampled=True
+        )
         self._keep_lower(prepared)
-        self._rollouts = [prepared[i] for i in order][args.process_index :: args.world_size]
+        self._rollouts = prepared[args.process_index :: args.world_size]
         self._used_rollouts = 0
         with torch.no_grad():
             for item in self._rollouts:
@@ -352,22 +285,6 @@ class KnowledgeSeedingTrainer(Trainer):
                 item.old_log_probs = token_log_probs(hidden, self.head, self._reply_tokens([item]), args.chunk_size)
         self._log_sum("reward", rewards.mean())
         self._log_sum("reward_std", rewards.std(dim=1).mean())
-
-    def _rewards(self, model: nn.Module, groups: Sequence[Sequence[list[int]]], references: Sequence[list[int]]) -> Tensor:
-        args, tokenizer = self.seeding, self.chat_tokenizer
-
-        def text(tokens: list[int]) -> str:
-            return decode(tokenizer, tokens)
-
-        judge = TokenF1Judge() if args.judge == "token_f1" else LocalModelJudge(model, tokenizer)  # type: ignore[arg-type]
-        candidates = [text(tokens) for group in groups for tokens in group]
-        wanted = [text(reference) for reference, group in zip(references, groups, strict=True) for _ in group]
-        z0 = args.z0 if args.z0 < 1 else int(args.z0)
-        with self.bank.view(self._before_tonight):
-            result = imitation_reward(
-                candidates, wanted, judge=judge, gamma=args.gamma, z0=z0, tokenize=lambda t: text_ids(tokenizer, t)
-            )
-        return torch.tensor(result.total, dtype=torch.float32).view(len(groups), -1)
 
     def _with_rollouts(self, items: list[PreparedItem]) -> list[PreparedItem]:
         """Replace a share lambda of the memory items by rollouts."""

@@ -28,12 +28,14 @@ from transformers import PreTrainedTokenizerBase
 from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids, decode, generate
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
-from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig, unsplit
+from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.material import SeedItem, load_items, save_items, write_material
 from sleepkit.language.merge import merge_oldest
 from sleepkit.language.scoring import contained, token_f1
+from sleepkit.language.zero3 import unsplit
 from sleepkit.stream import Experience
 
 if TYPE_CHECKING:
@@ -241,13 +243,8 @@ class LanguageLearner:
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`, into the same base model."""
-        from safetensors.torch import load_file
-
-        from sleepkit.language.expert_bank import WEIGHTS_NAME, read_bank_config
-
         folder = Path(folder)
-        document = read_bank_config(folder)
-        self.bank.load_state_dict(load_file(folder / WEIGHTS_NAME) if document["active"] else {}, document["active"])
+        self.bank.load_experts(folder)
         self.replay = load_items(folder / "replay.jsonl")
         self.general = load_items(folder / "general.jsonl")
         self.quiz = load_items(folder / "quiz.jsonl")

@@ -90,7 +90,7 @@ class SeedItem:
         memory: the text that the teacher has in view; empty for general and replayed items.
         style: one of `STYLES`, "general" or "replay".
         source: name of the document.
-    span: the words of the memory that answer the prompt, where there are such.
+        span: the words of the memory that answer the prompt, where there are such.
     """
 
     prompt: str
@@ -127,11 +127,10 @@ def write_material(
     if unknown:
         raise SleepkitError(f"styles has {unknown[0]!r}; use any of {', '.join(STYLES)}")
     rng = random.Random(seed)
-    items: list[SeedItem] = []
-    for chunk in chunks:
-        for sentence in dict.fromkeys(sentences(chunk.text)):
-            items += _cues(sentence, chunk.title, styles, cues_per_span, rng)
     lines = list(dict.fromkeys((chunk.title, sentence, chunk.text) for chunk in chunks for sentence in sentences(chunk.text)))
+    items: list[SeedItem] = []
+    for title, sentence, _ in lines:
+        items += _cues(sentence, title, styles, cues_per_span, rng)
     if "question" in styles:
         items += _written_questions(model, tokenizer, lines, rng, seed)
     if "paraphrase" in styles:
@@ -297,5 +296,12 @@ def save_items(items: Iterable[SeedItem], path: Path) -> None:
 
 
 def load_items(path: Path) -> list[SeedItem]:
-    """Read items written by `save_items`."""
-    return [SeedItem(**json.loads(line)) for line in path.read_text().splitlines()]
+    """Read items written by `save_items`.
+
+    Raises:
+        SleepkitError: not there, or cut short.
+    """
+    try:
+        return [SeedItem(**json.loads(line)) for line in path.read_text().splitlines()]
+    except (OSError, ValueError, TypeError) as error:
+        raise SleepkitError(f"{path} cannot be read ({error}); start anew with --overwrite true") from error

@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.expert_bank import Expert, ExpertBank, LayerExperts, whole
+from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.experts import Expert, LayerExperts
+from sleepkit.language.zero3 import whole
 
 __all__ = ["capture_ffn_inputs", "merge_oldest", "merge_slots"]
 

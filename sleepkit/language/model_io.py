@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank, LayerExperts, read_bank_config
+from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank, read_bank_config
+from sleepkit.language.experts import LayerExperts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

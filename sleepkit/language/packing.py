@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.divergence import TeacherTargets
-from sleepkit.language.expert_bank import ExpertBank, find_decoder_layers
+from sleepkit.language.expert_bank import ExpertBank
 
 
 @dataclass

@@ -9,7 +9,8 @@ from tiny import GLU, tiny_batch, tiny_model
 from transformers import AutoModelForCausalLM
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig
+from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.export import BLOCKS, export_plain
 
 X = tiny_batch()

@@ -6,7 +6,8 @@ from tiny import tiny_batch, tiny_model
 from torch.nn import functional as F
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.expert_bank import ExpertBank, ExpertBankConfig
+from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.merge import capture_ffn_inputs, merge_oldest, merge_slots
 
 

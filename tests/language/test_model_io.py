@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language import model_io
-from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank, ExpertBankConfig, LayerExperts
+from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank
+from sleepkit.language.experts import ExpertBankConfig, LayerExperts
 from sleepkit.language.model_io import load_model, save_model, smollm2_folder
 
 X = tiny_batch()

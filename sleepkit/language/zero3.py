@@ -1,0 +1,32 @@
+"""Parameters that DeepSpeed's ZeRO stage 3 has split over the ranks: made whole for a while, or for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def whole(parameters: Iterable[nn.Parameter], write: bool = False) -> Iterator[None]:
+    """Inside, parameters that ZeRO-3 has split over the ranks are whole; with ``write``, rank 0's changes are kept."""
+    split = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
+    if not split:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(split, modifier_rank=0 if write else None):
+        yield
+
+
+def unsplit(model: nn.Module) -> None:
+    """Undo ZeRO-3's split for good: every rank holds plain, whole parameters again.  Nothing to do for other models."""
+    split = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    with whole(split):
+        plain = {id(p): nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad) for p in split}
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if id(parameter) in plain:
+                module._parameters[name] = plain[id(parameter)]
