@@ -63,6 +63,16 @@ class SleepArguments:
     anchors: str | None = _option(None, "JSONL of {prompt, answer} to measure forgetting; None: shipped ones.")
 
     # memory while awake
+    sender: Literal["context", "adapter"] = _option(
+        "context", "What the night learns from: documents in the teacher's prompt, or a fast LoRA trained on them while awake."
+    )
+    chain: list[int] = field(
+        default_factory=lambda: [1],
+        metadata={
+            "help": "Nights after which each level passes on what it holds, fastest first: '1' (context -> experts), "
+            "'1 4 16' (context -> fast -> medium -> slow experts)."
+        },
+    )
     memory_max_tokens: int = _option(1024, "Tokens of one chunk of the context memory; longer documents are split.")
     memory_overlap: int = _option(1, "Sentences that a chunk repeats of the one before.")
 
@@ -88,6 +98,7 @@ class SleepArguments:
             raise SleepkitError("dataset is missing; give --dataset with a folder, a .jsonl file or a Hub id")
         self._check_choice("order", ("file", "random"))
         self._check_choice("baseline", (None, *BASELINES))
+        self._check_choice("sender", ("context", "adapter"))
         for name, least in (
             ("expert_slots", 1),
             ("expert_width", 1),
@@ -103,9 +114,22 @@ class SleepArguments:
         for name in ("gate_anchor_kl", "gate_anchor_drop", "gate_retention_drop"):
             if not getattr(self, name) >= 0:
                 raise SleepkitError(f"{name} is {getattr(self, name)}; give a number of at least 0")
+        self._check_chain()
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise SleepkitError(f"seeds is {self.seeds}; give each seed once")
         self.expert_layers = cast(Any, expert_layers(self.expert_layers))  # now as `ExpertBankConfig.layers` wants it
+
+    def _check_chain(self) -> None:
+        from sleepkit.schedule import SleepSchedule
+
+        sizes = SleepSchedule(self.chain, unit="manual").chunk_sizes
+        if sizes[0] != 1:
+            raise SleepkitError(f"chain starts with {sizes[0]}; the context is passed on every night, so start it with 1")
+        if len(sizes) > 1 and not self.expansion:
+            raise SleepkitError("chain has several levels of experts and expansion is off; leave one of them out")
+        needed = sum(slow // fast for fast, slow in zip(sizes, sizes[1:], strict=False)) + 2
+        if len(sizes) > 1 and self.expert_slots < needed:
+            raise SleepkitError(f"expert_slots is {self.expert_slots}; chain {list(sizes)} needs at least {needed}")
 
     def _check_choice(self, name: str, allowed: tuple[str | None, ...]) -> None:
         if getattr(self, name) not in allowed:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleepkit.arguments import SleepArguments, settings
+from sleepkit.errors import SleepkitError
 from sleepkit.report import METRICS, comparison_table, format_duration, format_table, format_value
 from sleepkit.results import RunRecord
 from sleepkit.stream import Experience, load_experiences
@@ -80,6 +81,8 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     )
     general = read_prompts(args.general_prompts or _shipped("general_prompts.jsonl"))
     anchors = read_prompts(args.anchors or _shipped("anchors.jsonl"))
+    if args.sender == "adapter" and is_deepspeed_zero3_enabled():
+        raise SleepkitError("sender 'adapter' adds a LoRA to weights that ZeRO-3 splits; use ZeRO-2 or less, or sender 'context'")
     set_seed(config.seed)
     device = config.device  # starts the process group, which a model that ZeRO-3 splits needs before it is loaded
     model, tokenizer = load_model(args.model)

@@ -28,7 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate import PartialState
@@ -36,13 +36,11 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
-from transformers.pytorch_utils import Conv1D
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.chat import chat_ids, text_ids
-from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.learner import Evaluation, LanguageLearner
+from sleepkit.language.lora import add_lora, chat_rows, document_rows, finetune, linear_maps, night_settings, trl_settings
 from sleepkit.language.material import SeedItem
 from sleepkit.stream import Experience
 
@@ -55,7 +53,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LEARNERS", "run_baseline"]
 
-RANK, ALPHA, LEARNING_RATE = 32, 64, 1e-3
 MERGED = "merged.safetensors"
 NO_SLOT = -1  # no expert is ever taken: the bank stays empty, and an empty bank changes nothing
 
@@ -79,7 +76,7 @@ class Baseline(LanguageLearner):
     ) -> None:
         # The bank stays empty, which changes nothing; trainer and anchors ask it which layers change.
         layers: Any = self.layers or sleep.expert_layers
-        empty = dataclasses.replace(sleep, expert_slots=1, expert_width=1, expert_layers=layers)
+        empty = dataclasses.replace(sleep, expert_slots=1, expert_width=1, expert_layers=layers, chain=[1])
         super().__init__(model, tokenizer, seeding, empty, general_prompts)
 
 
@@ -136,56 +133,31 @@ class LoraLearner(Baseline, ABC):
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """Write the material, train, merge."""
-        from peft import LoraConfig, get_peft_model
-
         folder = Path(output_dir) / f"night_{night:02d}"
         folder.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         items = self.material(night, folder)
         written = time.perf_counter()
-        assert isinstance(self.model, PreTrainedModel)
-        lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(self._linears()), task_type="CAUSAL_LM")
-        student = get_peft_model(self.model, lora)
+        student = add_lora(self.model, self.bank.layers)
         outcome = self.train(student, night, folder, items)
         student.merge_and_unload()  # in place: self.model is as it was, with other weights
         self.model.eval()
         outcome |= {"items": len(items), "seconds_writing": written - start, "train_seconds": time.perf_counter() - written}
         return outcome
 
-    def _linears(self) -> dict[str, Tensor]:
-        """Weights that a LoRA adapts, by the full name of their layer: all linear ones, as in SEAL."""
-        decoder = find_decoder_layers(self.model)
-        inside = {id(module) for index in self.bank.layers for module in decoder[index].modules()}
-        return {
-            name: module.weight
-            for name, module in self.model.named_modules()
-            if id(module) in inside and isinstance(module, (nn.Linear, Conv1D))
-        }
-
-    def _seeding(self, night: int, folder: Path) -> KnowledgeSeedingConfig:
-        args = copy.copy(self.seeding)
-        args.output_dir, args.seed = str(folder / "checkpoints"), self.seeding.seed + night
-        args.learning_rate, args.save_strategy = LEARNING_RATE, "no"
-        return args
-
-    def _trl(self, night: int, folder: Path) -> dict[str, Any]:
-        """The same settings for a trainer of TRL, whose defaults are others."""
-        args = self._seeding(night, folder)
-        shared = (
-            *("output_dir", "seed", "learning_rate", "lr_scheduler_type", "warmup_steps", "adam_beta2", "max_steps"),
-            *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"),
-            *("save_strategy", "use_cpu", "bf16", "disable_tqdm", "report_to"),
-        )
-        return {"gradient_checkpointing": False, **{name: getattr(args, name) for name in shared}}
+    def _weights(self) -> dict[str, Tensor]:
+        """Weights that a LoRA is merged into."""
+        maps = linear_maps(self.model, self.bank.layers)
+        return {name: cast(Tensor, module.weight) for name, module in maps.items()}
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of all weights that are merged into."""
-        return {name: weight.detach().cpu().clone() for name, weight in self._linears().items()}
+        return {name: weight.detach().cpu().clone() for name, weight in self._weights().items()}
 
     @torch.no_grad()
     def restore(self, snapshot: dict[str, Tensor]) -> None:
         """Undo a night, bit for bit."""
-        for name, weight in self._linears().items():
+        for name, weight in self._weights().items():
             weight.copy_(snapshot[name])
 
     def save(self, folder: Path) -> None:
@@ -212,24 +184,19 @@ class FinetunePassage(LoraLearner):
         return []
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
-        """Documents as they are, each with its title and an end."""
-        end = [self.tokenizer.eos_token_id]
-        texts = [f"{chunk.title}\n\n{chunk.text}" for chunk in self._chunks()]
-        rows = [{"input_ids": ids, "labels": ids} for ids in (text_ids(self.tokenizer, text) + end for text in texts)]
-        return _finetune(student, self.tokenizer, rows, self._trl(night, folder) | {"per_device_train_batch_size": 1})
+        """The chunks of the memory."""
+        rows = document_rows(self.tokenizer, self._chunks())
+        return finetune(
+            student, self.tokenizer, rows, trl_settings(self.seeding, night, folder) | {"per_device_train_batch_size": 1}
+        )
 
 
 class FinetuneQa(LoraLearner):
     """Next-token loss on the replies of the self-written items."""
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
-        """Prompt and reply in chat format; the prompt carries no loss."""
-        rows = []
-        for item in items:
-            prompt, reply = chat_ids(self.tokenizer, item.prompt), text_ids(self.tokenizer, item.reply)
-            reply.append(self.tokenizer.eos_token_id)
-            rows.append({"input_ids": prompt + reply, "labels": [-100] * len(prompt) + reply})
-        return _finetune(student, self.tokenizer, rows, self._trl(night, folder))
+        """Chats of one turn."""
+        return finetune(student, self.tokenizer, chat_rows(self.tokenizer, items), trl_settings(self.seeding, night, folder))
 
 
 class ContextDistillation(LoraLearner):
@@ -237,7 +204,7 @@ class ContextDistillation(LoraLearner):
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """Knowledge seeding's divergence alone."""
-        args = self._seeding(night, folder)
+        args = night_settings(self.seeding, night, folder)
         args.lmbda = args.lmbda_start = 0.0
         return LoraSeedingTrainer(student, args, items, self.tokenizer, NO_SLOT).run()
 
@@ -255,7 +222,7 @@ class Lora(LoraLearner):
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """The full objective."""
-        return LoraSeedingTrainer(student, self._seeding(night, folder), items, self.tokenizer, NO_SLOT).run()
+        return LoraSeedingTrainer(student, night_settings(self.seeding, night, folder), items, self.tokenizer, NO_SLOT).run()
 
 
 class TrlDistillation(LoraLearner):
@@ -266,7 +233,7 @@ class TrlDistillation(LoraLearner):
         from sleepkit.language.trl_distillation import distil
 
         ours = self.seeding
-        options = self._trl(night, folder) | {
+        options = trl_settings(self.seeding, night, folder) | {
             "beta": {"forward_kl": 0.0, "reverse_kl": 1.0}.get(ours.divergence, ours.beta),
             "max_completion_length": ours.max_completion_length,
             "temperature": ours.temperature,
@@ -278,27 +245,15 @@ class TrlDistillation(LoraLearner):
 class LoraSeedingTrainer(KnowledgeSeedingTrainer):
     """Knowledge seeding into a LoRA: the teacher is the same model with the LoRA off."""
 
-    def teacher_view(self, slots: Sequence[int]) -> AbstractContextManager[None]:
+    def teacher_view(self) -> AbstractContextManager[None]:
         """The model with the LoRA off."""
         return self.model.disable_adapter()  # type: ignore[union-attr,operator,no-any-return]
+
+    unslept_view = teacher_view  # a LoRA that was merged cannot be taken out again
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """One group: there are no gates."""
         return Trainer.create_optimizer(self)
-
-
-def _finetune(
-    student: PeftModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], options: dict[str, Any]
-) -> dict[str, Any]:
-    """TRL's SFT on rows of ``input_ids`` and ``labels``; nothing is cut."""
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
-
-    args = SFTConfig(**options, max_length=None, include_num_input_tokens_seen="non_padding")
-    trainer = SFTTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
-    trainer.train()
-    history = [line for line in trainer.state.log_history if "loss" in line]
-    return {"history": history, "train_tokens": int(trainer.state.num_input_tokens_seen)}
 
 
 LEARNERS: dict[str, type[Baseline]] = {

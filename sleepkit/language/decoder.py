@@ -31,7 +31,7 @@ def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
 def text_config(model: nn.Module) -> Any:
     """The configuration of the language part, None for a module without one."""
     config: Any = getattr(model, "config", None)
-    return config.gettext_config() if hasattr(config, "gettext_config") else None
+    return config.get_text_config() if hasattr(config, "get_text_config") else None
 
 
 def find_ffn(layer: nn.Module) -> nn.Module | None:

@@ -63,6 +63,7 @@ from sleepkit.language.rollouts import sample_rollouts
 from sleepkit.language.zero3 import unsplit, whole
 
 EXPERT_STATE = "expert.safetensors"
+PASS_TOKENS = 4096  # in one pass without gradients: enough to keep the cores busy, few enough to stay below a step's peak
 logger = logging.get_logger(__name__)
 
 
@@ -75,6 +76,7 @@ class KnowledgeSeedingTrainer(Trainer):
         items: memory items and general or replayed items; replies to the latter are the model's own.
         processing_class: tokenizer with a chat template.
         slot: the slot that trains; the teacher sees the model without it.
+        senders: slots that the teacher has and the student has not: their content moves into ``slot``.
 
     Raises:
         SleepkitError: no memory items, or a prompt that does not fit the model's window.
@@ -89,13 +91,14 @@ class KnowledgeSeedingTrainer(Trainer):
         items: Sequence[SeedItem],
         processing_class: PreTrainedTokenizerBase,
         slot: int,
+        senders: Sequence[int] = (),
         **kwargs: Any,
     ) -> None:
         if not any(item.is_memory for item in items):
             raise SleepkitError("a night needs at least one memory item; the material holds none")
         unsplit(model)
         self.bank = ExpertBank.of(model)
-        self.slot = slot
+        self.slot, self.senders = slot, tuple(senders)
         self.items = list(items)
         self.memory = [i for i, item in enumerate(self.items) if item.is_memory]  # indices of what is to be learned
         self.others = [i for i, item in enumerate(self.items) if not item.is_memory]  # and of what must stay
@@ -117,7 +120,7 @@ class KnowledgeSeedingTrainer(Trainer):
     # -- preparation ----------------------------------------------------------------------------------------------
     def teacher_prompt(self, item: SeedItem) -> list[int]:
         """What the teacher reads before the reply: the memory, the worked pair, then the prompt again."""
-        if not item.is_memory:
+        if not item.memory:  # general and replayed items, and what the senders know
             return chat_ids(self.chat_tokenizer, item.prompt)
         return chat_ids(
             self.chat_tokenizer,
@@ -142,20 +145,23 @@ class KnowledgeSeedingTrainer(Trainer):
             prepared.append(PreparedItem(prompt, reply, item.is_memory, first_token=first))
             teachers.append(self.teacher_prompt(item))
         self.prefix = common_prefix(prepared) if self.seeding.packing else 0
-        general = [i for i, item in enumerate(items) if item.style == "general"]
-        others = [i for i, item in enumerate(items) if item.style != "general"]
-        for chosen, slots in ((general, []), (others, self._before_tonight)):
-            self._run_teacher([prepared[i] for i in chosen], [teachers[i] for i in chosen], slots)
+        for general, view in ((True, self.unslept_view), (False, self.teacher_view)):
+            chosen = [i for i, item in enumerate(items) if (item.style == "general") == general]
+            self._run_teacher([prepared[i] for i in chosen], [teachers[i] for i in chosen], view)
         self._keep_lower(prepared)
         return prepared
 
-    def teacher_view(self, slots: Sequence[int]) -> AbstractContextManager[None]:
-        """Inside, the model is the teacher that has these experts."""
-        return self.bank.view(slots)
+    def teacher_view(self) -> AbstractContextManager[None]:
+        """Inside, the model is the one before tonight."""
+        return self.bank.view([slot for slot in self.bank.active if slot != self.slot])
 
-    @property
-    def _before_tonight(self) -> list[int]:
-        return [slot for slot in self.bank.active if slot != self.slot]
+    def student_view(self) -> AbstractContextManager[None]:
+        """Inside, the model is the one that tonight makes."""
+        return self.bank.view([slot for slot in self.bank.active if slot not in self.senders])
+
+    def unslept_view(self) -> AbstractContextManager[None]:
+        """Inside, the model is the one before any night."""
+        return self.bank.view(())
 
     @property
     def device(self) -> torch.device:
@@ -164,13 +170,17 @@ class KnowledgeSeedingTrainer(Trainer):
 
     @torch.no_grad()
     def _run_teacher(
-        self, prepared: Sequence[PreparedItem], prompts: Sequence[list[int]], slots: Sequence[int], sampled: bool = False
+        self,
+        prepared: Sequence[PreparedItem],
+        prompts: Sequence[list[int]],
+        view: Callable[[], AbstractContextManager[None]],
+        sampled: bool = False,
     ) -> None:
         longest = max((len(p) + len(item.reply_ids) for p, item in zip(prompts, prepared, strict=True)), default=0)
         require_window(self.lm, longest, "a teacher prompt with its reply")
         was_training = self.lm.training
         self.lm.eval()
-        with self.teacher_view(slots):
+        with view():
             for batch in _by_length(prepared, prompts):
                 rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in batch], self._pad, self.device)
                 hidden = flat_hidden(self.backbone.hidden(rows), rows)
@@ -265,16 +275,15 @@ class KnowledgeSeedingTrainer(Trainer):
             self.memory,
             args,
             args.seed * 100_003 + self.state.global_step,
-            lambda: self.teacher_view(self._before_tonight),
+            self.teacher_view,
         )
         rollouts = rollouts[: len(rollouts) // args.world_size * args.world_size]  # ZeRO-3 needs equal steps on all ranks
         prepared = [
             PreparedItem(self.prepared[r.index].prompt_ids, r.reply_ids, True, first_token=r.cut, advantage=r.advantage)
             for r in rollouts
         ]
-        self._run_teacher(
-            prepared, [self.teacher_prompt(self.items[r.index]) for r in rollouts], self._before_tonight, sampled=True
-        )
+        prompts = [self.teacher_prompt(self.items[r.index]) for r in rollouts]
+        self._run_teacher(prepared, prompts, self.teacher_view, sampled=True)
         self._keep_lower(prepared)
         self._rollouts = prepared[args.process_index :: args.world_size]
         self._used_rollouts = 0
@@ -420,11 +429,12 @@ class KnowledgeSeedingTrainer(Trainer):
 
     def run(self, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
         """Train to the end, resuming from the last checkpoint in ``output_dir``; returns history and cost."""
-        self.check_shortcuts()
         folder = self.args.output_dir
         checkpoint = last_whole_checkpoint(folder) if folder and self.args.save_strategy != "no" else None
         start = time.perf_counter()
-        self.train(resume_from_checkpoint=checkpoint)
+        with self.student_view():
+            self.check_shortcuts()
+            self.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - start
         if self.is_deepspeed_enabled:
             engine: Any = self.model_wrapped
@@ -446,10 +456,17 @@ def last_whole_checkpoint(folder: str | Path) -> str | None:
     return None
 
 
-def _by_length(prepared: Sequence[PreparedItem], prompts: Sequence[list[int]], size: int = 32) -> Iterator[list[int]]:
-    order = sorted(range(len(prepared)), key=lambda i: len(prompts[i]) + len(prepared[i].reply_ids))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def _by_length(prepared: Sequence[PreparedItem], prompts: Sequence[list[int]]) -> Iterator[list[int]]:
+    """Indices of items of similar length, so many at a time that rows padded to the longest hold `PASS_TOKENS`."""
+    lengths = [len(prompt) + len(item.reply_ids) for prompt, item in zip(prompts, prepared, strict=True)]
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[i] > PASS_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def _through_wrapper(wrapped: nn.Module, method: Callable[[PackedBatch], Tensor], batch: PackedBatch) -> Tensor:

@@ -5,6 +5,10 @@
               skipped when the file is there, so a night that was killed goes on where it was
     evaluate  closed book, or with the documents in the prompt (the ceiling)
 
+Memory is a chain of levels, fast to slow (schedule.py): every night the context, or a fast adapter that has learned it
+(fast_adapter.py), passes on to a new expert; in a longer chain, every C(l) nights one new expert of level l takes over
+what the experts of the level before it know, and those are reset.
+
 What a night leaves behind for later nights are its expert, a few of its own items for replay, and a few questions of its
 own that were never trained on: asked again after each night, they tell the gate what was learned and what was lost.
 Their number and so the cost of a night does not grow.
@@ -15,8 +19,9 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,18 +35,23 @@ from sleepkit.language.chat import chat_ids, decode, generate
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import ExpertBankConfig
+from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.material import SeedItem, load_items, save_items, write_material
-from sleepkit.language.merge import merge_oldest
+from sleepkit.language.merge import capture_ffn_inputs, merge_slots
 from sleepkit.language.scoring import contained, token_f1
 from sleepkit.language.zero3 import unsplit
+from sleepkit.results import read_json, write_json
+from sleepkit.schedule import SleepSchedule
 from sleepkit.stream import Experience
 
 if TYPE_CHECKING:
     from sleepkit.arguments import SleepArguments
 
 QUIZ_ITEMS = 16
+MERGE_ITEMS = 256
+LEVELS_NAME = "levels.json"
 
 IN_CONTEXT = "Read this text and answer the question.\n\nText: {text}\n\nQuestion: {question}"
 
@@ -84,6 +94,9 @@ class LanguageLearner:
             layers: Any = sleep.expert_layers
             config = ExpertBankConfig(slots=sleep.expert_slots, width=sleep.expert_width, layers=layers, gate=sleep.expert_gate)
             self.bank = ExpertBank.grow(model, config)
+        self.schedule = SleepSchedule(sleep.chain, unit="manual")
+        slowest = len(self.schedule.chunk_sizes) - 1
+        self.level_of = dict.fromkeys(self.bank.active, slowest)  # of each expert in use; 0 is the fastest
         self.memory = ContextMemory(tokenizer, sleep.memory_max_tokens, sleep.memory_overlap)
         self.replay: list[SeedItem] = []
         self.quiz: list[SeedItem] = []  # self-written questions of earlier nights, never trained on
@@ -124,19 +137,49 @@ class LanguageLearner:
         seconds_writing = time.perf_counter() - start
         earlier = random.Random(self.seeding.seed * 41 + night).sample(self.quiz, min(QUIZ_ITEMS, len(self.quiz)))
         before = self._self_test(held_out, earlier)
-        slot = self._expert(night)
-        args = copy.copy(self.seeding)
-        args.output_dir = str(folder / "checkpoints")
-        args.seed = self.seeding.seed + night
-        trainer = KnowledgeSeedingTrainer(self.model, args, items, self.tokenizer, slot)
-        outcome = trainer.run()
-        self.bank.train_only(None)
+        outcome = self._consolidate(items, night, folder)
         self._remember(items, held_out, night)
+        for level in self.schedule.due(night - 1, night)[1:]:
+            self._pass_on(level, night, folder)
         outcome |= {"before": before, "after": self._self_test(held_out, earlier)}
         outcome["items"] = len(items)
         outcome["items_by_style"] = {style: sum(i.style == style for i in items) for style in sorted({i.style for i in items})}
         outcome["seconds_writing"] = seconds_writing
         outcome["seconds"] = time.perf_counter() - start
+        return outcome
+
+    def _consolidate(self, items: Sequence[SeedItem], night: int, folder: Path) -> dict[str, Any]:
+        """Move the context memory, or a LoRA that has learned it while awake, into an expert."""
+        if self.args.sender == "context":
+            slot = self._expert(night)
+            return self._teach(KnowledgeSeedingTrainer, items, night, folder / "checkpoints", slot=slot)
+        with learn_awake(
+            self.model, self.tokenizer, self.bank.layers, self._chunks(), items, self.seeding, night, folder / "awake"
+        ) as adapted:
+            slot = self._expert(night)
+            teach = partial(AdapterSeedingTrainer, adapted)
+            return self._teach(teach, items, night, folder / "checkpoints", slot=slot)
+
+    def _pass_on(self, level: int, night: int, folder: Path) -> None:
+        """Let one new expert of ``level`` take over what those of the level before it know, and reset those."""
+        senders = [slot for slot in self.bank.active if self.level_of[slot] == level - 1]
+        since = night - self.schedule.chunk_sizes[level]
+        items = [replace(item, style="recall") for item in self.replay if item.night > since]
+        kept = [item for item in self.replay if item.night <= since]
+        slot = self._expert(night, level)
+        items += self._general_items() + self._sample(kept, night)
+        self._teach(KnowledgeSeedingTrainer, items, night, folder / f"level_{level}", slot=slot, senders=senders)
+        for sender in senders:
+            self.bank.deactivate(sender)
+            del self.level_of[sender]
+
+    def _teach(
+        self, trainer: Callable[..., KnowledgeSeedingTrainer], items: Sequence[SeedItem], night: int, folder: Path, **options: Any
+    ) -> dict[str, Any]:
+        args = copy.copy(self.seeding)
+        args.output_dir, args.seed = str(folder), self.seeding.seed + night
+        outcome = trainer(self.model, args, items, self.tokenizer, **options).run()
+        self.bank.train_only(None)
         return outcome
 
     def _self_test(self, held_out: Sequence[SeedItem], earlier: Sequence[SeedItem]) -> dict[str, float]:
@@ -191,60 +234,72 @@ class LanguageLearner:
 
         Their teacher is the model without tonight's expert, so without expansion there is none that knows them.
         """
-        if not self.args.expansion:
-            return []
+        return self._sample(self.replay, night) if self.args.expansion else []
+
+    def _sample(self, items: Sequence[SeedItem], night: int) -> list[SeedItem]:
         rng = random.Random(self.seeding.seed * 31 + night)
-        return rng.sample(self.replay, min(self.seeding.replay_items, len(self.replay)))
+        return rng.sample(items, min(self.seeding.replay_items, len(items)))
 
     def _remember(self, items: Sequence[SeedItem], held_out: Sequence[SeedItem], night: int) -> None:
         self.quiz += held_out
-        fresh = [SeedItem(i.prompt, i.reply, "", "replay", i.source) for i in items if i.is_memory]
-        rng = random.Random(self.seeding.seed * 37 + night)
-        self.replay += rng.sample(fresh, min(self.seeding.replay_items, len(fresh)))
+        self.replay += [replace(item, memory="", style="replay", night=night) for item in items if item.is_memory]
 
-    def _expert(self, night: int) -> int:
+    def _expert(self, night: int, level: int = 0) -> int:
+        """A fresh expert; in a full pool the two oldest of the slowest level are merged first."""
         if not self.args.expansion and self.bank.active:
             slot = self.bank.active[-1]
             self.bank.train_only(slot)
             return slot
         if len(self.bank.active) == self.bank.config.slots:
             self._merge_oldest(night)
-        return self.bank.activate(seed=self.seeding.seed + night)
+        slot = self.bank.activate(seed=self.seeding.seed + night)
+        self.level_of[slot] = level
+        return slot
 
     def _merge_oldest(self, night: int) -> None:
-        """Make room: one expert takes over from the two oldest, fitted on what the model says of those nights."""
-        texts = [f"{item.prompt}\n{item.reply}" for item in [*self.replay, *self.general]]
+        """Make room: one expert takes over from two, fitted on what the model says of earlier nights."""
+        slowest = max(self.level_of.values())
+        oldest = [slot for slot in self.bank.active if self.level_of[slot] == slowest][:2]
+        replay = random.Random(self.seeding.seed * 37 + night).sample(self.replay, min(MERGE_ITEMS, len(self.replay)))
+        texts = [f"{item.prompt}\n{item.reply}" for item in [*replay, *self.general]]
         batches = [self.tokenizer(texts[k : k + 16], return_tensors="pt", padding=True) for k in range(0, len(texts), 16)]
         device = next(self.model.parameters()).device
-        merge_oldest(self.bank, [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches], seed=night)
+        on_device = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
+        merge_slots(self.bank, oldest[0], oldest, capture_ffn_inputs(self.bank, on_device, seed=night), seed=night)
+        del self.level_of[oldest[1]]
 
     # -- keeping ----------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of all that a night may change: active experts and the list of slots."""
-        counts = [len(self.replay), len(self.quiz), *self.bank.active]
+        levels = [number for slot in self.bank.active for number in (slot, self.level_of[slot])]
+        counts = [len(self.replay), len(self.quiz), *levels]
         return {**self.bank.state_dict(), "counts": torch.tensor(counts, dtype=torch.int64)}
 
     def restore(self, snapshot: dict[str, Tensor]) -> None:
         """Undo a night, bit for bit."""
-        replayed, quizzed, *wanted = snapshot["counts"].tolist()
+        replayed, quizzed, *levels = snapshot["counts"].tolist()
         self.replay, self.quiz = self.replay[:replayed], self.quiz[:quizzed]
-        for slot in [slot for slot in self.bank.active if slot not in wanted]:
+        self.level_of = dict(zip(levels[::2], levels[1::2], strict=True))
+        for slot in [slot for slot in self.bank.active if slot not in self.level_of]:
             self.bank.deactivate(slot)
-        self.bank.load_state_dict({k: v for k, v in snapshot.items() if k != "counts"}, wanted)
+        self.bank.load_state_dict({k: v for k, v in snapshot.items() if k != "counts"}, self.level_of)
 
     def save(self, folder: Path) -> None:
-        """Experts (safetensors + JSON) and the items for later nights (jsonl)."""
+        """Experts (safetensors + JSON) with their levels, and the items for later nights (jsonl)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.bank.save(folder)
-        save_items(self.replay, folder / "replay.jsonl")
-        save_items(self.general, folder / "general.jsonl")
-        save_items(self.quiz, folder / "quiz.jsonl")
+        self.bank.save(folder)  # on all ranks: sharded experts are gathered
+        if self.is_main:
+            write_json(folder / LEVELS_NAME, [[slot, self.level_of[slot]] for slot in self.bank.active])
+            save_items(self.replay, folder / "replay.jsonl")
+            save_items(self.general, folder / "general.jsonl")
+            save_items(self.quiz, folder / "quiz.jsonl")
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`, into the same base model."""
         folder = Path(folder)
         self.bank.load_experts(folder)
+        self.level_of = dict(read_json(folder / LEVELS_NAME))
         self.replay = load_items(folder / "replay.jsonl")
         self.general = load_items(folder / "general.jsonl")
         self.quiz = load_items(folder / "quiz.jsonl")

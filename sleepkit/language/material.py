@@ -12,6 +12,7 @@ items come from the documents alone, never from evaluation questions::
     rewrite    the model says a sentence in its own words; kept if no number and no name was lost or invented
     general    questions about anything; the reply is the unslept model's own
     replay     items of earlier nights; the reply is what the model gave before tonight
+    recall     the same, where an expert takes over what faster ones know: something to learn, not to leave alone
 
 The reply to a memory item is the *statement* that answers it, quoted from the document: the worked question-answer pair
 that the teacher has in its prompt (SDFT, arXiv 2601.19897: text and worked answer together teach best).  The student
@@ -88,9 +89,10 @@ class SeedItem:
         prompt: what is asked; the student sees it alone.
         reply: what the teacher says.
         memory: the text that the teacher has in view; empty for general and replayed items.
-        style: one of `STYLES`, "general" or "replay".
+        style: one of `STYLES`, "general", "replay" or "recall".
         source: name of the document.
         span: the words of the memory that answer the prompt, where there are such.
+        night: when a replayed item was learned.
     """
 
     prompt: str
@@ -99,6 +101,7 @@ class SeedItem:
     style: str
     source: str = ""
     span: str = ""
+    night: int = 0
 
     @property
     def is_memory(self) -> bool:

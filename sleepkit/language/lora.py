@@ -1,0 +1,93 @@
+"""A LoRA beside the linear layers of some decoder layers, and fine-tuning it on rows: what baselines and adapters share.
+
+``W + 2 B A`` with rank 32, alpha 64 and learning rate 1e-3: SEAL's (arXiv 2506.10943).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from sleepkit.language.chat import chat_ids, text_ids
+from sleepkit.language.context_memory import MemoryChunk
+from sleepkit.language.decoder import find_decoder_layers
+from sleepkit.language.material import SeedItem
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+
+RANK, ALPHA, LEARNING_RATE = 32, 64, 1e-3
+
+
+def add_lora(model: nn.Module, layers: Iterable[int]) -> PeftModel:
+    """A fresh, trainable LoRA beside all linear maps of these decoder layers, in place."""
+    from peft import LoraConfig, get_peft_model
+
+    assert isinstance(model, PreTrainedModel)
+    names = list(linear_maps(model, layers))
+    return get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=names, task_type="CAUSAL_LM"))
+
+
+def linear_maps(model: nn.Module, layers: Iterable[int]) -> dict[str, nn.Module]:
+    """All linear maps inside these decoder layers, by their full names."""
+    decoder = find_decoder_layers(model)
+    inside = {id(module) for index in layers for module in decoder[index].modules()}
+    return {
+        name: module for name, module in model.named_modules() if id(module) in inside and isinstance(module, (nn.Linear, Conv1D))
+    }
+
+
+def document_rows(tokenizer: PreTrainedTokenizerBase, chunks: Sequence[MemoryChunk]) -> list[dict[str, Any]]:
+    """Documents as they are, each with its title and an end."""
+    texts = (text_ids(tokenizer, f"{chunk.title}\n\n{chunk.text}") for chunk in chunks)
+    return [{"input_ids": row, "labels": row} for row in (ids + [tokenizer.eos_token_id] for ids in texts)]
+
+
+def chat_rows(tokenizer: PreTrainedTokenizerBase, items: Sequence[SeedItem]) -> list[dict[str, Any]]:
+    """Prompt and reply in chat format; the prompt carries no loss."""
+    rows = []
+    for item in items:
+        prompt, reply = chat_ids(tokenizer, item.prompt), text_ids(tokenizer, item.reply) + [tokenizer.eos_token_id]
+        rows.append({"input_ids": prompt + reply, "labels": [-100] * len(prompt) + reply})
+    return rows
+
+
+def night_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) -> KnowledgeSeedingConfig:
+    """The settings of one night for a trainer of ours that trains a LoRA."""
+    args = copy.copy(seeding)
+    args.output_dir, args.seed = str(folder / "checkpoints"), seeding.seed + night
+    args.learning_rate, args.save_strategy = LEARNING_RATE, "no"
+    return args
+
+
+def trl_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) -> dict[str, Any]:
+    """The same for a trainer of TRL, whose defaults are others."""
+    args = night_settings(seeding, night, folder)
+    shared = (
+        *("output_dir", "seed", "learning_rate", "lr_scheduler_type", "warmup_steps", "adam_beta2", "max_steps"),
+        *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"),
+        *("save_strategy", "use_cpu", "bf16", "disable_tqdm", "report_to"),
+    )
+    return {"gradient_checkpointing": False, **{name: getattr(args, name) for name in shared}}
+
+
+def finetune(
+    student: PeftModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], options: dict[str, Any]
+) -> dict[str, Any]:
+    """TRL's SFT on rows of ``input_ids`` and ``labels``; nothing is cut.  Returns ``history`` and ``train_tokens``."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+
+    args = SFTConfig(**options, max_length=None, include_num_input_tokens_seen="non_padding")
+    trainer = SFTTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer.train()
+    history = [line for line in trainer.state.log_history if "loss" in line]
+    return {"history": history, "train_tokens": int(trainer.state.num_input_tokens_seen)}

@@ -1,0 +1,162 @@
+"""Nights of a language learner on a tiny model: what passes from level to level, and what a night leaves behind."""
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+from tiny_night import tiny_config
+
+from sleepkit.arguments import SleepArguments
+from sleepkit.errors import SleepkitError
+from sleepkit.language.learner import LanguageLearner
+from sleepkit.stream import Experience, Question
+
+STORIES = [
+    Experience(
+        name,
+        [f"{name} keeps a red lamp in the north tower. The tower was built by {builder} in {year}."],
+        [Question(f"Who built the tower of {name}?", builder)],
+    )
+    for name, builder, year in (
+        *(("Ada", "Orla Finch", 1871), ("Bert", "Milo Hart", 1902)),
+        *(("Cleo", "Ines Vole", 1930), ("Dora", "Paul Reed", 1955)),
+    )
+]
+
+
+def make_learner(folder, model=None, max_steps=2, **options):
+    args = SleepArguments(dataset="given", memory_max_tokens=200, max_new_tokens=4, expert_width=4, **options)
+    small = {"styles": ["wh", "cloze", "keywords"], "general_items": 2, "general_tokens": 4, "replay_items": 2}
+    config = tiny_config(folder, save_strategy="no", max_steps=max_steps, **small)
+    return LanguageLearner(model or tiny_model(), tiny_tokenizer(), config, args, ["name a colour.", "say hello."])
+
+
+def sleep(learner, folder, nights, start=1):
+    for night in range(start, nights + 1):
+        learner.wake(STORIES[night - 1])
+        learner.sleep(night, folder)
+
+
+def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path):
+    learner = make_learner(tmp_path, chain=[1, 2, 4], expert_slots=6)
+    sleep(learner, tmp_path, 1)
+    assert learner.level_of == {0: 0}
+    sleep(learner, tmp_path, 3, start=2)
+    assert sorted(learner.level_of.values()) == [0, 1]  # nights 1 and 2 are one medium expert
+    assert set(learner.bank.active) == set(learner.level_of)
+    sleep(learner, tmp_path, 4, start=4)
+    assert list(learner.level_of.values()) == [2]
+    (slow,) = learner.bank.active
+    assert any(
+        parameter.abs().max() > 0 for name, parameter in learner.bank.named_parameters(slow).items() if name.endswith("up")
+    )
+    silent = [slot for slot in range(6) if slot != slow]
+    assert all(not experts[slot].up.any() for slot in silent for experts in learner.bank.per_layer())  # "pruned"
+    assert {item.night for item in learner.replay} == {1, 2, 3, 4}
+
+
+def test_the_slower_expert_learns_what_the_faster_ones_say(tmp_path):
+    """After many steps the model with the medium expert alone is closer to the one with both fast experts than to none."""
+    learner = make_learner(tmp_path, chain=[1, 2], expert_slots=4, max_steps=60)
+    sleep(learner, tmp_path, 1)
+    learner.wake(STORIES[1])
+    learner.schedule.chunk_sizes = (1,)  # the second night without passing on
+    learner.sleep(2, tmp_path)
+    ids = learner.tokenizer([f"{i.prompt} {i.reply}" for i in learner.replay[:12]], return_tensors="pt", padding=True)[
+        "input_ids"
+    ]
+
+    def log_probs():
+        with torch.no_grad():
+            return learner.model(ids).logits.log_softmax(-1)
+
+    fast = log_probs()
+    with learner.bank.view(()):
+        none = log_probs()
+    learner.schedule.chunk_sizes = (1, 2)
+    learner._pass_on(1, 2, tmp_path)
+    assert list(learner.level_of.values()) == [1]
+    slow = log_probs()
+    assert (slow - fast).square().mean() < 0.5 * (none - fast).square().mean()
+
+
+def test_a_chain_is_undone_and_saved_with_its_levels(tmp_path):
+    learner = make_learner(tmp_path, chain=[1, 2], expert_slots=4)
+    sleep(learner, tmp_path, 1)
+    evening, levels = learner.snapshot(), dict(learner.level_of)
+    sleep(learner, tmp_path, 2, start=2)
+    assert learner.level_of != levels
+    learner.save(tmp_path / "kept")
+    after = learner.snapshot()
+    learner.restore(evening)
+    assert learner.level_of == levels
+    again = learner.snapshot()
+    assert again.keys() == evening.keys() and all(torch.equal(again[key], value) for key, value in evening.items())
+
+    other = make_learner(tmp_path, chain=[1, 2], expert_slots=4)
+    other.load(tmp_path / "kept")
+    assert other.level_of == {2: 1}
+    loaded = other.snapshot()
+    assert loaded.keys() == after.keys() and all(torch.equal(loaded[key], value) for key, value in after.items())
+
+
+def test_a_fast_adapter_is_the_other_sender(tmp_path):
+    model = tiny_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    learner = make_learner(tmp_path, model, sender="adapter")
+    learner.wake(STORIES[0])
+    outcome = learner.sleep(1, tmp_path)
+    assert outcome["history"] and learner.bank.active == [0]
+    state = model.state_dict()
+    assert not [name for name in state if "lora" in name]
+    assert all(torch.equal(state[name], value) for name, value in before.items())  # the LoRA is gone, the base untouched
+    assert any(experts[0].up.any() for experts in learner.bank.per_layer())
+
+
+def test_the_adapter_teaches_and_the_student_is_without_it(tmp_path, monkeypatch):
+    from sleepkit.language import fast_adapter
+
+    seen = []
+
+    class Watched(fast_adapter.AdapterSeedingTrainer):
+        def run(self, *args):
+            with self.teacher_view():
+                taught = self.lm(torch.arange(8)[None]).logits
+            plain = self.lm(torch.arange(8)[None]).logits
+            with self.adapted.disable_adapter():
+                without = self.lm(torch.arange(8)[None]).logits
+            trainable = {name.split(".")[-1] for name, p in self.lm.named_parameters() if p.requires_grad}
+            same_prompt = all(self.teacher_prompt(i) == p.prompt_ids for i, p in zip(self.items, self.prepared, strict=True))
+            seen.append((torch.equal(plain, without), torch.equal(plain, taught), trainable, same_prompt))
+            return super().run(*args)
+
+    monkeypatch.setattr("sleepkit.language.learner.AdapterSeedingTrainer", Watched)
+    learner = make_learner(tmp_path, sender="adapter", max_steps=4)
+    learner.wake(STORIES[0])
+    learner.sleep(1, tmp_path)
+    assert seen == [(True, False, {"down", "up", "gate_weight", "gate_bias"}, True)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chain": [2, 4]}, "chain starts with 2; the context is passed on every night"),
+        ({"chain": [1, 4], "expansion": False}, "expansion is off"),
+        ({"chain": [1, 4, 16], "expert_slots": 8}, "needs at least 10"),
+        ({"chain": [1, 4, 6]}, "not divisible by 4"),
+        ({"sender": "rag"}, "sender is 'rag'; use one of context, adapter"),
+    ],
+)
+def test_chains_and_senders_that_cannot_be(options, message):
+    with pytest.raises(SleepkitError, match=message):
+        SleepArguments(dataset="given", **options)
+
+
+def test_a_full_pool_is_merged_and_a_truncated_state_is_named(tmp_path):
+    learner = make_learner(tmp_path, expert_slots=2)
+    sleep(learner, tmp_path, 3)
+    assert len(learner.bank.active) == 2 and set(learner.level_of) == set(learner.bank.active)
+    learner.save(tmp_path / "kept")
+    weights = tmp_path / "kept" / "expert_bank.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(SleepkitError, match="expert_bank.safetensors cannot be read"):
+        make_learner(tmp_path, expert_slots=2).load(tmp_path / "kept")
