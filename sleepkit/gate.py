@@ -5,7 +5,9 @@ A night is kept if and only if all of these hold, as far as they were measured::
     anchor_kl                        <= max_anchor_kl        mean per-token KL(unslept || now), general prompts
     anchor_accuracy: before - after  <= max_anchor_drop      share of general probes answered
     held_out:        after - before  >  min_gain             own questions about tonight, not trained on
-    retention:       before - after  <= max_retention_drop   own questions about earlier nights
+    retention:       before - after  <= max_retention_drop   own questions about earlier nights, `retention_n` of them
+
+Of few questions, the last two are no evidence (an answer flips for a comma): up to `CHANCE` of them may be lost.
 
 "Before" is the unslept model for the anchors, so that small losses cannot add up over nights, and the evening for the
 other two.  NaN fails.  Otherwise the learner restores its snapshot, bit for bit: `digest` of the
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["RetentionGate", "Verdict", "digest"]
+
+
+CHANCE = 2  # questions
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class RetentionGate:
             raise SleepkitError("min_gain is not a number; give one from -1 to 1")
 
     def decide(self, before: Mapping[str, float], after: Mapping[str, float]) -> Verdict:
-        """Judge a night by its measures, any of ``anchor_kl, anchor_accuracy, held_out, retention``.
+        """Judge a night by its measures, any of ``anchor_kl, anchor_accuracy, held_out, retention, retention_n``.
 
         Args:
             before: measures before the night (``anchor_kl`` is not needed: it is 0 for the unslept model).
@@ -73,9 +78,10 @@ class RetentionGate:
         if "anchor_kl" in after:
             kl = after["anchor_kl"]
             checks.append(_check("anchor KL", kl <= self.max_anchor_kl, f"{kl:.4f}", "<=", self.max_anchor_kl))
+        by_chance = CHANCE / after["retention_n"] if after.get("retention_n") else 0.0
         for name, label, limit in (
             ("anchor_accuracy", "anchor accuracy", self.max_anchor_drop),
-            ("retention", "earlier nights", self.max_retention_drop),
+            ("retention", "earlier nights", max(self.max_retention_drop, by_chance)),
         ):
             if name in before and name in after:
                 drop = before[name] - after[name]

@@ -46,6 +46,13 @@ def test_limits_themselves_pass(name, value):
     assert GATE.decide(BEFORE, {**GOOD, name: value}).commit
 
 
+def test_two_answers_of_few_may_flip_by_chance():
+    lost_two = {**GOOD, "retention": 0.8 - 2 / 10}
+    assert not GATE.decide(BEFORE, lost_two).commit
+    assert GATE.decide(BEFORE, {**lost_two, "retention_n": 10}).commit
+    assert not GATE.decide(BEFORE, {**lost_two, "retention_n": 20}).commit  # these are four
+
+
 def test_what_was_not_measured_is_not_judged():
     assert GATE.decide({}, {}) == type(GATE.decide({}, {}))(True, "nothing was measured")
     assert GATE.decide({}, {"anchor_kl": 0.01, "anchor_accuracy": 0.0, "held_out": 0.0}).commit

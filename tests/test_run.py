@@ -121,3 +121,21 @@ def test_shipped_prompts_are_disjoint_and_complete():
     general, anchors = read_prompts(_shipped("general_prompts.jsonl")), read_prompts(_shipped("anchors.jsonl"))
     assert len(general) >= 100 and sum(bool(row["answer"]) for row in anchors) >= 20
     assert not {row["prompt"] for row in general} & {row["prompt"] for row in anchors}
+
+
+@pytest.mark.parametrize(("use_cpu", "threads", "expected"), [("False", 1, [3]), ("False", 2, []), ("True", 1, [])])
+def test_a_launch_that_was_told_nothing_uses_all_cores(monkeypatch, tmp_path, use_cpu, threads, expected):
+    """`accelerate launch` without a configuration sets OMP_NUM_THREADS=1, which is meant for machines with a GPU."""
+    import torch
+    from tiny_night import tiny_config
+
+    from sleepkit.run import _use_all_cores
+
+    given = []
+    monkeypatch.setenv("ACCELERATE_USE_CPU", use_cpu)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    _use_all_cores(tiny_config(tmp_path))
+    assert given == expected

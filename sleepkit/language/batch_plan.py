@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 
@@ -9,15 +10,15 @@ from collections.abc import Iterator, Sequence
 class BatchPlan:
     """Which items make up each step, for all ranks, from the seed alone.
 
-    Every batch holds ``per_device`` items for each rank, ``general_share`` of them general or replayed; memory items
-    are drawn without repeats until all were seen.  This rank's slice is yielded, so a run on two processes sees the very
-    batches of a run on one process with twice the batch.
+    Every batch holds ``per_device`` items for each rank, ``share`` of them taken in turn from the groups of ``others``
+    (general, replayed), however large each is; items are drawn without repeats until all of their group were seen.  This
+    rank's slice is yielded, so a run on two processes sees the very batches of a run on one process with twice the batch.
     """
 
     def __init__(
         self,
         memory: Sequence[int],
-        others: Sequence[int],
+        others: Sequence[Sequence[int]],
         per_device: int,
         share: float,
         steps: int,
@@ -25,30 +26,25 @@ class BatchPlan:
         rank: int,
         world: int,
     ) -> None:
-        self.n_others = min(round(per_device * world * share), per_device * world - 1) if others else 0
+        self.memory, self.others = memory, [group for group in others if group]
+        self.n_others = min(round(per_device * world * share), per_device * world - 1) if self.others else 0
         self.n_memory = per_device * world - self.n_others
         self.batch_size, self.drop_last = per_device, False
-        self.memory, self.others, self.steps, self.seed, self.rank, self.world = (
-            memory,
-            others,
-            steps,
-            seed,
-            rank,
-            world,
-        )
+        self.steps, self.seed, self.rank, self.world = steps, seed, rank, world
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        rng = random.Random(self.seed)
-        memory, others = _endless(self.memory, rng), _endless(self.others, random.Random(self.seed + 1))
+        memory = _endless(self.memory, self.seed)
+        groups = itertools.cycle([_endless(group, self.seed + k) for k, group in enumerate(self.others, 1)])
         for _ in range(self.steps):
-            batch = [next(memory) for _ in range(self.n_memory)] + [next(others) for _ in range(self.n_others)]
+            batch = [next(memory) for _ in range(self.n_memory)] + [next(next(groups)) for _ in range(self.n_others)]
             yield batch[self.rank :: self.world]
 
 
-def _endless(indices: Sequence[int], rng: random.Random) -> Iterator[int]:
+def _endless(indices: Sequence[int], seed: int) -> Iterator[int]:
+    rng = random.Random(seed)
     while True:
         shuffled = list(indices)
         rng.shuffle(shuffled)

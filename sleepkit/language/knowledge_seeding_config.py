@@ -46,8 +46,10 @@ class KnowledgeSeedingConfig(TrainingArguments):
     cues_per_span: int = field(default=3, metadata={"help": "Rule-made cues for each possible answer in the documents."})
     general_items: int = field(default=128, metadata={"help": "General prompts, answered by the unslept model, for retention."})
     general_tokens: int = field(default=32, metadata={"help": "Tokens of a reply to a general prompt."})
-    general_share: float = field(default=0.3, metadata={"help": "Share of general (and replayed) items in each batch."})
-    replay_items: int = field(default=32, metadata={"help": "Items of earlier nights that are replayed; the cost does not grow."})
+    general_share: float = field(
+        default=0.35, metadata={"help": "Share of each batch that is general and replayed items, in turn."}
+    )
+    replay_items: int = field(default=64, metadata={"help": "Items of earlier nights that are replayed; the cost does not grow."})
 
     # objective
     divergence: str = field(default="forward_kl", metadata={"help": f"One of {', '.join(DIVERGENCES)}; teacher first."})

@@ -101,7 +101,9 @@ class KnowledgeSeedingTrainer(Trainer):
         self.slot, self.senders = slot, tuple(senders)
         self.items = list(items)
         self.memory = [i for i, item in enumerate(self.items) if item.is_memory]  # indices of what is to be learned
-        self.others = [i for i, item in enumerate(self.items) if not item.is_memory]  # and of what must stay
+        self.others = [  # and of what must stay: the two kinds take turns
+            [i for i, item in enumerate(self.items) if item.style == style] for style in ("general", "replay")
+        ]
         self.chat_tokenizer, self.lm = processing_class, model
         self.seeding = args
         self.head = OutputHead.of(model)
@@ -344,16 +346,28 @@ class KnowledgeSeedingTrainer(Trainer):
         count = self.accelerator.reduce(torch.tensor(float(len(per_token)), device=self.device), "sum")
         loss = objective.sum() / count * args.world_size
         if gates and args.gate_penalty:
-            weight = batch.other_tokens.float()
-            weight[:, : self.prefix if self.seeding.packing else 0] /= args.world_size  # the ranks' prefixes count as one
-            total = self.accelerator.reduce(weight.sum(), "sum").clamp(min=1)
-            openness = torch.stack([(gate[..., 0] * weight).sum() for gate in gates]).mean() / total * args.world_size
             ramp = min(1.0, self.state.global_step / max(1, 0.3 * self.state.max_steps))  # first learn, then fall silent
-            loss = loss + args.gate_penalty * ramp * openness
-            self._log_sum("gate_general", self.accelerator.reduce(openness.detach(), "mean"))
+            loss = loss + args.gate_penalty * ramp * self._openness(gates, batch)
             if batch.memory_tokens.any():
                 self._log_sum("gate_memory", torch.stack([gate[batch.memory_tokens].mean() for gate in gates]).mean().detach())
         return (loss, {"hidden": flat}) if return_outputs else loss
+
+    def _openness(self, gates: Sequence[Tensor], batch: PackedBatch) -> Tensor:
+        """Mean gate on what must stay, over all its tokens, plus that over those that decide how a reply begins.
+
+        These are one token an item: an expert that leaks there, and there alone, answers another night's question.
+        """
+        everywhere = batch.other_tokens.float()
+        everywhere[:, : self.prefix if self.seeding.packing else 0] /= self.args.world_size  # the ranks' prefixes are one
+        begins = torch.zeros_like(everywhere)
+        begins.view(-1)[batch.predicts[batch.item_of.diff(prepend=batch.item_of.new_tensor([-1])) > 0]] = 1
+        openness = torch.zeros((), device=everywhere.device)
+        for name, weight in (("gate_general", everywhere), ("gate_begin", begins * batch.other_tokens)):
+            total = self.accelerator.reduce(weight.sum(), "sum").clamp(min=1)
+            mean = torch.stack([(gate[..., 0] * weight).sum() for gate in gates]).mean() / total * self.args.world_size
+            self._log_sum(name, self.accelerator.reduce(mean.detach(), "mean"))
+            openness = openness + mean
+        return openness
 
     def _policy_term(self, flat: Tensor, items: Sequence[PreparedItem], batch: PackedBatch, rolled: Tensor) -> Tensor:
         """Clipped policy-gradient loss per token, zero where there is no advantage, ``(n,)``."""

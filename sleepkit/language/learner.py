@@ -33,6 +33,7 @@ from transformers import PreTrainedTokenizerBase
 from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids, decode, generate
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
+from sleepkit.language.cues import content_words
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from sleepkit.arguments import SleepArguments
 
 QUIZ_ITEMS = 16
+QUIZ_STYLES = ("question", "wh", "paraphrase")  # whole questions
 MERGE_ITEMS = 256
 LEVELS_NAME = "levels.json"
 
@@ -135,7 +137,7 @@ class LanguageLearner:
         start = time.perf_counter()
         items, held_out = self._material(night, folder)
         seconds_writing = time.perf_counter() - start
-        earlier = random.Random(self.seeding.seed * 41 + night).sample(self.quiz, min(QUIZ_ITEMS, len(self.quiz)))
+        earlier = random.Random(self.seeding.seed * 41 + night).sample(self.quiz, min(2 * QUIZ_ITEMS, len(self.quiz)))
         before = self._self_test(held_out, earlier)
         outcome = self._consolidate(items, night, folder)
         self._remember(items, held_out, night)
@@ -167,7 +169,7 @@ class LanguageLearner:
         items = [replace(item, style="recall") for item in self.replay if item.night > since]
         kept = [item for item in self.replay if item.night <= since]
         slot = self._expert(night, level)
-        items += self._general_items() + self._sample(kept, night)
+        items += self._general_items() + self._at_risk(kept, night)
         self._teach(KnowledgeSeedingTrainer, items, night, folder / f"level_{level}", slot=slot, senders=senders)
         for sender in senders:
             self.bank.deactivate(sender)
@@ -188,7 +190,8 @@ class LanguageLearner:
         asked = [item for items in named.values() for item in items]
         rows = generate(self.model, self.tokenizer, [chat_ids(self.tokenizer, i.prompt) for i in asked], self.args.max_new_tokens)
         hits = {i: contained(decode(self.tokenizer, row), i.span) for i, row in zip(asked, rows, strict=True)}
-        return {name: sum(hits[item] for item in items) / len(items) for name, items in named.items() if items}
+        shares = {name: sum(hits[item] for item in items) / len(items) for name, items in named.items() if items}
+        return shares | {"retention_n": float(len(earlier))}
 
     def _material(self, night: int, folder: Path) -> tuple[list[SeedItem], list[SeedItem]]:
         """Items to train on, and self-written questions that are kept back."""
@@ -208,7 +211,7 @@ class LanguageLearner:
             PartialState().wait_for_everyone()
         items = load_items(path)
         self.general = self.general or [item for item in items if item.style == "general"]
-        held_out = [item for item in items if item.style == "wh"][::6][:QUIZ_ITEMS]
+        held_out = [item for item in items if item.style in QUIZ_STYLES][::8][:QUIZ_ITEMS]
         return [item for item in items if item not in held_out], held_out
 
     def _chunks(self) -> list[MemoryChunk]:
@@ -234,11 +237,20 @@ class LanguageLearner:
 
         Their teacher is the model without tonight's expert, so without expansion there is none that knows them.
         """
-        return self._sample(self.replay, night) if self.args.expansion else []
+        return self._at_risk(self.replay, night) if self.args.expansion else []
 
-    def _sample(self, items: Sequence[SeedItem], night: int) -> list[SeedItem]:
-        rng = random.Random(self.seeding.seed * 31 + night)
-        return rng.sample(items, min(self.seeding.replay_items, len(items)))
+    def _at_risk(self, items: Sequence[SeedItem], night: int) -> list[SeedItem]:
+        """Half of what is replayed shares most words with tonight's documents, where a new expert is likely to interfere."""
+        tonight = {word.lower() for chunk in self._chunks() for word in content_words(chunk.text)}
+
+        def overlap(item: SeedItem) -> float:
+            words = [word.lower() for word in content_words(item.prompt)]
+            return sum(word in tonight for word in words) / max(1, len(words))
+
+        count = min(self.seeding.replay_items, len(items))
+        ranked = sorted(items, key=overlap, reverse=True)
+        close, rest = ranked[: count // 2], ranked[count // 2 :]
+        return close + random.Random(self.seeding.seed * 31 + night).sample(rest, count - len(close))
 
     def _remember(self, items: Sequence[SeedItem], held_out: Sequence[SeedItem], night: int) -> None:
         self.quiz += held_out

@@ -10,7 +10,6 @@ from tiny_night import tiny_config
 from sleepkit.arguments import BASELINES, SleepArguments
 from sleepkit.errors import SleepkitError
 from sleepkit.language.baselines import LEARNERS, Lora, LoraSeedingTrainer, run_baseline
-from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.results import read_results
 from sleepkit.stream import Experience, Question
 
@@ -117,10 +116,10 @@ def test_the_teacher_of_a_lora_is_the_model_without_it(tmp_path, monkeypatch):
     gaps = []
     original = LoraSeedingTrainer._run_teacher
 
-    def watched(self, prepared, prompts, **options):
-        KnowledgeSeedingTrainer._run_teacher(self, prepared, prompts, **options)
+    def watched(self, prepared, prompts, view, **options):
+        original(self, prepared, prompts, self.student_view, **options)
         as_student = prepared[0].teacher.hidden
-        original(self, prepared, prompts, **options)
+        original(self, prepared, prompts, view, **options)
         with self.model.disable_adapter():
             rows = torch.tensor([[*prompts[0], *prepared[0].reply_ids[:-1]]])
             wanted = self.backbone.decoder(rows).last_hidden_state[0, len(prompts[0]) - 1 + prepared[0].first_token :]

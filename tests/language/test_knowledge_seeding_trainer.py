@@ -220,24 +220,26 @@ def test_a_broken_checkpoint_is_named(tmp_path):
 # -- batches ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("share", [0.0, 0.34, 1.0])
 def test_slices_of_two_ranks_make_the_batch_of_one(share):
-    memory, others = list(range(10)), list(range(10, 14))
+    memory, others = list(range(10)), [[10, 11, 12], [], [13]]
     one = list(BatchPlan(memory, others, 6, share, 9, seed=3, rank=0, world=1))
     halves = [list(BatchPlan(memory, others, 3, share, 9, seed=3, rank=rank, world=2)) for rank in (0, 1)]
     assert len(one) == len(halves[0]) == 9
     for batch, first, second in zip(one, *halves, strict=True):
         assert len(first) == len(second) == 3 and sorted(first + second) == sorted(batch)
         assert sum(i >= 10 for i in batch) == min(round(6 * share), 5)
+    drawn = [i for batch in one for i in batch if i >= 10]
+    assert abs(sum(i == 13 for i in drawn) - len(drawn) / 2) <= 0.5  # groups take turns, however small
 
 
 def test_memory_items_come_round_evenly():
-    plan = BatchPlan(list(range(10)), [10], 4, 0.25, 20, seed=0, rank=0, world=1)
+    plan = BatchPlan(list(range(10)), [[10]], 4, 0.25, 20, seed=0, rank=0, world=1)
     counts = [sum(batch.count(i) for batch in plan) for i in range(10)]
     assert counts == [6] * 10
     assert [*plan] == [*plan] and len(plan) == 20
 
 
 def test_without_general_items_all_are_memory():
-    assert BatchPlan([0, 1], [], 4, 0.5, 1, 0, 0, 1).n_memory == 4
+    assert BatchPlan([0, 1], [[], []], 4, 0.5, 1, 0, 0, 1).n_memory == 4
 
 
 def test_epochs_instead_of_steps(tmp_path):

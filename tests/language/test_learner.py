@@ -99,6 +99,16 @@ def test_a_chain_is_undone_and_saved_with_its_levels(tmp_path):
     assert loaded.keys() == after.keys() and all(torch.equal(loaded[key], value) for key, value in after.items())
 
 
+def test_replay_takes_what_is_close_to_tonight_and_some_of_the_rest(tmp_path):
+    learner = make_learner(tmp_path)
+    sleep(learner, tmp_path, 3)
+    learner.wake(STORIES[0])
+    learner.seeding.replay_items = 6
+    chosen = learner._replay_items(4)
+    assert len(chosen) == len(set(chosen)) == 6 and sum(item.source == "Ada" for item in chosen) >= 3
+    assert learner._replay_items(4) == chosen
+
+
 def test_a_fast_adapter_is_the_other_sender(tmp_path):
     model = tiny_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
