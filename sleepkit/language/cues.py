@@ -22,7 +22,9 @@ import random
 import re
 
 MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
-_DATE = re.compile(rf"(?:{MONTHS})\s+\d{{1,2}}(?:,\s*\d{{4}})?|\d{{1,2}}\s+(?:{MONTHS})(?:\s+\d{{4}})?|(?:{MONTHS})\s+\d{{4}}")
+_DATE = re.compile(
+    rf"(?:{MONTHS})\s+\d{{1,2}}(?!\d)(?:,\s*\d{{4}})?|\d{{1,2}}\s+(?:{MONTHS})(?:\s+\d{{4}})?|(?:{MONTHS})\s+\d{{4}}"
+)
 _NUMBER = re.compile(r"[$£€]?\d(?:[\d,.]*\d)?(?:[–-]\d+)?(?:%|\s?(?:percent|million|billion|thousand|[a-z]+))?")
 _NAME = re.compile(r"[A-Z][\w’'.-]*(?:\s+(?:of|the|de|von|and|for|&)?\s*[A-Z][\w’'.-]*)*")
 _QUOTE = re.compile(r"[\"“]([^\"”]{3,60})[\"”]")
@@ -59,6 +61,11 @@ _THIRD_PERSON = dict(
         "serves:serve works:work needs:need costs:cost sits:sit leads:lead shelters:shelter means:mean allows:allow marks:mark"
     ).split()
 )
+_RELATIVE = frozenset("that which who whom whose where when while because although though if whether than".split())
+_COORDINATORS = frozenset("and but or nor so yet".split())
+_NO_SUBJECT = _RELATIVE | _COORDINATORS | frozenset("as such with by for to from including rather once also both".split())
+_PREPOSITIONS = frozenset("in on at since during after before by from until within under over through following".split())
+_KEEPS_STEM = frozenset("develop envelop gallop visit limit edit exhibit inhabit prohibit credit benefit deposit permit".split())
 ABOUT = ("Tell me about {}.", "What do you know about {}?", "What about {}?")
 
 
@@ -134,33 +141,70 @@ def wh_question(text: str, span: str, rng: random.Random) -> str | None:
     if span not in text:
         return None
     before, after = text.split(span, 1)
-    words = before.split()
+    words, rest_of = before.split(), after.split(",")[0].split()
     while words and words[-1].lower() in _DROPPED:
         words = words[:-1]
     word = rng.choice(question_words(span))
-    rest_of = after.split(",")[0].split()
     if not words and before:  # a leading "In 1902 ...": the subject follows
+        if before.split()[0].lower() not in _PREPOSITIONS:
+            return None
         words, rest_of = after.strip(" ,").split(), []
-    elif not words:  # the span is the subject
-        return _capital(f"{word}{after}".strip(" ,")) + "?" if after.strip() else None
-    elif words[0] in ("In", "On", "At", "Since", "During", "After", "Before") and len(words) > 3:
-        words = words[2:]  # "In 1902 the mill ..." asks about the mill
+    elif not words:  # the span is the subject, if a verb follows
+        following = rest_of[0].lower() if rest_of else ""
+        is_verb = following in _AUXILIARIES or _base_form(following) is not None or re.fullmatch(r"[a-z]{3,}[^s]s", following)
+        return _capital(f"{word}{after}".strip(" ,")) + "?" if is_verb else None
+    words = _without_opening(words)
+    place = _main_verb(words, rest_of)
+    if place is None:
+        return None
+    subject, verb, rest = words[:place], words[place], [*words[place + 1 :], *rest_of]
+    if verb in _AUXILIARIES:
+        return _question(word, verb, subject, rest)
+    auxiliary, base = _base_form(verb) or ("", "")
+    return _question(word, auxiliary, subject, [base, *rest])
+
+
+def _without_opening(words: list[str]) -> list[str]:
+    """The clause without "And", without "By the early 20th century," and without "In 1902"."""
+    if words and words[0].lower() in _COORDINATORS:
+        words = words[1:]
+    if words and words[0].lower() in _PREPOSITIONS:
+        comma = next((k for k, token in enumerate(words) if token.endswith(",")), None)
+        if comma is not None:
+            return words[comma + 1 :]
+        dated = next((k for k, token in enumerate(words[1:], 1) if not re.search(rf"\d|^(?:{MONTHS})$", token)), len(words))
+        return words[dated:] if dated > 1 else words
+    return words
+
+
+def _main_verb(words: list[str], rest: list[str]) -> int | None:
+    """Place of the finite verb that is to move: not inside a relative clause, and not a participle behind its noun."""
+    finite = None
     for i, token in enumerate(words):
-        if i == 0 or "," in words[i - 1]:
+        if i == 0 or "," in words[i - 1] or token != token.lower():
             continue
-        lower = token.lower()
-        if lower in _AUXILIARIES:
-            rest = [*words[i + 1 :], *rest_of]
-            return _question(word, lower, words[:i], rest)
-        base = _base_form(lower)
-        if base is not None:
-            rest = [base[1], *words[i + 1 :], *rest_of]
-            return _question(word, base[0], words[:i], rest)
-    return None
+        if words[i - 1].lower() in _RELATIVE | _COORDINATORS:
+            if finite is None and words[i - 1].lower() in _RELATIVE:
+                return None  # the first verb is that of a relative clause: the rules do not see past it
+            continue
+        if token in _AUXILIARIES:
+            return i if finite is None or _is_participle(words, finite) else finite
+        if finite is None and _base_form(token) is not None:
+            finite = i
+    later = (token for token, before in zip(rest, ["", *rest], strict=False) if before not in _COORDINATORS)
+    if finite is not None and _is_participle(words, finite) and any(token in _AUXILIARIES for token in later):
+        return None  # "the rocks collected from [span] are old": the verb comes after the answer
+    return finite
+
+
+def _is_participle(words: list[str], i: int) -> bool:
+    """True for "collected from" and the like, which may stand behind a noun."""
+    following = words[i + 1].lower() if i + 1 < len(words) else "by"
+    return words[i] in ("called", "named") or following in _DROPPED | _PREPOSITIONS | {"to"}
 
 
 def _question(word: str, verb: str, subject: list[str], rest: list[str]) -> str | None:
-    if not subject or len(subject) > 9:
+    if not subject or len(subject) > 9 or subject[0].lower().strip(",") in _NO_SUBJECT or not content_words(" ".join(subject)):
         return None
     first = subject[0].lower() if subject[0].lower() in STOP_WORDS | _DROPPED else subject[0]
     return _capital(" ".join([word, verb, first, *subject[1:], *rest]).strip(" ,;:")) + "?"
@@ -176,6 +220,8 @@ def _base_form(verb: str) -> tuple[str, str] | None:
             return "did", stem[:-1]
         if stem.endswith("i"):
             return "did", stem[:-1] + "y"
+        if stem in _KEEPS_STEM:
+            return "did", stem
         return "did", verb[:-1] if re.search(
             r"([^aeiou][aiou][^aeiouwxyn]|[aeiou][scvgz]|[uv]|[bcdgktpz]l|[rn][gcsv])$", stem
         ) else stem

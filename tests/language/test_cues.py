@@ -1,0 +1,80 @@
+"""Rule-made cues: what can be asked of a sentence, in which words, and what the rules rather leave alone."""
+
+import random
+
+import pytest
+
+from sleepkit.language.cues import about, answer_spans, cloze, content_words, keywords, question_words, statement, wh_question
+
+MILL = "In 1902 the old mill at Tarn was sold to Edith Marlow for 340 pounds."
+
+
+def ask(text, span):
+    return wh_question(text, span, random.Random(0))
+
+
+def test_spans_are_verbatim_specific_first_and_without_repeats():
+    spans = answer_spans(MILL)
+    assert spans[0] == "1902" and {"Edith Marlow", "340 pounds"} <= set(spans)
+    assert len(spans) == len(set(spans)) and all(span in MILL for span in spans)
+    assert "May 2012" in answer_spans("In May 2012 the church opened.") and "May 20" not in answer_spans("In May 2012 it opened.")
+    assert "May 20, 2012" in answer_spans("It opened on May 20, 2012.")
+    assert "the quiet hour" in answer_spans('They called it "the quiet hour" for years.')
+    assert answer_spans("") == []
+
+
+@pytest.mark.parametrize(
+    ("span", "first"), [("March 1902", "when"), ("1902", "when"), ("$40", "how much"), ("40 sheep", "how many"), ("Ann", "who")]
+)
+def test_question_words_fit_the_answer(span, first):
+    assert question_words(span)[0] == first
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "question"),
+    [
+        ("The mill was sold in 1902.", "1902", "was the mill sold?"),
+        ("Ann kept bees.", "bees", "did Ann keep?"),
+        ("Einstein developed a theory of relativity.", "theory of relativity", "did Einstein develop?"),
+        ("The lamp hangs in the tower.", "tower", None),  # no verb that the rules know
+        ("In 1902 the mill was sold.", "1902", "was the mill sold?"),
+        ("And the mill was sold in 1902.", "1902", "was the mill sold?"),  # a clause cut from its sentence
+        ("By the early 20th century, Ann kept bees in Tarn.", "bees", "did Ann keep in Tarn?"),
+        ("Edith Marlow bought the mill.", "Edith Marlow", "bought the mill?"),  # the span is the subject
+        ("The rocks collected from the Moon are extremely old.", "extremely old", "are the rocks collected from the Moon?"),
+        ("The rocks collected from the Moon are old.", "Moon", None),  # the verb comes after the answer
+        ("A number that is not a prime is called composite.", "prime", None),  # inside a relative clause
+        ("Private schools may be favoured.", "Private", "schools may be favoured?"),
+        ("Norse religion was replaced.", "Norse", None),  # half a subject
+        ("Because the gate was shut, the sheep stayed in Tarn.", "Tarn", None),
+        ("To about 4.6 billion years for samples derived from the crust.", "4.6 billion", None),
+        ("The United Methodist Church was founded in 1968.", "1968", "was the United Methodist Church founded?"),
+    ],
+)
+def test_questions_have_ordinary_word_order_or_are_left_out(text, span, question):
+    made = ask(text, span)
+    if question is None:
+        assert made is None
+    else:
+        assert made is not None and made.endswith(question) and span not in made and made[0].isupper()
+
+
+def test_a_statement_is_the_clause_around_the_span_and_a_whole_sentence():
+    long = (
+        "The mill, which had stood empty for eleven winters, was sold in spring, and the new owner, a baker from Orta, "
+        "painted its door green because she had found only green paint."
+    )
+    made = statement(long, "green paint", random.Random(0))
+    assert "green paint" in made and len(made.split()) < len(long.split()) and made[0].isupper() and made.endswith(".")
+    assert statement("ann kept bees", "bees", random.Random(0)) == "Ann kept bees."
+
+
+def test_no_cue_holds_its_answer_and_equal_seeds_make_equal_cues():
+    for span in answer_spans(MILL):
+        for seed in range(5):
+            rng = random.Random(seed)
+            made = [cloze(MILL, span, rng), keywords(MILL, span, rng, "Tarn mill")]
+            assert all(span not in cue and cue.endswith("?") for cue in made)
+            rng = random.Random(seed)
+            assert made == [cloze(MILL, span, rng), keywords(MILL, span, rng, "Tarn mill")]
+    assert 2 <= len(set(content_words(about(MILL, random.Random(1)))) & set(content_words(MILL))) <= 4
