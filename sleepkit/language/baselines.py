@@ -247,7 +247,7 @@ class LoraSeedingTrainer(KnowledgeSeedingTrainer):
 
     def teacher_view(self) -> AbstractContextManager[None]:
         """The model with the LoRA off."""
-        return self.model.disable_adapter()  # type: ignore[union-attr,operator,no-any-return]
+        return self.model.disable_adapter()  # type: ignore[union-attr,operator]
 
     unslept_view = teacher_view  # a LoRA that was merged cannot be taken out again
 

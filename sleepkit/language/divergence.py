@@ -82,21 +82,24 @@ class TeacherTargets:
         top_k: int = 0,
         chunk_size: int = 256,
         tokens: Tensor | None = None,
-        token_weight: float = 0.0,
+        token_weight: float | Tensor = 0.0,
     ) -> TeacherTargets:
         """Targets from the teacher's last hidden states ``(n, d)``; ``top_k=0`` keeps the full vocabulary.
 
-        With ``token_weight`` w the target is ``(1 - w) teacher + w onehot(tokens)``, tokens ``(n,)``.
+        With ``token_weight`` w, a number or ``(n,)``, the target is ``(1 - w) teacher + w onehot(tokens)``, tokens ``(n,)``.
         """
+        weights = torch.as_tensor(token_weight, dtype=torch.float32).expand(hidden.shape[0])
+        mixed = tokens is not None and bool(weights.any())
         if top_k == 0:
-            if tokens is None or token_weight == 0:
+            if not mixed:
                 return cls(hidden=hidden.detach().clone())
-            return cls(hidden=hidden.detach().clone(), tokens=tokens, weights=torch.full(tokens.shape, token_weight))
+            return cls(hidden=hidden.detach().clone(), tokens=tokens, weights=weights.clone())
         kept = []
         for start in range(0, hidden.shape[0], chunk_size):
-            log_probs = F.log_softmax(head(hidden[start : start + chunk_size]), dim=-1)
-            if tokens is not None and token_weight > 0:
-                log_probs = mixed_with_tokens(log_probs, tokens[start : start + chunk_size], token_weight)
+            part = slice(start, start + chunk_size)
+            log_probs = F.log_softmax(head(hidden[part]), dim=-1)
+            if tokens is not None and mixed:
+                log_probs = mixed_with_tokens(log_probs, tokens[part], weights[part, None])
             kept.append(log_probs.topk(top_k, dim=-1))
         return cls(log_probs=torch.cat([k.values for k in kept]), indices=torch.cat([k.indices for k in kept]))
 

@@ -57,7 +57,7 @@ def learn_awake(
         model.eval()
         yield adapted
     finally:
-        adapted.unload()  # type: ignore[operator]
+        adapted.unload()
 
 
 class AdapterSeedingTrainer(KnowledgeSeedingTrainer):

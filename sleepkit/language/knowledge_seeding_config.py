@@ -57,7 +57,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
     top_k: int = field(
         default=32, metadata={"help": "Cached teacher classes per token, the rest as one tail; 0: full vocabulary."}
     )
-    chunk_size: int = field(default=256, metadata={"help": "Tokens whose logits exist at one time."})
+    chunk_size: int = field(default=64, metadata={"help": "Tokens whose logits exist at one time."})
     reply_weight: float = field(
         default=0.7, metadata={"help": "Weight of the worked reply's own tokens in the teacher's targets; 0: teacher alone."}
     )

@@ -186,18 +186,20 @@ class KnowledgeSeedingTrainer(Trainer):
             for batch in _by_length(prepared, prompts):
                 rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in batch], self._pad, self.device)
                 hidden = flat_hidden(self.backbone.hidden(rows), rows)
-                for k, i in enumerate(batch):
-                    own = hidden[rows.item_of == k]
-                    kept = torch.tensor(prepared[i].reply_ids[prepared[i].first_token :], device=self.device)
-                    quoted = prepared[i].is_memory and not sampled
-                    prepared[i].teacher = TeacherTargets.from_hidden(
-                        own,
-                        self.head,
-                        self.seeding.top_k,
-                        self.seeding.chunk_size,
-                        kept,
-                        self.seeding.reply_weight if quoted else 0.0,
-                    )
+                chosen = [prepared[i] for i in batch]
+                leaning = [self.seeding.reply_weight if item.is_memory and not sampled else 0.0 for item in chosen]
+                # One tensor a batch, of which items hold views: many small ones among large temporaries scatter the heap.
+                targets = TeacherTargets.from_hidden(
+                    hidden,
+                    self.head,
+                    self.seeding.top_k,
+                    self.seeding.chunk_size,
+                    self._reply_tokens(chosen),
+                    torch.tensor(leaning)[rows.item_of.cpu()],
+                )
+                ends = torch.bincount(rows.item_of, minlength=len(chosen)).cumsum(0).tolist()
+                for item, start, end in zip(chosen, [0, *ends], ends, strict=False):
+                    item.teacher = targets[start:end]
         self.lm.train(was_training)
 
     @torch.no_grad()
@@ -206,9 +208,10 @@ class KnowledgeSeedingTrainer(Trainer):
             return
         for batch in _by_length(prepared, [item.prompt_ids for item in prepared]):
             rows = pad_rows([prepared[i] for i in batch], self._pad, self.device)
-            lower = self.backbone.lower_inputs(rows)
-            for row, i in enumerate(batch):
-                prepared[i].lower = lower[row, : len(prepared[i].sequence)].clone()
+            lower = self.backbone.lower_inputs(rows)[rows.memory_tokens | rows.other_tokens]  # (tokens, d), without padding
+            parts = lower.split([len(prepared[i].sequence) for i in batch])
+            for i, part in zip(batch, parts, strict=True):
+                prepared[i].lower = part
 
     def _may_keep_lower(self) -> bool:
         return self.seeding.cache_frozen_layers and self.backbone.first > 0 and not self.is_deepspeed_enabled
