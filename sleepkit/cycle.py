@@ -70,8 +70,8 @@ class Learner(Protocol):
         ``before`` and ``after``, each with any of ``held_out`` and ``retention`` (see gate.py).
         """
 
-    def evaluate(self, experience: Experience, in_context: bool = False) -> Evaluation:
-        """Ask the questions of an experience, without its documents or with them in the prompt."""
+    def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> Sequence[Evaluation]:
+        """Ask the questions of each experience, without its documents or with them in the prompt."""
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of all that a night changes in the model."""
@@ -217,8 +217,8 @@ class SleepCycle:
         questions = sum(len(experience.questions) for experience in self.experiences)
         self._say(f"awake: {len(self.experiences)} experiences, {questions} questions")
         set_seed(self.seed)
-        state.before = [self._score(experience) for experience in self.experiences]
-        state.in_context = [self._score(experience, in_context=True) for experience in self.experiences]
+        state.before = self._scores()
+        state.in_context = self._scores(in_context=True)
         state.anchors = {name: value for name, value in self.measure_anchors().items() if value == value}
         state.final = state.before
         self._save(state)
@@ -246,7 +246,7 @@ class SleepCycle:
         self._say(f"{label}: {'kept' if verdict.commit else 'rolled back'} ({verdict.reason})")
 
         set_seed(self.seed)
-        state.final = [self._score(experience) for experience in self.experiences]
+        state.final = self._scores()
         state.matrix.append([_without_answers(score) for score in state.final])
         own = state.final[night - 1]
         state.after.append(own)
@@ -265,16 +265,19 @@ class SleepCycle:
         if shown:
             self._say(f"{label}: " + _listed(shown))
 
-    def _score(self, experience: Experience, in_context: bool = False) -> Score | None:
-        if not experience.questions:
-            return None
-        found = self.learner.evaluate(experience, in_context=in_context)
-        return {
-            "contained": float(found.contained),
-            "token_f1": float(found.token_f1),
-            "n": int(found.n),
-            "answers": list(found.answers),
-        }
+    def _scores(self, in_context: bool = False) -> list[Score | None]:
+        """Of each experience; None where it has no questions."""
+        return [
+            {
+                "contained": float(found.contained),
+                "token_f1": float(found.token_f1),
+                "n": int(found.n),
+                "answers": list(found.answers),
+            }
+            if found.n
+            else None
+            for found in self.learner.evaluate(self.experiences, in_context=in_context)
+        ]
 
     def _decide(self, before: Mapping[str, float], after: Mapping[str, float]) -> Verdict:
         verdict = self.gate.decide(before, after) if self.gate else Verdict(True, "no gate")

@@ -72,7 +72,10 @@ class FakeLearner:
         history = [{"step": step + 1, "loss": 1 - value} for step, value in enumerate(steps)]
         return {"history": history, "items": len(steps), "train_tokens": 10 * len(steps), "seconds": 1.0}
 
-    def evaluate(self, experience, in_context=False):
+    def evaluate(self, experiences, in_context=False):
+        return [self.ask(experience, in_context) for experience in experiences]
+
+    def ask(self, experience, in_context):
         self.bomb.tick()
         skill = 1.0 if in_context else min(1.0, 0.1 + 0.5 * float(self.skills[STREAM.index(experience)]))
         answers = [f"{'read' if in_context else 'say'} {skill:.6f}" for _ in experience.questions]

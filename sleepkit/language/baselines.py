@@ -39,10 +39,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
-from sleepkit.language.learner import Evaluation, LanguageLearner
+from sleepkit.language.learner import LanguageLearner
 from sleepkit.language.lora import add_lora, chat_rows, document_rows, finetune, linear_maps, night_settings, trl_settings
 from sleepkit.language.material import SeedItem
-from sleepkit.stream import Experience
+from sleepkit.stream import Experience, Question
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -104,9 +104,9 @@ class InContext(NoSleep):
         super().wake(experience)
         self.awake_with = experience.name
 
-    def evaluate(self, experience: Experience, in_context: bool = False) -> Evaluation:
+    def asked(self, experience: Experience, question: Question, in_context: bool) -> str:
         """Closed book for what was not met yet."""
-        return super().evaluate(experience, in_context or experience.name in self.met)
+        return super().asked(experience, question, in_context or experience.name in self.met)
 
     def save(self, folder: Path) -> None:
         """Also the names of what was met."""

@@ -45,7 +45,7 @@ from sleepkit.language.scoring import contained, token_f1
 from sleepkit.language.zero3 import unsplit
 from sleepkit.results import read_json, write_json
 from sleepkit.schedule import SleepSchedule
-from sleepkit.stream import Experience
+from sleepkit.stream import Experience, Question
 
 if TYPE_CHECKING:
     from sleepkit.arguments import SleepArguments
@@ -113,21 +113,21 @@ class LanguageLearner:
         for title, document in zip(titles, experience.documents, strict=True):
             self.memory.add_document(document, title)
 
-    def evaluate(self, experience: Experience, in_context: bool = False) -> Evaluation:
-        """Ask the experience's questions; the answers are decoded greedily."""
-        questions = experience.questions
-        if not questions:
-            return Evaluation(float("nan"), float("nan"), [], 0)
-        prompts = [q.question for q in questions]
-        if in_context:
-            texts = [experience.documents[q.document] for q in questions]
-            prompts = [IN_CONTEXT.format(text=t, question=question) for t, question in zip(texts, prompts, strict=True)]
-        ids = [chat_ids(self.tokenizer, prompt) for prompt in prompts]
-        rows = generate(self.model, self.tokenizer, ids, self.args.max_new_tokens)
-        answers = [decode(self.tokenizer, row) for row in rows]
-        hits = [contained(answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
-        f1 = [token_f1(answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
-        return Evaluation(sum(hits) / len(hits), sum(f1) / len(f1), answers, len(hits))
+    def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
+        """Ask the questions of all experiences together; the answers are decoded greedily."""
+        prompts = [
+            chat_ids(self.tokenizer, self.asked(experience, question, in_context))
+            for experience in experiences
+            for question in experience.questions
+        ]
+        rows = iter(generate(self.model, self.tokenizer, prompts, self.args.max_new_tokens))
+        return [_graded(e.questions, [decode(self.tokenizer, next(rows)) for _ in e.questions]) for e in experiences]
+
+    def asked(self, experience: Experience, question: Question, in_context: bool) -> str:
+        """The prompt of an evaluation question."""
+        if not in_context:
+            return question.question
+        return IN_CONTEXT.format(text=experience.documents[question.document], question=question.question)
 
     # -- asleep -----------------------------------------------------------------------------------------------------
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
@@ -315,3 +315,11 @@ class LanguageLearner:
         self.replay = load_items(folder / "replay.jsonl")
         self.general = load_items(folder / "general.jsonl")
         self.quiz = load_items(folder / "quiz.jsonl")
+
+
+def _graded(questions: Sequence[Question], answers: list[str]) -> Evaluation:
+    if not questions:
+        return Evaluation(float("nan"), float("nan"), [], 0)
+    hits = [contained(answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
+    f1 = [token_f1(answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
+    return Evaluation(sum(hits) / len(hits), sum(f1) / len(f1), answers, len(hits))

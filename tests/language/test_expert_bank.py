@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel
 from sleepkit.errors import SleepkitError
 from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank
-from sleepkit.language.experts import ExpertBankConfig, LayerExperts
+from sleepkit.language.experts import Expert, ExpertBankConfig, LayerExperts
 
 X = tiny_batch()
 
@@ -465,3 +465,27 @@ def test_save_pretrained_of_a_grown_model_loads_as_the_plain_base(family, tmp_pa
     model.save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), base)
+
+
+def test_frozen_expert_is_computed_where_it_is_open():
+    expert = Expert(16, ExpertBankConfig(width=8))
+    expert.reset(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expert.up.normal_(generator=torch.Generator().manual_seed(1))
+        expert.gate_weight.normal_(std=20.0, generator=torch.Generator().manual_seed(2))
+    results = []
+    for trains in (True, False):
+        expert.requires_grad_(trains)
+        x = torch.randn(2, 30, 16, generator=torch.Generator().manual_seed(3)).requires_grad_(True)
+        y, gate = expert(x)
+        opened = (gate > 0).detach()
+        (gradient,) = torch.autograd.grad(y.square().sum(), x)
+        results.append((y.detach(), gradient, opened))
+    (dense, dense_gradient, opened), (sparse, sparse_gradient, _) = results
+    assert 0 < opened.float().mean() < 1
+    torch.testing.assert_close(sparse, dense)
+    torch.testing.assert_close(sparse_gradient[opened[..., 0]], dense_gradient[opened[..., 0]])
+    assert not sparse_gradient[~opened[..., 0]].any()  # nothing reaches an old expert through a closed gate
+    expert.gate_bias.data.fill_(-1e3)
+    y, _ = expert(x)
+    assert not y.any()
