@@ -6,7 +6,8 @@
     sleepkit           KnowledgeSeedingTrainer, one expert           teacher: the same weights, asked once a night
     trl_distillation   DistillationTrainer, LoRA student             teacher: a second model of equal size
     trl_sdft           trl.experimental.sdft, LoRA student           teacher: the same weights with the LoRA off
-    sleepkit_1, _4, _8 the first again with so many experts in use: does night n cost more?
+    sleepkit_1, _4, _8 the first again with so many experts in use, the older ones closed, as a night leaves them on what
+                       it was not about: does night n cost more?
 
 All run in one call, each in a process of its own, on the same items (prompts, replies, memories of the shipped notebook),
 batch, data type, and layers that train.  A LoRA stands in for the expert because these trainers have none.
@@ -225,6 +226,8 @@ def measure_ours(
     model: Any, tokenizer: Any, items: list[Any], batch: list[Any], active: int, options: argparse.Namespace, folder: str
 ) -> dict[str, Any]:
     """Teacher and lower layers see all items of the night before the first step, and each step takes the batch."""
+    import torch
+
     from sleepkit.language.expert_bank import ExpertBank
     from sleepkit.language.experts import ExpertBankConfig
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
@@ -234,6 +237,11 @@ def measure_ours(
     slot = -1
     for night in range(active):
         slot = bank.activate(seed=options.seed + night)
+    with torch.no_grad():
+        for old in bank.active[:-1]:
+            for experts in bank.per_layer():
+                gate: Any = experts[old].gate_bias
+                gate.fill_(-10.0)
     clock = timer(options.warmup)
     config = KnowledgeSeedingConfig(
         **shared(options, folder, options.steps), max_completion_length=options.new_tokens, rollout_prompts=len(batch)

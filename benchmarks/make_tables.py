@@ -3,9 +3,9 @@
     <!-- table:NAME -->   whatever stands between these two lines is replaced
     <!-- /table -->       by the table of benchmarks/results/NAME.json
 
-`summary` is made of all files that hold knowledge seeding's own results.  A file holds one of: runs that `run_table.py`
-collected (`runs`), the speed of one step (`systems`), or one run's own `results.json` (`metrics`).  Left out: prose;
-what the numbers mean is the README's to say.
+`NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `summary` all files that hold
+knowledge seeding's own results.  A file holds one of: runs that `run_table.py` collected (`runs`), the speed of one step
+(`systems`), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ COLUMNS = {
     "retention_first": "passage 1 kept",
     "seconds": "seconds a night",
     "train_tokens": "train tokens a night",
+    "max_steps": "steps a night",
 }  # metric -> heading
 
 
@@ -63,7 +64,7 @@ def _spread(values: Sequence[float | None], column: str) -> str:
     present = [value for value in values if value is not None]
     if not present:
         return format_value(None)
-    digits = 0 if column in ("seconds", "train_tokens") else 3
+    digits = 0 if column in ("seconds", "train_tokens", "max_steps") else 3
     mean = f"{statistics.fmean(present):,.{digits}f}"
     return mean if len(present) == 1 else f"{mean} ± {statistics.stdev(present):,.{digits}f}"
 
@@ -83,6 +84,17 @@ def _systems(document: Mapping[str, Any]) -> str:
     nights = [[int(n), f"{row['seconds_step']:.3f}", format_memory(row["peak_bytes"])] for n, row in document["nights"].items()]
     costs = markdown_table(["experts in use", "seconds a step", "peak"], nights)
     return f"{markdown_table(heads, rows)}\n\n{costs}"
+
+
+def matrices(document: Mapping[str, Any]) -> str:
+    """The accuracy matrix of each seed of knowledge seeding: row i after night i, column j on passage j."""
+    blocks = []
+    for run in document["runs"]:
+        if run["variant"] == "knowledge_seeding":
+            cells = [["  – " if value is None else f"{value:4.2f}" for value in line] for line in run["accuracy_matrix"]]
+            lines = [f"after night {i} of seed {run['seed']}   {'  '.join(line)}" for i, line in enumerate(cells, 1)]
+            blocks.append("\n".join(lines))
+    return "```\n" + "\n\n".join(blocks) + "\n```"
 
 
 SUMMARY = {
@@ -118,10 +130,13 @@ def fill(text: str, results: Path) -> tuple[str, list[str]]:
         if match["name"] == "summary":
             documents = {path.stem: read_json(path) for path in results.glob("*.json")}
             return f"{match['head']}{summary(documents)}\n{match['tail']}"
-        path = results / f"{match['name']}.json"
+        name = match["name"].removesuffix("-matrix")
+        path = results / f"{name}.json"
         if not path.is_file():
-            missing.append(match["name"])
+            missing.append(name)
             return match[0]
+        if name != match["name"]:
+            return f"{match['head']}{matrices(read_json(path))}\n{match['tail']}"
         return f"{match['head']}{render(read_json(path))}\n{match['tail']}"
 
     return MARKER.sub(table, text), missing

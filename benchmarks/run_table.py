@@ -1,7 +1,7 @@
 """Runs a list of methods or ablations for some seeds, one after another, and collects them into one table.
 
     python benchmarks/run_table.py squad --config recipes/configs/sleep/squad_smollm2_cpu.yaml \\
-        --variants knowledge_seeding lora finetune_qa --seeds 0 1 -- --dataset passages.jsonl.gz
+        --variants knowledge_seeding lora finetune_qa --steps finetune_qa=24 --seeds 0 1 -- --dataset passages.jsonl.gz
     python benchmarks/run_table.py ablations --config ... --variants ablations --seeds 0 1 -- --nights 4 --lmbda 0.5
 
 A variant is `knowledge_seeding`, a baseline, an ablation of the paper's Table 1, or `baselines` or `ablations` for all of
@@ -55,6 +55,21 @@ def expand(names: Sequence[str]) -> dict[str, list[str]]:
     return {name: known[name] for name in flat}
 
 
+def with_steps(variants: Mapping[str, list[str]], steps: Sequence[str]) -> dict[str, list[str]]:
+    """Give some variants steps of their own, ``["lora=50"]``: what takes longer a step gets fewer in the same time.
+
+    Raises:
+        SleepkitError: not of that form, or a variant that is not asked for.
+    """
+    changed = dict(variants)
+    for word in steps:
+        name, _, number = word.partition("=")
+        if name not in changed or not number.isdigit():
+            raise SleepkitError(f"--steps has {word!r}; write VARIANT=N, with one of {', '.join(changed)}")
+        changed[name] = [*changed[name], "--max_steps", number]
+    return changed
+
+
 def command(config: str, variant: Sequence[str], seed: int, folder: Path, extra: Sequence[str]) -> list[str]:
     """Arguments of recipes/sleep.py; the variant comes last, as it overrides."""
     return ["--config", config, *extra, *variant, "--seed", str(seed), "--output_dir", str(folder)]
@@ -63,7 +78,9 @@ def command(config: str, variant: Sequence[str], seed: int, folder: Path, extra:
 def row(variant: str, results: Mapping[str, Any]) -> dict[str, Any]:
     """What the table and its readers need of one run; seconds and tokens are those of a night."""
     metrics, nights = results["metrics"], results["nights"]
-    found = {"variant": variant, "seed": results["seed"]} | {name: metrics.get(name) for name in METRICS}
+    found = {"variant": variant, "seed": results["seed"], "max_steps": results["config"].get("max_steps")} | {
+        name: metrics.get(name) for name in METRICS
+    }
     tokens = metrics.get("train_tokens")
     found |= {"seconds": metrics.get("seconds_per_night"), "train_tokens": tokens / len(nights) if tokens else None}
     found |= {"seconds_total": results["seconds"], "peak_memory_bytes": results["peak_memory_bytes"]}
@@ -88,11 +105,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="recipe of every run")
     parser.add_argument("--variants", nargs="+", required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--steps", nargs="+", default=[], metavar="VARIANT=N", help="max_steps of a variant, to equal seconds")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs" / "tables")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options, extra = parser.parse_args(argv[:split]), argv[split + 1 :]
     try:
-        variants = expand(options.variants)
+        variants = with_steps(expand(options.variants), options.steps)
         check(variants, options.config, extra)
         failed = run_all(options, variants, extra)
     except SleepkitError as error:

@@ -2,8 +2,8 @@
 
     parse(["--config", "demo.yaml", "--nights", "2"])  ->  (SleepArguments, KnowledgeSeedingConfig)
 
-A recipe is a flat YAML file; the command line overrides it; each key is a field of one of the two classes, and all of
-`transformers.TrainingArguments` (`--seed`, `--output_dir`, `--learning_rate`, ...) belongs to the second.  The reading
+A recipe is a flat YAML file; the command line overrides it; each key is a field of one of the classes, and all of
+`transformers.TrainingArguments` (`--seed`, `--output_dir`, `--learning_rate`, ...) belongs to the last.  The reading
 is `trl.TrlParser`'s.  Ours: a key that does not exist, or a value of the wrong type, is one line that names it, with
 the nearest names, and `--help` shows this project's own fields instead of two hundred.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, get_args
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.dreaming_config import DreamingConfig
 
 if TYPE_CHECKING:
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
@@ -37,7 +38,7 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass
 class SleepArguments:
-    """What sleeps, what it reads, and when a night is kept.
+    """What sleeps, what it reads and dreams, and when a night is kept.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
     """
@@ -61,6 +62,13 @@ class SleepArguments:
     passages_per_night: int = _option(1, "Passages that make one experience, learned together in one night.")
     general_prompts: str | None = _option(None, "JSONL of {prompt} for retention; None takes the shipped ones.")
     anchors: str | None = _option(None, "JSONL of {prompt, answer} to measure forgetting; None: shipped ones.")
+
+    # dreams
+    dreaming: DreamingConfig = field(
+        default_factory=DreamingConfig, init=False, metadata={"help": "How it dreams; its fields are parsed beside these."}
+    )
+    dream_set: str | None = _option(None, "Published dreams, a folder or Hub id: used in place of own ones, where they fit.")
+    push_to_hub_dreams_repo: str | None = _option(None, "Upload the accepted dreams to this Hub repository (private).")
 
     # memory while awake
     sender: Literal["context", "adapter"] = _option(
@@ -179,7 +187,7 @@ def parse(argv: Sequence[str], default_config: str | Path | None = None) -> tupl
         pass
 
     parser = Parser(
-        dataclass_types=cast(Any, (SleepArguments, KnowledgeSeedingConfig)),
+        dataclass_types=cast(Any, (SleepArguments, DreamingConfig, KnowledgeSeedingConfig)),
         prog="sleepkit sleep",
         usage="sleepkit sleep [--config RECIPE.yaml] [--FIELD VALUE ...]",
         description="Let a model read documents, sleep, and answer about them from its weights.",
@@ -200,7 +208,9 @@ def parse(argv: Sequence[str], default_config: str | Path | None = None) -> tupl
         raise SleepkitError(f"{_first_line(error)}; correct the recipe or the command line") from error
     if unknown:
         raise SleepkitError(f"unknown argument {unknown[0]!r}; {_nearest(unknown[0].lstrip('-'), _known(parser))}")
-    args, config = parsed
+    args, args.dreaming, config = parsed
+    if args.baseline is not None and (args.dreaming.dream_rounds or args.dream_set):
+        raise SleepkitError(f"baseline {args.baseline} does not dream; leave out dream_rounds and dream_set")
     if not config.output_dir:
         raise SleepkitError("output_dir is empty; give --output_dir with a folder for the results")
     return args, config
@@ -221,7 +231,8 @@ def settings(args: SleepArguments, config: KnowledgeSeedingConfig) -> dict[str, 
     with another of these.
     """
     own = set(type(config).__annotations__)
-    chosen = {item.name: getattr(args, item.name) for item in dataclasses.fields(args)}
+    chosen = {item.name: getattr(args, item.name) for item in dataclasses.fields(args) if item.name != "dreaming"}
+    chosen |= dataclasses.asdict(args.dreaming)
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         default = item.default_factory() if callable(item.default_factory) else item.default
@@ -282,7 +293,8 @@ def _text_of_number(value: Any) -> Any:
 
 def _only_own_help(parser: argparse.ArgumentParser, config_class: type) -> None:
     """Hide what `--help` would show of TrainingArguments, and the `--no_` twins."""
-    shown = {item.name for item in dataclasses.fields(SleepArguments)} | set(config_class.__annotations__)
+    own = (*dataclasses.fields(SleepArguments), *dataclasses.fields(DreamingConfig))
+    shown = {item.name for item in own} | set(config_class.__annotations__)
     shown |= {"seed", "help"}
     for action in parser._actions:
         if action.dest not in shown or action.option_strings[0].startswith("--no_"):

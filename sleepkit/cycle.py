@@ -44,7 +44,7 @@ from sleepkit.stream import Experience
 __all__ = ["Evaluation", "Learner", "SleepCycle"]
 
 EXAMPLES = 12
-WRITTEN = ("state", "model", results.FILE_NAME, "answers.json", "report.md", "*.png", "night_*")
+WRITTEN = ("state", "model", results.FILE_NAME, "answers.json", "report.md", "*.png", "night_*", "dreams")
 
 
 class Evaluation(Protocol):

@@ -28,6 +28,7 @@ from sleepkit.stream import Experience, load_experiences
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from sleepkit.language.dreams import Dream
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 
 __all__ = ["run_sleep"]
@@ -41,7 +42,7 @@ def run_sleep(args: SleepArguments, config: KnowledgeSeedingConfig) -> list[RunR
     Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, most of it
     before the model is loaded.
     """
-    _use_all_cores(config)
+    use_all_cores(config)
     if args.seeds is None:
         records = [_run_seed(args, config)]
     else:
@@ -55,7 +56,7 @@ def run_sleep(args: SleepArguments, config: KnowledgeSeedingConfig) -> list[RunR
     return records
 
 
-def _use_all_cores(config: KnowledgeSeedingConfig) -> None:
+def use_all_cores(config: KnowledgeSeedingConfig) -> None:
     """`accelerate launch` that was told nothing gives a process one thread, even where there is no GPU: take our share."""
     import torch
 
@@ -79,10 +80,11 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
         config.seed,
         args.passages_per_night,
     )
-    general = read_prompts(args.general_prompts or _shipped("general_prompts.jsonl"))
-    anchors = read_prompts(args.anchors or _shipped("anchors.jsonl"))
+    general = read_prompts(args.general_prompts or shipped("general_prompts.jsonl"))
+    anchors = read_prompts(args.anchors or shipped("anchors.jsonl"))
     if args.sender == "adapter" and is_deepspeed_zero3_enabled():
         raise SleepkitError("sender 'adapter' adds a LoRA to weights that ZeRO-3 splits; use ZeRO-2 or less, or sender 'context'")
+    dreams = _dream_set(args, experiences)
     set_seed(config.seed)
     device = config.device  # starts the process group, which a model that ZeRO-3 splits needs before it is loaded
     model, tokenizer = load_model(args.model)
@@ -103,7 +105,7 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
             anchors=anchors,
         )
         return record
-    return _sleep(args, config, model, tokenizer, experiences, [row["prompt"] for row in general], anchors)
+    return _sleep(args, config, model, tokenizer, experiences, [row["prompt"] for row in general], anchors, dreams)
 
 
 def _sleep(
@@ -114,6 +116,7 @@ def _sleep(
     experiences: Sequence[Experience],
     general_prompts: Sequence[str],
     anchor_prompts: Sequence[dict[str, Any]],
+    dreams: Sequence[Dream] = (),
 ) -> RunRecord:
     """Knowledge seeding, from the loaded model to the published folder."""
     from sleepkit.cycle import SleepCycle
@@ -121,7 +124,7 @@ def _sleep(
     from sleepkit.language.anchors import Anchors
     from sleepkit.language.learner import LanguageLearner
 
-    learner = LanguageLearner(model, tokenizer, config, args, list(general_prompts))
+    learner = LanguageLearner(model, tokenizer, config, args, list(general_prompts), dreams)
     anchors = Anchors(anchor_prompts)
     limits = (args.gate_anchor_kl, args.gate_anchor_drop, args.gate_min_gain, args.gate_retention_drop)
     cycle = SleepCycle(
@@ -142,6 +145,7 @@ def _sleep(
     learner.bank.save(folder, base_model=args.model)  # on all ranks: sharded experts are gathered
     if config.process_index == 0:
         _write_card(folder, args, record)
+        _publish_dreams(args, config, record)
         if args.push_to_hub_repo is not None:
             from sleepkit.hub import push_folder
 
@@ -160,6 +164,46 @@ def _write_card(folder: Path, args: SleepArguments, record: RunRecord) -> None:
     card.save(folder / "README.md")
 
 
+def _dream_set(args: SleepArguments, experiences: Sequence[Experience]) -> list[Dream]:
+    if args.dream_set is None:
+        return []
+    from sleepkit.language.dream_dataset import load_dream_set
+
+    dreams = load_dream_set(args.dream_set)
+    titles = {title for experience in experiences for title in experience.titles or [experience.name]}
+    if not any(one.context in titles for one in dreams):
+        contexts = sorted({one.context for one in dreams})[:3]
+        raise SleepkitError(
+            f"dream_set {args.dream_set} has dreams of {', '.join(contexts)}, none of this data set; give another"
+        )
+    return dreams
+
+
+def _publish_dreams(args: SleepArguments, config: KnowledgeSeedingConfig, record: RunRecord) -> None:
+    """The accepted dreams of the nights that were kept, as a data set beside the model."""
+    from sleepkit.language.dream_dataset import add_night, write_card
+    from sleepkit.language.dreams import load_dreams
+    from sleepkit.language.learner import ACCEPTED_NAME
+
+    out = Path(_folder(config))
+    kept = {}
+    for row in record.nights:
+        path = out / f"night_{row['night']:02d}" / "dreams" / ACCEPTED_NAME
+        if row["committed"] and path.is_file():
+            kept[row["night"]] = load_dreams(path)
+    if not any(kept.values()):
+        return
+    for night, dreams in kept.items():
+        add_night(out / "dreams", f"night_{night:02d}", dreams, args.model)
+    source = Path(args.dataset).name if Path(args.dataset).exists() else args.dataset
+    write_card(out / "dreams", name=f"{Path(args.model).name}-dreams", model=args.model, source=source)
+    if args.push_to_hub_dreams_repo is not None:
+        from sleepkit.hub import push_folder
+
+        address = push_folder(out / "dreams", args.push_to_hub_dreams_repo, repo_type="dataset", token=config.hub_token)
+        print(f"pushed: {address}")
+
+
 def _require_window(model: PreTrainedModel, args: SleepArguments) -> None:
     from sleepkit.language.chat import require_window
 
@@ -167,7 +211,7 @@ def _require_window(model: PreTrainedModel, args: SleepArguments) -> None:
     require_window(model, length, f"a chunk of {args.memory_max_tokens} tokens with an answer of {args.max_new_tokens}")
 
 
-def _shipped(name: str) -> str:
+def shipped(name: str) -> str:
     """Path of a file that comes with the package."""
     return str(files("sleepkit") / "data" / name)
 

@@ -127,7 +127,7 @@ def load_experiences(
     if limit is not None:
         passages = _first(passages, limit, questions_wanted=order == "random", source=str(dataset))
     n = passages_per_experience
-    return [_together(passages[i : i + n]) for i in range(0, len(passages), n)]
+    return [together(passages[i : i + n]) for i in range(0, len(passages), n)]
 
 
 def render_message(role: str, content: str) -> str:
@@ -308,7 +308,8 @@ def _first(passages: list[Experience], limit: int, questions_wanted: bool, sourc
     return chosen[:limit]
 
 
-def _together(passages: list[Experience]) -> Experience:
+def together(passages: Sequence[Experience]) -> Experience:
+    """Several experiences as one, with all their documents and questions."""
     if len(passages) == 1:
         return passages[0]
     documents: list[str] = []

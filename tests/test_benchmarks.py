@@ -26,14 +26,18 @@ def run_row(variant, seed, **values):
 
 
 def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path, capsys):
-    runs = [run_row("knowledge_seeding", 0), run_row("knowledge_seeding", 1, recovery=0.6), run_row("no_sleep", 0, recovery=None)]
+    runs = [
+        run_row("knowledge_seeding", 0, accuracy_matrix=[[0.5, 0.25], [0.5, None]]),
+        run_row("knowledge_seeding", 1, recovery=0.6, accuracy_matrix=[[1, 0]]),
+        run_row("no_sleep", 0, recovery=None),
+    ]
     (tmp_path / "squad.json").write_text(json.dumps({"runs": runs}))
     record = RunRecord("knowledge_seeding", 0, seconds=72.0, metrics={"recovery": 0.75, "anchor_kl": 0.01})
     record.save(tmp_path)
     (tmp_path / "results.json").rename(tmp_path / "demo.json")
     readme = tmp_path / "README.md"
     around = "before\n<!-- table:squad -->\nold\n<!-- /table -->\nbetween\n<!-- table:demo -->\n<!-- /table -->\n"
-    around = f"<!-- table:summary -->\n<!-- /table -->\n{around}"
+    around = f"<!-- table:summary -->\n<!-- /table -->\n<!-- table:squad-matrix -->\n<!-- /table -->\n{around}"
     readme.write_text(f"{around}<!-- table:later -->\nkept\n<!-- /table -->\nafter\n")
     make_tables.main(["--readme", str(readme), "--results", str(tmp_path)])
     text = readme.read_text()
@@ -42,6 +46,7 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     assert "0.750" in text and "1 min 12 s" in text
     assert "before\n" in text and "\nbetween\n" in text and text.endswith("kept\n<!-- /table -->\nafter\n")
     assert "| demo | 1 | – | – | – | 0.750 | 0.010 |" in text and "| squad | 2 |" in text  # the summary of both
+    assert "after night 2 of seed 0   0.50    – \n\nafter night 1 of seed 1   1.00  0.00\n" in text
     assert "later.json is not there" in capsys.readouterr().out
     make_tables.main(["--readme", str(readme), "--results", str(tmp_path)])
     assert readme.read_text() == text  # again: the same
@@ -50,6 +55,13 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
 def test_a_file_without_a_table_is_refused():
     with pytest.raises(SleepkitError, match="a results file with rows has no table"):
         make_tables.render({"rows": []})
+
+
+def test_steps_of_a_variant():
+    variants = run_table.with_steps({"lora": ["--baseline", "lora"], "knowledge_seeding": []}, ["lora=50"])
+    assert variants == {"lora": ["--baseline", "lora", "--max_steps", "50"], "knowledge_seeding": []}
+    with pytest.raises(SleepkitError, match="'no_sleep=5'"):
+        run_table.with_steps(variants, ["no_sleep=5"])
 
 
 def fake_sleep(calls):

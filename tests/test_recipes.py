@@ -8,11 +8,12 @@ import yaml
 from sleepkit.arguments import parse
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "recipes" / "configs" / "sleep").glob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes" / "configs").glob("*/*.yaml"))
 
 
 def test_the_promised_recipes_are_there():
-    assert {path.stem for path in RECIPES} >= {
+    assert {path.stem for path in RECIPES if path.parent.name == "dream"} == {"squad_smollm2_cpu"}
+    assert {path.stem for path in RECIPES if path.parent.name == "sleep"} >= {
         "demo",
         "squad_smollm2_cpu",
         "squad_qwen2.5_7b_1passage",
@@ -22,14 +23,15 @@ def test_the_promised_recipes_are_there():
     }
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_recipe_parses_to_what_it_says(path):
     args, config = parse(["--config", str(path)])
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     for key, value in recipe.items():
-        found = getattr(args, key) if hasattr(args, key) else getattr(config, key)
+        found = next(getattr(part, key) for part in (args, args.dreaming, config) if hasattr(part, key))
         assert found == (float(value) if key == "learning_rate" else value), key
-    assert Path(config.output_dir) == Path("runs") / path.stem
+    names = {path.stem, f"{path.parent.name}_{path.stem}"}
+    assert Path(config.output_dir).parent == Path("runs") and Path(config.output_dir).name in names
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -116,9 +116,9 @@ def test_refusals_come_before_any_night(files, tmp_path, capsys, more, words):
 
 def test_shipped_prompts_are_disjoint_and_complete():
     from sleepkit.language.anchors import read_prompts
-    from sleepkit.run import _shipped
+    from sleepkit.run import shipped
 
-    general, anchors = read_prompts(_shipped("general_prompts.jsonl")), read_prompts(_shipped("anchors.jsonl"))
+    general, anchors = read_prompts(shipped("general_prompts.jsonl")), read_prompts(shipped("anchors.jsonl"))
     assert len(general) >= 100 and sum(bool(row["answer"]) for row in anchors) >= 20
     assert not {row["prompt"] for row in general} & {row["prompt"] for row in anchors}
 
@@ -129,7 +129,7 @@ def test_a_launch_that_was_told_nothing_uses_all_cores(monkeypatch, tmp_path, us
     import torch
     from tiny_night import tiny_config
 
-    from sleepkit.run import _use_all_cores
+    from sleepkit.run import use_all_cores
 
     given = []
     monkeypatch.setenv("ACCELERATE_USE_CPU", use_cpu)
@@ -137,5 +137,5 @@ def test_a_launch_that_was_told_nothing_uses_all_cores(monkeypatch, tmp_path, us
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)))
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(torch, "set_num_threads", given.append)
-    _use_all_cores(tiny_config(tmp_path))
+    use_all_cores(tiny_config(tmp_path))
     assert given == expected

@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from sleepkit.errors import SleepkitError
 
 MIN_SHARED_PREFIX = 32
+TOKENS_AT_ONCE = 8192  # in one batch, without what it shares: attention over long rows needs memory by the square
 
 
 def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[dict[str, str]]) -> list[int]:
@@ -74,6 +75,7 @@ def generate(
     """Continue each prompt; returns the new token ids without end-of-turn and padding, in the order of ``prompts``.
 
     Args:
+        batch_size: rows at once, fewer where prompts are long.
         temperature: 0 decodes greedily.
         stop_ids: further token ids that end a continuation (a newline, say).
         description: label of a progress bar; none without it.
@@ -84,10 +86,11 @@ def generate(
     state = PartialState()
     mine = list(range(state.process_index, len(prompts), state.num_processes))
     mine.sort(key=lambda i: len(prompts[i]))
-    per_rank = math.ceil(len(prompts) / state.num_processes)
-    rounds = math.ceil(per_rank / batch_size)
-    batches = [mine[i * batch_size : (i + 1) * batch_size] or mine[:1] or [0] for i in range(rounds)]
     prefix, cache = _shared_prefix(model, prompts) if len(prompts) > 2 else ([], None)
+    longest = max(map(len, prompts)) - len(prefix) + max_new_tokens
+    size = max(1, min(batch_size, TOKENS_AT_ONCE // longest))
+    rounds = math.ceil(math.ceil(len(prompts) / state.num_processes) / size)  # the same on all ranks
+    batches = [mine[i * size : (i + 1) * size] or mine[:1] or [0] for i in range(rounds)]
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id, *stop_ids} - {None}
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
@@ -116,7 +119,7 @@ def generate(
                 past = copy.deepcopy(cache)
                 past.batch_repeat_interleave(len(batch))
             output = model.generate(  # type: ignore[operator]
-                input_ids=ids, attention_mask=mask, past_key_values=past, synced_gpus=_is_zero3(), **options
+                input_ids=ids, attention_mask=mask, past_key_values=past, synced_gpus=is_zero3(), **options
             )
             for i, tokens in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
                 end = next((k for k, token in enumerate(tokens) if token in ends), len(tokens))
@@ -137,14 +140,15 @@ def _shared_prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[
     """The tokens that all prompts begin with, and their key-value cache, where that is worth it and exact."""
     config = model.config.get_text_config()  # type: ignore[union-attr,operator]
     prefix = list(os.path.commonprefix([list(prompt[:-1]) for prompt in prompts]))
-    if len(prefix) < MIN_SHARED_PREFIX or getattr(config, "sliding_window", None) or _is_zero3():
+    if len(prefix) < MIN_SHARED_PREFIX or getattr(config, "sliding_window", None) or is_zero3():
         return [], None
     device = next(model.parameters()).device
     output = model(torch.tensor([prefix], device=device), use_cache=True, logits_to_keep=1)
     return prefix, output.past_key_values
 
 
-def _is_zero3() -> bool:
+def is_zero3() -> bool:
+    """True if DeepSpeed's ZeRO-3 splits the weights over the ranks."""
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
     return bool(is_deepspeed_zero3_enabled())

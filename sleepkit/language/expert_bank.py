@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -167,6 +168,23 @@ class ExpertBank:
         finally:
             for experts, visible in zip(self.per_layer(), before, strict=True):
                 experts.visible = visible
+
+    @contextmanager
+    def one_wide_open(self, seed: int) -> Iterator[None]:
+        """Inside, one random slot of each layer takes part whatever its gate says (the paper's dreaming).
+
+        Slots without an expert count too and change nothing: with few experts in use few layers are disturbed.  To open an
+        expert in all layers made SmolLM2 write no sentence any more.
+        """
+        rng = random.Random(seed)
+        layers = list(self.per_layer())
+        for experts in layers:
+            experts.wide_open = rng.randrange(self.config.slots)
+        try:
+            yield
+        finally:
+            for experts in layers:
+                experts.wide_open = None
 
     @contextmanager
     def watch_gates(self, slot: int) -> Iterator[list[LayerExperts]]:

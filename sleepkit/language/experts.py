@@ -72,18 +72,18 @@ class Expert(nn.Module):
         soft = torch.sigmoid(logit * (2 / 3))  # same slope at 0; its gradient lets a closed gate open again
         return F.hardsigmoid(logit).detach() + (soft - soft.detach())
 
-    def hidden(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Gated hidden units and the gate, ``(..., d) -> (..., width), (..., 1)``."""
+    def hidden(self, x: Tensor, wide_open: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Gated hidden units and the gate, ``(..., d) -> (..., width), (..., 1)``; ``wide_open`` leaves the gate out."""
         hidden = self.act(F.linear(x, self.down.to(x.dtype)))
-        if self.gate_weight is None:
+        if self.gate_weight is None or wide_open:
             return hidden, None
         gate = self.gate(x)
         return hidden * gate.to(x.dtype), gate
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.gate_weight is not None and not self.down.requires_grad and x.device.type == "cpu":
+    def forward(self, x: Tensor, wide_open: bool = False) -> tuple[Tensor, Tensor | None]:
+        if self.gate_weight is not None and not wide_open and not self.down.requires_grad and x.device.type == "cpu":
             return self._where_open(x)
-        hidden, gate = self.hidden(x)
+        hidden, gate = self.hidden(x, wide_open)
         return F.linear(hidden, self.up.to(x.dtype)), gate  # (..., d), (..., 1)
 
     def _where_open(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,6 +105,7 @@ class LayerExperts(nn.Module):
         self.slots = nn.ModuleList(Expert(hidden_size, config) for _ in range(config.slots))
         self.visible: tuple[int, ...] = ()
         self.bank: ExpertBank | None = None  # the way from the model to its bank, through any wrapper and deepcopy
+        self.wide_open: int | None = None  # a slot whose gate is left out
         self.keep_gates_of: int | None = None  # a slot whose gates the loss wants to see
         self.gates: Tensor | None = None
 
@@ -114,7 +115,7 @@ class LayerExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor | None:
         total = None
         for index in self.visible:
-            y, gate = self[index](x)
+            y, gate = self[index](x, wide_open=index == self.wide_open)
             if index == self.keep_gates_of:
                 self.gates = gate
             total = y if total is None else total + y

@@ -317,9 +317,14 @@ def clipped_policy_loss(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask
     mask = mask.bool()
     if advantages.ndim == 1:
         advantages = advantages[:, None]
-    ratio = torch.where(mask, logp - old_logp.detach(), 0.0).exp()  # padding may hold -inf
-    gain = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
-    return -(gain * mask).sum() / mask.sum().clamp(min=1)
+    logp, old_logp = (torch.where(mask, values, 0.0) for values in (logp, old_logp))  # padding may hold -inf
+    return (clipped_surrogate(logp, old_logp, advantages, clip) * mask).sum() / mask.sum().clamp(min=1)
+
+
+def clipped_surrogate(logp: Tensor, old_logp: Tensor, advantages: Tensor, clip: float = 0.2) -> Tensor:
+    """PPO's clipped surrogate for each token, to minimise; all of one shape."""
+    ratio = (logp - old_logp.detach()).exp()
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
 
 
 def _tokens(sequence: Sequence[Hashable]) -> Sequence[Hashable]:

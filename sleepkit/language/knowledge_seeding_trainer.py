@@ -47,6 +47,7 @@ from sleepkit.language.batch_plan import BatchPlan
 from sleepkit.language.chat import chat_ids, require_window, text_ids
 from sleepkit.language.divergence import OutputHead, TeacherTargets, token_divergence, token_log_probs
 from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.imitation import clipped_surrogate
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.material import SeedItem
 from sleepkit.language.packing import (
@@ -58,6 +59,7 @@ from sleepkit.language.packing import (
     flat_hidden,
     pack,
     pad_rows,
+    through_wrapper,
 )
 from sleepkit.language.rollouts import sample_rollouts
 from sleepkit.language.zero3 import unsplit, whole
@@ -168,7 +170,7 @@ class KnowledgeSeedingTrainer(Trainer):
     @property
     def device(self) -> torch.device:
         """Where the model lives."""
-        return next(self.backbone.decoder.parameters()).device
+        return self.backbone.device
 
     @torch.no_grad()
     def _run_teacher(
@@ -327,7 +329,7 @@ class KnowledgeSeedingTrainer(Trainer):
         batch = self.collate(items)
         self.tokens_seen += batch.n_tokens
         with self.bank.watch_gates(self.slot) as layers:
-            hidden = _through_wrapper(model, self.backbone.hidden, batch)
+            hidden = through_wrapper(model, self.backbone.hidden, batch)
             gates = [layer.gates for layer in layers if layer.gates is not None]
         flat = flat_hidden(hidden, batch)
         args = self.seeding
@@ -384,9 +386,7 @@ class KnowledgeSeedingTrainer(Trainer):
             ]
         )
         advantage = torch.tensor([item.advantage or 0.0 for item in items], device=flat.device)[batch.item_of]
-        ratio = torch.where(rolled, log_probs - old, torch.zeros_like(old)).exp()
-        clipped = ratio.clamp(1 - self.seeding.clip_range, 1 + self.seeding.clip_range)
-        return -torch.minimum(ratio * advantage, clipped * advantage)
+        return clipped_surrogate(log_probs, torch.where(rolled, old, log_probs.detach()), advantage, self.seeding.clip_range)
 
     # -- bookkeeping ----------------------------------------------------------------------------------------------
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -484,21 +484,3 @@ def _by_length(prepared: Sequence[PreparedItem], prompts: Sequence[list[int]]) -
         batch.append(i)
     if batch:
         yield batch
-
-
-def _through_wrapper(wrapped: nn.Module, method: Callable[[PackedBatch], Tensor], batch: PackedBatch) -> Tensor:
-    """Run ``method`` inside the forward of DDP, FSDP or DeepSpeed, so that their hooks see it (as Lightning and TRL do)."""
-    inner = wrapped.module if hasattr(wrapped, "module") and isinstance(wrapped.module, nn.Module) else None
-    if inner is None:
-        return method(batch)
-    original = inner.forward
-
-    def forward(_: PackedBatch) -> Tensor:
-        inner.forward = original
-        return method(batch)
-
-    inner.forward = forward
-    try:
-        return wrapped(batch)
-    finally:
-        inner.forward = original

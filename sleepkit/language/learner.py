@@ -20,7 +20,7 @@ import copy
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +29,14 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids, decode, generate
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.cues import content_words
+from sleepkit.language.dream_pool import DreamPool
+from sleepkit.language.dreams import Dream, context_name, save_dreams
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
@@ -49,11 +52,15 @@ from sleepkit.stream import Experience, Question
 
 if TYPE_CHECKING:
     from sleepkit.arguments import SleepArguments
+    from sleepkit.language.dreaming_trainer import Context
 
 QUIZ_ITEMS = 16
 QUIZ_STYLES = ("question", "wh", "paraphrase")  # whole questions
 MERGE_ITEMS = 256
-LEVELS_NAME = "levels.json"
+LEVELS_NAME, DREAMS_NAME = "levels.json", "dreams.json"
+ACCEPTED_NAME = "accepted.jsonl"
+
+logger = logging.get_logger(__name__)
 
 IN_CONTEXT = "Read this text and answer the question.\n\nText: {text}\n\nQuestion: {question}"
 
@@ -75,8 +82,9 @@ class LanguageLearner:
         model: causal LM; grown here unless it has an expert bank.
         tokenizer: its tokenizer, with a chat template.
         seeding: how a night is trained.
-        sleep: the run's arguments (memory, experts).
+        sleep: the run's arguments (memory, experts, dreams).
         general_prompts: prompts for retention, answered by the unslept model.
+        dream_set: published dreams; a night rehearses those of its own documents and dreams none of them itself.
     """
 
     def __init__(
@@ -86,8 +94,10 @@ class LanguageLearner:
         seeding: KnowledgeSeedingConfig,
         sleep: SleepArguments,
         general_prompts: Sequence[str],
+        dream_set: Sequence[Dream] = (),
     ) -> None:
         self.model, self.tokenizer, self.seeding, self.args = model, tokenizer, seeding, sleep
+        self.dreaming, self.dreams, self.dream_set = sleep.dreaming, DreamPool(sleep.dreaming.dream_pool), list(dream_set)
         self.general_prompts = list(general_prompts)
         unsplit(model)
         try:
@@ -140,6 +150,9 @@ class LanguageLearner:
         earlier = random.Random(self.seeding.seed * 41 + night).sample(self.quiz, min(2 * QUIZ_ITEMS, len(self.quiz)))
         before = self._self_test(held_out, earlier)
         outcome = self._consolidate(items, night, folder)
+        if self.dreaming.dream_rounds or self.dream_set:
+            held_out, judges = held_out[::2], held_out[1::2] or held_out  # the gate asks others than those that judged dreams
+            outcome |= self._dream(items, judges, night, folder)
         self._remember(items, held_out, night)
         for level in self.schedule.due(night - 1, night)[1:]:
             self._pass_on(level, night, folder)
@@ -162,6 +175,47 @@ class LanguageLearner:
             teach = partial(AdapterSeedingTrainer, adapted)
             return self._teach(teach, items, night, folder / "checkpoints", slot=slot)
 
+    def _dream(self, items: Sequence[SeedItem], judges: Sequence[SeedItem], night: int, folder: Path) -> dict[str, Any]:
+        """Dream about the memory, or take published dreams of it, and rehearse them with tonight's material."""
+        texts = {context_name(chunk): chunk.text for chunk in self._chunks()}
+        accepted = [one for one in self.dream_set if one.context in texts]
+        outcome: dict[str, Any] = {}
+        slot = self.bank.active[-1]
+        if not accepted and self.dreaming.dream_rounds:
+            accepted, outcome = self._own_dreams(judges, slot, night, folder / "dreams")
+        rehearsed = [
+            SeedItem(prompt, reply, texts[one.context], "dream", one.context) for one in accepted for prompt, reply in one.rows
+        ]
+        if rehearsed:
+            self.bank.train_only(slot)
+            steps = self.dreaming.dream_rehearsal_steps
+            self._teach(KnowledgeSeedingTrainer, [*items, *rehearsed], night, folder / "rehearsal", slot=slot, max_steps=steps)
+            self.dreams.add((replace(i, memory="", style="replay", night=night) for i in rehearsed), self.seeding.seed + night)
+        return outcome | {"dreams_accepted": len(accepted)}
+
+    def contexts(self, questions: Sequence[SeedItem]) -> list[Context]:
+        """Each chunk of the memory with the questions that it answers; a chunk without any is left out."""
+        from sleepkit.language.dreaming_trainer import Context
+
+        found = []
+        for chunk in self._chunks():
+            asked = [(item.prompt, item.reply) for item in questions if item.memory and item.memory in chunk.text]
+            if asked:
+                found.append(Context(chunk, asked))
+        return found
+
+    def _own_dreams(self, judges: Sequence[SeedItem], slot: int, night: int, folder: Path) -> tuple[list[Dream], dict[str, Any]]:
+        from sleepkit.language.dreaming_trainer import DreamingTrainer
+
+        contexts = self.contexts(judges)
+        if not contexts:
+            logger.warning(f"night {night} has no held-out question to judge dreams by; it does not dream")
+            return [], {}
+        trainer = DreamingTrainer(self.model, self.tokenizer, self.dreaming, self.seeding, slot, folder, night)
+        accepted, logs = trainer.run(contexts)
+        self.main_only(lambda: save_dreams(accepted, folder / ACCEPTED_NAME))
+        return accepted, {"dreams": [asdict(log) for log in logs]}
+
     def _pass_on(self, level: int, night: int, folder: Path) -> None:
         """Let one new expert of ``level`` take over what those of the level before it know, and reset those."""
         senders = [slot for slot in self.bank.active if self.level_of[slot] == level - 1]
@@ -169,16 +223,23 @@ class LanguageLearner:
         items = [replace(item, style="recall") for item in self.replay if item.night > since]
         kept = [item for item in self.replay if item.night <= since]
         slot = self._expert(night, level)
-        items += self._general_items() + self._at_risk(kept, night)
+        items += self._general_items() + self._at_risk(kept, night, self.seeding.replay_items)
         self._teach(KnowledgeSeedingTrainer, items, night, folder / f"level_{level}", slot=slot, senders=senders)
         for sender in senders:
             self.bank.deactivate(sender)
             del self.level_of[sender]
 
     def _teach(
-        self, trainer: Callable[..., KnowledgeSeedingTrainer], items: Sequence[SeedItem], night: int, folder: Path, **options: Any
+        self,
+        trainer: Callable[..., KnowledgeSeedingTrainer],
+        items: Sequence[SeedItem],
+        night: int,
+        folder: Path,
+        max_steps: int | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
         args = copy.copy(self.seeding)
+        args.max_steps = max_steps or args.max_steps
         args.output_dir, args.seed = str(folder), self.seeding.seed + night
         outcome = trainer(self.model, args, items, self.tokenizer, **options).run()
         self.bank.train_only(None)
@@ -197,22 +258,23 @@ class LanguageLearner:
         """Items to train on, and self-written questions that are kept back."""
         path = folder / "material.jsonl"
         if not path.is_file():
-            items = write_material(
-                self.model,
-                self.tokenizer,
-                self._chunks(),
-                self.seeding.styles,
-                self.seeding.cues_per_span,
-                self.seeding.seed + night,
-            )
-            items += self._general_items() + self._replay_items(night)
-            if self.is_main:
-                save_items(items, path)
-            PartialState().wait_for_everyone()
+            items = self.write_items(night) + self._general_items() + self._replay_items(night)
+            self.main_only(lambda: save_items(items, path))
         items = load_items(path)
         self.general = self.general or [item for item in items if item.style == "general"]
         held_out = [item for item in items if item.style in QUIZ_STYLES][::8][:QUIZ_ITEMS]
         return [item for item in items if item not in held_out], held_out
+
+    def write_items(self, night: int) -> list[SeedItem]:
+        """What the model writes about its memory."""
+        args = self.seeding
+        return write_material(self.model, self.tokenizer, self._chunks(), args.styles, args.cues_per_span, args.seed + night)
+
+    def main_only(self, action: Callable[[], object]) -> None:
+        """Run on the main process while the others wait."""
+        if self.is_main:
+            action()
+        PartialState().wait_for_everyone()
 
     def _chunks(self) -> list[MemoryChunk]:
         chunks = list(self.memory.chunks())
@@ -237,9 +299,13 @@ class LanguageLearner:
 
         Their teacher is the model without tonight's expert, so without expansion there is none that knows them.
         """
-        return self._at_risk(self.replay, night) if self.args.expansion else []
+        if not self.args.expansion:
+            return []
+        count = min(round(self.dreaming.dream_replay_share * self.seeding.replay_items), len(self.dreams.items))
+        dreams = random.Random(self.seeding.seed * 43 + night).sample(self.dreams.items, count)
+        return self._at_risk(self.replay, night, self.seeding.replay_items - count) + dreams
 
-    def _at_risk(self, items: Sequence[SeedItem], night: int) -> list[SeedItem]:
+    def _at_risk(self, items: Sequence[SeedItem], night: int, most: int) -> list[SeedItem]:
         """Half of what is replayed shares most words with tonight's documents, where a new expert is likely to interfere."""
         tonight = {word.lower() for chunk in self._chunks() for word in content_words(chunk.text)}
 
@@ -247,7 +313,7 @@ class LanguageLearner:
             words = [word.lower() for word in content_words(item.prompt)]
             return sum(word in tonight for word in words) / max(1, len(words))
 
-        count = min(self.seeding.replay_items, len(items))
+        count = min(most, len(items))
         ranked = sorted(items, key=overlap, reverse=True)
         close, rest = ranked[: count // 2], ranked[count // 2 :]
         return close + random.Random(self.seeding.seed * 31 + night).sample(rest, count - len(close))
@@ -285,16 +351,18 @@ class LanguageLearner:
         """Copies of all that a night may change: active experts and the list of slots."""
         levels = [number for slot in self.bank.active for number in (slot, self.level_of[slot])]
         counts = [len(self.replay), len(self.quiz), *levels]
-        return {**self.bank.state_dict(), "counts": torch.tensor(counts, dtype=torch.int64)}
+        kept = {"counts": torch.tensor(counts, dtype=torch.int64), "dreams": self.dreams.to_tensor()}
+        return {**self.bank.state_dict(), **kept}
 
     def restore(self, snapshot: dict[str, Tensor]) -> None:
         """Undo a night, bit for bit."""
         replayed, quizzed, *levels = snapshot["counts"].tolist()
         self.replay, self.quiz = self.replay[:replayed], self.quiz[:quizzed]
+        self.dreams.from_tensor(snapshot["dreams"])
         self.level_of = dict(zip(levels[::2], levels[1::2], strict=True))
         for slot in [slot for slot in self.bank.active if slot not in self.level_of]:
             self.bank.deactivate(slot)
-        self.bank.load_state_dict({k: v for k, v in snapshot.items() if k != "counts"}, self.level_of)
+        self.bank.load_state_dict({k: v for k, v in snapshot.items() if k not in ("counts", "dreams")}, self.level_of)
 
     def save(self, folder: Path) -> None:
         """Experts (safetensors + JSON) with their levels, and the items for later nights (jsonl)."""
@@ -303,6 +371,7 @@ class LanguageLearner:
         self.bank.save(folder)  # on all ranks: sharded experts are gathered
         if self.is_main:
             write_json(folder / LEVELS_NAME, [[slot, self.level_of[slot]] for slot in self.bank.active])
+            self.dreams.save(folder / DREAMS_NAME)
             save_items(self.replay, folder / "replay.jsonl")
             save_items(self.general, folder / "general.jsonl")
             save_items(self.quiz, folder / "quiz.jsonl")
@@ -312,6 +381,7 @@ class LanguageLearner:
         folder = Path(folder)
         self.bank.load_experts(folder)
         self.level_of = dict(read_json(folder / LEVELS_NAME))
+        self.dreams.load(folder / DREAMS_NAME)
         self.replay = load_items(folder / "replay.jsonl")
         self.general = load_items(folder / "general.jsonl")
         self.quiz = load_items(folder / "quiz.jsonl")

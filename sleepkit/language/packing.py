@@ -13,7 +13,7 @@ j <= i and (j in P or item(i) == item(j)).  Left out: flash attention's variable
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -145,6 +145,11 @@ class Backbone:
             (module, name) for module in base.modules() for name, child in module.named_children() if child is self.all_layers
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return next(self.decoder.parameters()).device
+
     def hidden(self, batch: PackedBatch) -> Tensor:
         """Last hidden states, ``(rows, time, d)``."""
         inputs = {"input_ids": batch.ids} if batch.lower is None else {"inputs_embeds": batch.lower}
@@ -190,3 +195,21 @@ def close(one: Tensor, other: Tensor) -> bool:
     """Equal up to rounding in their dtype: mean difference against mean size."""
     tolerance = 1e-4 if one.dtype == torch.float32 else 3e-2
     return bool((one - other).float().abs().mean() <= tolerance * other.float().abs().mean() + 1e-8)
+
+
+def through_wrapper(wrapped: nn.Module, method: Callable[[PackedBatch], Tensor], batch: PackedBatch) -> Tensor:
+    """Run ``method`` inside the forward of DDP, FSDP or DeepSpeed, so that their hooks see it (as Lightning and TRL do)."""
+    inner = wrapped.module if hasattr(wrapped, "module") and isinstance(wrapped.module, nn.Module) else None
+    if inner is None:
+        return method(batch)
+    original = inner.forward
+
+    def forward(_: PackedBatch) -> Tensor:
+        inner.forward = original
+        return method(batch)
+
+    inner.forward = forward
+    try:
+        return wrapped(batch)
+    finally:
+        inner.forward = original

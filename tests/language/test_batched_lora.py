@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from tiny import tiny_model
 
 from sleepkit.language.batched_lora import BatchedLora
 from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.lora import linear_maps
-from tiny import tiny_model
 
 
 @pytest.fixture

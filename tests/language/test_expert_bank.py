@@ -489,3 +489,25 @@ def test_frozen_expert_is_computed_where_it_is_open():
     expert.gate_bias.data.fill_(-1e3)
     y, _ = expert(x)
     assert not y.any()
+
+
+def test_one_wide_open_expert_in_each_layer_while_dreaming():
+    model = tiny_model()
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=2, width=4))
+    slot = bank.activate(seed=0)
+    with torch.no_grad():
+        for experts in bank.per_layer():
+            experts[slot].up.normal_(generator=torch.Generator().manual_seed(1))
+            experts[slot].gate_bias.fill_(-10.0)
+    bank.train_only(None)
+    ids = tiny_batch()
+    silent = model(ids).logits
+    opened = []
+    for seed in range(6):
+        with bank.one_wide_open(seed):
+            opened.append(model(ids).logits)
+            same = [experts.wide_open for experts in bank.per_layer()]
+        with bank.one_wide_open(seed):
+            assert [experts.wide_open for experts in bank.per_layer()] == same
+        assert (opened[-1] == silent).all() == (slot not in same)  # a slot without an expert changes nothing
+    assert torch.equal(model(ids).logits, silent) and any(not torch.equal(one, silent) for one in opened)

@@ -7,7 +7,10 @@ from tiny_night import tiny_config
 
 from sleepkit.arguments import SleepArguments
 from sleepkit.errors import SleepkitError
+from sleepkit.language.dream_pool import DreamPool
+from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.language.learner import LanguageLearner
+from sleepkit.language.material import SeedItem, load_items
 from sleepkit.stream import Experience, Question
 
 STORIES = [
@@ -23,8 +26,9 @@ STORIES = [
 ]
 
 
-def make_learner(folder, model=None, max_steps=2, **options):
+def make_learner(folder, model=None, max_steps=2, dreaming=None, **options):
     args = SleepArguments(dataset="given", memory_max_tokens=200, max_new_tokens=4, expert_width=4, **options)
+    args.dreaming = dreaming or args.dreaming
     small = {"styles": ["wh", "cloze", "keywords"], "general_items": 2, "general_tokens": 4, "replay_items": 2}
     config = tiny_config(folder, save_strategy="no", max_steps=max_steps, **small)
     return LanguageLearner(model or tiny_model(), tiny_tokenizer(), config, args, ["name a colour.", "say hello."])
@@ -170,3 +174,65 @@ def test_a_full_pool_is_merged_and_a_truncated_state_is_named(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(SleepkitError, match="expert_bank.safetensors cannot be read"):
         make_learner(tmp_path, expert_slots=2).load(tmp_path / "kept")
+
+
+@pytest.fixture
+def dreamed(monkeypatch):
+    """Each context is dreamed of as itself and as noise: a tiny model writes no sentences."""
+    from sleepkit.language import dreaming_trainer
+    from sleepkit.language.dreams import Dream, Dreamed, context_name
+
+    def dream(model, tokenizer, chunk, *_):
+        lines = chunk.text.split(". ")
+        good = Dream("rewrite", chunk.text, [(f"Tell me about {chunk.title}.", line) for line in lines], context_name(chunk))
+        return Dreamed([good, Dream("long", "zzzz", [("say zz.", "zzzz zzzz zzzz")], context_name(chunk))])
+
+    monkeypatch.setattr(dreaming_trainer, "dream", dream)
+
+
+def test_a_full_night_dreams_and_rehearses_and_later_nights_replay_dreams(tmp_path, dreamed):
+    small = {"dream_rounds": 2, "trial_steps": 4, "trial_rank": 2, "trial_learning_rate": 1e-2, "dreamer_rank": 2}
+    learner = make_learner(tmp_path, dreaming=DreamingConfig(**small, dream_rehearsal_steps=2, dream_replay_share=1.0))
+    learner.wake(STORIES[0])
+    empty = learner.snapshot()
+    outcome = learner.sleep(1, tmp_path)
+    assert [log["round"] for log in outcome["dreams"]] == [1, 2]
+    assert outcome["dreams_accepted"] == sum(log["accepted"] for log in outcome["dreams"]) > 0
+    assert learner.dreams.items and all(item.style == "replay" and item.night == 1 for item in learner.dreams.items)
+    assert (tmp_path / "night_01" / "dreams" / "round_2" / "log.json").is_file()
+    kept = learner.snapshot()
+    learner.save(tmp_path / "saved")
+    learner.wake(STORIES[1])
+    learner.sleep(2, tmp_path)
+    replayed = [item for item in load_items(tmp_path / "night_02" / "material.jsonl") if item.style == "replay"]
+    assert replayed and all(item in learner.dreams.items or item.night == 1 for item in replayed)
+    assert {item.prompt for item in replayed} <= {f"Tell me about {STORIES[0].name}.", "say zz."}
+    learner.restore(kept)
+    assert learner.dreams.items == make_loaded(tmp_path).dreams.items
+    learner.restore(empty)
+    assert learner.dreams.items == [] and learner.dreams.seen == 0
+
+
+def make_loaded(folder):
+    learner = make_learner(folder)
+    learner.load(folder / "saved")
+    return learner
+
+
+def test_the_dream_pool_is_a_uniform_sample_of_bounded_size(tmp_path):
+    counts = [0] * 30
+    for seed in range(300):
+        pool = DreamPool(5)
+        for start in range(0, 30, 3):
+            items = [SeedItem(str(k), "r", "", "replay") for k in range(start, start + 3)]
+            pool.add(items, seed * 100 + start)
+        assert len(pool.items) == 5 and pool.seen == 30
+        for item in pool.items:
+            counts[int(item.prompt)] += 1
+    assert min(counts) > 25 and max(counts) < 80  # 50 expected, standard deviation 6.5
+    other = DreamPool(5)
+    other.from_tensor(pool.to_tensor())
+    assert other == pool
+    (tmp_path / "dreams.json").write_text("{")
+    with pytest.raises(SleepkitError, match="cannot be read"):
+        pool.load(tmp_path / "dreams.json")

@@ -1,0 +1,19 @@
+"""Let a model dream, and see whether it learns to: `accelerate launch recipes/dream.py --config recipes/configs/dream/NAME.yaml`.
+
+The command line overrides the recipe, field by field.
+"""
+
+import sys
+
+from sleepkit.arguments import parse
+from sleepkit.cli import guard
+from sleepkit.dream_run import run_dream
+
+
+def main() -> None:
+    args, config = parse(sys.argv[1:])
+    run_dream(args, config)
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))

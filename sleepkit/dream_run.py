@@ -1,0 +1,157 @@
+"""One call for the dreaming experiment: does a dreamer that learns from its rewards dream better of what it never saw?
+
+    consolidate the first ``nights`` passages in one night, then for each round r = 1..dream_rounds
+        dream of these passages, try, learn                                            -> dreamer r
+        dream of the held-out passages with the same dreamer, try, learn nothing       -> share with positive reward
+    and once more with the last dreamer
+
+    <output_dir>/results.json   share_positive_round_<r> and share_positive_held_out_round_<r>, costs
+                 report.md      the table
+                 dreams/        every dream with its score and reward, the dreamers
+
+The questions that judge a dream are self-written with the passage in view; those of the data set are never seen.  Source of
+the method: "Language Models Need Sleep" (arXiv 2606.03979), section on dreaming; held-out passages are ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleepkit.arguments import SleepArguments, settings
+from sleepkit.errors import SleepkitError
+from sleepkit.report import format_duration, format_value, markdown_table
+from sleepkit.results import FILE_NAME, RunRecord
+from sleepkit.stream import Experience, load_experiences, together
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from sleepkit.language.dreaming_trainer import Context, RoundLog
+    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+    from sleepkit.language.learner import LanguageLearner
+
+__all__ = ["run_dream"]
+
+METHOD = "dreaming"
+QUESTIONS = 12  # self-written ones that judge the dreams of a passage
+
+
+def run_dream(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord:
+    """Run the experiment; a run that was killed goes on where it was.
+
+    Raises:
+        SleepkitError: no rounds, too few passages, or a folder that holds a finished run.
+    """
+    from accelerate.utils import set_seed
+
+    from sleepkit.language.anchors import read_prompts
+    from sleepkit.language.dreaming_trainer import DreamingTrainer
+    from sleepkit.language.model_io import load_model
+    from sleepkit.run import shipped, use_all_cores
+
+    rounds, out = args.dreaming.dream_rounds, Path(config.output_dir or "")
+    if rounds < 1:
+        raise SleepkitError("dream_rounds is 0; give the number of rounds, such as 2")
+    if (out / FILE_NAME).exists():
+        raise SleepkitError(f"{out} holds the results of another run; choose another output_dir")
+    use_all_cores(config)
+    awake = args.nights or 1
+    experiences = load_experiences(
+        args.dataset, args.dataset_split, awake + args.dreaming.dream_held_out, args.order, config.seed, 1
+    )
+    if len(experiences) <= awake:
+        raise SleepkitError(f"dataset has {len(experiences)} passages; give more than {awake}, so that some are held out")
+    general = read_prompts(args.general_prompts or shipped("general_prompts.jsonl"))
+    set_seed(config.seed)
+    started = time.perf_counter()
+    model, tokenizer = load_model(args.model)
+    model.to(config.device)  # type: ignore[arg-type]
+    learner = _learner(model, tokenizer, args, config, [row["prompt"] for row in general])
+    own = _consolidated(learner, experiences[:awake], out)
+    held_out = [
+        context for k, one in enumerate(experiences[awake:]) for context in _questioned(learner, one, out / f"held_out_{k}.jsonl")
+    ]
+    trainer = DreamingTrainer(model, tokenizer, args.dreaming, config, learner.bank.active[-1], out / "dreams")
+    logs: dict[str, list[RoundLog]] = {"own": [], "held_out": []}
+    for number in range(1, rounds + 2):
+        _, log = trainer.round(held_out, number, "held_out")
+        logs["held_out"].append(log)
+        if number <= rounds:
+            dreams, log = trainer.round(own, number)
+            logs["own"].append(log)
+            trainer.learn(dreams, own, number)
+    record = _record(args, config, logs, time.perf_counter() - started)
+    record.save(out, is_main=config.process_index == 0)
+    if config.process_index == 0:
+        _report(out, record, logs)
+    return record
+
+
+def _learner(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    args: SleepArguments,
+    config: KnowledgeSeedingConfig,
+    general_prompts: list[str],
+) -> LanguageLearner:
+    """One whose nights are dreamless: the dreams are this experiment's."""
+    from sleepkit.language.learner import LanguageLearner
+
+    args = copy.copy(args)
+    args.dreaming = dataclasses.replace(args.dreaming, dream_rounds=0)
+    return LanguageLearner(model, tokenizer, config, args, general_prompts)
+
+
+def _consolidated(learner: LanguageLearner, experiences: Sequence[Experience], out: Path) -> list[Context]:
+    """Sleep one night on all passages; what it keeps back from training judges the dreams of them."""
+    learner.wake(together(experiences))
+    state = out / "state"
+    if state.is_dir():
+        learner.load(state)
+    else:
+        learner.sleep(1, out)
+        learner.save(out / "state.draft")
+        learner.main_only(lambda: os.replace(out / "state.draft", state))
+    return learner.contexts(learner.quiz)
+
+
+def _questioned(learner: LanguageLearner, experience: Experience, path: Path) -> list[Context]:
+    """A passage that is never learned, with questions that the model writes about it."""
+    from sleepkit.language.learner import QUIZ_STYLES
+    from sleepkit.language.material import load_items, save_items
+
+    learner.wake(experience)
+    if not path.is_file():
+        items = learner.write_items(0)
+        learner.main_only(lambda: save_items(items, path))
+    asked = [item for item in load_items(path) if item.style in QUIZ_STYLES]
+    return learner.contexts(asked[:: max(1, len(asked) // QUESTIONS)][:QUESTIONS])
+
+
+def _record(args: SleepArguments, config: KnowledgeSeedingConfig, logs: dict[str, list[RoundLog]], seconds: float) -> RunRecord:
+    metrics: dict[str, Any] = {}
+    for kind, name in (("own", "share_positive_round"), ("held_out", "share_positive_held_out_round")):
+        for log in logs[kind]:
+            metrics[f"{name}_{log.round}"] = log.share_positive
+            metrics[f"{name.replace('share_positive', 'mean_reward')}_{log.round}"] = log.mean_reward
+    return RunRecord(METHOD, config.seed, settings(args, config), seconds, metrics=metrics)
+
+
+def _report(out: Path, record: RunRecord, logs: dict[str, list[RoundLog]]) -> None:
+    rows = [
+        [kind.replace("_", " "), log.round, log.sampled, sum(log.dropped.values()), log.tried, log.failed]
+        + [format_value(log.share_positive), format_value(log.mean_reward)]
+        for kind, found in logs.items()
+        for log in found
+    ]
+    heads = ["passages", "round", "sampled", "dropped", "tried", "failed", "share positive", "mean reward"]
+    text = f"# Dreaming, seed {record.seed}\n\n{markdown_table(heads, rows)}\n\n{format_duration(record.seconds)}\n"
+    (out / "report.md").write_text(text, encoding="utf-8")
+    print(f"\n{text}\nwritten to {out}")

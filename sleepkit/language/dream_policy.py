@@ -1,0 +1,164 @@
+"""The dreamer: a LoRA that is on only while the model dreams, and learns from the rewards of its dreams.
+
+    rest_em   SFT on the dreams with reward > 0                                        ReST-EM (arXiv 2312.06585)
+    grpo      clipped policy gradient, advantage = (reward - mean) / std of a context's dreams   GRPO (arXiv 2402.03300)
+
+The prompt, with the context in view, carries no loss; logits exist a chunk at a time.  SEAL (arXiv 2506.10943) and
+"Language Models Need Sleep" (arXiv 2606.03979) train the dreamer by ReST-EM.  Left out: a KL term to the first dreamer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, Trainer
+
+from sleepkit.language.chat import chat_ids, text_ids
+from sleepkit.language.decoder import find_decoder_layers
+from sleepkit.language.divergence import OutputHead, token_log_probs
+from sleepkit.language.dreams import Dream, dream_prompt
+from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.imitation import clipped_surrogate, group_advantages
+from sleepkit.language.lora import linear_maps
+from sleepkit.language.packing import Backbone, PreparedItem, flat_hidden, pad_rows, through_wrapper
+from sleepkit.language.trials import CHUNK, reply_tokens
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from sleepkit.language.dreaming_config import DreamingConfig
+    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+
+BATCH = 4
+
+
+class DreamPolicyTrainer(Trainer):
+    """Trains the dreamer on a round of dreams.
+
+    Args:
+        model: the model with the dreamer's LoRA, trainable.
+        args: from `policy_settings`.
+        items: prompts with dreams as replies; with ``advantage`` by policy gradient, without by SFT.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        args: KnowledgeSeedingConfig,
+        items: Sequence[PreparedItem],
+        processing_class: PreTrainedTokenizerBase,
+    ) -> None:
+        self.backbone, self.head = Backbone(model, ExpertBank.of(model)), OutputHead.of(model)
+        self.pad_id = processing_class.pad_token_id or 0
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=list(items),
+            processing_class=processing_class,
+            data_collator=lambda chosen: {"items": chosen},
+        )
+        self.model_accepts_loss_kwargs = False
+        for item in items:
+            if item.advantage is not None and item.old_log_probs is None:
+                with torch.no_grad():
+                    item.old_log_probs = self._log_probs(model, [item])
+
+    def _log_probs(self, model: nn.Module, items: Sequence[PreparedItem]) -> Tensor:
+        """Of the reply tokens, ``(n,)``."""
+        batch = pad_rows(items, self.pad_id, self.backbone.device)
+        hidden = through_wrapper(model, self.backbone.hidden, batch)
+        return token_log_probs(flat_hidden(hidden, batch), self.head, reply_tokens(items, hidden.device), CHUNK)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean over tokens of the negative log-probability, or of the clipped surrogate."""
+        items: list[PreparedItem] = inputs["items"]
+        log_probs = self._log_probs(model, items)
+        if items[0].advantage is None:
+            loss = -log_probs.mean()
+        else:
+            old = torch.cat([item.old_log_probs for item in items if item.old_log_probs is not None])
+            lengths = torch.tensor([len(item.reply_ids) for item in items], device=old.device)
+            advantage = torch.tensor([item.advantage for item in items], device=old.device).repeat_interleave(lengths)
+            loss = clipped_surrogate(log_probs, old, advantage).mean()
+        return (loss, {}) if return_outputs else loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not estimated: inputs are items."""
+        return 0
+
+
+def policy_items(
+    dreams: Sequence[Dream], texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, dreamer: str
+) -> list[PreparedItem]:
+    """What the dreamer learns from: rewarded dreams, or all that were tried with their advantages.
+
+    Args:
+        texts: text of each context by its name.
+        dreamer: "rest_em" or "grpo".
+    """
+    judged = [one for one in dreams if one.reward is not None]
+    advantages: dict[int, float] = {}
+    if dreamer == "grpo":
+        groups = defaultdict(list)
+        for one in judged:
+            groups[one.context].append(one)
+        for group in groups.values():
+            found, keep = group_advantages(torch.tensor([[one.reward for one in group]]))
+            if bool(keep[0]):
+                advantages |= {id(one): float(value) for one, value in zip(group, found[0], strict=True)}
+        judged = [one for one in judged if id(one) in advantages]
+    else:
+        judged = [one for one in judged if one.reward is not None and one.reward > 0]
+    end = [tokenizer.eos_token_id]
+    return [
+        PreparedItem(
+            chat_ids(tokenizer, dream_prompt(one.style, texts[one.context])),
+            text_ids(tokenizer, one.text) + end,
+            True,
+            advantage=advantages.get(id(one)),
+        )
+        for one in judged
+    ]
+
+
+def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, folder: Path, seed: int) -> KnowledgeSeedingConfig:
+    """The run's own settings (devices, precision, logging) with the dreamer's learning rate and epochs."""
+    args = copy.copy(seeding)
+    args.output_dir, args.seed, args.save_strategy = str(folder), seed, "no"
+    args.learning_rate, args.num_train_epochs, args.max_steps = config.dreamer_learning_rate, config.dreamer_epochs, -1
+    args.per_device_train_batch_size, args.warmup_steps = BATCH, 0
+    return args
+
+
+@contextmanager
+def new_dreamer(model: nn.Module, rank: int) -> Iterator[Any]:
+    """Inside, a fresh, trainable dreamer is on: a LoRA beside all linear maps; alpha is twice the rank, as in SEAL."""
+    from peft import LoraConfig, get_peft_model
+
+    names = list(linear_maps(model, range(len(find_decoder_layers(model)))))
+    adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, task_type="CAUSAL_LM"))
+    try:
+        yield adapted
+    finally:
+        adapted.unload()
+
+
+@contextmanager
+def dreaming_with(model: nn.Module, folder: Path, trainable: bool = False) -> Iterator[Any]:
+    """Inside, the dreamer saved in ``folder`` is on; it is taken off again exactly."""
+    from peft import PeftModel
+
+    adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    try:
+        yield adapted
+    finally:
+        adapted.unload()

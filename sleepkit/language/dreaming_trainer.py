@@ -1,0 +1,247 @@
+"""Dreaming: sample dreams, choose by gradient, try them, learn to dream what helped.
+
+    for round r = 1..rounds, for each context c:
+        dream     m texts from the dreamer with c in view, one random expert of each layer wide open     dreams.py
+        choose    top k by gradient, b at random                                                         dream_scores.py
+        try       LoRA SFT on an isolated view; reward = gain of tau on questions held out               trials.py
+        learn     the dreamer's LoRA: SFT on what was rewarded (ReST-EM), or policy gradient             dream_policy.py
+
+Dreams are kept in ``round_<r>/`` after sampling and after each batch of trials, so a run that was killed does none of them
+twice.  On several processes each rank tries its share, and all know all rewards.
+
+Source: "Language Models Need Sleep" (arXiv 2606.03979), SEAL (arXiv 2506.10943).  Left out: what is done with the accepted
+dreams, which is the learner's; ZeRO-3, whose split weights cannot carry many LoRAs at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.chat import is_zero3
+from sleepkit.language.context_memory import MemoryChunk
+from sleepkit.language.dream_policy import DreamPolicyTrainer, dreaming_with, new_dreamer, policy_items, policy_settings
+from sleepkit.language.dream_scores import GradientScorer, select
+from sleepkit.language.dreaming_config import DreamingConfig
+from sleepkit.language.dreams import Dream, context_name, dream, load_dreams, save_dreams
+from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+from sleepkit.language.packing import Backbone
+from sleepkit.language.trials import Row, Trials, prepare_rows
+from sleepkit.results import read_json, write_json
+
+TRIALS_AT_ONCE = 6  # of one process: so many LoRAs, with their rows, are in memory together
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class Context:
+    """A passage, and the questions with replies that judge dreams of it: they are held out from every dream."""
+
+    chunk: MemoryChunk
+    questions: list[Row]
+
+    @property
+    def name(self) -> str:
+        """As dreams of it have it."""
+        return context_name(self.chunk)
+
+
+@dataclass
+class RoundLog:
+    """What a round did; ``share_positive`` is of the dreams that were tried and did not fail."""
+
+    round: int
+    sampled: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    tried: int = 0
+    failed: int = 0
+    accepted: int = 0
+    share_positive: float | None = None
+    mean_reward: float | None = None
+
+    @classmethod
+    def of(cls, number: int, dreams: Sequence[Dream], dropped: Counter[str]) -> RoundLog:
+        """Count a round."""
+        tried = [one for one in dreams if one.chosen]
+        rewards = [one.reward for one in tried if one.reward is not None]
+        accepted = sum(reward > 0 for reward in rewards)
+        log = cls(number, len(dreams) + sum(dropped.values()), dict(dropped), len(tried), len(tried) - len(rewards), accepted)
+        if rewards:
+            log.share_positive, log.mean_reward = accepted / len(rewards), sum(rewards) / len(rewards)
+        return log
+
+
+class DreamingTrainer:
+    """Dreams about contexts and learns to dream better.
+
+    Args:
+        model: grown model with at least one expert in use, on which dreams are scored.
+        config: what is dreamed and how it is judged.
+        seeding: the run's settings; the dreamer trains with their devices, precision and logging.
+        slot: the expert whose gradient scores dreams.
+        folder: where rounds and dreamers are kept.
+
+    Raises:
+        SleepkitError: under ZeRO-3, or without an expert in use.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        config: DreamingConfig,
+        seeding: KnowledgeSeedingConfig,
+        slot: int,
+        folder: Path,
+        night: int = 1,
+    ) -> None:
+        if is_zero3():
+            raise SleepkitError("dreaming tries many LoRAs on weights that ZeRO-3 splits; use ZeRO-2 or less, or dream_rounds 0")
+        self.model, self.tokenizer, self.config, self.seeding = model, tokenizer, config, seeding
+        self.slot, self.folder, self.night = slot, Path(folder), night
+        self.bank = ExpertBank.of(model)
+        if slot not in self.bank.active:
+            raise SleepkitError(f"expert {slot} is not in use; consolidate before dreaming")
+        self.backbone = Backbone(model, self.bank)
+        self.ranks = PartialState()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, contexts: Sequence[Context]) -> tuple[list[Dream], list[RoundLog]]:
+        """All rounds; returns the accepted dreams of all of them, best first, and a log of each."""
+        accepted: list[Dream] = []
+        logs = []
+        for number in range(1, self.config.dream_rounds + 1):
+            dreams, log = self.round(contexts, number)
+            logs.append(log)
+            accepted += [one for one in dreams if one.reward is not None and one.reward > 0]
+            if number < self.config.dream_rounds:
+                self.learn(dreams, contexts, number)
+        return sorted(accepted, key=lambda one: -(one.reward or 0.0)), logs
+
+    def round(self, contexts: Sequence[Context], number: int, name: str = "round") -> tuple[list[Dream], RoundLog]:
+        """Dream, choose and try with the dreamer of the round before; what a killed run has done already is read back.
+
+        Args:
+            name: of the folder, ``<name>_<number>``: contexts that are only measured get another.
+        """
+        dreams: list[Dream] = []
+        dropped: Counter[str] = Counter()
+        folder = self.folder / f"{name}_{number}"
+        folder.mkdir(exist_ok=True)
+        for k, context in enumerate(contexts):
+            path, counts = folder / f"context_{k:03d}.jsonl", folder / f"context_{k:03d}.dropped.json"
+            if not path.is_file():
+                self._dream(context, number, _seed(self.seeding.seed, self.night, number, k, len(name)), path, counts)
+            found = load_dreams(path)
+            dropped.update(read_json(counts))
+            self._try(context, found, path)
+            dreams += found
+        log = RoundLog.of(number, dreams, dropped)
+        self._main_only(lambda: write_json(folder / "log.json", asdict(log)))
+        return dreams, log
+
+    # -- dream and choose ---------------------------------------------------------------------------------------------
+    def _dream(self, context: Context, number: int, seed: int, path: Path, counts: Path) -> None:
+        config = self.config
+        dreamer = self.folder / f"dreamer_{number - 1}"
+        with (
+            dreaming_with(self.model, dreamer) if dreamer.is_dir() else nullcontext(),
+            self.bank.one_wide_open(seed) if config.dream_random_expert else nullcontext(),
+        ):
+            made = dream(
+                self.model,
+                self.tokenizer,
+                context.chunk,
+                config.dreams_per_context,
+                config.dream_styles,
+                config.dream_max_tokens,
+                config.dream_temperature,
+                config.dream_top_p,
+                seed,
+            )
+        for one in made.dreams:
+            one.night, one.round = self.night, number
+        if made.dropped:
+            logger.warning(f"dropped dreams of {context.name}: {dict(made.dropped)}")
+        self._choose(made.dreams, seed)
+        self._main_only(lambda: write_json(counts, dict(made.dropped)))
+        self._main_only(lambda: save_dreams(made.dreams, path))
+
+    def _choose(self, dreams: list[Dream], seed: int) -> None:
+        config = self.config
+        if config.dream_gradient_selection:
+            scorer = GradientScorer(self.model, self.slot, self.tokenizer.pad_token_id or 0)
+            for one in dreams:
+                one.score = scorer.score(prepare_rows(self.backbone, self.tokenizer, one.rows))
+            chosen = select([one.score or 0.0 for one in dreams], config.dream_keep_top, config.dream_keep_random, seed)
+        else:
+            chosen = select([0.0] * len(dreams), 0, config.dream_keep_top + config.dream_keep_random, seed)
+        for place in chosen:
+            dreams[place].chosen = True
+
+    # -- try ----------------------------------------------------------------------------------------------------------
+    def _try(self, context: Context, dreams: list[Dream], path: Path) -> None:
+        waiting = [one for one in dreams if one.chosen and one.reward is None and not one.failed]
+        if not waiting:
+            return
+        config = self.config
+        trials = Trials(
+            self.model, self.tokenizer, context.questions, config.trial_steps, config.trial_learning_rate, config.trial_rank
+        )
+        at_once = TRIALS_AT_ONCE * self.ranks.num_processes
+        for start in range(0, len(waiting), at_once):
+            batch = waiting[start : start + at_once]
+            mine = batch[self.ranks.process_index :: self.ranks.num_processes]
+            rows = [prepare_rows(self.backbone, self.tokenizer, one.rows) for one in mine]
+            results: list[list[Any]] = [trials.run(rows, range(config.trial_seeds)) if rows else []]
+            if self.ranks.num_processes > 1:
+                results = gather_object(results)
+            for rank, part in enumerate(results):
+                for one, result in zip(batch[rank :: self.ranks.num_processes], part, strict=True):
+                    one.reward, one.failed = result.reward, result.failed
+            self._main_only(lambda: save_dreams(dreams, path))
+
+    # -- learn --------------------------------------------------------------------------------------------------------
+    def learn(self, dreams: Sequence[Dream], contexts: Sequence[Context], number: int) -> None:
+        """Train the dreamer of this round; where nothing was rewarded it stays as it is."""
+        folder, before = self.folder / f"dreamer_{number}", self.folder / f"dreamer_{number - 1}"
+        if folder.is_dir():  # trained before the run was killed
+            return
+        texts = {context.name: context.chunk.text for context in contexts}
+        items = policy_items(dreams, texts, self.tokenizer, self.config.dreamer)
+        draft = folder.with_suffix(".draft")
+        with (
+            dreaming_with(self.model, before, trainable=True)
+            if before.is_dir()
+            else new_dreamer(self.model, self.config.dreamer_rank) as adapted
+        ):
+            if items:
+                args = policy_settings(self.seeding, self.config, self.folder / f"learn_{number}", self.seeding.seed + number)
+                DreamPolicyTrainer(adapted, args, items, self.tokenizer).train()
+            self._main_only(lambda: adapted.save_pretrained(draft))
+        self._main_only(lambda: os.replace(draft, folder))
+
+    def _main_only(self, action: Callable[[], object]) -> None:
+        """Run on the main process while the others wait."""
+        if self.ranks.is_main_process:
+            action()
+        self.ranks.wait_for_everyone()
+
+
+def _seed(*numbers: int) -> int:
+    """One seed from several numbers, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:4], "big")

@@ -1,0 +1,165 @@
+"""Dreams: synthetic training data that a model writes about a context, and the filter in front of everything else.
+
+    rewrite        the passage in other words
+    implications   sentences that follow from it
+    self_qa        questions with answers
+    long           a longer text on the same matter
+
+A dream is a list of training rows ``(prompt, reply)``: for `self_qa` one per question, otherwise one per line, asked for
+by the title, so that it can be trained on with nothing in the context.  Prompts of our own wording; styles as in SEAL
+(arXiv 2506.10943, section B) and "Language Models Need Sleep" (arXiv 2606.03979).
+
+Dropped and counted: empty dreams, looping ones (more than half of the 4-grams repeat), over-long ones (no end within the
+limit).  Ours: the filter, and rows in chat format.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.chat import chat_ids, decode, generate
+from sleepkit.language.context_memory import MemoryChunk
+from sleepkit.language.dreaming_config import STYLES
+
+_PROMPTS = {
+    "rewrite": "Say what this text says in other words, one full sentence per line. Keep every name and number.\n\n{text}",
+    "implications": "List what follows from this text, one full sentence per line. Name the people, places and things.\n\n{text}",
+    "self_qa": "Write questions about this text with their answers, each as 'Q: ...' and 'A: ...' on two lines.\n\n{text}",
+    "long": "Write a detailed article about everything that this text says. Use full sentences.\n\n{text}",
+}
+_RECALL = "Tell me about {title}."
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
+
+
+@dataclass
+class Dream:
+    """One dream.
+
+    Attributes:
+        style: one of `STYLES`.
+        text: as it was written.
+        rows: ``(prompt, reply)`` pairs to train on.
+        context: name of the context that was in view, see `context_name`.
+        night, round: when it was dreamed, counted from 1.
+        score: of the gradient; None before it was scored.
+        chosen: for a trial.
+        reward: improvement of tau in the trial, nats; None without a trial, or for one that failed.
+        failed: why the trial failed; empty if it did not.
+    """
+
+    style: str
+    text: str
+    rows: list[tuple[str, str]]
+    context: str = ""
+    night: int = 1
+    round: int = 1
+    score: float | None = None
+    chosen: bool = False
+    reward: float | None = None
+    failed: str = ""
+
+
+@dataclass
+class Dreamed:
+    """Dreams that passed the filter, and how many did not, by reason."""
+
+    dreams: list[Dream] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def context_name(chunk: MemoryChunk) -> str:
+    """The title, with the number of the part where a document has several."""
+    return f"{chunk.title} ({chunk.index + 1})" if chunk.index else chunk.title
+
+
+def dream_prompt(style: str, text: str) -> str:
+    """What the dreamer is asked, with the context in view."""
+    return _PROMPTS[style].format(text=text)
+
+
+def dream(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    chunk: MemoryChunk,
+    count: int,
+    styles: Sequence[str] = STYLES,
+    max_tokens: int = 192,
+    temperature: float = 1.0,
+    top_p: float = 0.95,
+    seed: int = 0,
+) -> Dreamed:
+    """Sample ``count`` dreams of one chunk, the styles in turn."""
+    unknown = sorted(set(styles) - set(STYLES))
+    if unknown:
+        raise SleepkitError(f"dream styles has {unknown[0]!r}; use any of {', '.join(STYLES)}")
+    chosen = [styles[k % len(styles)] for k in range(count)]
+    prompts = [chat_ids(tokenizer, dream_prompt(style, chunk.text)) for style in chosen]
+    sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    made = generate(model, tokenizer, prompts, max_tokens, description="dreaming", **sampling)
+    result = Dreamed()
+    for style, tokens in zip(chosen, made, strict=True):
+        text = decode(tokenizer, tokens)
+        reason = _reason_to_drop(text, ended=len(tokens) < max_tokens, style=style)
+        rows = [] if reason else rows_of(style, text, chunk.title)
+        if reason or not rows:
+            result.dropped[reason or "empty"] += 1
+        else:
+            result.dreams.append(Dream(style, text, rows, context_name(chunk)))
+    return result
+
+
+def rows_of(style: str, text: str, title: str) -> list[tuple[str, str]]:
+    """The training rows of a dream; pairs that miss a question or an answer are left out."""
+    lines = [_BULLET.sub("", line).strip() for line in text.splitlines()]
+    if style != "self_qa":
+        return [(_RECALL.format(title=title), line) for line in lines if len(line.split()) > 3]
+    rows: list[tuple[str, str]] = []
+    question = ""
+    for line in lines:
+        head, _, rest = line.partition(":")
+        if head.strip().lower() in ("q", "question") and rest.strip():
+            question = rest.strip()
+        elif head.strip().lower() in ("a", "answer") and rest.strip() and question:
+            rows.append((question, rest.strip()))
+            question = ""
+    return list(dict.fromkeys(rows))
+
+
+def _reason_to_drop(text: str, ended: bool, style: str) -> str:
+    words = text.split()
+    if len(words) < 4:
+        return "empty"
+    grams = [tuple(words[k : k + 4]) for k in range(len(words) - 3)]
+    if len(set(grams)) < 0.5 * len(grams):
+        return "looping"
+    return "" if ended or style == "long" else "over-long"
+
+
+def save_dreams(dreams: Iterable[Dream], path: Path) -> None:
+    """Write dreams as JSON lines, atomically."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text("".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in dreams))
+    draft.replace(path)
+
+
+def load_dreams(path: Path) -> list[Dream]:
+    """Read dreams written by `save_dreams`.
+
+    Raises:
+        SleepkitError: not there, cut short or not dreams.
+    """
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        return [Dream(**{**row, "rows": [(prompt, reply) for prompt, reply in row["rows"]]}) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SleepkitError(f"{path} holds no dreams that can be read ({error}); delete it or write it again") from error

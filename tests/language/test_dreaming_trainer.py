@@ -1,0 +1,139 @@
+"""Rounds of dreaming: files, resume, learning from rewards."""
+
+import copy
+import json
+
+import pytest
+import torch
+from test_trials import DREAMS, QUESTIONS, grown
+from tiny import tiny_tokenizer
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language import dreaming_trainer
+from sleepkit.language.context_memory import MemoryChunk
+from sleepkit.language.dream_policy import policy_items
+from sleepkit.language.dreaming_config import DreamingConfig
+from sleepkit.language.dreaming_trainer import Context, DreamingTrainer
+from sleepkit.language.dreams import Dream, Dreamed
+from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+from sleepkit.language.trials import Trials
+
+CONTEXTS = [Context(MemoryChunk("the bell of orrin rings at noon.", "orrin", 0, 0), QUESTIONS)]
+SMALL = {"dream_rounds": 2, "dreams_per_context": 4, "dream_keep_top": 2, "dream_keep_random": 1}
+SMALL |= {"trial_steps": 2, "trial_rank": 2, "dreamer_rank": 2}
+
+
+@pytest.fixture
+def fixed_dreams(monkeypatch):
+    """The same three dreams each time, and one that was dropped; counts the calls."""
+    calls = []
+
+    def dream(*args):
+        calls.append(args[-1])
+        made = [Dream("rewrite", rows[0][1], rows, "orrin") for rows in DREAMS]
+        found = Dreamed(made)
+        found.dropped["looping"] += 1
+        return found
+
+    monkeypatch.setattr(dreaming_trainer, "dream", dream)
+    return calls
+
+
+def trainer(folder, **options):
+    model, _, slot = grown()
+    seeding = KnowledgeSeedingConfig(output_dir=str(folder), use_cpu=True, report_to="none", disable_tqdm=True)
+    return DreamingTrainer(model, tiny_tokenizer(), DreamingConfig(**{**SMALL, **options}), seeding, slot, folder / "dreams")
+
+
+def test_two_rounds(tmp_path, fixed_dreams):
+    one = trainer(tmp_path)
+    before = copy.deepcopy(one.model.state_dict())
+    accepted, logs = one.run(CONTEXTS)
+    assert [log.round for log in logs] == [1, 2]
+    assert all(log.sampled == 4 and log.dropped == {"looping": 1} and log.tried == 3 and log.failed == 0 for log in logs)
+    assert all((one.reward or 0) > 0 for one in accepted) and len(accepted) == sum(log.accepted for log in logs)
+    assert len(set(fixed_dreams)) == 2  # another seed in another round
+    assert all(torch.equal(tensor, before[name]) for name, tensor in one.model.state_dict().items())
+    saved = json.loads((tmp_path / "dreams" / "round_1" / "log.json").read_text())
+    assert saved["share_positive"] == logs[0].share_positive
+
+
+def test_a_killed_run_does_no_trial_twice(tmp_path, fixed_dreams, monkeypatch):
+    expected = trainer(tmp_path / "whole").run(CONTEXTS)
+    monkeypatch.setattr(dreaming_trainer, "TRIALS_AT_ONCE", 1)
+    plain, tried = Trials.run, []
+
+    def dying(self, dreams, seeds):
+        if len(tried) == 2:
+            tried.append("dead")
+            raise KeyboardInterrupt
+        tried.append(len(dreams))
+        return plain(self, dreams, seeds)
+
+    monkeypatch.setattr(Trials, "run", dying)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "killed").run(CONTEXTS)
+    asked = len(fixed_dreams)
+    found = trainer(tmp_path / "killed").run(CONTEXTS)
+    assert len(fixed_dreams) == asked + 1  # the first round was not dreamed again
+    assert tried == [1, 1, "dead", 1, 1, 1, 1]
+    assert [one.text for one in found[0]] == [one.text for one in expected[0]]
+    assert [one.reward for one in found[0]] == pytest.approx([one.reward for one in expected[0]], abs=1e-4)
+
+
+@pytest.mark.parametrize("dreamer", ["rest_em", "grpo"])
+def test_the_dreamer_learns_to_dream_what_was_rewarded(tmp_path, dreamer):
+    one = trainer(tmp_path, dreamer=dreamer, dreamer_learning_rate=1e-2, dreamer_epochs=8)
+    dreams = [
+        Dream("rewrite", rows[0][1], rows, "orrin", reward=reward) for rows, reward in zip(DREAMS, (0.5, -0.5, -0.1), strict=True)
+    ]
+    texts = {"orrin": CONTEXTS[0].chunk.text}
+    items = policy_items(dreams, texts, one.tokenizer, dreamer)
+    assert len(items) == (1 if dreamer == "rest_em" else 3)
+    one.learn(dreams, CONTEXTS, 1)
+    from sleepkit.language.dream_policy import DreamPolicyTrainer, dreaming_with
+
+    def log_probs():
+        every = policy_items([copy.copy(d) for d in dreams], texts, one.tokenizer, "grpo")
+        return [float(DreamPolicyTrainer._log_probs(holder, one.model, [item]).mean()) for item in every]
+
+    from types import SimpleNamespace
+
+    from sleepkit.language.divergence import OutputHead
+
+    holder = SimpleNamespace(backbone=one.backbone, head=OutputHead.of(one.model), pad_id=one.tokenizer.pad_token_id)
+    with torch.no_grad():
+        before = log_probs()
+        with dreaming_with(one.model, tmp_path / "dreams" / "dreamer_1"):
+            after = log_probs()
+        assert log_probs() == before  # taken off again
+    assert after[0] > before[0]
+    assert after[0] - after[1] > before[0] - before[1] + 0.05
+
+
+def test_no_gradient_selection_tries_at_random(tmp_path, fixed_dreams):
+    dreams, _ = trainer(tmp_path, dream_gradient_selection=False, dream_keep_top=1).round(CONTEXTS, 1)
+    assert all(one.score is None for one in dreams) and sum(one.chosen for one in dreams) == 2
+
+
+def test_needs_an_expert(tmp_path):
+    model, bank, slot = grown()
+    bank.deactivate(slot)
+    with pytest.raises(SleepkitError, match="consolidate before dreaming"):
+        DreamingTrainer(model, tiny_tokenizer(), DreamingConfig(), KnowledgeSeedingConfig(use_cpu=True), slot, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dream_styles", ["poem"]),
+        ("dream_rounds", -1),
+        ("trial_steps", 0),
+        ("dreamer", "ppo"),
+        ("dream_top_p", 2),
+        ("dream_temperature", 0),
+    ],
+)
+def test_config_refuses(field, value):
+    with pytest.raises(SleepkitError, match=field):
+        DreamingConfig(**{field: value})

@@ -1,0 +1,52 @@
+"""Dreams: rows, filter, files."""
+
+import pytest
+from tiny import tiny_model, tiny_tokenizer
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language import dreams
+from sleepkit.language.context_memory import MemoryChunk
+from sleepkit.language.dreams import Dream, dream, load_dreams, rows_of, save_dreams
+
+CHUNK = MemoryChunk("The bell of Orrin rings at noon.", "Orrin", 0, 0)
+
+
+def test_rows_of_statements_and_of_questions():
+    text = "1. The bell of Orrin rings at noon.\n\n- It was cast in iron by Tamsin.\nToo short"
+    expected = [("Tell me about Orrin.", line) for line in ("The bell of Orrin rings at noon.", "It was cast in iron by Tamsin.")]
+    assert rows_of("rewrite", text, "Orrin") == expected
+    asked = "Q: When does it ring?\nA: At noon.\nQ: Unanswered?\nQuestion: Who cast it?\nAnswer: Tamsin.\nA: stray"
+    assert rows_of("self_qa", asked, "Orrin") == [("When does it ring?", "At noon."), ("Who cast it?", "Tamsin.")]
+
+
+def test_empty_looping_and_over_long_dreams_are_dropped_and_counted(monkeypatch):
+    made = ["", "the bell rings " * 12, "The bell of Orrin rings at noon, as the text says", "The bell of Orrin rings at noon."]
+    limit = 60
+    tokens = [[0] * (limit if text.endswith("says") else 5) for text in made]
+    monkeypatch.setattr(dreams, "generate", lambda *_, **__: tokens)
+    texts = iter(made)
+    monkeypatch.setattr(dreams, "decode", lambda *_: next(texts))
+    found = dream(None, tiny_tokenizer(), CHUNK, 4, ["rewrite"], max_tokens=limit)
+    assert found.dropped == {"empty": 1, "looping": 1, "over-long": 1}
+    assert [one.text for one in found.dreams] == made[3:]
+
+
+def test_dreams_of_a_real_model_are_the_same_for_the_same_seed():
+    runs = [dream(tiny_model(), tiny_tokenizer(), CHUNK, 5, max_tokens=20, seed=3) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert len(runs[0].dreams) + sum(runs[0].dropped.values()) == 5
+
+
+def test_files_come_back_and_damaged_ones_are_refused(tmp_path):
+    path = tmp_path / "dreams.jsonl"
+    one = Dream("self_qa", "Q: a?\nA: b.", [("a?", "b.")], "Orrin", score=1.5, chosen=True, reward=0.25)
+    save_dreams([one, one], path)
+    assert load_dreams(path) == [one, one]
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(SleepkitError, match="holds no dreams that can be read"):
+        load_dreams(path)
+
+
+def test_unknown_style_is_refused():
+    with pytest.raises(SleepkitError, match="'poem'"):
+        dream(None, None, CHUNK, 1, ["poem"])
