@@ -1,8 +1,8 @@
 """A language learner: reads while awake, consolidates while asleep, answers questions with nothing in its context.
 
     wake      documents go into the context memory
-    sleep     write material -> take a new expert -> teach it -> (gate, elsewhere) ; each phase leaves a file and is
-              skipped when the file is there, so a night that was killed goes on where it was
+    sleep     write material -> take a new expert -> teach it -> dream (optional) -> (gate, elsewhere) ; each phase leaves
+              a file and is skipped when the file is there, so a night that was killed goes on where it was
     evaluate  closed book, or with the documents in the prompt (the ceiling)
 
 Memory is a chain of levels, fast to slow (schedule.py): every night the context, or a fast adapter that has learned it
@@ -148,10 +148,12 @@ class LanguageLearner:
         items, held_out = self._material(night, folder)
         seconds_writing = time.perf_counter() - start
         earlier = random.Random(self.seeding.seed * 41 + night).sample(self.quiz, min(2 * QUIZ_ITEMS, len(self.quiz)))
+        dreams = bool(self.dreaming.dream_rounds or self.dream_set)
+        if dreams:  # the gate asks others than those that judge dreams
+            held_out, judges = held_out[::2], held_out[1::2] or held_out
         before = self._self_test(held_out, earlier)
         outcome = self._consolidate(items, night, folder)
-        if self.dreaming.dream_rounds or self.dream_set:
-            held_out, judges = held_out[::2], held_out[1::2] or held_out  # the gate asks others than those that judged dreams
+        if dreams:
             outcome |= self._dream(items, judges, night, folder)
         self._remember(items, held_out, night)
         for level in self.schedule.due(night - 1, night)[1:]:
