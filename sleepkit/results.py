@@ -22,7 +22,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -36,9 +36,11 @@ __all__ = [
     "hardware",
     "peak_memory_bytes",
     "read_json",
+    "read_jsonl",
     "read_results",
     "versions",
     "write_json",
+    "write_jsonl",
 ]
 
 FILE_NAME = "results.json"
@@ -132,6 +134,18 @@ def write_json(path: str | Path, value: Any) -> None:
         raise SleepkitError(f"cannot write {path}: {error.strerror}; free some space or choose another output folder") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    draft.replace(path)
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """The objects of a file, one a line; raises `OSError` or `ValueError`, as only the caller knows what to do then."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def read_json(path: str | Path) -> Any:

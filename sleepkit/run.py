@@ -158,10 +158,15 @@ def _write_card(folder: Path, args: SleepArguments, record: RunRecord) -> None:
     from sleepkit.language.model_io import SMOLLM2, SMOLLM2_ID
 
     base = SMOLLM2_ID if args.model == SMOLLM2 else args.model
-    dataset = Path(args.dataset).name if Path(args.dataset).exists() else args.dataset
+    dataset = _dataset_name(args)
     name = (args.push_to_hub_repo or f"{base}-slept").rstrip("/").split("/")[-1]
     card = model_card(record.to_dict(), model_name=name, base_model=base, dataset=dataset)
     card.save(folder / "README.md")
+
+
+def _dataset_name(args: SleepArguments) -> str:
+    """As it may be published: without the folders above a local file."""
+    return Path(args.dataset).name if Path(args.dataset).exists() else args.dataset
 
 
 def _dream_set(args: SleepArguments, experiences: Sequence[Experience]) -> list[Dream]:
@@ -195,7 +200,7 @@ def _publish_dreams(args: SleepArguments, config: KnowledgeSeedingConfig, record
         return
     for night, dreams in kept.items():
         add_night(out / "dreams", f"night_{night:02d}", dreams, args.model)
-    source = Path(args.dataset).name if Path(args.dataset).exists() else args.dataset
+    source = _dataset_name(args)
     write_card(out / "dreams", name=f"{Path(args.model).name}-dreams", model=args.model, source=source)
     if args.push_to_hub_dreams_repo is not None:
         from sleepkit.hub import push_folder

@@ -19,6 +19,7 @@ from sleepkit.cards import dataset_card
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreams import Dream
 from sleepkit.report import markdown_table
+from sleepkit.results import write_jsonl
 
 COLUMNS = ("context", "style", "text", "rows", "reward", "score", "round", "night")
 
@@ -30,9 +31,7 @@ def add_night(folder: Path, name: str, dreams: Sequence[Dream], model: str) -> N
     for one in dreams:
         row = {column: getattr(one, column) for column in COLUMNS}
         rows.append(row | {"rows": [{"prompt": p, "reply": r} for p, r in one.rows], "model": model})
-    draft = folder / f".{name}.tmp"
-    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    draft.replace(folder / f"{name}.jsonl")
+    write_jsonl(folder / f"{name}.jsonl", rows)
 
 
 def write_card(folder: Path, *, name: str, model: str, source: str) -> None:

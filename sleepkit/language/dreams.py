@@ -15,7 +15,6 @@ limit).  Ours: the filter, and rows in chat format.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,6 +29,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids, decode, generate
 from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.dreaming_config import STYLES
+from sleepkit.results import read_jsonl, write_jsonl
 
 _PROMPTS = {
     "rewrite": "Say what this text says in other words, one full sentence per line. Keep every name and number.\n\n{text}",
@@ -147,9 +147,7 @@ def _reason_to_drop(text: str, ended: bool, style: str) -> str:
 
 def save_dreams(dreams: Iterable[Dream], path: Path) -> None:
     """Write dreams as JSON lines, atomically."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text("".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in dreams))
-    draft.replace(path)
+    write_jsonl(path, map(asdict, dreams))
 
 
 def load_dreams(path: Path) -> list[Dream]:
@@ -159,7 +157,6 @@ def load_dreams(path: Path) -> list[Dream]:
         SleepkitError: not there, cut short or not dreams.
     """
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        return [Dream(**{**row, "rows": [(prompt, reply) for prompt, reply in row["rows"]]}) for row in rows]
+        return [Dream(**{**row, "rows": [(prompt, reply) for prompt, reply in row["rows"]]}) for row in read_jsonl(path)]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise SleepkitError(f"{path} holds no dreams that can be read ({error}); delete it or write it again") from error

@@ -21,7 +21,6 @@ never sees either.  Quoting instead of sampling the reply is ours: SmolLM2's own
 
 from __future__ import annotations
 
-import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -48,6 +47,7 @@ from sleepkit.language.cues import (
 )
 from sleepkit.language.scoring import contained
 from sleepkit.language.sentences import sentences
+from sleepkit.results import read_jsonl, write_jsonl
 
 STYLES = ("question", "wh", "paraphrase", "cloze", "keywords", "about", "recite", "rewrite")
 
@@ -293,9 +293,7 @@ def _same_facts(one: str, other: str) -> bool:
 
 def save_items(items: Iterable[SeedItem], path: Path) -> None:
     """Write items as JSON lines, atomically."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in items))
-    temporary.replace(path)
+    write_jsonl(path, map(asdict, items))
 
 
 def load_items(path: Path) -> list[SeedItem]:
@@ -305,6 +303,6 @@ def load_items(path: Path) -> list[SeedItem]:
         SleepkitError: not there, or cut short.
     """
     try:
-        return [SeedItem(**json.loads(line)) for line in path.read_text().splitlines()]
+        return [SeedItem(**row) for row in read_jsonl(path)]
     except (OSError, ValueError, TypeError) as error:
         raise SleepkitError(f"{path} cannot be read ({error}); start anew with --overwrite true") from error
