@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint bench-seeding tables clean
+.PHONY: help install demo test test-slow lint bench-seeding bench-dreaming bench-idsprites tables clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -49,6 +49,15 @@ lint: install ## style and types
 
 bench-seeding: install ## speed and memory of one optimisation step against TRL's distillation trainers
 	$(BIN)/python benchmarks/bench_seeding.py
+
+bench-dreaming: install ## cost of a trial against its own SFT steps, memory of dreaming against training
+	$(BIN)/python benchmarks/bench_dreaming.py
+
+# The package asks for the OpenCV that needs a display; the one without takes its place, so the package's other needs are spelled out.
+bench-idsprites: install ## images per second of Infinite dSprites against the PyPI package
+	$(PIP) --no-deps idsprites
+	$(PIP) numba omegaconf opencv-python-headless scikit-learn scipy
+	$(BIN)/python benchmarks/bench_idsprites.py
 
 tables: install ## write the README's tables again from the saved results
 	$(BIN)/python benchmarks/make_tables.py

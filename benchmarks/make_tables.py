@@ -1,11 +1,12 @@
-"""Writes the README's tables again from the saved results, so that no number in it is typed by hand.
+"""Writes the README's tables, and the page of each experiment, again from the saved results: no number is typed by hand.
 
     <!-- table:NAME -->   whatever stands between these two lines is replaced
     <!-- /table -->       by the table of benchmarks/results/NAME.json
 
 `NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `summary` all files that hold
 knowledge seeding's own results.  A file holds one of: runs that `run_table.py` collected (`runs`), the speed of one step
-(`systems`), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
+(`systems`), the cost of dreaming (`dreaming`), the speed of drawing sprites (`images_per_second`), or one run's own
+`results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
 """
 
 from __future__ import annotations
@@ -18,55 +19,35 @@ from pathlib import Path
 from typing import Any
 
 from sleepkit.errors import SleepkitError
+from sleepkit.experiments import experiment_page, matrices, runs_table, spread
 from sleepkit.report import format_duration, format_memory, format_value, headline, markdown_table
 from sleepkit.results import read_json
 
 ROOT = Path(__file__).parent.parent
 MARKER = re.compile(r"(?P<head><!-- table:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<tail><!-- /table -->)", re.DOTALL)
-COLUMNS = {
-    "recovery": "recovery",
-    "closed_book_after": "closed book",
-    "anchor_kl": "anchor KL",
-    "bwt": "BWT",
-    "retention_first": "passage 1 kept",
-    "seconds": "seconds a night",
-    "train_tokens": "train tokens a night",
-    "max_steps": "steps a night",
-}  # metric -> heading
 
 
 def render(document: Mapping[str, Any]) -> str:
     """The Markdown table of a results file.
 
     Raises:
-        SleepkitError: a file of none of the three kinds.
+        SleepkitError: a file of none of these kinds.
     """
     if "runs" in document:
-        return _runs(document["runs"])
+        return runs_table(document["runs"])
     if "systems" in document:
         return _systems(document)
+    if "dreaming" in document:
+        return _dreaming(document)
+    if "images_per_second" in document:
+        return _sprites(document)
     if "metrics" in document:
         rows = [*headline(document), ("time", format_duration(document["seconds"]))]
         return markdown_table(["measure", "value"], rows)
-    raise SleepkitError(f"a results file with {', '.join(document) or 'nothing'} has no table; give runs, systems or metrics")
-
-
-def _runs(runs: Sequence[Mapping[str, Any]]) -> str:
-    """One row for each variant in the order of the runs: mean ± standard deviation over its seeds."""
-    variants: dict[str, list[Mapping[str, Any]]] = {}
-    for run in runs:
-        variants.setdefault(run["variant"], []).append(run)
-    rows = [[name, len(seeds), *(_spread([s.get(c) for s in seeds], c) for c in COLUMNS)] for name, seeds in variants.items()]
-    return markdown_table(["variant", "seeds", *COLUMNS.values()], rows)
-
-
-def _spread(values: Sequence[float | None], column: str) -> str:
-    present = [value for value in values if value is not None]
-    if not present:
-        return format_value(None)
-    digits = 0 if column in ("seconds", "train_tokens", "max_steps") else 3
-    mean = f"{statistics.fmean(present):,.{digits}f}"
-    return mean if len(present) == 1 else f"{mean} ± {statistics.stdev(present):,.{digits}f}"
+    raise SleepkitError(
+        f"a results file with {', '.join(document) or 'nothing'} has no table; "
+        "give runs, systems, dreaming, images_per_second or metrics"
+    )
 
 
 def _systems(document: Mapping[str, Any]) -> str:
@@ -86,15 +67,32 @@ def _systems(document: Mapping[str, Any]) -> str:
     return f"{markdown_table(heads, rows)}\n\n{costs}"
 
 
-def matrices(document: Mapping[str, Any]) -> str:
-    """The accuracy matrix of each seed of knowledge seeding: row i after night i, column j on passage j."""
-    blocks = []
-    for run in document["runs"]:
-        if run["variant"] == "knowledge_seeding":
-            cells = [["  – " if value is None else f"{value:4.2f}" for value in line] for line in run["accuracy_matrix"]]
-            lines = [f"after night {i} of seed {run['seed']}   {'  '.join(line)}" for i, line in enumerate(cells, 1)]
-            blocks.append("\n".join(lines))
-    return "```\n" + "\n\n".join(blocks) + "\n```"
+def _dreaming(document: Mapping[str, Any]) -> str:
+    """What a trial costs, and the memory of dreaming."""
+    found, ratios = document["dreaming"], document["ratios"]
+    rows = [
+        ["a trial, questions included", f"{found['trials']['seconds']:.2f} s", "1.00x"],
+        ["its own SFT steps alone", f"{found['sft']['seconds']:.2f} s", f"{ratios['trial_to_sft']:.2f}x"],
+        ["the same with a PEFT LoRA", f"{found['peft']['seconds']:.2f} s", f"{ratios['trial_to_peft']:.2f}x"],
+        ["peak of dreaming", format_memory(found["dreaming"]["peak_bytes"]), "1.00x"],
+        ["peak of training", format_memory(found["training"]["peak_bytes"]), f"{ratios['memory_to_training']:.2f}x"],
+    ]
+    return markdown_table(["measure", "value", "a trial or dreaming, of it"], rows)
+
+
+def _sprites(document: Mapping[str, Any]) -> str:
+    """Images per second of each renderer, and how many times that of the package in one process."""
+    cores = document["settings"]["processes"]
+    rows = []
+    for size, systems in document["images_per_second"].items():
+        base = systems.get("idsprites", {}).get("one_process")
+        for name, speed in systems.items():
+            ratios = [f"{speed[kind] / base:.1f}x" if base else "–" for kind in ("one_process", "all_processes")]
+            rows.append(
+                [f"{size} px", name, f"{speed['one_process']:,.0f}", ratios[0], f"{speed['all_processes']:,.0f}", ratios[1]]
+            )
+    heads = ["images", "renderer", "images/s, one core", "idsprites = 1", f"images/s, {cores} cores", "idsprites on one core = 1"]
+    return markdown_table(heads, rows)
 
 
 SUMMARY = {
@@ -112,14 +110,19 @@ def summary(documents: Mapping[str, Mapping[str, Any]]) -> str:
     """One row for each experiment that knowledge seeding was in, from results files by name."""
     rows = []
     for name, document in sorted(documents.items()):
-        runs = [run for run in document.get("runs", ()) if run["variant"] == "knowledge_seeding"]
+        runs = ours(document)
         if document.get("method") == "knowledge_seeding":
             runs = [{**document["metrics"], "seconds_total": document["seconds"]}]
         if runs:
             seconds = [run["seconds_total"] for run in runs if run.get("seconds_total") is not None]
             took = format_duration(statistics.fmean(seconds)) if seconds else format_value(None)
-            rows.append([name, len(runs), *(_spread([run.get(c) for run in runs], c) for c in SUMMARY), took])
+            rows.append([name, len(runs), *(spread([run.get(c) for run in runs]) for c in SUMMARY), took])
     return markdown_table(["results", "seeds", *SUMMARY.values(), "time"], rows)
+
+
+def ours(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The runs of knowledge seeding itself."""
+    return [run for run in document.get("runs", ()) if run["variant"] == "knowledge_seeding"]
 
 
 def fill(text: str, results: Path) -> tuple[str, list[str]]:
@@ -136,7 +139,7 @@ def fill(text: str, results: Path) -> tuple[str, list[str]]:
             missing.append(name)
             return match[0]
         if name != match["name"]:
-            return f"{match['head']}{matrices(read_json(path))}\n{match['tail']}"
+            return f"{match['head']}{matrices(ours(read_json(path)))}\n{match['tail']}"
         return f"{match['head']}{render(read_json(path))}\n{match['tail']}"
 
     return MARKER.sub(table, text), missing
@@ -149,6 +152,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     text, missing = fill(options.readme.read_text(encoding="utf-8"), options.results)
     options.readme.write_text(text, encoding="utf-8")
+    for path in sorted(options.results.glob("*.json")):
+        if "runs" in read_json(path):
+            experiment_page(path)
     for name in missing:
         print(f"{options.results / name}.json is not there; its table is as it was")
 

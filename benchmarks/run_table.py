@@ -4,12 +4,13 @@
         --variants knowledge_seeding lora finetune_qa --steps finetune_qa=24 --seeds 0 1 -- --dataset passages.jsonl.gz
     python benchmarks/run_table.py ablations --config ... --variants ablations --seeds 0 1 -- --nights 4 --lmbda 0.5
 
-A variant is `knowledge_seeding`, a baseline, an ablation of the paper's Table 1, or `baselines` or `ablations` for all of
-them.  What follows `--` goes to every run.  A finished run is not repeated, one that was killed goes on.  Runs are
-kept in runs/tables/NAME/<variant>/seed_<n>, the table in benchmarks/results/NAME.json.
+A variant is `knowledge_seeding`, a baseline, an ablation of the paper's Table 1 or 3, or `baselines`, `ablations` or
+`dream_ablations` for all of them.  What follows `--` goes to every run.  A finished run is not repeated, one that was
+killed goes on.  Runs are kept in runs/tables/NAME/<variant>/seed_<n>, the table in benchmarks/results/NAME.json.
 
 Ours: an ablation switches one part off of whatever the given recipe does, so a recipe without rollouts has nothing to
-lose from `no_imitation`, `no_semantic_reward` and `off_policy_only`; that is refused.
+lose from `no_imitation`, `no_semantic_reward` and `off_policy_only`, and one without dreams nothing from those of Table 3;
+that is refused.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ ABLATIONS: dict[str, list[str]] = {
     "no_expansion": ["--no_expansion"],
     "off_policy_only": ["--lmbda", "0", "--lmbda_start", "0"],
 }
+DREAM_ABLATIONS: dict[str, list[str]] = {
+    "no_gradient_selection": ["--dream_gradient_selection", "false"],
+    "no_random_expert": ["--dream_random_expert", "false"],
+    "no_dreaming": ["--dream_rounds", "0"],
+}
 METRICS = (
     *("recovery", "recovery_final", "closed_book_before", "closed_book_after", "in_context", "anchor_kl"),
     *("anchor_kl_final", "anchor_accuracy_before", "anchor_accuracy_after", "bwt", "forgetting", "retention_first"),
@@ -41,14 +47,14 @@ METRICS = (
 
 
 def expand(names: Sequence[str]) -> dict[str, list[str]]:
-    """Arguments of each variant, in order; `baselines` and `ablations` stand for their members and ours.
+    """Arguments of each variant, in order; `baselines` and the like stand for their members and ours.
 
     Raises:
         SleepkitError: unknown variant.
     """
-    groups = {"baselines": ["knowledge_seeding", *BASELINES], "ablations": ["knowledge_seeding", *ABLATIONS]}
-    flat = [variant for name in names for variant in groups.get(name, [name])]
-    known = {"knowledge_seeding": [], **{name: ["--baseline", name] for name in BASELINES}, **ABLATIONS}
+    groups = {"baselines": BASELINES, "ablations": ABLATIONS, "dream_ablations": DREAM_ABLATIONS}
+    flat = [variant for name in names for variant in (["knowledge_seeding", *groups[name]] if name in groups else [name])]
+    known = {"knowledge_seeding": [], **{name: ["--baseline", name] for name in BASELINES}, **ABLATIONS, **DREAM_ABLATIONS}
     for name in flat:
         if name not in known:
             raise SleepkitError(f"variant is {name!r}; use one of {', '.join([*groups, *known])}")
@@ -91,10 +97,11 @@ def check(arguments: Mapping[str, list[str]], config: str, extra: Sequence[str])
     """Parse every run before the first one starts, and refuse ablations of what the recipe does not do."""
     for name, variant in arguments.items():
         parse(command(config, variant, 0, Path("unused"), extra))
-        if name in ABLATIONS and name != "no_expansion":
-            _, seeding = parse(command(config, [], 0, Path("unused"), extra))
-            if not seeding.on_policy:
-                raise SleepkitError(f"{name} changes nothing without rollouts; add `--lmbda 0.5` after `--`")
+        args, seeding = parse(command(config, [], 0, Path("unused"), extra))
+        if name in ABLATIONS and name != "no_expansion" and not seeding.on_policy:
+            raise SleepkitError(f"{name} changes nothing without rollouts; add `--lmbda 0.5` after `--`")
+        if name in DREAM_ABLATIONS and not args.dreaming.dream_rounds:
+            raise SleepkitError(f"{name} changes nothing without dreams; add `--dream_rounds 1` after `--`")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,15 +19,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, get_args
 
 from sleepkit.errors import SleepkitError
+from sleepkit.labelled_stream import INSTRUCTION
 from sleepkit.language.dreaming_config import DreamingConfig
 
 if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 
-__all__ = ["BASELINES", "SleepArguments", "expert_layers", "parse", "settings"]
+__all__ = ["BASELINES", "SleepArguments", "expert_layers", "parse", "read", "settings"]
 
 Baseline = Literal[
-    "no_sleep", "in_context", "finetune_passage", "finetune_qa", "context_distillation", "lora", "trl_distillation"
+    "no_sleep",
+    "in_context",
+    "finetune_passage",
+    "finetune_qa",
+    "context_distillation",
+    "lora",
+    "trl_distillation",
+    "replay",
+    "ewc",
+    "lwf",
+    "o_lora",
 ]
 BASELINES: tuple[str, ...] = get_args(Baseline)
 
@@ -62,6 +75,19 @@ class SleepArguments:
     passages_per_night: int = _option(1, "Passages that make one experience, learned together in one night.")
     general_prompts: str | None = _option(None, "JSONL of {prompt} for retention; None takes the shipped ones.")
     anchors: str | None = _option(None, "JSONL of {prompt, answer} to measure forgetting; None: shipped ones.")
+
+    # labelled data, one task a night
+    label_column: str | None = _option(None, "Column of labels: the data are classification tasks, learned from their rows.")
+    text_column: str = _option("text", "Column of the texts that have labels.")
+    task_column: str | None = _option(None, "Column that names the task of a row.")
+    labels_per_task: int | None = _option(None, "Labels of one task, where no column names it.")
+    tasks: list[str] | None = _option(None, "Names and order of the tasks; None: all.")
+    test_dataset: str | None = _option(None, "Rows to be tested on; None keeps some of each label back.")
+    out_of_scope: str | None = _option(None, "Rows of no label, which the slept model should be unsure about.")
+    rows_per_label: int | None = _option(None, "Rows of each label to learn; None: all.")
+    test_rows_per_label: int = _option(10, "Rows of each label to be tested on.")
+    instruction: str = _option(INSTRUCTION, "What is asked about a text.")
+    list_labels: bool = _option(False, "Name the labels of the task in the prompt.")
 
     # dreams
     dreaming: DreamingConfig = field(
@@ -115,6 +141,9 @@ class SleepArguments:
             ("memory_max_tokens", 1),
             ("memory_overlap", 0),
             ("max_new_tokens", 1),
+            ("labels_per_task", 1),
+            ("rows_per_label", 1),
+            ("test_rows_per_label", 1),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -123,6 +152,7 @@ class SleepArguments:
             if not getattr(self, name) >= 0:
                 raise SleepkitError(f"{name} is {getattr(self, name)}; give a number of at least 0")
         self._check_chain()
+        self._check_labels()
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise SleepkitError(f"seeds is {self.seeds}; give each seed once")
         self.expert_layers = cast(Any, expert_layers(self.expert_layers))  # now as `ExpertBankConfig.layers` wants it
@@ -138,6 +168,14 @@ class SleepArguments:
         needed = sum(slow // fast for fast, slow in zip(sizes, sizes[1:], strict=False)) + 2
         if len(sizes) > 1 and self.expert_slots < needed:
             raise SleepkitError(f"expert_slots is {self.expert_slots}; chain {list(sizes)} needs at least {needed}")
+
+    def _check_labels(self) -> None:
+        only_labelled = ("task_column", "labels_per_task", "tasks", "test_dataset", "out_of_scope", "rows_per_label")
+        given = [name for name in only_labelled if getattr(self, name) is not None]
+        if self.label_column is None and given:
+            raise SleepkitError(f"{given[0]} is for labelled data; give label_column too, or leave it out")
+        if self.task_column is not None and self.labels_per_task is not None:
+            raise SleepkitError("task_column and labels_per_task both say what a task is; leave one of them out")
 
     def _check_choice(self, name: str, allowed: tuple[str | None, ...]) -> None:
         if getattr(self, name) not in allowed:
@@ -156,13 +194,13 @@ class _Parser(argparse.ArgumentParser):
     """The part of the parser that is ours; `parse` joins it with `trl.TrlParser`, which is slow to import."""
 
     def error(self, message: str) -> NoReturn:
-        raise SleepkitError(f"{message}; see `sleepkit sleep --help`")
+        raise SleepkitError(f"{message}; see `{self.prog} --help`")
 
     def set_defaults_with_config(self, **config: Any) -> list[str]:
         known = _known(self)
         for key in config:
             if key not in known:
-                raise SleepkitError(f"the recipe has an unknown key {key!r}; {_nearest(key, known)}")
+                raise SleepkitError(f"the recipe has an unknown key {key!r}; {_nearest(key, known, self.prog)}")
         # Numbers as text, so that argparse checks their type as it does on the command line.
         config = {key: _text_of_number(value) for key, value in config.items() if value is not None}
         return cast(list[str], super().set_defaults_with_config(**config))  # type: ignore[misc]
@@ -179,23 +217,43 @@ def parse(argv: Sequence[str], default_config: str | Path | None = None) -> tupl
         SleepkitError: unknown key (with the nearest names), wrong type, value out of range, unreadable recipe.
         SystemExit: after `--help`.
     """
-    from trl import TrlParser  # type: ignore[attr-defined]
-
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+
+    args, dreaming, config = read(
+        argv,
+        (SleepArguments, DreamingConfig, KnowledgeSeedingConfig),
+        prog="sleepkit sleep",
+        description="Let a model read documents, sleep, and answer about them from its weights.",
+        default_config=default_config,
+    )
+    args.dreaming = dreaming
+    if args.baseline is not None and (args.dreaming.dream_rounds or args.dream_set):
+        raise SleepkitError(f"baseline {args.baseline} does not dream; leave out dream_rounds and dream_set")
+    return args, config
+
+
+def read(
+    argv: Sequence[str], classes: Sequence[type], *, prog: str, description: str, default_config: str | Path | None = None
+) -> list[Any]:
+    """An object of each class, from `--config recipe.yaml` and the command line; the last one is a `TrainingArguments`.
+
+    Errors as in `parse`; ``prog`` is the command that `--help` and the messages name.
+    """
+    from trl import TrlParser  # type: ignore[attr-defined]
 
     class Parser(_Parser, TrlParser):
         pass
 
     parser = Parser(
-        dataclass_types=cast(Any, (SleepArguments, DreamingConfig, KnowledgeSeedingConfig)),
-        prog="sleepkit sleep",
-        usage="sleepkit sleep [--config RECIPE.yaml] [--FIELD VALUE ...]",
-        description="Let a model read documents, sleep, and answer about them from its weights.",
+        dataclass_types=cast(Any, tuple(classes)),
+        prog=prog,
+        usage=f"{prog} [--config RECIPE.yaml] [--FIELD VALUE ...]",
+        description=description,
         epilog="All other fields of transformers.TrainingArguments are accepted too, such as --bf16 and --use_cpu.",
         formatter_class=_Help,
         allow_abbrev=False,
     )
-    _only_own_help(parser, KnowledgeSeedingConfig)
+    _only_own_help(parser, classes)
     arguments = [part for word in argv for part in _split_config(word)]
     if default_config is not None and "--config" not in arguments:
         arguments = ["--config", str(default_config), *arguments]
@@ -207,13 +265,10 @@ def parse(argv: Sequence[str], default_config: str | Path | None = None) -> tupl
     except (ValueError, TypeError, ImportError) as error:  # TrainingArguments judges some values itself
         raise SleepkitError(f"{_first_line(error)}; correct the recipe or the command line") from error
     if unknown:
-        raise SleepkitError(f"unknown argument {unknown[0]!r}; {_nearest(unknown[0].lstrip('-'), _known(parser))}")
-    args, args.dreaming, config = parsed
-    if args.baseline is not None and (args.dreaming.dream_rounds or args.dream_set):
-        raise SleepkitError(f"baseline {args.baseline} does not dream; leave out dream_rounds and dream_set")
-    if not config.output_dir:
+        raise SleepkitError(f"unknown argument {unknown[0]!r}; {_nearest(unknown[0].lstrip('-'), _known(parser), prog)}")
+    if not parsed[-1].output_dir:
         raise SleepkitError("output_dir is empty; give --output_dir with a folder for the results")
-    return args, config
+    return parsed
 
 
 _NOT_SETTINGS = (
@@ -224,15 +279,17 @@ _NOT_SETTINGS = (
 _NOT_SETTINGS_PREFIXES = ("push_to_hub", "hub_", "log_", "logging_", "save_", "dataloader_", "ddp_", "fsdp", "trackio_")
 
 
-def settings(args: SleepArguments, config: KnowledgeSeedingConfig) -> dict[str, Any]:
+def settings(args: Any, config: TrainingArguments) -> dict[str, Any]:
     """What decides a run's result besides the seed: all fields of this project, and what differs from transformers.
 
     Left out are places, logs, uploads, access tokens, and how the work is spread over machines: a run may be resumed
     with another of these.
     """
-    own = set(type(config).__annotations__)
-    chosen = {item.name: getattr(args, item.name) for item in dataclasses.fields(args) if item.name != "dreaming"}
-    chosen |= dataclasses.asdict(args.dreaming)
+    own = _own_fields(type(config))
+    chosen: dict[str, Any] = {}
+    for item in dataclasses.fields(args):
+        value = getattr(args, item.name)
+        chosen |= dataclasses.asdict(cast(Any, value)) if dataclasses.is_dataclass(value) else {item.name: value}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         default = item.default_factory() if callable(item.default_factory) else item.default
@@ -241,6 +298,12 @@ def settings(args: SleepArguments, config: KnowledgeSeedingConfig) -> dict[str, 
     return {
         name: value for name, value in chosen.items() if name not in _NOT_SETTINGS and not name.startswith(_NOT_SETTINGS_PREFIXES)
     }
+
+
+def _own_fields(config_class: type) -> set[str]:
+    """Fields of this project: those that a configuration adds to transformers' or gives another default."""
+    own = [one for one in config_class.__mro__ if one.__module__.startswith("sleepkit")]
+    return {name for one in own for name in one.__dict__.get("__annotations__", {})}
 
 
 def expert_layers(value: Any) -> str | list[int]:
@@ -258,9 +321,9 @@ def _known(parser: argparse.ArgumentParser) -> list[str]:
     return [action.dest for action in parser._actions if action.dest != "help"] + ["config"]
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _nearest(name: str, known: Iterable[str], prog: str) -> str:
     near = difflib.get_close_matches(name.replace("-", "_"), sorted(set(known)), n=3)
-    return f"did you mean {' or '.join(near)}?" if near else "see `sleepkit sleep --help` for the fields"
+    return f"did you mean {' or '.join(near)}?" if near else f"see `{prog} --help` for the fields"
 
 
 def _split_config(word: str) -> list[str]:
@@ -291,11 +354,10 @@ def _text_of_number(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
-def _only_own_help(parser: argparse.ArgumentParser, config_class: type) -> None:
+def _only_own_help(parser: argparse.ArgumentParser, classes: Sequence[type]) -> None:
     """Hide what `--help` would show of TrainingArguments, and the `--no_` twins."""
-    own = (*dataclasses.fields(SleepArguments), *dataclasses.fields(DreamingConfig))
-    shown = {item.name for item in own} | set(config_class.__annotations__)
-    shown |= {"seed", "help"}
+    shown = {item.name for one in classes[:-1] for item in dataclasses.fields(one)}
+    shown |= {"seed", "help", *_own_fields(classes[-1])}
     for action in parser._actions:
         if action.dest not in shown or action.option_strings[0].startswith("--no_"):
             action.help = argparse.SUPPRESS

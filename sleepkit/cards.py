@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleepkit.errors import SleepkitError
-from sleepkit.report import code_block, comparison_table, format_duration, format_memory, headline, markdown_table
+from sleepkit.report import METRICS, code_block, comparison_table, format_duration, format_memory, headline, markdown_table
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCard, ModelCard
 
-__all__ = ["dataset_card", "model_card"]
+__all__ = ["classifier_card", "dataset_card", "model_card"]
 
 _TAGS = ["sleepkit", "continual-learning", "knowledge-seeding"]
 _PAPER = "[Language Models Need Sleep](https://arxiv.org/abs/2606.03979)"
@@ -91,6 +91,52 @@ def model_card(
         "Training": _training(results),
     }
     body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items() if text)
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {model_name}\n\n{body}\n")
+
+
+def classifier_card(results: Mapping[str, Any], *, model_name: str, base_model: str | None, dataset: str) -> ModelCard:
+    """The card of an image classifier that met its classes one after the other.
+
+    Args:
+        results: content of the run's `results.json`.
+        model_name: name of the classifier.
+        base_model: Hub id or local path of the backbone, only a Hub id enters the metadata; None for a small CNN.
+        dataset: name of the images, as it may be published.
+
+    Raises:
+        SleepkitError: if the run has no metrics.
+    """
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    if not results["metrics"]:
+        raise SleepkitError(f"the run of {results['method']!r} has no metrics for a card; evaluate it first")
+    config = results["config"]
+    shares = {name: results["metrics"][name] for name in ("class_il", "task_il", "domain_il") if name in results["metrics"]}
+    data = ModelCardData(
+        model_name=model_name,
+        base_model=base_model if base_model and _is_hub_id(base_model) else None,
+        library_name="sleepkit",
+        pipeline_tag="image-classification",
+        tags=["sleepkit", "continual-learning", f"{config['scenario']}-incremental"],
+        eval_results=[
+            EvalResult("image-classification", _slug(dataset), dataset, name, value, metric_name=METRICS[name])
+            for name, value in shares.items()
+        ],
+    )
+    use = (
+        "```python\nimport sleepkit.vision.classifier  # makes the architecture known\n"
+        "from transformers import AutoModelForImageClassification\n\n"
+        f'model = AutoModelForImageClassification.from_pretrained("{model_name}")\n'
+        "logits = model(pixel_values).logits  # uint8, or float from 0 to 1; units are in model.config.id2label\n```"
+    )
+    sections = {
+        "": f"A classifier of {dataset} that met its data in {len(results['nights'])} experiences, one after the other, by the "
+        f"method {results['method']!r}. Made with sleepkit.",
+        "Results": markdown_table(["measure", "value"], headline(results)),
+        "Use": use,
+        "Training": _training(results),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items())
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {model_name}\n\n{body}\n")
 
 

@@ -1,4 +1,4 @@
-"""The `sleepkit` command: sleep, ask, report, expand.  Each parses its arguments, calls one function and prints.
+"""The `sleepkit` command: sleep, ask, report, expand, idsprites.  Each parses its arguments, calls one function and prints.
 
 What the user can repair (`SleepkitError`) is one line, `sleepkit: error: ...`, and exit code 2; everything else is a
 traceback.  Nothing heavy is imported before it is needed, so that `--help` answers at once.
@@ -75,10 +75,11 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser(
         "report",
-        help="write the report of a run again, or compare several runs",
-        description="One run: write its report.md and pictures. Several: print a Markdown table of them.",
+        help="write the report of a run again, compare several runs, or write the page of an experiment",
+        description="One run: write its report.md and pictures. Several: print a Markdown table of them. A JSON file of "
+        "benchmarks/run_table.py: write the page of the experiment beside it.",
     )
-    report.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder of a run")
+    report.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder of a run, or an experiment's file")
     report.set_defaults(run=_report)
 
     expand = commands.add_parser(
@@ -96,6 +97,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     expand.add_argument("--no_gate", action="store_true", help="experts that are always on, without a learned gate")
     expand.set_defaults(run=_expand)
+
+    sprites = commands.add_parser(
+        "idsprites",
+        help="draw a contact sheet of Infinite dSprites",
+        description="Draw shapes of Infinite dSprites, their factors of variation and the harder variants in one picture.",
+        epilog="example: sleepkit idsprites --output sheet.png --seed 1",
+    )
+    sprites.add_argument("--output", default="idsprites.png", help=".png, .pdf or .svg file (default: %(default)s)")
+    sprites.add_argument("--columns", type=int, default=8, help="images in a row (default: %(default)s)")
+    sprites.add_argument("--first_class", type=int, default=0, help="number of the first shape (default: %(default)s)")
+    sprites.add_argument("--image_size", type=int, default=64, help="pixels (default: %(default)s)")
+    sprites.add_argument("--vertices", type=int, nargs=2, default=[5, 8], help="fewest and most of a shape (default: 5 8)")
+    sprites.add_argument("--seed", type=int, default=0, help="seed of the shapes (default: %(default)s)")
+    sprites.set_defaults(run=_idsprites)
     return parser
 
 
@@ -144,9 +159,14 @@ def _ask(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from sleepkit.experiments import experiment_page
     from sleepkit.report import comparison_table, write_report
     from sleepkit.results import read_results
 
+    if all(folder.endswith(".json") for folder in options.folders):
+        for path in options.folders:
+            print(experiment_page(Path(path)))
+        return
     if len(options.folders) == 1 and not _seed_folders(options.folders[0]):
         print(write_report(options.folders[0]))
         return
@@ -173,6 +193,15 @@ def _expand(options: argparse.Namespace) -> None:
     bank.save(options.folder, base_model=options.model)
     size = sum(parameter.numel() for slot in range(options.slots) for parameter in bank.parameters(slot))
     print(f"{options.folder}: {options.slots} experts in {len(bank.layers)} layers, {size:,} parameters")
+
+
+def _idsprites(options: argparse.Namespace) -> None:
+    from sleepkit.vision.idsprites.renderer import SpriteRenderer
+    from sleepkit.vision.idsprites.sheet import save_contact_sheet
+
+    renderer = SpriteRenderer(options.image_size, options.seed, tuple(options.vertices))
+    save_contact_sheet(renderer, options.output, options.columns, options.first_class)
+    print(options.output)
 
 
 if __name__ == "__main__":

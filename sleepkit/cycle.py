@@ -6,8 +6,9 @@
                           A[t-1, j] = closed book on experience j     all experiences, those not met yet included
                           write <output_dir>/state/                   one rename commits the night
 
-Before the first night every experience is asked closed book (where the stream starts from) and with its documents in
-context (the ceiling).  The cycle knows nothing of language or vision; a learner is what `Learner` says.
+Before the first night every experience is asked closed book (where the stream starts from) and, where there are documents,
+with them in context (the ceiling).  The cycle knows nothing of language or vision; a learner is what `Learner` says, and
+what a score is says the class of its state.
 
 A run that is killed at any moment and started again equals one that was not: a finished night is read back, an
 unfinished one is slept again from the same weights and the same seed, and `learner.sleep` continues its own phases.
@@ -28,38 +29,47 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import Tensor
 
-from sleepkit import metrics, report, results
+from sleepkit import report, results
 from sleepkit.cycle_state import CycleState, Score, evenly
 from sleepkit.errors import SleepkitError
 from sleepkit.gate import RetentionGate, Verdict, digest
+from sleepkit.ranks import main_only
 from sleepkit.results import RunRecord
-from sleepkit.stream import Experience
 
-__all__ = ["Evaluation", "Learner", "SleepCycle"]
+__all__ = ["Evaluation", "Experience", "Learner", "SleepCycle"]
 
 EXAMPLES = 12
 WRITTEN = ("state", "model", results.FILE_NAME, "answers.json", "report.md", "*.png", "night_*", "dreams")
 
 
-class Evaluation(Protocol):
-    """Scores on the questions of one experience: shares in [0, 1] over ``n`` questions, and one answer for each."""
+class Experience(Protocol):
+    """What is learned in one night; `to_dict` is JSON that tells it from another."""
 
-    contained: float
-    token_f1: float
-    answers: list[str]
+    @property
+    def name(self) -> str: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+class Evaluation(Protocol):
+    """Scores on ``n`` questions or images of one experience; which they are, `CycleState.score` reads."""
+
     n: int
 
 
-class Learner(Protocol):
+E = TypeVar("E", bound=Experience, contravariant=True)
+
+
+class Learner(Protocol[E]):
     """What sleeps.  All methods are called on all ranks; only the main process of a run may write."""
 
-    def wake(self, experience: Experience) -> None:
+    def wake(self, experience: E) -> None:
         """Take an experience into the fast memory, in place of the one before."""
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
@@ -70,8 +80,8 @@ class Learner(Protocol):
         ``before`` and ``after``, each with any of ``held_out`` and ``retention`` (see gate.py).
         """
 
-    def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> Sequence[Evaluation]:
-        """Ask the questions of each experience, without its documents or with them in the prompt."""
+    def evaluate(self, experiences: Sequence[E], in_context: bool = False) -> Sequence[Evaluation]:
+        """Test each experience, without its documents or with them in the prompt."""
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of all that a night changes in the model."""
@@ -86,7 +96,7 @@ class Learner(Protocol):
         """The inverse of `save`.  Raises `SleepkitError` if the folder is damaged."""
 
 
-class SleepCycle:
+class SleepCycle(Generic[E]):
     """Sends a learner through a stream, one night for each experience.
 
     Args:
@@ -101,12 +111,13 @@ class SleepCycle:
         resume: continue the run found in ``output_dir``; False refuses a folder that holds one.
         overwrite: delete the run found in ``output_dir`` first (files of other origin stay).
         needed_bytes: free disk space without which the run does not start.
+        state_class: what a score is, and which metrics are made of them.
     """
 
     def __init__(
         self,
-        learner: Learner,
-        experiences: Sequence[Experience],
+        learner: Learner[E],
+        experiences: Sequence[E],
         measure_anchors: Callable[[], Mapping[str, float]] | None = None,
         gate: RetentionGate | None = None,
         output_dir: str | Path = "runs/sleep",
@@ -117,6 +128,7 @@ class SleepCycle:
         resume: bool = True,
         overwrite: bool = False,
         needed_bytes: int = 0,
+        state_class: type[CycleState] = CycleState,
     ) -> None:
         if not experiences:
             raise SleepkitError("the stream has no experience; give at least one document")
@@ -126,6 +138,7 @@ class SleepCycle:
         self.state_dir = self.output_dir / "state"
         self.record = RunRecord(method, seed, dict(config or {}))
         self.seed, self.resume, self.overwrite, self.needed_bytes = seed, resume, overwrite, needed_bytes
+        self.state_class = state_class
         self.ranks = PartialState()
         self.clock = 0.0
 
@@ -150,8 +163,8 @@ class SleepCycle:
         """The state of this run in ``output_dir``, or a new one that claims the folder."""
         run = self._identity()
         if self.overwrite:
-            self._main_only(self._clear)
-        state = CycleState.load(self.state_dir)
+            main_only(self._clear)
+        state = self.state_class.load(self.state_dir)
         if state is None and (self.output_dir / results.FILE_NAME).exists():
             raise SleepkitError(f"{self.output_dir} holds the results of another run; choose another output_dir")
         if state is not None:
@@ -161,8 +174,8 @@ class SleepCycle:
         self._require_space()
         self.ranks.wait_for_everyone()  # nobody writes before all have looked
         if state is None:
-            state = CycleState(run)
-            self._main_only(lambda: state.save(self.state_dir))
+            state = self.state_class(run)
+            main_only(lambda: state.save(self.state_dir))
         elif state.learner is not None:
             self._forget_older(state)  # a run that was killed in between left them
             self.learner.load(self.state_dir / state.learner)
@@ -199,31 +212,31 @@ class SleepCycle:
         if state.nights:
             state.learner = f"night_{len(state.nights):02d}"
             draft, folder = self.state_dir / "draft", self.state_dir / state.learner
-            self._main_only(lambda: _remove(draft, folder))
+            main_only(lambda: _remove(draft, folder))
             self.learner.save(draft)
             self.ranks.wait_for_everyone()
-            self._main_only(lambda: os.replace(draft, folder))
-        self._main_only(lambda: state.save(self.state_dir))
+            main_only(lambda: os.replace(draft, folder))
+        main_only(lambda: state.save(self.state_dir))
         self._forget_older(state)
 
     def _forget_older(self, state: CycleState) -> None:
         older = (path for path in self.state_dir.glob("night_*") if path.name != state.learner)
-        self._main_only(lambda: _remove(*older))
+        main_only(lambda: _remove(*older))
 
     # The nights
 
     def _measure_start(self, state: CycleState) -> None:
         """Closed book, in context and anchors before any night."""
-        questions = sum(len(experience.questions) for experience in self.experiences)
-        self._say(f"awake: {len(self.experiences)} experiences, {questions} questions")
+        self._say(f"awake: {len(self.experiences)} experiences, {state.asked(self.experiences)}")
         set_seed(self.seed)
         state.before = self._scores()
-        state.in_context = self._scores(in_context=True)
+        state.in_context = self._scores(in_context=True) if state.in_context_too else []
         state.anchors = {name: value for name, value in self.measure_anchors().items() if value == value}
         state.final = state.before
         self._save(state)
-        shown = {name: value for name, value in state.metrics().items() if name in ("closed_book_before", "in_context")}
-        self._say("before any sleep: " + _listed(shown | state.anchors))
+        shown = state.start_scores() | state.anchors
+        if shown:
+            self._say("before any sleep: " + _listed(shown))
 
     def _night(self, state: CycleState, night: int) -> None:
         experience = self.experiences[night - 1]
@@ -248,36 +261,23 @@ class SleepCycle:
         set_seed(self.seed)
         state.final = self._scores()
         state.matrix.append([_without_answers(score) for score in state.final])
-        own = state.final[night - 1]
-        state.after.append(own)
-        scores = [scores[night - 1] for scores in (state.before, state.in_context)]
+        state.after.append(state.final[night - 1])
+        own = state.own_scores(night)
         row: dict[str, Any] = {"night": night, "experience": experience.name}
-        row |= {"committed": verdict.commit, "reason": verdict.reason}
-        if own and all(scores):
-            low, high = (score["contained"] for score in scores if score)
-            row |= {"closed_book": own["contained"], "recovery": metrics.recovery(low, high, own["contained"])}
+        row |= {"committed": verdict.commit, "reason": verdict.reason} | own
         row |= after | {name: value for name, value in log.items() if isinstance(value, (int, float))}
         row["seconds"] = seconds
         state.nights.append(row)
         state.history += [{"night": night, **point} for point in log.get("history", [])]
         self._save(state)
-        shown = {name: row[name] for name in ("closed_book", "recovery") if row.get(name) is not None}
+        shown = {name: value for name, value in own.items() if value is not None}
         if shown:
             self._say(f"{label}: " + _listed(shown))
 
     def _scores(self, in_context: bool = False) -> list[Score | None]:
-        """Of each experience; None where it has no questions."""
-        return [
-            {
-                "contained": float(found.contained),
-                "token_f1": float(found.token_f1),
-                "n": int(found.n),
-                "answers": list(found.answers),
-            }
-            if found.n
-            else None
-            for found in self.learner.evaluate(self.experiences, in_context=in_context)
-        ]
+        """Of each experience; None where there was nothing to test."""
+        evaluations = self.learner.evaluate(self.experiences, in_context=in_context)
+        return [self.state_class.score(found) if found.n else None for found in evaluations]
 
     def _decide(self, before: Mapping[str, float], after: Mapping[str, float]) -> Verdict:
         verdict = self.gate.decide(before, after) if self.gate else Verdict(True, "no gate")
@@ -287,21 +287,16 @@ class SleepCycle:
         record = self.record
         answers = state.answers(self.experiences)
         record.seconds, record.metrics, record.accuracy_matrix = state.seconds, state.metrics(), state.accuracy_matrix()
-        record.nights, record.history = state.nights, state.history
+        record.matrices, record.nights, record.history = state.matrices(), state.nights, state.history
         shown = ("question", "gold", "before", "after", "in_context")
         record.examples = [{name: row[name] for name in shown if name in row} for row in evenly(answers, EXAMPLES)]
-        self._main_only(lambda: results.write_json(self.output_dir / "answers.json", answers))
+        if answers:
+            main_only(lambda: results.write_json(self.output_dir / "answers.json", answers))
         record.save(self.output_dir, is_main=self.ranks.is_main_process)
-        self._main_only(lambda: report.write_report(self.output_dir))
+        main_only(lambda: report.write_report(self.output_dir))
         return record
 
     # Ranks
-
-    def _main_only(self, action: Callable[[], object]) -> None:
-        """Run on the main process while the others wait."""
-        if self.ranks.is_main_process:
-            action()
-        self.ranks.wait_for_everyone()
 
     def _say(self, text: str) -> None:
         if self.ranks.is_main_process:

@@ -6,7 +6,8 @@
                                                                        final[j]       after the last night so far
 
 A score is ``{contained, token_f1, n, answers}``: two shares in [0, 1] over ``n`` questions, and an answer for each (the
-matrix is without them); an experience without questions has None.  All metrics pool questions, so that an experience
+matrix is without them); an experience without questions has None.  What is asked otherwise (images: vision_state.py) is a
+subclass that says what its scores and metrics are.  All metrics pool questions, so that an experience
 weighs as much as it has questions::
 
     recovery        (after - before) / (in_context - before)      each experience right after its own night
@@ -22,12 +23,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from sleepkit import metrics
 from sleepkit.errors import SleepkitError
 from sleepkit.results import read_json, write_json
-from sleepkit.stream import Experience
 
 __all__ = ["CycleState", "Score"]
 
@@ -47,6 +47,8 @@ class CycleState:
         history: rows of the training logs, with their night.
         seconds: time that the run has taken, over all its sessions.
     """
+
+    in_context_too: ClassVar[bool] = True  # whether there is a ceiling with the documents in the prompt
 
     run: dict[str, Any]
     learner: str | None = None
@@ -85,6 +87,34 @@ class CycleState:
                     f"{output_dir} belongs to another run ({name} is {theirs.get(name)!r:.60} there and "
                     f"{ours.get(name)!r:.60} here); choose another output_dir, or start anew with --overwrite true"
                 )
+
+    @staticmethod
+    def score(found: Any) -> Score:
+        """A learner's evaluation of one experience as JSON."""
+        shares = {"contained": float(found.contained), "token_f1": float(found.token_f1)}
+        return {**shares, "n": int(found.n), "answers": list(found.answers)}
+
+    @staticmethod
+    def asked(experiences: Sequence[Any]) -> str:
+        """How much is asked in an evaluation, for the first line of a run."""
+        return f"{sum(len(experience.questions) for experience in experiences)} questions"
+
+    def own_scores(self, night: int) -> dict[str, float | None]:
+        """What the row of a night says of its own experience, and the run prints."""
+        j = night - 1
+        own, before, ceiling = (scores[j] for scores in (self.final, self.before, self.in_context))
+        if not (own and before and ceiling):
+            return {}
+        after = own["contained"]
+        return {"closed_book": after, "recovery": metrics.recovery(before["contained"], ceiling["contained"], after)}
+
+    def start_scores(self) -> dict[str, float]:
+        """What the run prints before the first night."""
+        return {name: value for name, value in self.metrics().items() if name in ("closed_book_before", "in_context")}
+
+    def matrices(self) -> dict[str, list[list[float | None]]]:
+        """Further matrices than `accuracy_matrix`, by name."""
+        return {}
 
     def accuracy_matrix(self) -> list[list[float | None]]:
         """``(nights, experiences)`` shares of questions whose gold answer is contained; None without questions."""
@@ -130,7 +160,7 @@ class CycleState:
             "anchor_accuracy_after": kept[-1].get("anchor_accuracy") if kept else accuracy,
         }
 
-    def answers(self, experiences: Sequence[Experience]) -> list[dict[str, Any]]:
+    def answers(self, experiences: Sequence[Any]) -> list[dict[str, Any]]:
         """One row for each question: what the model said before any night, after its own, at the end, in context."""
         columns = {"before": self.before, "after": self.after, "final": self.final, "in_context": self.in_context}
         return [

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from sleepkit.arguments import SleepArguments, settings
 from sleepkit.errors import SleepkitError
+from sleepkit.ranks import all_find, main_only
 from sleepkit.report import format_duration, format_value, markdown_table
 from sleepkit.results import FILE_NAME, RunRecord
 from sleepkit.stream import Experience, load_experiences, together
@@ -113,12 +114,12 @@ def _consolidated(learner: LanguageLearner, experiences: Sequence[Experience], o
     """Sleep one night on all passages; what it keeps back from training judges the dreams of them."""
     learner.wake(together(experiences))
     state = out / "state"
-    if state.is_dir():
+    if all_find(state):
         learner.load(state)
     else:
         learner.sleep(1, out)
         learner.save(out / "state.draft")
-        learner.main_only(lambda: os.replace(out / "state.draft", state))
+        main_only(lambda: os.replace(out / "state.draft", state))
     return learner.contexts(learner.quiz)
 
 
@@ -128,9 +129,9 @@ def _questioned(learner: LanguageLearner, experience: Experience, path: Path) ->
     from sleepkit.language.material import load_items, save_items
 
     learner.wake(experience)
-    if not path.is_file():
+    if not all_find(path):
         items = learner.write_items(0)
-        learner.main_only(lambda: save_items(items, path))
+        main_only(lambda: save_items(items, path))
     asked = [item for item in load_items(path) if item.style in QUIZ_STYLES]
     return learner.contexts(asked[:: max(1, len(asked) // QUESTIONS)][:QUESTIONS])
 

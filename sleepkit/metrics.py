@@ -27,6 +27,8 @@ a night.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -35,11 +37,13 @@ from sleepkit.errors import SleepkitError
 __all__ = [
     "aia",
     "as_accuracy_matrix",
+    "auroc",
     "bwt",
     "faa",
     "forgetting",
     "fwt",
     "intransigence",
+    "mean_interval",
     "recovery",
     "retention",
     "retention_per_experience",
@@ -163,6 +167,34 @@ def summary(matrix: npt.ArrayLike, baseline: npt.ArrayLike | None = None, joint:
     if joint is not None:
         values["intransigence"] = intransigence(matrix, joint)
     return {name: value for name, value in values.items() if not np.isnan(value)}
+
+
+def auroc(positives: Sequence[float], negatives: Sequence[float]) -> float:
+    """Area under the ROC curve: the chance that a positive scores above a negative; ties count half.  NaN without both."""
+    values = np.array([*positives, *negatives], dtype=np.float64)
+    n, m = len(positives), len(negatives)
+    if not n or not m:
+        return float("nan")
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # from 1, the mean of ties
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
+_T95 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
+    *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean, and half the width of its 95 % interval ``t(n - 1) s / sqrt(n)``; None where there are too few values."""
+    n = len(values)
+    mean = sum(values) / n if n else None
+    if n < 2:
+        return mean, None
+    quantile = _T95[n - 2] if n - 2 < len(_T95) else 1.96
+    return mean, quantile * float(np.std(values, ddof=1)) / n**0.5
 
 
 def _learned(a: Array) -> int:

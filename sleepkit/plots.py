@@ -1,9 +1,11 @@
-"""The four pictures of a run, drawn from the content of `results.json` (see results.py for its fields).
+"""The pictures of a run, drawn from the content of `results.json` (see results.py for its fields).
 
 - accuracy matrix: score on experience j (column) after night i (row), each value in its cell;
 - retention: one line per experience from the night that taught it on, and their mean;
 - training: losses and rewards over the optimizer steps of all nights;
-- before and after: scores without the documents, with them in context as the ceiling, and on general probes.
+- before and after: scores without the documents, with them in context as the ceiling, and on general probes;
+and of an experiment of several methods and seeds:
+- the first experience: its score after each night, a line for each method.
 
 Each function returns a matplotlib `Figure`, or None where the run has no data for it. Colours are told apart by
 colour-blind readers (Okabe and Ito 2008; single-hue and viridis maps). No pyplot, so no window and no global state.
@@ -23,8 +25,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sleepkit.errors import SleepkitError
+from sleepkit.metrics import mean_interval
 
-__all__ = ["accuracy_matrix_figure", "before_after_figure", "retention_figure", "training_figure"]
+__all__ = ["accuracy_matrix_figure", "before_after_figure", "first_experience_figure", "retention_figure", "training_figure"]
 
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 _PINK, _SKY, _GREY, _INK = "#CC79A7", "#56B4E9", "#9A9A9A", "#222222"
@@ -80,7 +83,7 @@ def _number_ticks(count: int) -> list[int]:
 
 
 @_LOOK
-def accuracy_matrix_figure(results: Mapping[str, Any]) -> Figure | None:
+def accuracy_matrix_figure(results: Mapping[str, Any], title: str = "Accuracy matrix") -> Figure | None:
     """Heat map of the accuracy matrix; beyond 30 rows or columns the cells carry no values."""
     scores = _as_array(results.get("accuracy_matrix") or [])
     if np.isfinite(scores).sum() < 2:
@@ -103,8 +106,8 @@ def accuracy_matrix_figure(results: Mapping[str, Any]) -> Figure | None:
     axes.set_yticks(_number_ticks(nights), [str(i + 1) for i in _number_ticks(nights)])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(title="Accuracy matrix", xlabel="experience asked about\n(framed: taught that night)", ylabel="after night")
-    figure.colorbar(picture, ax=axes, label="closed-book score", aspect=30, ticks=[0, 0.25, 0.5, 0.75, 1])
+    axes.set(title=title, xlabel="experience asked about\n(framed: taught that night)", ylabel="after night")
+    figure.colorbar(picture, ax=axes, label="score", aspect=30, ticks=[0, 0.25, 0.5, 0.75, 1])
     return figure
 
 
@@ -126,7 +129,7 @@ def retention_figure(results: Mapping[str, Any]) -> Figure | None:
         axes.plot(x, seen[:, j], color=colours[j], linewidth=1.5, marker="o", markersize=4)
     axes.plot(x, mean, color=_INK, linewidth=2.5, linestyle=(0, (3, 1.5)), label="mean so far")
     axes.set_xticks([i + 1 for i in _number_ticks(nights)])
-    axes.set(title="Retention over nights", xlabel="after night", ylabel="closed-book score", ylim=(-0.03, 1.03))
+    axes.set(title="Retention over nights", xlabel="after night", ylabel="score", ylim=(-0.03, 1.03))
     axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.99))
     blocks = ScalarMappable(BoundaryNorm(np.arange(experiences + 1) + 0.5, experiences), ListedColormap(colours))
     ticks = [j + 1 for j in _number_ticks(experiences)]
@@ -218,4 +221,35 @@ def before_after_figure(results: Mapping[str, Any]) -> Figure | None:
     handles, labels = axes.get_legend_handles_labels()
     legend = dict(zip(labels, handles, strict=True))  # one entry for the bars of all groups
     axes.legend(legend.values(), legend.keys(), loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(legend))
+    return figure
+
+
+@_LOOK
+def first_experience_figure(matrices: Mapping[str, Sequence[Sequence[Sequence[float | None]]]]) -> Figure | None:
+    """Score on the first experience after each night: each seed faintly, their mean, and its 95 % interval.
+
+    Args:
+        matrices: the accuracy matrices of each method's seeds.
+    """
+    columns = {name: [_as_array(matrix)[:, 0] for matrix in seeds if matrix] for name, seeds in matrices.items()}
+    columns = {name: [one for one in found if len(one) == len(found[0]) > 1] for name, found in columns.items() if found}
+    columns = {name: found for name, found in columns.items() if found}
+    if not columns:
+        return None
+    figure, (axes,) = _axes(7.2, 3.8)
+    for index, (name, found) in enumerate(columns.items()):
+        colour, nights = _CURVES[index % len(_CURVES)], np.arange(1, len(found[0]) + 1)
+        for one in found:
+            axes.plot(nights, one, color=colour, linewidth=0.8, alpha=0.3)
+        pairs = [mean_interval([one[i] for one in found]) for i in range(len(nights))]
+        mean = np.array([np.nan if pair[0] is None else pair[0] for pair in pairs])
+        axes.plot(nights, mean, color=colour, linewidth=2, marker="o", markersize=4, label=name)
+        if len(found) > 2:  # of two seeds it is wider than the picture
+            half = np.array([pair[1] or 0.0 for pair in pairs])
+            axes.fill_between(
+                nights, np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1), color=colour, alpha=0.12, linewidth=0
+            )
+    axes.set_xticks([i + 1 for i in _number_ticks(max(len(found[0]) for found in columns.values()))])
+    axes.set(title="The first experience", xlabel="after night", ylabel="closed-book score", ylim=(-0.03, 1.03))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(len(columns), 4))
     return figure

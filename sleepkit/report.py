@@ -39,11 +39,16 @@ METRICS = {
     "anchor_kl": "anchor KL, nats per token (how far general text moved)",
     "anchor_accuracy_before": "general probes, before sleep",
     "anchor_accuracy_after": "general probes, after sleep",
+    "class_il": "accuracy among all classes, after the last night (class-incremental)",
+    "task_il": "accuracy within the task, after the last night (task-incremental)",
+    "domain_il": "accuracy on all domains, after the last night (domain-incremental)",
     "faa": "final average accuracy",
     "aia": "average incremental accuracy",
     "bwt": "backward transfer",
     "forgetting": "forgetting",
     "retention_first": "share of the first experience's first-night score that is left",
+    "fwt_probe": "forward transfer to a linear probe on the features",
+    "bytes": "bytes kept besides the model",
     "nights_committed": "nights kept",
 }  # metric -> what it means; other metrics are shown under their own name
 
@@ -113,27 +118,34 @@ def _escape(text: str) -> str:
     return re.sub(r"[\\`*<|\[\]~$&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
 
 
+TEXT_COLUMNS = {"recovery": "recovery", "closed_book_after": "closed book after", "anchor_kl": "anchor KL", "bwt": "BWT"}
+IMAGE_COLUMNS = {"class_il": "class-IL", "task_il": "task-IL", "domain_il": "domain-IL", "bwt": "BWT", "forgetting": "forgetting"}
+IMAGE_COLUMNS |= {"intransigence": "intransigence", "bytes": "bytes"}
+
+
 def comparison_table(results: Iterable[Mapping[str, Any]]) -> str:
     """Markdown table with one row per method, in the order given: mean ± sample standard deviation over its seeds.
 
     Args:
         results: contents of `results.json`; runs of the same `method` are seeds of one row. Runs that did not measure a
-            metric are left out of its mean; – where none did.
+            metric are left out of its mean; – where none did. Runs on images have columns of their own.
     """
     methods: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
         methods.setdefault(result["method"], []).append(result)
-    columns = ("recovery", "closed_book_after", "anchor_kl", "bwt")
+    measured = {name for runs in methods.values() for run in runs for name in run["metrics"]}
+    images = measured & {"class_il", "task_il", "domain_il"}
+    columns = {name: head for name, head in IMAGE_COLUMNS.items() if name in measured} if images else TEXT_COLUMNS
     rows = [
         [
             method,
             len(runs),
-            *(_mean_and_spread([run["metrics"].get(column) for run in runs]) for column in columns),
+            *(_mean_and_spread([run["metrics"].get(name) for run in runs], 0 if name == "bytes" else 3) for name in columns),
             _mean_and_spread([run["seconds"] for run in runs], digits=0),
         ]
         for method, runs in methods.items()
     ]
-    return markdown_table(["method", "seeds", "recovery", "closed book after", "anchor KL", "BWT", "seconds"], rows)
+    return markdown_table(["method", "seeds", *columns.values(), "seconds"], rows)
 
 
 def _mean_and_spread(values: Sequence[float | None], digits: int = 3) -> str:
@@ -156,7 +168,8 @@ def write_report(output_dir: str | Path) -> Path:
 
     Returns:
         The path of `report.md`. Beside it: before_after.png, accuracy_matrix.png, retention.png and training.png, each
-        only if the run has its data; pictures of an earlier report that no longer apply are removed.
+        only if the run has its data, and a picture of each further matrix; pictures of an earlier report that no longer
+        apply are removed.
 
     Raises:
         SleepkitError: if the folder holds no complete `results.json`.
@@ -166,13 +179,16 @@ def write_report(output_dir: str | Path) -> Path:
     folder = Path(output_dir)
     results = read_results(folder)
     pictures = []
-    for name, draw, text in (
-        ("before_after", plots.before_after_figure, "Scores before and after sleep"),
-        ("accuracy_matrix", plots.accuracy_matrix_figure, "Score on each experience after each night"),
-        ("retention", plots.retention_figure, "Score of each experience from its own night on"),
-        ("training", plots.training_figure, "Losses and rewards during training"),
-    ):
-        figure = draw(results)
+    drawn = [
+        ("before_after", plots.before_after_figure(results), "Scores before and after sleep"),
+        ("accuracy_matrix", plots.accuracy_matrix_figure(results), "Score on each experience after each night"),
+        ("retention", plots.retention_figure(results), "Score of each experience from its own night on"),
+        ("training", plots.training_figure(results), "Losses and rewards during training"),
+    ]
+    for name, matrix in (results.get("matrices") or {}).items():
+        figure = plots.accuracy_matrix_figure({"accuracy_matrix": matrix}, name.replace("_", " "))
+        drawn.append((f"{name}_matrix", figure, f"The same for {name}"))
+    for name, figure, text in drawn:
         if figure is None:
             (folder / f"{name}.png").unlink(missing_ok=True)
         else:
@@ -200,6 +216,9 @@ def _summary(results: Mapping[str, Any]) -> str:
     before, after = metrics.get("closed_book_before"), metrics.get("closed_book_after")
     if before is not None and after is not None:
         text.append(f"Without the documents, the score went from {before:.1%} before sleep to **{after:.1%}** after it.")
+    images = [f"{METRICS[name]} **{metrics[name]:.1%}**" for name in ("class_il", "task_il", "domain_il") if name in metrics]
+    if images:
+        text.append(f"On held-out images: {', '.join(images)}.")
     if metrics.get("recovery") is not None:
         text.append(f"That recovers **{metrics['recovery']:.0%}** of what the documents in context give.")
     if metrics.get("anchor_kl") is not None:

@@ -1,9 +1,10 @@
 """What one run leaves behind: `results.json`, with all that is needed to read, compare and repeat it.
 
-    results.json = {method, seed, config, seconds, accuracy_matrix, metrics, examples, history, nights,
+    results.json = {method, seed, config, seconds, accuracy_matrix, matrices, metrics, examples, history, nights,
                     versions, hardware, peak_memory_bytes}
 
 - `accuracy_matrix[i][j]`: score in [0, 1] on experience j after night i; null where it was not measured.
+- `matrices`: further matrices of that form, by name, such as `task_il` of an image stream.
 - `metrics`: flat, name -> number. `history`: rows `{step, loss, ...}` of training, optionally with `night`.
 - `nights`: rows `{night, committed, reason, anchor_kl, ...}`, counted from 1 as in the pictures.
 - `examples`: rows `{question, gold, before, after, in_context}` of text.
@@ -175,6 +176,7 @@ class RunRecord:
     config: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     accuracy_matrix: list[list[float | None]] = field(default_factory=list)
+    matrices: dict[str, list[list[float | None]]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     examples: list[dict[str, str]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -208,7 +210,7 @@ class RunRecord:
 
 
 def read_results(output_dir: str | Path) -> dict[str, Any]:
-    """The content of `<output_dir>/results.json`; examples, history and nights may be absent.
+    """The content of `<output_dir>/results.json`; examples, history, matrices and nights may be absent.
 
     Raises:
         SleepkitError: if there is none, or it lacks another field, or has one that this version does not know.
@@ -218,7 +220,7 @@ def read_results(output_dir: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise SleepkitError(f"{path} holds a {type(data).__name__}, not a run; choose another output folder")
     fields = {item.name for item in dataclasses.fields(RunRecord)}
-    missing = sorted(fields - set(data) - {"examples", "history", "nights"})
+    missing = sorted(fields - set(data) - {"examples", "history", "matrices", "nights"})
     unknown = sorted(set(data) - fields)
     if missing or unknown:
         raise SleepkitError(

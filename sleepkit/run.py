@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from sleepkit.arguments import SleepArguments, settings
 from sleepkit.errors import SleepkitError
+from sleepkit.labelled_stream import LabelledColumns, asked, load_tasks, read_texts
 from sleepkit.report import METRICS, comparison_table, format_duration, format_table, format_value
 from sleepkit.results import RunRecord
-from sleepkit.stream import Experience, load_experiences
+from sleepkit.stream import Experience, load_experiences, together
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -72,14 +73,8 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     from sleepkit.language.anchors import read_prompts
     from sleepkit.language.model_io import load_model
 
-    experiences = load_experiences(
-        args.dataset,
-        args.dataset_split,
-        args.nights and args.nights * args.passages_per_night,
-        args.order,
-        config.seed,
-        args.passages_per_night,
-    )
+    experiences = _stream(args, config.seed)
+    out_of_scope = None if args.out_of_scope is None else read_texts(args.out_of_scope, args.text_column, args.dataset_split)
     general = read_prompts(args.general_prompts or shipped("general_prompts.jsonl"))
     anchors = read_prompts(args.anchors or shipped("anchors.jsonl"))
     if args.sender == "adapter" and is_deepspeed_zero3_enabled():
@@ -92,7 +87,7 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     if not is_deepspeed_zero3_enabled():
         model.to(device)  # type: ignore[arg-type]
     if args.baseline is not None:
-        from sleepkit.language.baselines import run_baseline
+        from sleepkit.language.baseline_run import run_baseline
 
         record: RunRecord = run_baseline(
             args.baseline,
@@ -104,8 +99,54 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
             general_prompts=[row["prompt"] for row in general],
             anchors=anchors,
         )
-        return record
-    return _sleep(args, config, model, tokenizer, experiences, [row["prompt"] for row in general], anchors, dreams)
+    else:
+        record = _sleep(args, config, model, tokenizer, experiences, [row["prompt"] for row in general], anchors, dreams)
+    if out_of_scope is not None and "out_of_scope_auroc" not in record.metrics:
+        _measure_out_of_scope(args, config, model, tokenizer, experiences, out_of_scope, record)
+    return record
+
+
+def _stream(args: SleepArguments, seed: int) -> list[Experience]:
+    """Passages, chats or notes; or, with a column of labels, classification tasks."""
+    if args.label_column is None:
+        passages = args.nights and args.nights * args.passages_per_night
+        return load_experiences(args.dataset, args.dataset_split, passages, args.order, seed, args.passages_per_night)
+    tasks = load_tasks(
+        args.dataset,
+        LabelledColumns(args.text_column, args.label_column, args.task_column),
+        args.test_dataset,
+        args.dataset_split,
+        args.labels_per_task,
+        args.tasks,
+        args.rows_per_label,
+        args.test_rows_per_label,
+        args.order,
+        seed,
+        args.instruction,
+        args.list_labels,
+    )[: args.nights and args.nights * args.passages_per_night]
+    n = args.passages_per_night
+    return [together(tasks[k : k + n]) for k in range(0, len(tasks), n)]
+
+
+def _measure_out_of_scope(
+    args: SleepArguments,
+    config: KnowledgeSeedingConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    experiences: Sequence[Experience],
+    texts: Sequence[str],
+    record: RunRecord,
+) -> None:
+    """How well the confidence of an answer tells texts of known labels from others."""
+    from sleepkit.language.chat import confidences
+    from sleepkit.metrics import auroc
+
+    known = [question.question for experience in experiences for question in experience.questions]
+    others = [asked(text, args.instruction) for text in texts]
+    found = confidences(model, tokenizer, [*known, *others], args.max_new_tokens)
+    record.metrics["out_of_scope_auroc"] = auroc(found[: len(known)], found[len(known) :])
+    record.save(_folder(config), is_main=config.process_index == 0)
 
 
 def _sleep(

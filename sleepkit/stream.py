@@ -63,13 +63,15 @@ class Question:
 class Experience:
     """Documents to learn in one night, and the questions that are asked afterwards (and never trained on).
 
-    ``titles`` names each document where an experience holds several; empty: they go by the experience's name.
+    ``titles`` names each document where an experience holds several; empty: they go by the experience's name.  ``notes``
+    are question-answer pairs to learn as they are; where there are some, documents are only there to be looked at.
     """
 
     name: str
     documents: list[str]
     questions: list[Question] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
+    notes: list[Question] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The experience as plain JSON."""
@@ -79,7 +81,8 @@ class Experience:
     def from_dict(cls, data: Mapping[str, Any]) -> Experience:
         """The inverse of `to_dict`."""
         questions = [Question(**question) for question in data["questions"]]
-        return cls(data["name"], list(data["documents"]), questions, list(data.get("titles", ())))
+        notes = [Question(**note) for note in data.get("notes", ())]
+        return cls(data["name"], list(data["documents"]), questions, list(data.get("titles", ())), notes)
 
 
 def load_experiences(
@@ -118,7 +121,7 @@ def load_experiences(
     elif path.suffix in TEXT_SUFFIXES and path.is_file():
         passages = [Experience(path.stem, [_read_document(path)])]
     else:
-        rows = _file_rows(path) if path.is_file() else _hub_rows(str(dataset), split or "train")
+        rows = file_rows(path) if path.is_file() else hub_rows(str(dataset), split or "train")
         passages = _from_rows(rows, str(dataset))
 
     passages = _unique_names(passages)
@@ -156,10 +159,10 @@ def _read_document(path: Path) -> str:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SleepkitError(f"{path} cannot be read as UTF-8 text ({error}); convert or remove it") from None
-    return _text(text, f"{path}", "text")
+    return text_of({"text": text}, "text", f"{path}")
 
 
-def _file_rows(path: Path) -> Rows:
+def file_rows(path: Path) -> Rows:
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise SleepkitError(f"{path} is not a .jsonl, .jsonl.gz, .md or .txt file; convert it to one of these")
     rows = []
@@ -175,7 +178,7 @@ def _file_rows(path: Path) -> Rows:
     return rows
 
 
-def _hub_rows(dataset: str, split: str) -> Rows:
+def hub_rows(dataset: str, split: str) -> Rows:
     if Path(dataset).suffix in (*TEXT_SUFFIXES, ".jsonl", ".gz") or dataset.startswith((".", "~", "/")) or dataset.count("/") > 1:
         raise SleepkitError(f"{dataset} does not exist; give an existing file or folder, or a Hub id such as rajpurkar/squad")
     import datasets
@@ -188,7 +191,11 @@ def _hub_rows(dataset: str, split: str) -> Rows:
             f"{dataset} (split {split!r}) is no local path and cannot be loaded from the Hub ({reason}); "
             "check the id, the split and the network, or give a local path"
         ) from error
-    return [(f"{dataset} row {number}", row) for number, row in enumerate(loaded)]
+    names = {column: kind.names for column, kind in loaded.features.items() if isinstance(kind, datasets.ClassLabel)}
+    return [
+        (f"{dataset} row {number}", {**row, **{column: names[column][row[column]] for column in names}})
+        for number, row in enumerate(loaded)
+    ]
 
 
 # Rows
@@ -218,21 +225,21 @@ def _converter(columns: set[str], place: str) -> Callable[[Rows, str], Iterable[
 
 def _passages(rows: Rows, source: str) -> Iterator[Experience]:
     for place, row in rows:
-        yield Experience(_title(row, "passage"), [_text(_get(row, "context", place), place, "context")], _questions(row, place))
+        yield Experience(_title(row, "passage"), [text_of(row, "context", place)], _questions(row, place))
 
 
 def _squad(rows: Rows, source: str) -> Iterator[Experience]:
     by_context: dict[str, Experience] = {}
     for place, row in rows:
-        context = _text(_get(row, "context", place), place, "context")
+        context = text_of(row, "context", place)
         experience = by_context.setdefault(context, Experience(_title(row, "passage"), [context]))
         answers = _get(row, "answers", place)
         golds = answers.get("text") if isinstance(answers, Mapping) else None
         if golds is None:
             raise SleepkitError(f"{place} has answers {answers!r:.80}; expected {{text: [...]}} as in SQuAD")
         if golds:  # SQuAD 2.0 has questions that the passage does not answer: nothing to score there
-            question = _text(_get(row, "question", place), place, "question")
-            experience.questions.append(Question(question, _text(golds[0], place, "answer")))
+            question = text_of(row, "question", place)
+            experience.questions.append(Question(question, text_of({"answer": golds[0]}, "answer", place)))
     yield from by_context.values()
 
 
@@ -241,10 +248,7 @@ def _chats(rows: Rows, source: str) -> Iterator[Experience]:
         messages = _get(row, "messages", place)
         if not isinstance(messages, Sequence) or not messages or not all(isinstance(part, Mapping) for part in messages):
             raise SleepkitError(f"{place} has messages {messages!r:.80}; expected a list of {{role, content}}")
-        turns = [
-            render_message(_text(_get(part, "role", place), place, "role"), _text(_get(part, "content", place), place, "content"))
-            for part in messages
-        ]
+        turns = [render_message(text_of(part, "role", place), text_of(part, "content", place)) for part in messages]
         yield Experience(_title(row, "chat"), ["\n".join(turns)], _questions(row, place))
 
 
@@ -262,23 +266,25 @@ def _questions(row: Row, place: str) -> list[Question]:
 
 
 def _question(item: Row, place: str) -> Question:
-    question = _text(_get(item, "question", place), place, "question")
-    answer = _text(_get(item, "answer", place), place, "answer")
-    return Question(question, answer, _text(item.get("kind") or "direct", place, "kind"))
+    question = text_of(item, "question", place)
+    answer = text_of(item, "answer", place)
+    return Question(question, answer, text_of({"kind": item.get("kind") or "direct"}, "kind", place))
 
 
-def _get(row: Row, column: str, place: str) -> Any:
-    if column not in row:
-        raise SleepkitError(f"{place} has no {column!r} (found {sorted(row)}); expected {EXPECTED}")
-    return row[column]
-
-
-def _text(value: Any, place: str, column: str) -> str:
+def text_of(row: Row, column: str, place: str, expected: str = EXPECTED) -> str:
+    """The text that stands in a column of a row; `SleepkitError` if there is none, naming the row's ``place``."""
+    value = _get(row, column, place, expected)
     if not isinstance(value, str):
         raise SleepkitError(f"{place} has a {column} of type {type(value).__name__} ({value!r:.60}); give text")
     if not value.strip():
         raise SleepkitError(f"{place} has an empty {column}; fill or remove it")
     return value
+
+
+def _get(row: Row, column: str, place: str, expected: str = EXPECTED) -> Any:
+    if column not in row:
+        raise SleepkitError(f"{place} has no {column!r} (found {sorted(row)}); expected {expected}")
+    return row[column]
 
 
 def _title(row: Row, default: str) -> str:
@@ -318,4 +324,5 @@ def together(passages: Sequence[Experience]) -> Experience:
         questions += [replace(question, document=len(documents) + question.document) for question in passage.questions]
         documents += passage.documents
     titles = [passage.name for passage in passages for _ in passage.documents]
-    return Experience(f"{passages[0].name} and {len(passages) - 1} more", documents, questions, titles)
+    notes = [note for passage in passages for note in passage.notes]
+    return Experience(f"{passages[0].name} and {len(passages) - 1} more", documents, questions, titles, notes)

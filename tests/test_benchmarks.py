@@ -29,9 +29,10 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     runs = [
         run_row("knowledge_seeding", 0, accuracy_matrix=[[0.5, 0.25], [0.5, None]]),
         run_row("knowledge_seeding", 1, recovery=0.6, accuracy_matrix=[[1, 0]]),
-        run_row("no_sleep", 0, recovery=None),
+        run_row("no_sleep", 0, recovery=None, accuracy_matrix=[[0, 0], [0, 0]]),
     ]
-    (tmp_path / "squad.json").write_text(json.dumps({"runs": runs}))
+    about = {"name": "squad", "config": "squad.yaml", "arguments": [], "hardware": {"cpu": "a CPU"}}
+    (tmp_path / "squad.json").write_text(json.dumps({**about, "runs": runs}))
     record = RunRecord("knowledge_seeding", 0, seconds=72.0, metrics={"recovery": 0.75, "anchor_kl": 0.01})
     record.save(tmp_path)
     (tmp_path / "results.json").rename(tmp_path / "demo.json")
@@ -47,6 +48,7 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     assert "before\n" in text and "\nbetween\n" in text and text.endswith("kept\n<!-- /table -->\nafter\n")
     assert "| demo | 1 | – | – | – | 0.750 | 0.010 |" in text and "| squad | 2 |" in text  # the summary of both
     assert "after night 2 of seed 0   0.50    – \n\nafter night 1 of seed 1   1.00  0.00\n" in text
+    assert "on a CPU" in (tmp_path / "squad.md").read_text() and (tmp_path / "squad_retention.png").is_file()
     assert "later.json is not there" in capsys.readouterr().out
     make_tables.main(["--readme", str(readme), "--results", str(tmp_path)])
     assert readme.read_text() == text  # again: the same
@@ -98,8 +100,11 @@ def test_runs_are_done_once_and_collected(tmp_path, monkeypatch, capsys):
 def test_ablations_switch_off_what_the_recipe_does(capsys):
     assert list(run_table.expand(["ablations"])) == ["knowledge_seeding", *run_table.ABLATIONS]
     assert run_table.main(["a", "--config", RECIPE, "--variants", "rag"]) == 2
-    assert "variant is 'rag'; use one of baselines, ablations, knowledge_seeding" in capsys.readouterr().err
+    assert "variant is 'rag'; use one of baselines, ablations, dream_ablations, knowledge_seeding" in capsys.readouterr().err
     run_table.check(run_table.expand(["ablations", "baselines"]), RECIPE, ["--lmbda", "0.5"])  # each is parsed
+    with pytest.raises(SleepkitError, match="no_gradient_selection changes nothing without dreams"):
+        run_table.check(run_table.expand(["dream_ablations"]), RECIPE, [])
+    run_table.check(run_table.expand(["dream_ablations"]), RECIPE, ["--dream_rounds", "1"])
     with pytest.raises(SleepkitError, match="no_imitation changes nothing without rollouts"):
         run_table.check(run_table.expand(["ablations"]), RECIPE, ["--lmbda", "0", "--lmbda_start", "0"])
 
@@ -130,3 +135,17 @@ def test_one_step_is_compared_with_trl(tmp_path):
         assert row["tokens"] == document["systems"]["sleepkit"]["tokens"] and row["peak_bytes"] > row["idle_bytes"], name
         assert row["speedup_step"] > 0 and row["memory_share"] > 0 and row["reason"]
     assert "trl_distillation" in done.stdout and "experts in use" in done.stdout
+
+
+def test_a_trial_is_compared_with_its_own_steps(tmp_path):
+    model = tiny_model(max_position_embeddings=2048)
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    command = [sys.executable, str(BENCHMARKS / "bench_dreaming.py"), "--model", str(tmp_path / "model")]
+    command += ["--dreams", "2", "--steps", "2", "--max-tokens", "8", "--output", str(tmp_path / "bench.json")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    document = read_json(tmp_path / "bench.json")
+    assert document["dreaming"]["trials"]["rows"] == document["dreaming"]["peft"]["rows"] > 2
+    assert all(ratio > 0 for ratio in document["ratios"].values())
+    assert "its own SFT steps alone" in done.stdout

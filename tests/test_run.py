@@ -85,7 +85,7 @@ def test_the_experts_are_pushed_and_nothing_that_was_read(files, tmp_path, monke
 
 def test_a_baseline_gets_the_same_data_and_model(files, tmp_path, monkeypatch, capsys):
     seen = {}
-    baselines = ModuleType("sleepkit.language.baselines")
+    baselines = ModuleType("sleepkit.language.baseline_run")
 
     def run_baseline(name, **given):
         seen.update(given, name=name)
@@ -139,3 +139,24 @@ def test_a_launch_that_was_told_nothing_uses_all_cores(monkeypatch, tmp_path, us
     monkeypatch.setattr(torch, "set_num_threads", given.append)
     use_all_cores(tiny_config(tmp_path))
     assert given == expected
+
+
+def test_classification_tasks_are_learned_from_their_rows(files, tmp_path, capsys):
+    rows = [
+        {"text": f"{word} {k}", "intent": f"ask_{word}", "domain": domain}
+        for domain, words in (("bank", ("pay", "save")), ("home", ("cook", "clean")))
+        for word in words
+        for k in range(12)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "other.jsonl").write_text("\n".join(json.dumps({"text": f"moon {k}"}) for k in range(3)))
+    more = f"""--dataset {tmp_path}/rows.jsonl --label_column intent --task_column domain --test_rows_per_label 2 --notes_kept 1
+        --out_of_scope {tmp_path}/other.jsonl""".split()
+    assert cli.main(command(files, tmp_path / "run", *more)) == 0
+    results = read_results(tmp_path / "run")
+    assert [night["experience"] for night in results["nights"]] == ["bank", "home"]
+    assert 0 <= results["metrics"]["out_of_scope_auroc"] <= 1
+    replayed = [json.loads(line) for line in (tmp_path / "run/state/night_02/replay.jsonl").read_text().splitlines()]
+    assert sorted(item["span"] for item in replayed) == ["ask clean", "ask cook", "ask pay", "ask save"]
+    assert cli.main(command(files, tmp_path / "wrong", "--task_column", "domain")) == 2
+    assert "task_column is for labelled data; give label_column too" in capsys.readouterr().err

@@ -62,13 +62,14 @@ def tiny_trainer(
     family: str = "llama",
     model: nn.Module | None = None,
     layers: Any = "last_half",
+    kept: dict[SeedItem, Any] | None = None,
     **options: Any,
 ) -> KnowledgeSeedingTrainer:
     """A trainer whose model has just taken a new expert."""
     args = tiny_config(output_dir, **options)
     model = model or tiny_grown(family, layers)[0]
     slot = ExpertBank.of(model).activate(seed=args.seed)
-    return KnowledgeSeedingTrainer(model, args, tiny_items(), tiny_tokenizer(), slot)
+    return KnowledgeSeedingTrainer(model, args, tiny_items(), tiny_tokenizer(), slot, kept=kept)
 
 
 def losses(trainer: KnowledgeSeedingTrainer) -> list[float]:

@@ -31,11 +31,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
@@ -49,9 +47,6 @@ if TYPE_CHECKING:
 
     from sleepkit.arguments import SleepArguments
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
-    from sleepkit.results import RunRecord
-
-__all__ = ["LEARNERS", "run_baseline"]
 
 MERGED = "merged.safetensors"
 NO_SLOT = -1  # no expert is ever taken: the bank stays empty, and an empty bank changes nothing
@@ -254,56 +249,3 @@ class LoraSeedingTrainer(KnowledgeSeedingTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """One group: there are no gates."""
         return Trainer.create_optimizer(self)
-
-
-LEARNERS: dict[str, type[Baseline]] = {
-    "no_sleep": NoSleep,
-    "in_context": InContext,
-    "finetune_passage": FinetunePassage,
-    "finetune_qa": FinetuneQa,
-    "context_distillation": ContextDistillation,
-    "lora": Lora,
-    "trl_distillation": TrlDistillation,
-}
-
-
-def run_baseline(
-    name: str,
-    *,
-    args: SleepArguments,
-    config: KnowledgeSeedingConfig,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    experiences: Sequence[Experience],
-    general_prompts: Sequence[str],
-    anchors: Sequence[dict[str, Any]],
-) -> RunRecord:
-    """Run a baseline through the whole stream; writes and returns what knowledge seeding does, without a gate.
-
-    Raises:
-        SleepkitError: unknown name, or a run under DeepSpeed.
-    """
-    from sleepkit.arguments import settings
-    from sleepkit.cycle import SleepCycle
-    from sleepkit.language.anchors import Anchors
-
-    if name not in LEARNERS:
-        raise SleepkitError(f"baseline is {name!r}; use one of {', '.join(LEARNERS)}")
-    if PartialState().distributed_type == DistributedType.DEEPSPEED:
-        raise SleepkitError(f"baseline {name!r} merges whole weights; launch it without DeepSpeed")
-    learner = LEARNERS[name](model, tokenizer, config, args, general_prompts)
-    measure = Anchors(anchors)
-    measure.prepare(model, tokenizer, learner.bank)  # now, as merging leaves no way back to the unslept model
-    cycle = SleepCycle(
-        learner,
-        experiences,
-        measure_anchors=lambda: measure.measure(model, tokenizer, learner.bank),
-        output_dir=str(config.output_dir),
-        method=name,
-        seed=config.seed,
-        config=settings(args, config),
-        resume=args.resume,
-        overwrite=args.overwrite,
-        needed_bytes=2 * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
-    )
-    return cycle.run()

@@ -21,9 +21,11 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import LogitsProcessorList, PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.growing_cache import growing_cache
+from sleepkit.language.sampling import NucleusSampler
 
 MIN_SHARED_PREFIX = 32
 TOKENS_AT_ONCE = 8192  # in one batch, without what it shares: attention over long rows needs memory by the square
@@ -97,10 +99,11 @@ def generate(
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": sorted(ends),
     }
-    if temperature > 0:
-        options.update(do_sample=True, temperature=temperature, top_p=top_p, top_k=0)
-    else:
-        options.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+    options.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+    if temperature > 0 and top_p < 1:
+        options["logits_processor"] = LogitsProcessorList([NucleusSampler(temperature, top_p)])
+    elif temperature > 0:
+        options.update(do_sample=True, temperature=temperature, top_p=1.0, top_k=0)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -114,7 +117,7 @@ def generate(
             pad = tokenizer.pad_token_id
             ids = torch.tensor([prefix + [pad] * (width - len(row)) + row for row in rows], device=device)
             mask = torch.tensor([[1] * len(prefix) + [0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-            past = None
+            past = growing_cache(model.config)  # type: ignore[arg-type]
             if cache is not None:
                 past = copy.deepcopy(cache)
                 past.batch_repeat_interleave(len(batch))
@@ -136,6 +139,26 @@ def reply_texts(model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions:
     return [decode(tokenizer, row) for row in tokens]
 
 
+@torch.no_grad()
+def confidences(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], max_new_tokens: int = 48, batch_size: int = 32
+) -> list[float]:
+    """Log-probability, in nats, of the greedy chat reply to each question, its end included."""
+    prompts = [chat_ids(tokenizer, question) for question in questions]
+    replies = [[*row, tokenizer.eos_token_id] for row in generate(model, tokenizer, prompts, max_new_tokens, batch_size)]
+    device, pad = next(model.parameters()).device, tokenizer.pad_token_id
+    found = []
+    for start in range(0, len(prompts), batch_size):
+        pairs = list(zip(prompts, replies, strict=True))[start : start + batch_size]
+        width, longest = max(len(p) + len(r) for p, r in pairs), max(len(r) for _, r in pairs)
+        ids = torch.tensor([[pad] * (width - len(p) - len(r)) + [*p, *r] for p, r in pairs], device=device)
+        mask = torch.tensor([[0] * (width - len(p) - len(r)) + [1] * (len(p) + len(r)) for p, r in pairs], device=device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=longest + 1).logits
+        log_probs = torch.log_softmax(logits[:, :-1].float(), -1).gather(2, ids[:, -longest:, None])[..., 0]  # (rows, longest)
+        found += [float(log_probs[k, longest - len(r) :].sum()) for k, (_, r) in enumerate(pairs)]
+    return found
+
+
 def _shared_prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
     """The tokens that all prompts begin with, and their key-value cache, where that is worth it and exact."""
     config = model.config.get_text_config()  # type: ignore[union-attr,operator]
@@ -143,8 +166,9 @@ def _shared_prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[
     if len(prefix) < MIN_SHARED_PREFIX or getattr(config, "sliding_window", None) or is_zero3():
         return [], None
     device = next(model.parameters()).device
-    output = model(torch.tensor([prefix], device=device), use_cache=True, logits_to_keep=1)
-    return prefix, output.past_key_values
+    cache = growing_cache(config)
+    model(torch.tensor([prefix], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return prefix, cache
 
 
 def is_zero3() -> bool:

@@ -168,28 +168,87 @@ def token_divergence(
 ) -> Tensor:
     """Divergence per token, ``(n, d) -> (n,)``, with gradient to ``hidden``; at most one chunk of logits is alive."""
 
+    if teacher.log_probs is not None and teacher.indices is not None:
+        log_teacher = with_tail(teacher.log_probs)
+
+        def of_kept(kept: Tensor, part: slice) -> Tensor:
+            return divergence_of_log_probs(log_teacher[part], with_tail(kept), kind, beta)
+
+        return _of_kept(hidden, head, teacher.indices, of_kept, chunk_size)
+
     def per_token(logits: Tensor, part: slice) -> Tensor:
         target = teacher[part]
-        if target.hidden is not None:
-            with torch.no_grad():
-                log_teacher = F.log_softmax(head(target.hidden), dim=-1)
-                if target.tokens is not None and target.weights is not None:
-                    log_teacher = mixed_with_tokens(log_teacher, target.tokens, target.weights[:, None])
-            return divergence_of_log_probs(log_teacher, F.log_softmax(logits, dim=-1), kind, beta)
-        assert target.log_probs is not None and target.indices is not None
-        kept = logits.gather(1, target.indices) - torch.logsumexp(logits, dim=-1, keepdim=True)  # (chunk, k)
-        return divergence_of_log_probs(with_tail(target.log_probs), with_tail(kept), kind, beta)
+        assert target.hidden is not None
+        with torch.no_grad():
+            log_teacher = F.log_softmax(head(target.hidden), dim=-1)
+            if target.tokens is not None and target.weights is not None:
+                log_teacher = mixed_with_tokens(log_teacher, target.tokens, target.weights[:, None])
+        return divergence_of_log_probs(log_teacher, F.log_softmax(logits, dim=-1), kind, beta)
 
     return _PerToken.apply(hidden, head, per_token, chunk_size)
 
 
 def token_log_probs(hidden: Tensor, head: OutputHead, tokens: Tensor, chunk_size: int = 256) -> Tensor:
     """Log-probability of each token, ``(n, d), (n,) -> (n,)``, with gradient to ``hidden``."""
+    return _of_kept(hidden, head, tokens[:, None], lambda kept, _: kept[:, 0], chunk_size)
 
-    def per_token(logits: Tensor, part: slice) -> Tensor:
-        return logits.gather(1, tokens[part, None])[:, 0] - torch.logsumexp(logits, dim=-1)
 
-    return _PerToken.apply(hidden, head, per_token, chunk_size)
+OfKept = Callable[[Tensor, slice], Tensor]
+
+
+def _of_kept(hidden: Tensor, head: OutputHead, indices: Tensor, of_kept: OfKept, chunk_size: int) -> Tensor:
+    """A scalar of the log-probabilities ``(n, k)`` of some classes of each token, ``-> (n,)``."""
+    if head.softcap:
+
+        def per_token(logits: Tensor, part: slice) -> Tensor:
+            return of_kept(logits.gather(1, indices[part]) - torch.logsumexp(logits, dim=-1, keepdim=True), part)
+
+        return _PerToken.apply(hidden, head, per_token, chunk_size)
+    return _PerKept.apply(hidden, head, indices, of_kept, chunk_size)
+
+
+class _PerKept(torch.autograd.Function):
+    """The same as `_PerToken`, where few classes count: no graph over the vocabulary, and one buffer for all chunks.
+
+    With ``l_k = z_k - logsumexp(z)`` and ``g = df / dl``:  ``df / dz = onehots @ g - softmax(z) * sum(g)``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: OutputHead, indices: Tensor, of_kept: OfKept, chunk_size: int) -> Tensor:
+        weight = head.weight.to(hidden.dtype)  # (vocab, d)
+        rows = min(chunk_size, len(hidden))
+        logits = hidden.new_empty(rows, len(weight))
+        buffer = torch.empty(rows, len(weight), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        values = []
+        for start in range(0, len(hidden), chunk_size):
+            part = slice(start, min(start + chunk_size, len(hidden)))
+            z = buffer[: part.stop - start]
+            z.copy_(torch.mm(hidden[part], weight.t(), out=logits[: len(z)]))
+            if head.bias is not None:
+                z.add_(head.bias)
+            if head.scale != 1:
+                z.mul_(head.scale)
+            kept = z.gather(1, indices[part])
+            largest = z.amax(-1, keepdim=True)
+            total = z.sub_(largest).exp_().sum(-1, keepdim=True)
+            with torch.enable_grad():
+                kept = (kept - largest - total.log()).requires_grad_(gradient is not None)
+                value = of_kept(kept, part)
+                total_value = value.sum()
+            values.append(value.detach())
+            if gradient is not None:
+                (g,) = torch.autograd.grad(total_value, kept)
+                z.mul_(-g.sum(-1, keepdim=True) / total).scatter_add_(1, indices[part], g)
+                gradient[part] = torch.mm(logits[: len(z)].copy_(z), weight).mul_(head.scale)
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return torch.cat(values) if values else hidden.new_zeros(0, dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (grad_outputs[0][:, None].to(gradient.dtype) * gradient, None, None, None, None)
 
 
 class _PerToken(torch.autograd.Function):

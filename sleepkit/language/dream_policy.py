@@ -9,7 +9,7 @@ The prompt, with the context in view, carries no loss; logits exist a chunk at a
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -132,11 +132,17 @@ def policy_items(
 
 def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, folder: Path, seed: int) -> KnowledgeSeedingConfig:
     """The run's own settings (devices, precision, logging) with the dreamer's learning rate and epochs."""
-    args = copy.copy(seeding)
-    args.output_dir, args.seed, args.save_strategy = str(folder), seed, "no"
-    args.learning_rate, args.num_train_epochs, args.max_steps = config.dreamer_learning_rate, config.dreamer_epochs, -1
-    args.per_device_train_batch_size, args.warmup_steps = BATCH, 0
-    return args
+    return dataclasses.replace(
+        seeding,
+        output_dir=str(folder),
+        seed=seed,
+        save_strategy="no",
+        learning_rate=config.dreamer_learning_rate,
+        num_train_epochs=config.dreamer_epochs,
+        max_steps=-1,
+        per_device_train_batch_size=BATCH,
+        warmup_steps=0,
+    )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.packing import Backbone
 from sleepkit.language.trials import Row, Trials, prepare_rows
+from sleepkit.ranks import all_find, main_only
 from sleepkit.results import read_json, write_json
 
 TRIALS_AT_ONCE = 6  # of one process: so many LoRAs, with their rows, are in memory together
@@ -144,14 +145,14 @@ class DreamingTrainer:
         folder.mkdir(exist_ok=True)
         for k, context in enumerate(contexts):
             path, counts = folder / f"context_{k:03d}.jsonl", folder / f"context_{k:03d}.dropped.json"
-            if not path.is_file():
+            if not all_find(path):
                 self._dream(context, number, _seed(self.seeding.seed, self.night, number, k, len(name)), path, counts)
             found = load_dreams(path)
             dropped.update(read_json(counts))
             self._try(context, found, path)
             dreams += found
         log = RoundLog.of(number, dreams, dropped)
-        self._main_only(lambda: write_json(folder / "log.json", asdict(log)))
+        main_only(lambda: write_json(folder / "log.json", asdict(log)))
         return dreams, log
 
     # -- dream and choose ---------------------------------------------------------------------------------------------
@@ -178,8 +179,8 @@ class DreamingTrainer:
         if made.dropped:
             logger.warning(f"dropped dreams of {context.name}: {dict(made.dropped)}")
         self._choose(made.dreams, seed)
-        self._main_only(lambda: write_json(counts, dict(made.dropped)))
-        self._main_only(lambda: save_dreams(made.dreams, path))
+        main_only(lambda: write_json(counts, dict(made.dropped)))
+        main_only(lambda: save_dreams(made.dreams, path))
 
     def _choose(self, dreams: list[Dream], seed: int) -> None:
         config = self.config
@@ -196,6 +197,7 @@ class DreamingTrainer:
     # -- try ----------------------------------------------------------------------------------------------------------
     def _try(self, context: Context, dreams: list[Dream], path: Path) -> None:
         waiting = [one for one in dreams if one.chosen and one.reward is None and not one.failed]
+        waiting.sort(key=lambda one: len(one.rows))  # together with others of its length, as short ones repeat their rows
         if not waiting:
             return
         config = self.config
@@ -213,13 +215,13 @@ class DreamingTrainer:
             for rank, part in enumerate(results):
                 for one, result in zip(batch[rank :: self.ranks.num_processes], part, strict=True):
                     one.reward, one.failed = result.reward, result.failed
-            self._main_only(lambda: save_dreams(dreams, path))
+            main_only(lambda: save_dreams(dreams, path))
 
     # -- learn --------------------------------------------------------------------------------------------------------
     def learn(self, dreams: Sequence[Dream], contexts: Sequence[Context], number: int) -> None:
         """Train the dreamer of this round; where nothing was rewarded it stays as it is."""
         folder, before = self.folder / f"dreamer_{number}", self.folder / f"dreamer_{number - 1}"
-        if folder.is_dir():  # trained before the run was killed
+        if all_find(folder):  # trained before the run was killed
             return
         texts = {context.name: context.chunk.text for context in contexts}
         items = policy_items(dreams, texts, self.tokenizer, self.config.dreamer)
@@ -232,14 +234,8 @@ class DreamingTrainer:
             if items:
                 args = policy_settings(self.seeding, self.config, self.folder / f"learn_{number}", self.seeding.seed + number)
                 DreamPolicyTrainer(adapted, args, items, self.tokenizer).train()
-            self._main_only(lambda: adapted.save_pretrained(draft))
-        self._main_only(lambda: os.replace(draft, folder))
-
-    def _main_only(self, action: Callable[[], object]) -> None:
-        """Run on the main process while the others wait."""
-        if self.ranks.is_main_process:
-            action()
-        self.ranks.wait_for_everyone()
+            main_only(lambda: adapted.save_pretrained(draft))
+        main_only(lambda: os.replace(draft, folder))
 
 
 def _seed(*numbers: int) -> int:

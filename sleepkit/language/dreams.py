@@ -5,12 +5,13 @@
     self_qa        questions with answers
     long           a longer text on the same matter
 
-A dream is a list of training rows ``(prompt, reply)``: for `self_qa` one per question, otherwise one per line, asked for
-by the title, so that it can be trained on with nothing in the context.  Prompts of our own wording; styles as in SEAL
-(arXiv 2506.10943, section B) and "Language Models Need Sleep" (arXiv 2606.03979).
+The dreamer is shown one worked dream of the style before it is asked: without it a small model writes a line or two of
+anything.  A dream is a list of training rows ``(prompt, reply)``: for `self_qa` one per question, otherwise one per sentence,
+asked for by the title, so that it can be trained on with nothing in the context.  Prompts of our own wording; styles as
+in SEAL (arXiv 2506.10943, section B) and "Language Models Need Sleep" (arXiv 2606.03979).
 
 Dropped and counted: empty dreams, looping ones (more than half of the 4-grams repeat), over-long ones (no end within the
-limit).  Ours: the filter, and rows in chat format.
+limit), and ones that took names from the worked dream.  Ours: the filter, the worked dream, and rows in chat format.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids, decode, generate
 from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.dreaming_config import STYLES
+from sleepkit.language.sentences import sentences
 from sleepkit.results import read_jsonl, write_jsonl
 
 _PROMPTS = {
@@ -36,6 +38,27 @@ _PROMPTS = {
     "implications": "List what follows from this text, one full sentence per line. Name the people, places and things.\n\n{text}",
     "self_qa": "Write questions about this text with their answers, each as 'Q: ...' and 'A: ...' on two lines.\n\n{text}",
     "long": "Write a detailed article about everything that this text says. Use full sentences.\n\n{text}",
+}
+_EXAMPLE = (
+    "Marie Curie was born in Warsaw in 1867 and moved to Paris to study physics. In 1903 she shared the Nobel Prize in Physics "
+    "with her husband Pierre and with Henri Becquerel, and in 1911 she won the prize in chemistry alone."
+)
+_DREAMT = {
+    "rewrite": "The birthplace of Marie Curie, who was born in 1867, is Warsaw.\n"
+    "To study physics, Marie Curie went to Paris.\n"
+    "Marie Curie, Pierre Curie and Henri Becquerel were given the Nobel Prize in Physics together in 1903.\n"
+    "The Nobel Prize in Chemistry of 1911 went to Marie Curie alone.",
+    "implications": "Marie Curie did not study physics in Warsaw but in Paris.\n"
+    "Marie Curie was 36 years old when she shared the Nobel Prize in Physics.\n"
+    "Marie Curie won two Nobel Prizes, in two sciences, eight years apart.\n"
+    "Henri Becquerel won a Nobel Prize in Physics, but not the one of 1911.",
+    "self_qa": "Q: Where was Marie Curie born?\nA: Marie Curie was born in Warsaw.\n"
+    "Q: Why did Marie Curie move to Paris?\nA: Marie Curie moved to Paris to study physics.\n"
+    "Q: Who shared the Nobel Prize of 1903 with Marie Curie?\nA: Pierre Curie and Henri Becquerel shared it with her.\n"
+    "Q: Which prize did Marie Curie win in 1911?\nA: She won the Nobel Prize in Chemistry in 1911.",
+    "long": "Marie Curie was born in 1867 in Warsaw. Because she wanted to study physics, she left Warsaw and moved to Paris.\n"
+    "In 1903 Marie Curie, her husband Pierre Curie and Henri Becquerel shared the Nobel Prize in Physics.\n"
+    "Eight years later, in 1911, Marie Curie won a second Nobel Prize, this time in chemistry and without sharing it.",
 }
 _RECALL = "Tell me about {title}."
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
@@ -82,9 +105,13 @@ def context_name(chunk: MemoryChunk) -> str:
     return f"{chunk.title} ({chunk.index + 1})" if chunk.index else chunk.title
 
 
-def dream_prompt(style: str, text: str) -> str:
-    """What the dreamer is asked, with the context in view."""
-    return _PROMPTS[style].format(text=text)
+def dream_prompt(style: str, text: str) -> list[dict[str, str]]:
+    """The conversation in which the dreamer is asked: a worked dream, then the context in view."""
+    return [
+        {"role": "user", "content": _PROMPTS[style].format(text=_EXAMPLE)},
+        {"role": "assistant", "content": _DREAMT[style]},
+        {"role": "user", "content": _PROMPTS[style].format(text=text)},
+    ]
 
 
 def dream(
@@ -109,7 +136,7 @@ def dream(
     result = Dreamed()
     for style, tokens in zip(chosen, made, strict=True):
         text = decode(tokenizer, tokens)
-        reason = _reason_to_drop(text, ended=len(tokens) < max_tokens, style=style)
+        reason = _reason_to_drop(text, chunk.text, ended=len(tokens) < max_tokens, style=style)
         rows = [] if reason else rows_of(style, text, chunk.title)
         if reason or not rows:
             result.dropped[reason or "empty"] += 1
@@ -122,7 +149,8 @@ def rows_of(style: str, text: str, title: str) -> list[tuple[str, str]]:
     """The training rows of a dream; pairs that miss a question or an answer are left out."""
     lines = [_BULLET.sub("", line).strip() for line in text.splitlines()]
     if style != "self_qa":
-        return [(_RECALL.format(title=title), line) for line in lines if len(line.split()) > 3]
+        said = dict.fromkeys(sentence for line in lines for sentence in sentences(line))
+        return [(_RECALL.format(title=title), sentence) for sentence in said if len(sentence.split()) > 3]
     rows: list[tuple[str, str]] = []
     question = ""
     for line in lines:
@@ -135,8 +163,10 @@ def rows_of(style: str, text: str, title: str) -> list[tuple[str, str]]:
     return list(dict.fromkeys(rows))
 
 
-def _reason_to_drop(text: str, ended: bool, style: str) -> str:
+def _reason_to_drop(text: str, context: str, ended: bool, style: str) -> str:
     words = text.split()
+    if any(name in text and name not in context for name in ("Curie", "Becquerel", "Warsaw")):
+        return "copied"
     if len(words) < 4:
         return "empty"
     grams = [tuple(words[k : k + 4]) for k in range(len(words) - 3)]

@@ -50,6 +50,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
         default=0.35, metadata={"help": "Share of each batch that is general and replayed items, in turn."}
     )
     replay_items: int = field(default=64, metadata={"help": "Items of earlier nights that are replayed; the cost does not grow."})
+    notes_kept: int = field(default=2, metadata={"help": "Given examples of each label that are kept for later nights."})
 
     # objective
     divergence: str = field(default="forward_kl", metadata={"help": f"One of {', '.join(DIVERGENCES)}; teacher first."})
@@ -106,7 +107,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
         for name in ("cues_per_span", "chunk_size", "num_generations", "rollout_prompts", "rollout_every"):
             if getattr(self, name) < 1:
                 raise SleepkitError(f"{name} is {getattr(self, name)}; give at least 1")
-        for name in ("top_k", "mask_first_tokens", "general_items", "replay_items"):
+        for name in ("top_k", "mask_first_tokens", "general_items", "replay_items", "notes_kept"):
             if getattr(self, name) < 0:
                 raise SleepkitError(f"{name} is {getattr(self, name)}; give at least 0")
         if self.divergence == "jsd" and not 0 < self.beta < 1:

@@ -79,6 +79,8 @@ class KnowledgeSeedingTrainer(Trainer):
         processing_class: tokenizer with a chat template.
         slot: the slot that trains; the teacher sees the model without it.
         senders: slots that the teacher has and the student has not: their content moves into ``slot``.
+        kept: general items as they were prepared on an earlier night of the same settings, which makes no difference to
+            them; those that are missing are added.
 
     Raises:
         SleepkitError: no memory items, or a prompt that does not fit the model's window.
@@ -94,6 +96,7 @@ class KnowledgeSeedingTrainer(Trainer):
         processing_class: PreTrainedTokenizerBase,
         slot: int,
         senders: Sequence[int] = (),
+        kept: dict[SeedItem, PreparedItem] | None = None,
         **kwargs: Any,
     ) -> None:
         if not any(item.is_memory for item in items):
@@ -119,6 +122,7 @@ class KnowledgeSeedingTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         if args.max_steps <= 0:
             args.max_steps = self._steps_of_epochs()
+        self.kept = {} if kept is None else kept
         self.prepared = self.prepare(self.items)
 
     # -- preparation ----------------------------------------------------------------------------------------------
@@ -149,10 +153,16 @@ class KnowledgeSeedingTrainer(Trainer):
             prepared.append(PreparedItem(prompt, reply, item.is_memory, first_token=first))
             teachers.append(self.teacher_prompt(item))
         self.prefix = common_prefix(prepared) if self.seeding.packing else 0
-        for general, view in ((True, self.unslept_view), (False, self.teacher_view)):
+        for general, view in ((True, self.unslept_view), (False, self.teacher_view)):  # apart, so that others change no bit
             chosen = [i for i, item in enumerate(items) if (item.style == "general") == general]
+            if general and all(items[i] in self.kept for i in chosen):
+                for i in chosen:
+                    prepared[i] = self.kept[items[i]]
+                continue
             self._run_teacher([prepared[i] for i in chosen], [teachers[i] for i in chosen], view)
-        self._keep_lower(prepared)
+            self._keep_lower([prepared[i] for i in chosen])
+            if general:
+                self.kept.update((items[i], prepared[i]) for i in chosen)
         return prepared
 
     def teacher_view(self) -> AbstractContextManager[None]:
@@ -244,6 +254,7 @@ class KnowledgeSeedingTrainer(Trainer):
                     if shortcut == "cache_frozen_layers":
                         for item in self.prepared:
                             item.lower = None
+                        self.kept.clear()
                     logger.warning(f"{shortcut} is not exact for {type(self.backbone.decoder).__name__}; switched off")
         self.lm.train(was_training)
 

@@ -16,9 +16,9 @@ Their number and so the cost of a night does not grow.
 
 from __future__ import annotations
 
-import copy
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -32,6 +32,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
+from sleepkit.labelled_stream import LABEL
 from sleepkit.language.chat import chat_ids, decode, generate
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.cues import content_words
@@ -44,18 +45,20 @@ from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.material import SeedItem, load_items, save_items, write_material
 from sleepkit.language.merge import capture_ffn_inputs, merge_slots
-from sleepkit.language.scoring import contained, token_f1
+from sleepkit.language.packing import PreparedItem
+from sleepkit.language.scoring import contained, normalize_answer, token_f1
 from sleepkit.language.zero3 import unsplit
+from sleepkit.ranks import all_find, main_only
 from sleepkit.results import read_json, write_json
 from sleepkit.schedule import SleepSchedule
-from sleepkit.stream import Experience, Question
+from sleepkit.stream import Experience, Question, render_note
 
 if TYPE_CHECKING:
     from sleepkit.arguments import SleepArguments
     from sleepkit.language.dreaming_trainer import Context
 
 QUIZ_ITEMS = 16
-QUIZ_STYLES = ("question", "wh", "paraphrase")  # whole questions
+QUIZ_STYLES = ("question", "wh", "paraphrase", "note")  # whole questions
 MERGE_ITEMS = 256
 LEVELS_NAME, DREAMS_NAME = "levels.json", "dreams.json"
 ACCEPTED_NAME = "accepted.jsonl"
@@ -111,14 +114,20 @@ class LanguageLearner:
         self.level_of = dict.fromkeys(self.bank.active, slowest)  # of each expert in use; 0 is the fastest
         self.memory = ContextMemory(tokenizer, sleep.memory_max_tokens, sleep.memory_overlap)
         self.replay: list[SeedItem] = []
+        self.notes: list[SeedItem] = []  # today's
         self.quiz: list[SeedItem] = []  # self-written questions of earlier nights, never trained on
         self.general: list[SeedItem] = []
+        self.prepared_general: dict[SeedItem, PreparedItem] = {}  # of this process
         self.is_main = PartialState().is_main_process
 
     # -- awake ------------------------------------------------------------------------------------------------------
     def wake(self, experience: Experience) -> None:
-        """Take the experience's documents into the context memory, which holds one day."""
+        """Take the experience's documents into the context memory, which holds one day, and its notes beside it."""
         self.memory.clear()
+        self.notes = [
+            SeedItem(note.question, note.answer, render_note(note.question, note.answer), "note", experience.name, note.answer)
+            for note in experience.notes
+        ]
         titles = experience.titles or [experience.name] * len(experience.documents)
         for title, document in zip(titles, experience.documents, strict=True):
             self.memory.add_document(document, title)
@@ -169,7 +178,7 @@ class LanguageLearner:
         """Move the context memory, or a LoRA that has learned it while awake, into an expert."""
         if self.args.sender == "context":
             slot = self._expert(night)
-            return self._teach(KnowledgeSeedingTrainer, items, night, folder / "checkpoints", slot=slot)
+            return self._teach(self._trainer, items, night, folder / "checkpoints", slot=slot)
         with learn_awake(
             self.model, self.tokenizer, self.bank.layers, self._chunks(), items, self.seeding, night, folder / "awake"
         ) as adapted:
@@ -191,7 +200,7 @@ class LanguageLearner:
         if rehearsed:
             self.bank.train_only(slot)
             steps = self.dreaming.dream_rehearsal_steps
-            self._teach(KnowledgeSeedingTrainer, [*items, *rehearsed], night, folder / "rehearsal", slot=slot, max_steps=steps)
+            self._teach(self._trainer, [*items, *rehearsed], night, folder / "rehearsal", slot=slot, max_steps=steps)
             self.dreams.add((replace(i, memory="", style="replay", night=night) for i in rehearsed), self.seeding.seed + night)
         return outcome | {"dreams_accepted": len(accepted)}
 
@@ -215,7 +224,7 @@ class LanguageLearner:
             return [], {}
         trainer = DreamingTrainer(self.model, self.tokenizer, self.dreaming, self.seeding, slot, folder, night)
         accepted, logs = trainer.run(contexts)
-        self.main_only(lambda: save_dreams(accepted, folder / ACCEPTED_NAME))
+        main_only(lambda: save_dreams(accepted, folder / ACCEPTED_NAME))
         return accepted, {"dreams": [asdict(log) for log in logs]}
 
     def _pass_on(self, level: int, night: int, folder: Path) -> None:
@@ -226,10 +235,14 @@ class LanguageLearner:
         kept = [item for item in self.replay if item.night <= since]
         slot = self._expert(night, level)
         items += self._general_items() + self._at_risk(kept, night, self.seeding.replay_items)
-        self._teach(KnowledgeSeedingTrainer, items, night, folder / f"level_{level}", slot=slot, senders=senders)
+        self._teach(self._trainer, items, night, folder / f"level_{level}", slot=slot, senders=senders)
         for sender in senders:
             self.bank.deactivate(sender)
             del self.level_of[sender]
+
+    @property
+    def _trainer(self) -> Callable[..., KnowledgeSeedingTrainer]:
+        return partial(KnowledgeSeedingTrainer, kept=self.prepared_general)
 
     def _teach(
         self,
@@ -240,9 +253,9 @@ class LanguageLearner:
         max_steps: int | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        args = copy.copy(self.seeding)
-        args.max_steps = max_steps or args.max_steps
-        args.output_dir, args.seed = str(folder), self.seeding.seed + night
+        args = replace(  # made anew, as DeepSpeed takes the plugin of a configuration once only
+            self.seeding, output_dir=str(folder), seed=self.seeding.seed + night, max_steps=max_steps or self.seeding.max_steps
+        )
         outcome = trainer(self.model, args, items, self.tokenizer, **options).run()
         self.bank.train_only(None)
         return outcome
@@ -259,24 +272,20 @@ class LanguageLearner:
     def _material(self, night: int, folder: Path) -> tuple[list[SeedItem], list[SeedItem]]:
         """Items to train on, and self-written questions that are kept back."""
         path = folder / "material.jsonl"
-        if not path.is_file():
+        if not all_find(path):
             items = self.write_items(night) + self._general_items() + self._replay_items(night)
-            self.main_only(lambda: save_items(items, path))
+            main_only(lambda: save_items(items, path))
         items = load_items(path)
         self.general = self.general or [item for item in items if item.style == "general"]
         held_out = [item for item in items if item.style in QUIZ_STYLES][::8][:QUIZ_ITEMS]
         return [item for item in items if item not in held_out], held_out
 
     def write_items(self, night: int) -> list[SeedItem]:
-        """What the model writes about its memory."""
+        """What the model writes about its memory; notes, where there are some, are learned as they are."""
+        if self.notes:
+            return self.notes
         args = self.seeding
         return write_material(self.model, self.tokenizer, self._chunks(), args.styles, args.cues_per_span, args.seed + night)
-
-    def main_only(self, action: Callable[[], object]) -> None:
-        """Run on the main process while the others wait."""
-        if self.is_main:
-            action()
-        PartialState().wait_for_everyone()
 
     def _chunks(self) -> list[MemoryChunk]:
         chunks = list(self.memory.chunks())
@@ -322,7 +331,12 @@ class LanguageLearner:
 
     def _remember(self, items: Sequence[SeedItem], held_out: Sequence[SeedItem], night: int) -> None:
         self.quiz += held_out
-        self.replay += [replace(item, memory="", style="replay", night=night) for item in items if item.is_memory]
+        kept, seen = [], Counter[str]()
+        for item in items:
+            seen[item.span] += item.style == "note"
+            if item.is_memory and seen[item.span] <= self.seeding.notes_kept:
+                kept.append(replace(item, memory="", style="replay", night=night))
+        self.replay += kept
 
     def _expert(self, night: int, level: int = 0) -> int:
         """A fresh expert; in a full pool the two oldest of the slowest level are merged first."""
@@ -392,6 +406,9 @@ class LanguageLearner:
 def _graded(questions: Sequence[Question], answers: list[str]) -> Evaluation:
     if not questions:
         return Evaluation(float("nan"), float("nan"), [], 0)
-    hits = [contained(answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
+    hits = [
+        normalize_answer(answer) == normalize_answer(q.answer) if q.kind == LABEL else contained(answer, q.answer)
+        for answer, q in zip(answers, questions, strict=True)
+    ]
     f1 = [token_f1(answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
     return Evaluation(sum(hits) / len(hits), sum(f1) / len(f1), answers, len(hits))

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
@@ -80,14 +80,28 @@ def trl_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) -> d
 
 
 def finetune(
-    student: PeftModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], options: dict[str, Any]
+    student: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict[str, Any]],
+    options: dict[str, Any],
+    penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
 ) -> dict[str, Any]:
-    """TRL's SFT on rows of ``input_ids`` and ``labels``; nothing is cut.  Returns ``history`` and ``train_tokens``."""
+    """TRL's SFT on rows of ``input_ids`` and ``labels``; nothing is cut.  Returns ``history`` and ``train_tokens``.
+
+    Args:
+        penalty: a function of the batch that is added to its loss.
+    """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
+    class PenalisedTrainer(SFTTrainer):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            added = 0.0 if penalty is None else penalty(inputs)  # before TRL adds to the inputs
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return (found[0] + added, found[1]) if return_outputs else found + added
+
     args = SFTConfig(**options, max_length=None, include_num_input_tokens_seen="non_padding")
-    trainer = SFTTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer = PenalisedTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     trainer.train()
     history = [line for line in trainer.state.log_history if "loss" in line]
     return {"history": history, "train_tokens": int(trainer.state.num_input_tokens_seen)}

@@ -12,6 +12,7 @@ items come from the documents alone, never from evaluation questions::
     rewrite    the model says a sentence in its own words; kept if no number and no name was lost or invented
     general    questions about anything; the reply is the unslept model's own
     replay     items of earlier nights; the reply is what the model gave before tonight
+    note       a pair that was given, learned as it is
     recall     the same, where an expert takes over what faster ones know: something to learn, not to leave alone
 
 The reply to a memory item is the *statement* that answers it, quoted from the document: the worked question-answer pair
@@ -89,7 +90,7 @@ class SeedItem:
         prompt: what is asked; the student sees it alone.
         reply: what the teacher says.
         memory: the text that the teacher has in view; empty for general and replayed items.
-        style: one of `STYLES`, "general", "replay" or "recall".
+        style: one of `STYLES`, "note", "general", "replay" or "recall".
         source: name of the document.
         span: the words of the memory that answer the prompt, where there are such.
         night: when a replayed item was learned.

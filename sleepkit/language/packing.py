@@ -3,7 +3,8 @@
 Three savings, each exact and each checked against the plain computation before the first step (`check_shortcuts`):
 
     shared prefix     all chat prompts begin with the same tokens (system message, user header); they stand once per row
-    packing           the items follow one another in a row; a mask lets each see the prefix and itself, nothing else
+    packing           the items follow one another in a row; a mask lets each see the prefix and itself, nothing else,
+                      and attention is computed for these blocks alone (block_attention.py)
     frozen layers     no parameter below the first expert layer trains, so what enters that layer is kept per item
 
 With prefix P and items a, b the row is ``P a a a b b b``, positions ``0..p-1 p.. p..``, and token i sees token j if
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sleepkit.language.block_attention import Blocks, attend_in_blocks, blocks_of
 from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.divergence import TeacherTargets
 from sleepkit.language.expert_bank import ExpertBank
@@ -60,6 +62,7 @@ class PackedBatch:
     item_of: Tensor  # (n,) index of the item of each of them
     memory_tokens: Tensor  # (rows, time) bool: belongs to a memory item
     other_tokens: Tensor  # (rows, time) bool: belongs to a general or replayed item, or to the prefix
+    blocks: Blocks | None = None  # of a packed row
 
     @property
     def n_tokens(self) -> int:
@@ -74,34 +77,55 @@ def common_prefix(items: Sequence[PreparedItem]) -> int:
 
 def pack(items: Sequence[PreparedItem], prefix: int, dtype: torch.dtype, device: torch.device) -> PackedBatch:
     """All items in one row behind their common prefix."""
-    sequences = [item.sequence[prefix:] for item in items]
-    head = items[0].prompt_ids[:prefix]
-    owner = torch.tensor([0] * prefix + [i + 1 for i, s in enumerate(sequences) for _ in s])
-    time = len(owner)
-    order = torch.arange(time)
-    seen = ((owner[:, None] == owner[None]) | (owner[None] == 0)) & (order[None] <= order[:, None])
-    mask = torch.zeros(time, time, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[None, None]
+    return pack_rows([items], prefix, 0, dtype, device)
+
+
+def pack_rows(
+    groups: Sequence[Sequence[PreparedItem]], prefix: int, pad_id: int, dtype: torch.dtype, device: torch.device
+) -> PackedBatch:
+    """The items of each group in a row of their own behind its common prefix, of ``prefix`` tokens in all; right-padded."""
+    lengths = [[len(item.sequence) - prefix for item in items] for items in groups]
+    time = prefix + max(map(sum, lengths))
+    ids = torch.full((len(groups), time), pad_id)
+    positions = torch.zeros(len(groups), time, dtype=torch.int64)
+    owner = torch.full((len(groups), time), -1)  # 0: the prefix, from 1: an item, -1: padding
+    memory = torch.zeros(len(groups), time, dtype=torch.bool)
     predicts: list[int] = []
     item_of: list[int] = []
-    end = prefix
-    for i, (item, sequence) in enumerate(zip(items, sequences, strict=True)):
-        end += len(sequence)
-        kept = len(item.reply_ids) - item.first_token
-        predicts += range(end - kept, end)
-        item_of += [i] * kept
-    is_memory = torch.tensor([False] + [item.is_memory for item in items])[owner]
+    for row, items in enumerate(groups):
+        sequences = [items[0].prompt_ids[:prefix], *(item.sequence[prefix:] for item in items)]
+        used = sum(map(len, sequences))
+        ids[row, :used] = torch.tensor([token for sequence in sequences for token in sequence])
+        owner[row, :used] = torch.tensor([k for k, sequence in enumerate(sequences) for _ in sequence])
+        positions[row, :used] = torch.tensor([*range(prefix), *(prefix + k for s in sequences[1:] for k in range(len(s)))])
+        memory[row, :used] = torch.tensor([False, *(item.is_memory for item in items)])[owner[row, :used]]
+        end = row * time + prefix
+        for item, length in zip(items, lengths[row], strict=True):
+            end += length
+            kept = len(item.reply_ids) - item.first_token
+            predicts += range(end - kept, end)
+            item_of += [item_of[-1] + 1 if item_of else 0] * kept
+    order = torch.arange(time)
+    same = (owner[:, :, None] == owner[:, None]) | (owner[:, None] == 0)
+    seen = same & (order[None] <= order[:, None])
     lower = None
-    if items[0].lower is not None:
-        lower = torch.cat([items[0].lower[:prefix], *(item.lower[prefix:] for item in items if item.lower is not None)])[None]
+    if groups[0][0].lower is not None:
+        parts = [
+            torch.cat([items[0].lower[:prefix], *(item.lower[prefix:] for item in items if item.lower is not None)])
+            for items in groups
+            if items[0].lower is not None
+        ]
+        lower = nn.utils.rnn.pad_sequence(parts, batch_first=True).to(device)
     return PackedBatch(
-        ids=torch.tensor([head + [t for s in sequences for t in s]], device=device),
-        positions=torch.tensor([[*range(prefix), *(prefix + k for s in sequences for k in range(len(s)))]], device=device),
-        mask=mask.to(device),
-        lower=None if lower is None else lower.to(device),
+        ids=ids.to(device),
+        positions=positions.to(device),
+        mask=torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None].to(device),
+        lower=lower,
         predicts=torch.tensor(predicts, device=device),
         item_of=torch.tensor(item_of, device=device),
-        memory_tokens=is_memory[None].to(device),
-        other_tokens=~is_memory[None].to(device),
+        memory_tokens=memory.to(device),
+        other_tokens=(~memory & (owner >= 0)).to(device),
+        blocks=blocks_of(lengths, prefix, dtype, device),
     )
 
 
@@ -153,7 +177,8 @@ class Backbone:
     def hidden(self, batch: PackedBatch) -> Tensor:
         """Last hidden states, ``(rows, time, d)``."""
         inputs = {"input_ids": batch.ids} if batch.lower is None else {"inputs_embeds": batch.lower}
-        with self._layers(self.all_layers if batch.lower is None else self.upper_layers):
+        layers = self.all_layers if batch.lower is None else self.upper_layers
+        with self._layers(layers), attend_in_blocks(self.decoder.config, batch.blocks):
             return self.decoder(
                 **inputs, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
             ).last_hidden_state
@@ -195,6 +220,17 @@ def close(one: Tensor, other: Tensor) -> bool:
     """Equal up to rounding in their dtype: mean difference against mean size."""
     tolerance = 1e-4 if one.dtype == torch.float32 else 3e-2
     return bool((one - other).float().abs().mean() <= tolerance * other.float().abs().mean() + 1e-8)
+
+
+@torch.no_grad()
+def packs_exactly(backbone: Backbone, items: Sequence[PreparedItem], pad_id: int) -> bool:
+    """True if packed rows of these items give what padded ones give; not so with sliding windows shorter than a row."""
+    packed = pack_rows([items], common_prefix(items), pad_id, backbone.dtype, backbone.device)
+    padded = pad_rows(items, pad_id, backbone.device)
+    try:
+        return close(flat_hidden(backbone.hidden(packed), packed), flat_hidden(backbone.hidden(padded), padded))
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+        return False
 
 
 def through_wrapper(wrapped: nn.Module, method: Callable[[PackedBatch], Tensor], batch: PackedBatch) -> Tensor:

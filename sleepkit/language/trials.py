@@ -3,9 +3,9 @@
     tau(model)  = mean over held-out questions of log p(reply | question) per token, nothing in the context
     reward      = tau(model + LoRA trained on the dream) - tau(model),  mean over seeds
 
-All dreams of a round are tried at once: one `BatchedLora` on the shared base, one group of rows for each dream.  Layers
-below the first expert are frozen and run once per row for all steps.  A trial whose loss or score is not finite is marked
-as failed and earns nothing; when memory runs out, the round is tried in halves.
+All dreams of a batch are tried at once: one `BatchedLora` on the shared base, a packed row for each dream (padded rows for
+models that packing is not exact for).  Layers below the first expert are frozen and run once for all steps.  A trial
+whose loss or score is not finite is marked as failed and earns nothing; when memory runs out, it is tried in halves.
 
 LoRA rank, alpha, learning rate and epochs as in SEAL (arXiv 2506.10943: 32, 64, 1e-3, 10); log-probability instead of a
 judge's verdict is ours: it is deterministic, needs no generation, and tells small gains from none.
@@ -27,7 +27,16 @@ from sleepkit.language.chat import chat_ids, text_ids
 from sleepkit.language.divergence import OutputHead, token_log_probs
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.lora import ALPHA, LEARNING_RATE, RANK, linear_maps
-from sleepkit.language.packing import Backbone, PackedBatch, PreparedItem, flat_hidden, pad_rows
+from sleepkit.language.packing import (
+    Backbone,
+    PackedBatch,
+    PreparedItem,
+    common_prefix,
+    flat_hidden,
+    pack_rows,
+    packs_exactly,
+    pad_rows,
+)
 
 Row = tuple[str, str]  # (prompt, reply)
 CHUNK = 64  # tokens whose logits exist at one time
@@ -65,6 +74,7 @@ class Trials:
         self.maps = linear_maps(model, range(self.backbone.first, len(self.backbone.all_layers)))
         self.steps, self.learning_rate, self.rank = steps, learning_rate, rank
         self.questions = prepare_rows(self.backbone, tokenizer, questions)
+        self.packed = packs_exactly(self.backbone, self.questions, tokenizer.pad_token_id or 0)
         self.before = float(self._scores(1)[0])
 
     def run(self, dreams: Sequence[Sequence[PreparedItem]], seeds: Sequence[int] = (0,)) -> list[TrialResult]:
@@ -76,7 +86,9 @@ class Trials:
     def _try(self, dreams: list[Sequence[PreparedItem]], seed: int) -> list[float]:
         """Scores after training, NaN where it failed; in halves if memory runs out."""
         try:
-            return self._train(dreams, seed)
+            lora = self.train(dreams, seed)
+            with lora.on():
+                return self._scores(len(dreams)).tolist()
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
                 raise
@@ -85,11 +97,14 @@ class Trials:
         half = len(dreams) // 2
         return self._try(dreams[:half], seed) + self._try(dreams[half:], seed)
 
-    def _train(self, dreams: list[Sequence[PreparedItem]], seed: int) -> list[float]:
+    def train(self, dreams: Sequence[Sequence[PreparedItem]], seed: int) -> BatchedLora:
+        """The adapters of some dreams, trained together; each step takes all rows of each dream."""
         n, q = len(dreams), max(map(len, dreams))
-        rows = [items[k % len(items)] for items in dreams for k in range(q)]  # short dreams repeat their rows
-        batch = pad_rows(rows, self.tokenizer.pad_token_id or 0, self.backbone.device)
-        group = batch.item_of // q  # (tokens,)
+        if not self.packed:
+            dreams = [[items[k % len(items)] for k in range(q)] for items in dreams]  # short dreams repeat their rows
+        batch, rows = self._batch(dreams)
+        dream_of = torch.tensor([k for k, items in enumerate(dreams) for _ in items], device=batch.item_of.device)
+        group = dream_of[batch.item_of]  # (tokens,)
         weight = (1 / torch.bincount(group, minlength=n))[group]
         lora = BatchedLora(self.maps, n, self.rank, ALPHA / RANK * self.rank, seed)
         optimizer = torch.optim.AdamW(lora.parameters(), lr=self.learning_rate, weight_decay=0.0)
@@ -102,17 +117,23 @@ class Trials:
                     loss.backward()
                 optimizer.step()
                 schedule.step()
-            return self._scores(n).tolist()
+        return lora
 
     @torch.no_grad()
     def _scores(self, n: int) -> Tensor:
         """Mean log-probability of the replies to the held-out questions, ``(n,)``: of each of ``n`` adapters."""
-        total = torch.zeros(n)
-        for item in self.questions:
-            rows = [item] * n
-            batch = pad_rows(rows, self.tokenizer.pad_token_id or 0, self.backbone.device)
-            total += self._log_probs(batch, rows).view(n, -1).mean(1).float().cpu()
-        return total / len(self.questions)
+        batch, rows = self._batch([self.questions] * n)
+        log_probs = self._log_probs(batch, rows).float()
+        sums = torch.zeros(len(rows), device=log_probs.device).index_add_(0, batch.item_of, log_probs)
+        return (sums / torch.bincount(batch.item_of)).view(n, -1).mean(1).cpu()
+
+    def _batch(self, groups: Sequence[Sequence[PreparedItem]]) -> tuple[PackedBatch, list[PreparedItem]]:
+        """Groups of items, each in rows of its own, and all items in their order."""
+        items = [item for group in groups for item in group]
+        pad_id, device = self.tokenizer.pad_token_id or 0, self.backbone.device
+        if not self.packed:
+            return pad_rows(items, pad_id, device), items
+        return pack_rows(groups, min(map(common_prefix, groups)), pad_id, self.backbone.dtype, device), items
 
     def _log_probs(self, batch: PackedBatch, rows: Sequence[PreparedItem]) -> Tensor:
         hidden = flat_hidden(self.backbone.hidden(batch), batch)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_model
+from tiny import tiny_model, tiny_tokenizer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -27,14 +27,18 @@ def free_port():
         return str(one.getsockname()[1])
 
 
-def launch(command, folder):
-    tiny_model().save_pretrained(folder / "model")
+def start(command, script, *args):
     known = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
     env = {key: value for key, value in os.environ.items() if key not in known and not key.startswith("ACCELERATE_")}
     env |= {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{env['PATH']}", "TOKENIZERS_PARALLELISM": "false"}
-    run = [*map(str, command), str(HERE / "train_tiny.py"), str(folder), str(ITEMS)]
+    run = [*map(str, command), str(script), *map(str, args)]
     done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+def launch(command, folder):
+    tiny_model().save_pretrained(folder / "model")
+    start(command, HERE / "train_tiny.py", folder, ITEMS)
     return json.loads((folder / "result.json").read_text()), load_file(folder / "state.safetensors")
 
 
@@ -48,10 +52,14 @@ def deepspeed(stage):
     return [BIN / "accelerate", "launch", "--config_file", config, "--main_process_port", free_port()]
 
 
+def torchrun():
+    return [BIN / "torchrun", "--master_port", free_port(), "--nproc_per_node", 2]
+
+
 @pytest.mark.parametrize("way", ["ddp", "zero2", "zero3"])
 def test_two_processes_equal_one(way, one_process, tmp_path):
     if way == "ddp":
-        command = [BIN / "torchrun", "--master_port", free_port(), "--nproc_per_node", 2]
+        command = torchrun()
     else:
         pytest.importorskip("deepspeed")
         command = deepspeed(way[-1])
@@ -68,3 +76,46 @@ def test_two_processes_equal_one(way, one_process, tmp_path):
         torch.testing.assert_close(state[name], value, atol=1e-5, rtol=1e-5)
     assert expected["resume_difference"] == 0 and result["resume_difference"] < 1e-6
     assert all(map(math.isfinite, result["rollout_losses"])) and len(result["rollout_losses"]) == 3
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_recipe_of_two_nights(stage, tmp_path):
+    """As users start it; each night has a trainer, and DeepSpeed takes the plugin of a configuration once only."""
+    pytest.importorskip("deepspeed")
+    tiny_model().save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    rows = {
+        "dataset": [{"title": name, "context": f"{name} keeps a red lamp in the north tower."} for name in ("Ada", "Bert")],
+        "general_prompts": [{"prompt": f"name {k} things."} for k in range(4)],
+        "anchors": [{"prompt": "what is hot?", "answer": "fire"}],
+    }
+    for name, lines in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    small = """--expert_slots 2 --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --memory_max_tokens 300
+        --max_new_tokens 4 --general_items 2 --general_tokens 4 --styles cloze recite --no_gate""".split()
+    data = [word for name in rows for word in (f"--{name}", tmp_path / f"{name}.jsonl")]
+    start(
+        deepspeed(stage),
+        ROOT / "recipes" / "sleep.py",
+        "--model",
+        tmp_path / "base",
+        "--output_dir",
+        tmp_path / "run",
+        *data,
+        *small,
+    )
+    assert [night["night"] for night in json.loads((tmp_path / "run" / "results.json").read_text())["nights"]] == [1, 2]
+
+
+def test_two_processes_try_the_same_dreams_as_one(tmp_path):
+    found = {}
+    for name, command in (("one", [sys.executable]), ("two", torchrun())):
+        (tmp_path / name).mkdir()
+        start(command, HERE.parent / "dream_tiny.py", tmp_path / name)
+        assert (tmp_path / name / "trials.txt").read_text().count("a trial") == 8  # no rank does the other's
+        assert (tmp_path / name / "dreams" / "dreamer_1" / "adapter_model.safetensors").is_file()
+        found[name] = [
+            json.loads(line) for line in (tmp_path / name / "dreams/round_1/context_000.jsonl").read_text().splitlines()
+        ]
+    assert [row["chosen"] for row in found["one"]] == [row["chosen"] for row in found["two"]]
+    assert [row["reward"] for row in found["two"]] == pytest.approx([row["reward"] for row in found["one"]], abs=1e-5)

@@ -1,4 +1,4 @@
-"""A night that is killed with no warning and started again ends with the very bits of one that was not."""
+"""A night, or a round of dreams, that is killed with no warning and started again ends with the bits of one that was not."""
 
 import os
 import signal
@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("sleep_tiny.py")
+DREAMER = Path(__file__).parents[1] / "dream_tiny.py"
 
 
-def sleep(folder, *where):
+def sleep(folder, *where, script=SCRIPT):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = [sys.executable, str(SCRIPT), str(folder), *where]
+    run = [sys.executable, str(script), str(folder), *where]
     return subprocess.run(run, env=env, capture_output=True, text=True, timeout=300)
 
 
@@ -46,3 +47,32 @@ def test_killed_and_started_again(where, uninterrupted, tmp_path):
         assert (tmp_path / name / "material.jsonl").read_bytes() == (uninterrupted / name / "material.jsonl").read_bytes()
     expected, found = left_behind(uninterrupted), left_behind(tmp_path)
     assert {"expert_bank.safetensors", "general.jsonl", "replay.jsonl"} <= expected.keys() and found == expected
+
+
+def dreamed(folder):
+    """Contents of all files but PEFT's configuration, which lists a set in any order."""
+    files = [path for path in sorted(folder.glob("dreams/*/*")) if path.is_file() and path.name != "adapter_config.json"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def dreamed_at_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dreamed")
+    done = sleep(folder, script=DREAMER)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (folder / "trials.txt").read_text() == 8 * "a trial\n"
+    return folder
+
+
+@pytest.mark.parametrize(("where", "trials"), [("dreamed", 0), ("tried", 2), ("learned", 4)])
+def test_a_round_of_dreams_is_killed(where, trials, dreamed_at_once, tmp_path):
+    assert sleep(tmp_path, where, script=DREAMER).returncode == -signal.SIGKILL
+    done_before = tmp_path / "trials.txt"
+    assert (done_before.read_text() if done_before.exists() else "") == trials * "a trial\n"
+    assert not (tmp_path / "dreams" / "dreamer_1").exists()
+
+    done = sleep(tmp_path, script=DREAMER)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done_before.read_text() == 8 * "a trial\n"  # none twice
+    expected, found = dreamed(dreamed_at_once), dreamed(tmp_path)
+    assert "dreams/dreamer_1/adapter_model.safetensors" in expected and found == expected

@@ -9,7 +9,9 @@ from tiny_night import tiny_config
 
 from sleepkit.arguments import BASELINES, SleepArguments
 from sleepkit.errors import SleepkitError
-from sleepkit.language.baselines import LEARNERS, Lora, LoraSeedingTrainer, run_baseline
+from sleepkit.language import continual_baselines
+from sleepkit.language.baseline_run import LEARNERS, run_baseline
+from sleepkit.language.baselines import Lora, LoraSeedingTrainer
 from sleepkit.results import read_results
 from sleepkit.stream import Experience, Question
 
@@ -152,3 +154,32 @@ def test_the_budget_of_steps_is_that_of_knowledge_seeding(tmp_path):
         run(name, tmp_path / name, EXPERIENCES[:1], max_steps=3)
         steps = [row["step"] for row in read_results(tmp_path / name)["history"]]
         assert steps == [1, 2, 3], name
+
+
+@pytest.mark.parametrize("name", ["ewc", "o_lora", "lwf"])
+def test_a_penalty_holds_the_second_night_back(name, tmp_path, monkeypatch):
+    """The stronger, the less the weights that matter to it move."""
+    moved = {}
+    for strength in (0.0, 1e3):
+        monkeypatch.setattr(continual_baselines, f"{name.upper()}_STRENGTH", strength)
+        model = tiny_model()
+        first = {}
+        plain = continual_baselines.FinetuneQa.sleep
+
+        def sleep(self, night, output_dir, plain=plain, first=first):
+            if night == 2:
+                first.update(self.snapshot())
+            return plain(self, night, output_dir)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(continual_baselines.FinetuneQa, "sleep", sleep)
+            run(name, tmp_path / f"{name}{strength}", model=model, max_steps=30)
+        weights = dict(model.named_parameters())
+        change = {key: weights[f"{key}.weight"].detach() - value for key, value in first.items() if not key.startswith("kept.")}
+        if name == "ewc":
+            moved[strength] = sum(float((first[f"kept.{key}"] * value**2).sum()) for key, value in change.items())
+        elif name == "o_lora":  # how much of the change is in directions that the first night's LoRA read
+            moved[strength] = sum(float((value @ first[f"kept.{key}"].T).norm() / value.norm()) for key, value in change.items())
+        else:
+            moved[strength] = sum(float(value.norm()) for value in change.values())
+    assert moved[1e3] < 0.95 * moved[0.0], moved

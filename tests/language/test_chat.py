@@ -1,8 +1,13 @@
 """Batched generation."""
 
-from tiny import tiny_model, tiny_tokenizer
+import copy
 
-from sleepkit.language import chat
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+from transformers import DynamicCache
+
+from sleepkit.language import chat, growing_cache
 
 
 def test_long_prompts_make_smaller_batches_with_the_same_answers(monkeypatch):
@@ -14,3 +19,21 @@ def test_long_prompts_make_smaller_batches_with_the_same_answers(monkeypatch):
     monkeypatch.setattr(chat, "TOKENS_AT_ONCE", 110)
     assert chat.generate(model, tokenizer, prompts, 5) == expected
     assert set(sizes) == {2}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_a_cache_with_room_holds_what_a_plain_one_holds(family, monkeypatch):
+    monkeypatch.setattr(growing_cache, "SPARE", 2)
+    model = tiny_model(family)
+    ids = torch.randint(5, 40, (3, 12), generator=torch.Generator().manual_seed(0))
+    logits = []
+    for cache in (DynamicCache(config=model.config), growing_cache.growing_cache(model.config)):
+        with torch.no_grad():
+            model(ids[:1, :4], past_key_values=cache)
+            other = copy.deepcopy(cache)
+            cache.batch_repeat_interleave(3)
+            found = [model(ids[:, k : k + 1], past_key_values=cache).logits for k in range(4, 12)]
+            found.append(model(ids[1:2, 4:6], past_key_values=other).logits)  # the copy is its own
+        logits.append(found)
+    for plain, roomy in zip(*logits, strict=True):
+        torch.testing.assert_close(roomy, plain)

@@ -170,7 +170,7 @@ def test_no_chunk_of_logits_outlives_its_turn(top_k):
     value = value + token_log_probs(leaf, watched, torch.arange(N), chunk_size)
     saved = [tuple(tensor.shape) for node, _ in value.grad_fn.next_functions for tensor in node.saved_tensors]
     assert saved == [(N, D), (N, D)]
-    assert widest == chunk_size
+    assert widest == (0 if top_k else chunk_size)  # of a few classes no logits are made but in the one buffer
     gc.collect()
     alive = [tuple(t.shape) for t in gc.get_objects() if type(t) is torch.Tensor and t.ndim == 2 and t.shape[1] == vocab]
     assert alive == []

@@ -83,7 +83,7 @@ def test_a_killed_run_does_no_trial_twice(tmp_path, fixed_dreams, monkeypatch):
 
 @pytest.mark.parametrize("dreamer", ["rest_em", "grpo"])
 def test_the_dreamer_learns_to_dream_what_was_rewarded(tmp_path, dreamer):
-    one = trainer(tmp_path, dreamer=dreamer, dreamer_learning_rate=1e-2, dreamer_epochs=8)
+    one = trainer(tmp_path, dreamer=dreamer, dreamer_learning_rate=1e-2, dreamer_epochs=20)
     dreams = [
         Dream("rewrite", rows[0][1], rows, "orrin", reward=reward) for rows, reward in zip(DREAMS, (0.5, -0.5, -0.1), strict=True)
     ]

@@ -19,20 +19,21 @@ def test_rows_of_statements_and_of_questions():
     assert rows_of("self_qa", asked, "Orrin") == [("When does it ring?", "At noon."), ("Who cast it?", "Tamsin.")]
 
 
-def test_empty_looping_and_over_long_dreams_are_dropped_and_counted(monkeypatch):
-    made = ["", "the bell rings " * 12, "The bell of Orrin rings at noon, as the text says", "The bell of Orrin rings at noon."]
+def test_empty_looping_over_long_and_copied_dreams_are_dropped_and_counted(monkeypatch):
+    whole = "The bell of Orrin rings at noon."
+    made = ["", "the bell rings " * 12, f"{whole} That is what the text says", "Marie Curie rang the bell at noon.", whole]
     limit = 60
     tokens = [[0] * (limit if text.endswith("says") else 5) for text in made]
     monkeypatch.setattr(dreams, "generate", lambda *_, **__: tokens)
     texts = iter(made)
     monkeypatch.setattr(dreams, "decode", lambda *_: next(texts))
-    found = dream(None, tiny_tokenizer(), CHUNK, 4, ["rewrite"], max_tokens=limit)
-    assert found.dropped == {"empty": 1, "looping": 1, "over-long": 1}
-    assert [one.text for one in found.dreams] == made[3:]
+    found = dream(None, tiny_tokenizer(), CHUNK, 5, ["rewrite"], max_tokens=limit)
+    assert found.dropped == {"empty": 1, "looping": 1, "over-long": 1, "copied": 1}
+    assert [one.text for one in found.dreams] == [whole]
 
 
 def test_dreams_of_a_real_model_are_the_same_for_the_same_seed():
-    runs = [dream(tiny_model(), tiny_tokenizer(), CHUNK, 5, max_tokens=20, seed=3) for _ in range(2)]
+    runs = [dream(tiny_model(max_position_embeddings=2048), tiny_tokenizer(), CHUNK, 5, max_tokens=20, seed=3) for _ in range(2)]
     assert runs[0] == runs[1]
     assert len(runs[0].dreams) + sum(runs[0].dropped.values()) == 5
 

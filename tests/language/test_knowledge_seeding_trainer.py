@@ -110,6 +110,20 @@ def test_the_teacher_never_sees_the_new_expert(tmp_path):
     assert all(experts.visible == (trainer.slot,) for experts in trainer.bank.per_layer())
 
 
+def test_general_items_are_prepared_once(tmp_path):
+    """A second night that finds them has the same targets and losses as one that does not."""
+    kept = {}
+    first = tiny_trainer(tmp_path / "1", kept=kept)
+    assert set(kept) == {item for item in first.items if item.style == "general"}
+    second = tiny_trainer(tmp_path / "2", kept=kept)
+    assert all(any(item is one for one in kept.values()) == (source.style == "general")
+               for item, source in zip(second.prepared, second.items, strict=True))  # fmt: skip
+    second.run()
+    alone = tiny_trainer(tmp_path / "3")
+    alone.run()
+    assert losses(second) == losses(alone)
+
+
 # -- items ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("masked", [0, 2, 1000])
 def test_first_tokens_are_masked_for_memory_items(masked, tmp_path):

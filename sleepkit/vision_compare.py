@@ -1,0 +1,80 @@
+"""Several methods and seeds on one stream of images, and one table: what recipes/vision_compare.py does.
+
+The recipe is that of a single run, with `methods` and `seeds`.  With `joint` among the methods, the others get their
+intransigence: the accuracy of joint training on an experience, in the night that joint training met it, minus theirs
+(Chaudhry et al. 2018), seed by seed.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sleepkit import metrics
+from sleepkit.arguments import read
+from sleepkit.errors import SleepkitError
+from sleepkit.report import comparison_table
+from sleepkit.vision_arguments import METHODS, VisionArguments
+from sleepkit.vision_run import run_vision
+
+__all__ = ["ComparisonArguments", "run_comparison", "with_intransigence"]
+
+
+@dataclass
+class ComparisonArguments:
+    """What is compared."""
+
+    methods: list[str] = field(default_factory=lambda: list(METHODS), metadata={"help": f"Any of {', '.join(METHODS)}."})
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if method not in METHODS:
+                raise SleepkitError(f"methods has {method!r}; use any of {', '.join(METHODS)}")
+
+
+def run_comparison(argv: Sequence[str]) -> str:
+    """Run all methods and seeds of the command line; prints, writes and returns the table.
+
+    Raises:
+        SleepkitError: whatever one of the runs would raise.
+    """
+    from sleepkit.vision.training_config import IncrementalTrainingConfig
+
+    comparison, args, config = read(
+        argv,
+        (ComparisonArguments, VisionArguments, IncrementalTrainingConfig),
+        prog="recipes/vision_compare.py",
+        description="Run several methods for several seeds on one stream of images, and compare them.",
+    )
+    folder = Path(config.output_dir)
+    records = []
+    for method in comparison.methods:
+        for seed in args.seeds or [config.seed]:
+            one = copy.copy(config)
+            one.seed, one.output_dir = seed, str(folder / method / f"seed_{seed}")
+            records += run_vision(dataclasses.replace(args, method=method, seeds=None), one)
+    table = comparison_table(with_intransigence([record.to_dict() for record in records]))
+    if config.process_index == 0:
+        (folder / "comparison.md").write_text(table + "\n", encoding="utf-8")
+        print(f"\n{table}\n\nwritten to {folder}")
+    return table
+
+
+def with_intransigence(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The records, with the metric `intransigence` where there is one of `joint` with the same seed."""
+    joint = {
+        record["seed"]: [row[j] for j, row in enumerate(record["accuracy_matrix"])]
+        for record in records
+        if record["method"] == "joint"
+    }
+    found = []
+    for record in records:
+        more = {}
+        if record["method"] != "joint" and record["seed"] in joint:
+            more["intransigence"] = metrics.intransigence(record["accuracy_matrix"], joint[record["seed"]])
+        found.append({**record, "metrics": {**record["metrics"], **more}})
+    return found

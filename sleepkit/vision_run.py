@@ -1,0 +1,138 @@
+"""One call for a whole run on images: read the data, build stream, model and learner, live through the nights, publish.
+
+    run_vision(args, config)    what recipes/vision_baseline.py does after it has parsed its arguments
+
+    <output_dir>/results.json   metrics, matrices and settings     model/    classifier and model card: what is published
+                 report.md      with its pictures                  state/    to resume from
+
+With `seeds`, each seed has its folder `seed_<n>`, and `comparison.md` beside them has mean and spread.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from sleepkit.arguments import settings
+from sleepkit.report import METRICS, comparison_table, format_duration, format_table, format_value
+from sleepkit.results import RunRecord
+from sleepkit.vision_arguments import METHODS, VisionArguments
+
+if TYPE_CHECKING:
+    from sleepkit.vision.classifier import IncrementalClassifier
+    from sleepkit.vision.streams import ImageExperience
+    from sleepkit.vision.training_config import IncrementalTrainingConfig
+
+__all__ = ["run_vision"]
+
+
+def run_vision(args: VisionArguments, config: IncrementalTrainingConfig) -> list[RunRecord]:
+    """Run one seed, or each of ``args.seeds``, and print the results; everything is written below ``output_dir``.
+
+    Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, before training.
+    """
+    folder = str(config.output_dir)
+    if args.seeds is None:
+        records = [_run_seed(args, config)]
+    else:
+        records = [_run_seed(args, _for_seed(config, seed)) for seed in args.seeds]
+    if config.process_index == 0:
+        print(f"\n{_table(records)}\n")
+        if args.seeds is not None:
+            table = comparison_table([record.to_dict() for record in records])
+            (Path(folder) / "comparison.md").write_text(table + "\n", encoding="utf-8")
+        print(f"written to {folder}")
+    return records
+
+
+def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRecord:
+    from accelerate.utils import set_seed
+
+    from sleepkit.cycle import SleepCycle
+    from sleepkit.vision.images import load_images
+    from sleepkit.vision.streams import build_stream
+    from sleepkit.vision_state import ImageState
+
+    data = load_images(
+        args.dataset,
+        args.test_dataset,
+        image_size=args.image_size,
+        channels=args.channels,
+        label_column=args.label_column,
+        test_share=args.test_share,
+        seed=config.seed,
+    )
+    stream = build_stream(
+        data, args.scenario, args.experiences, domains=args.domains, class_order=cast(Any, args.class_order), seed=config.seed
+    )
+    set_seed(config.seed)
+    model = build_model(args, stream)
+    module, name = METHODS[args.method].split(".")
+    learner = getattr(importlib.import_module(f"sleepkit.vision.{module}"), name)(
+        model, config, stream, args.scenario, args.probe_images
+    )
+    cycle: Any = SleepCycle(
+        learner,
+        stream,
+        output_dir=str(config.output_dir),
+        method=args.method,
+        seed=config.seed,
+        config=settings(args, config),
+        resume=args.resume,
+        overwrite=args.overwrite,
+        needed_bytes=3 * sum(values.numel() * values.element_size() for values in model.state_dict().values()),
+        state_class=ImageState,
+    )
+    record: RunRecord = cycle.run()
+    if config.process_index == 0:
+        _publish(args, config, model, record)
+    return record
+
+
+def build_model(args: VisionArguments, stream: Sequence[ImageExperience]) -> IncrementalClassifier:
+    """A classifier without classes, for the images of a stream; the weights of a CNN come from torch's generator."""
+    from sleepkit.vision.classifier import IncrementalClassifier, IncrementalClassifierConfig
+
+    channels, *size = stream[0].train.source.pixels.shape[1:]
+    if args.backbone != "cnn":
+        return IncrementalClassifier.on_backbone(args.backbone, channels, size, args.pretrained)
+    config = IncrementalClassifierConfig(
+        num_channels=channels, image_size=size, cnn_widths=list(args.cnn_widths), hidden_size=args.hidden_size
+    )
+    return IncrementalClassifier(config)
+
+
+def _publish(args: VisionArguments, config: IncrementalTrainingConfig, model: IncrementalClassifier, record: RunRecord) -> None:
+    """Write the classifier with its card, and upload it if that is asked for."""
+    from sleepkit.cards import classifier_card
+
+    folder = Path(str(config.output_dir)) / "model"
+    model.save_pretrained(folder)
+    dataset = Path(args.dataset).name if Path(args.dataset).exists() else args.dataset
+    name = (args.push_to_hub_repo or f"{dataset}-{args.method}").rstrip("/").split("/")[-1]
+    backbone = None if args.backbone == "cnn" else args.backbone
+    classifier_card(record.to_dict(), model_name=name, base_model=backbone, dataset=dataset).save(folder / "README.md")
+    if args.push_to_hub_repo is not None:
+        from sleepkit.hub import push_folder
+
+        print(f"pushed: {push_folder(folder, args.push_to_hub_repo, token=config.hub_token)}")
+
+
+def _for_seed(config: IncrementalTrainingConfig, seed: int) -> IncrementalTrainingConfig:
+    """The same configuration for one of several seeds."""
+    config = copy.copy(config)
+    config.seed, config.output_dir = seed, str(Path(str(config.output_dir)) / f"seed_{seed}")
+    return config
+
+
+def _table(records: Sequence[RunRecord]) -> str:
+    """The main results for the terminal, one column for each seed; all others are in the report."""
+    measured = [name for name in METRICS if any(name in record.metrics for record in records)]
+    rows: list[list[Any]] = [
+        [METRICS[name], *(format_value(record.metrics.get(name)) for record in records)] for name in measured
+    ]
+    took = ["time", *(format_duration(record.seconds) for record in records)]
+    return format_table(["measure", *(f"seed {record.seed}" for record in records)], [*rows, took])

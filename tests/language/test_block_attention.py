@@ -1,0 +1,45 @@
+"""Attention in blocks against the dense mask: values, gradients, and when it is used."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_packing import CPU, some_items, stirred
+
+from sleepkit.language import block_attention
+from sleepkit.language.packing import Backbone, common_prefix, flat_hidden, pack
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_equals_the_dense_mask_in_value_and_gradient(family, shared, monkeypatch):
+    model, bank = stirred(family)
+    items = some_items()
+    batch = pack(items, common_prefix(items) if shared else 0, model.dtype, CPU)
+    used = []
+    plain = block_attention._attend
+    monkeypatch.setattr(block_attention, "_attend", lambda query, *rest: used.append(query.shape) or plain(query, *rest))
+    gradients = []
+    for one in (batch, replace(batch, blocks=None)):
+        bank.train_only(0)
+        model.zero_grad()
+        hidden = flat_hidden(Backbone(model, bank).hidden(one), one)
+        hidden.pow(2).sum().backward()
+        gradients.append([hidden.detach(), *(parameter.grad.clone() for parameter in bank.parameters(0))])
+    assert any(shape[0] == len(items) + shared for shape in used)
+    assert model.config._attn_implementation == "sdpa"
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_other_implementations_are_left_alone():
+    model, bank = stirred("llama")
+    model.config._attn_implementation = "eager"
+    items = some_items()
+    batch = pack(items, common_prefix(items), model.dtype, CPU)
+    with block_attention.attend_in_blocks(model.config, batch.blocks):
+        assert model.config._attn_implementation == "eager"
+    with torch.no_grad():
+        expected = Backbone(model, bank).hidden(batch)
+        model.config._attn_implementation = "sdpa"
+        torch.testing.assert_close(Backbone(model, bank).hidden(batch), expected, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,220 @@
+"""A whole run on images, from the command line: what it leaves, that it resumes exactly, and one line for what is wrong."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tiny_images import write_npz
+from transformers import AutoModelForImageClassification
+
+from sleepkit.errors import SleepkitError
+from sleepkit.results import read_json, read_results
+from sleepkit.vision.learner import ImageLearner
+from sleepkit.vision_arguments import METHODS, parse_vision
+from sleepkit.vision_compare import run_comparison
+from sleepkit.vision_run import run_vision
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+RECIPES = sorted((ROOT / "recipes" / "configs" / "vision").glob("*.yaml"))
+SMALL = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 4 --per_device_train_batch_size 8
+    --learning_rate 0.01 --replay_batch_size 8 --buffer_size 12 --fisher_images 4 --vae_hidden 8 --vae_latent 2 --vae_samples 2
+    --logging_steps 5 --use_cpu""".split()
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return write_npz(tmp_path_factory.mktemp("digits"))
+
+
+def run(digits, folder, *more):
+    return run_vision(*parse_vision(["--dataset", str(digits), "--output_dir", str(folder), *SMALL, *more]))
+
+
+def test_what_a_run_leaves(digits, tmp_path, capsys):
+    (record,) = run(digits, tmp_path, "--probe_images", "20")
+    found = read_results(tmp_path)
+    assert found["metrics"] == record.metrics and found["method"] == "er"
+    assert np.array(found["accuracy_matrix"]).shape == (2, 2) and found["accuracy_matrix"][0][1] is None
+    assert set(found["matrices"]) == {"task_il", "probe"} and None not in found["matrices"]["probe"][0]
+    m = found["metrics"]
+    assert m["class_il"] == m["faa"] == pytest.approx(np.mean(found["accuracy_matrix"][1]))
+    assert m["task_il"] == pytest.approx(np.mean(found["matrices"]["task_il"][1])) and m["task_il"] >= m["class_il"]
+    assert m["bwt"] == pytest.approx(found["accuracy_matrix"][1][0] - found["accuracy_matrix"][0][0]) == -m["forgetting"]
+    assert {"task_il_bwt", "aia", "fwt_probe", "train_flops", "cpu_seconds"} <= m.keys() and "fwt" not in m
+    assert m["bytes"] == 12 * (64 + 8) and m["nights_committed"] == 2
+    for name in ("report.md", "accuracy_matrix.png", "task_il_matrix.png", "probe_matrix.png", "retention.png", "training.png"):
+        assert (tmp_path / name).is_file(), name
+    assert "class-incremental) **" in (tmp_path / "report.md").read_text()
+    said = capsys.readouterr().out
+    assert "awake: 2 experiences, 32 test images" in said and "night 2/2: class il" in said and "written to" in said
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "image-classification" in card and str(digits) not in card
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "model")
+    assert model.config.id2label == {0: "0", 1: "1", 2: "2", 3: "3"}
+
+
+def test_domain_and_task_scenarios(digits, tmp_path):
+    (record,) = run(digits, tmp_path / "domain", "--scenario", "domain", "--domains", "permutation", "--augmentation", "none")
+    assert record.matrices == {} and {"domain_il", "fwt"} <= record.metrics.keys() and "class_il" not in record.metrics
+    assert None not in record.accuracy_matrix[0]
+    (record,) = run(digits, tmp_path / "task", "--scenario", "task", "--class_order", "3", "1", "0", "2")
+    assert set(record.matrices) == {"class_il"} and record.metrics["faa"] == record.metrics["task_il"]
+    assert record.nights[0]["experience"] == "3, 1"
+
+
+class Killed(BaseException):
+    """Stands for a signal."""
+
+
+@pytest.mark.parametrize("method", ["der", "ewc", "generative"])
+@pytest.mark.parametrize("moment", ["before_training", "train", "after_training", "save"])
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(digits, tmp_path, monkeypatch, method, moment):
+    run(digits, tmp_path / "whole", "--method", method)
+    module, name = METHODS[method].split(".")
+    learner = getattr(sys.modules[f"sleepkit.vision.{module}"], name)
+    original, calls = getattr(learner, moment), []
+
+    def dies_the_second_time(self, *args):
+        result = original(self, *args)
+        calls.append(moment)
+        if len(calls) == (3 if moment == "save" else 2):  # the state is not saved before the first night
+            raise Killed
+        return result
+
+    monkeypatch.setattr(learner, moment, dies_the_second_time if moment != "save" else _dying_save(ImageLearner.save, calls))
+    with pytest.raises(Killed):
+        run(digits, tmp_path / "killed", "--method", method)
+    monkeypatch.undo()
+    assert len(read_json(tmp_path / "killed" / "state" / "cycle.json")["nights"]) == 1
+    run(digits, tmp_path / "killed", "--method", method)
+    weights = [(tmp_path / one / "state" / "night_02" / "learner.safetensors").read_bytes() for one in ("whole", "killed")]
+    assert weights[0] == weights[1]
+    matrices = [read_results(tmp_path / one)["accuracy_matrix"] for one in ("whole", "killed")]
+    assert matrices[0] == matrices[1]
+
+
+def _dying_save(save, calls):
+    def dies_the_second_time(self, folder):
+        save(self, folder)
+        calls.append("save")
+        if len(calls) == 2:
+            raise Killed
+
+    return dies_the_second_time
+
+
+def test_a_finished_run_is_read_back_and_another_is_refused(digits, tmp_path):
+    first = run(digits, tmp_path)[0]
+    assert run(digits, tmp_path)[0].accuracy_matrix == first.accuracy_matrix
+    with pytest.raises(SleepkitError, match="config.buffer_size is 12 there and 10 here"):
+        run(digits, tmp_path, "--buffer_size", "10")
+    other = write_npz(tmp_path / "other", size=9)
+    with pytest.raises(SleepkitError, match="belongs to another run"):
+        run(other, tmp_path)
+
+
+def test_comparison(digits, tmp_path, capsys):
+    command = [
+        "--dataset",
+        str(digits),
+        "--output_dir",
+        str(tmp_path),
+        *SMALL,
+        "--methods",
+        "finetune",
+        "joint",
+        "--seeds",
+        "0",
+        "1",
+    ]
+    table = run_comparison(command)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert rows[0] == ["method", "seeds", "class-IL", "task-IL", "BWT", "forgetting", "intransigence", "bytes", "seconds"]
+    assert [row[:2] for row in rows[2:]] == [["finetune", "2"], ["joint", "2"]]
+    joint, own = (read_results(tmp_path / method / "seed_1")["accuracy_matrix"] for method in ("joint", "finetune"))
+    assert rows[3][6] == "–" and np.isfinite(float(rows[2][6].split()[0]))
+    assert (tmp_path / "comparison.md").read_text().strip() == table and joint != own
+    assert run_comparison(command) == table
+    with pytest.raises(SleepkitError, match="methods has 'er2'; use any of finetune"):
+        run_comparison([*command[:-6], "--methods", "joint", "er2"])
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--method", "mer"), "method is 'mer'; use one of finetune, joint"),
+        (("--scenario", "online"), "scenario is 'online'; use one of class, task, domain"),
+        (("--experiences", "3"), "does not divide 4 classes"),
+        (("--class_order", "upwards"), "class_order is 'upwards'; use 'natural', 'random' or all labels"),
+        (("--class_order", "0", "1", "2", "4"), "or each of 0..3 once"),
+        (("--buffer_size", "97"), "buffer_size is 97, the stream has 96 training images"),
+        (("--buffer_policy", "oldest"), "buffer_policy is 'oldest'; use one of reservoir"),
+        (("--channels", "2"), "channels is 2; give 1"),
+        (("--save_strategy", "steps"), "leave it at 'no'"),
+        (("--backbone", "./nowhere"), "backbone './nowhere' cannot be loaded"),
+        (("--test_dataset", "./nowhere.npz"), "does not exist"),
+        (("--bufer_size", "3"), "unknown argument '--bufer_size'; did you mean buffer_size"),
+        (("--ewc_decay", "2"), "ewc_decay is 2.0; give a number from 0 to 1"),
+    ],
+)
+def test_bad_input_is_one_line_before_training(digits, tmp_path, more, words):
+    with pytest.raises(SleepkitError) as error:
+        run(digits, tmp_path / "run", *more)
+    assert words in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "state").exists()
+
+
+def test_zero_3_is_refused(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("sleepkit.vision.trainer.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(SleepkitError, match="ZeRO-3 splits them; launch with ZeRO-2 or less"):
+        run(digits, tmp_path)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes(path):
+    args, config = parse_vision(["--config", str(path)])
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in recipe.items():
+        found = getattr(args if hasattr(args, key) else config, key)
+        assert found == (float(value) if key == "learning_rate" else value), key
+    assert Path(config.output_dir) == Path("runs") / f"vision_{path.stem}"
+    assert args.dataset.count("/") == 1 and not Path(args.dataset).is_absolute()
+
+
+@pytest.mark.distributed
+def test_two_processes_learn_what_one_learns(digits, tmp_path):
+    """SI's path too: its gradients are taken from each rank."""
+    states = {}
+    for way in ("one", "ddp", "zero2"):
+        ranks = 1 if way == "one" else 2
+        launch = {
+            "one": [sys.executable],
+            "ddp": [BIN / "torchrun", "--nproc_per_node", 2, "--master_port", free_port()],
+            "zero2": [BIN / "accelerate", "launch", "--config_file", ROOT / "accelerate_configs" / "cpu_zero2.yaml"]
+            + ["--main_process_port", free_port()],
+        }[way]
+        if way == "zero2":
+            pytest.importorskip("deepspeed")
+        command = [*launch, ROOT / "recipes" / "vision_baseline.py", "--dataset", digits, "--output_dir", tmp_path / way, *SMALL]
+        command += ["--method", "si", "--per_device_train_batch_size", 8 // ranks]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        states[way] = load_file(tmp_path / way / "state" / "night_02" / "learner.safetensors")
+    for way in ("ddp", "zero2"):
+        for name, values in states["one"].items():
+            torch.testing.assert_close(states[way][name], values, atol=1e-4, rtol=1e-3, msg=f"{way}: {name}")
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
