@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench_seeding import NOTEBOOK, RESULTS, SLOTS, measure_ours, memory, notebook_items, unpacked
+from bench_seeding import NOTEBOOK, RESULTS, SLOTS, in_own_process, measure_ours, memory, notebook_items, unpacked
 
 WORKERS = ("trials", "sft", "peft", "training", "dreaming")
+FIELDS = ("dreams", "steps", "max_tokens", "seed")  # options that a worker needs
 
 
 def main() -> None:
@@ -41,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name in WORKERS:
             print(f"measuring {name} ...", flush=True)
-            found[name] = in_own_process(name, options, Path(scratch) / f"{name}.json")
+            found[name] = in_own_process(__file__, name, options, FIELDS, Path(scratch) / f"{name}.json")
     ratios = {
         "trial_to_sft": found["trials"]["seconds"] / found["sft"]["seconds"],
         "trial_to_peft": found["trials"]["seconds"] / found["peft"]["seconds"],
@@ -67,16 +66,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def in_own_process(name: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:
-    given = ["--model", options.model, "--worker", name, "--out", str(out)]
-    for field in ("dreams", "steps", "max_tokens", "seed"):
-        given += [f"--{field.replace('_', '-')}", str(getattr(options, field))]
-    done = subprocess.run([sys.executable, __file__, *given], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return dict(json.loads(out.read_text()))
 
 
 # -- in the process of one worker -------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ RESULTS = Path(__file__).parent / "results"
 NOTEBOOK = Path(__file__).parent.parent / "recipes" / "data" / "field_notebook.jsonl"
 SYSTEMS = ("sleepkit", "trl_distillation", "trl_distillation_ckpt", "trl_sdft", "trl_sdft_ckpt")
 SLOTS = 8
+FIELDS = ("batch_size", "steps", "rollout_steps", "warmup", "new_tokens", "seed")  # options that a worker needs
 REASONS = {
     "sleepkit": "reference",
     "trl_distillation": "teacher's pass and all layers' forward in every step, prompts padded, second model in memory",
@@ -59,7 +61,7 @@ def main() -> None:
         systems = {}
         for name in (*options.systems, *(f"sleepkit_{n}" for n in options.nights)):
             print(f"measuring {name} ...", flush=True)
-            systems[name] = in_own_process(name, options, Path(scratch) / f"{name}.json")
+            systems[name] = in_own_process(__file__, name, options, FIELDS, Path(scratch) / f"{name}.json")
     settings = {k: v for k, v in vars(options).items() if k not in ("worker", "out", "output", "model", "shown")}
     settings["model"] = options.shown
     nights = {str(n): systems.pop(f"sleepkit_{n}") for n in options.nights}
@@ -97,11 +99,12 @@ def unpacked(name: str) -> str:
     return str(smollm2_folder()) if name == SMOLLM2 else name
 
 
-def in_own_process(name: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:
-    given = ["--model", options.model, "--worker", name, "--out", str(out)]
-    for field in ("batch_size", "steps", "rollout_steps", "warmup", "new_tokens", "seed"):
+def in_own_process(script: str, name: str, options: argparse.Namespace, fields: Sequence[str], out: Path) -> dict[str, Any]:
+    """What a benchmark's worker measures, started with the model and these fields of the options."""
+    given = ["--worker", name, "--out", str(out)]
+    for field in ("model", *fields):
         given += [f"--{field.replace('_', '-')}", str(getattr(options, field))]
-    done = subprocess.run([sys.executable, __file__, *given], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, script, *given], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
     return dict(json.loads(out.read_text()))

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from sleepkit.errors import SleepkitError
-from sleepkit.experiments import experiment_page, matrices, runs_table, spread
-from sleepkit.report import format_duration, format_memory, format_value, headline, markdown_table
+from sleepkit.experiments import experiment_page, matrices, runs_table
+from sleepkit.report import format_duration, format_memory, format_value, headline, markdown_table, spread
 from sleepkit.results import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -116,7 +116,7 @@ def summary(documents: Mapping[str, Mapping[str, Any]]) -> str:
         if runs:
             seconds = [run["seconds_total"] for run in runs if run.get("seconds_total") is not None]
             took = format_duration(statistics.fmean(seconds)) if seconds else format_value(None)
-            rows.append([name, len(runs), *(spread([run.get(c) for run in runs]) for c in SUMMARY), took])
+            rows.append([name, len(runs), *(spread([run.get(c) for run in runs], separator=",") for c in SUMMARY), took])
     return markdown_table(["results", "seeds", *SUMMARY.values(), "time"], rows)
 
 

@@ -95,9 +95,9 @@ def row(variant: str, results: Mapping[str, Any]) -> dict[str, Any]:
 
 def check(arguments: Mapping[str, list[str]], config: str, extra: Sequence[str]) -> None:
     """Parse every run before the first one starts, and refuse ablations of what the recipe does not do."""
+    args, seeding = parse(command(config, [], 0, Path("unused"), extra))
     for name, variant in arguments.items():
         parse(command(config, variant, 0, Path("unused"), extra))
-        args, seeding = parse(command(config, [], 0, Path("unused"), extra))
         if name in ABLATIONS and name != "no_expansion" and not seeding.on_policy:
             raise SleepkitError(f"{name} changes nothing without rollouts; add `--lmbda 0.5` after `--`")
         if name in DREAM_ABLATIONS and not args.dreaming.dream_rounds:

@@ -19,7 +19,7 @@ from sleepkit.report import METRICS, code_block, comparison_table, format_durati
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCard, ModelCard
 
-__all__ = ["classifier_card", "dataset_card", "model_card"]
+__all__ = ["classifier_card", "dataset_card", "model_card", "published_name"]
 
 _TAGS = ["sleepkit", "continual-learning", "knowledge-seeding"]
 _PAPER = "[Language Models Need Sleep](https://arxiv.org/abs/2606.03979)"
@@ -92,6 +92,11 @@ def model_card(
     }
     body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items() if text)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {model_name}\n\n{body}\n")
+
+
+def published_name(dataset: str) -> str:
+    """Name of a data set as it may be published: without the folders above a local file."""
+    return Path(dataset).name if Path(dataset).exists() else dataset
 
 
 def classifier_card(results: Mapping[str, Any], *, model_name: str, base_model: str | None, dataset: str) -> ModelCard:

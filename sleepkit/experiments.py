@@ -17,7 +17,7 @@ from typing import Any
 
 from sleepkit.errors import SleepkitError
 from sleepkit.metrics import mean_interval
-from sleepkit.report import format_duration, format_memory, format_value, markdown_table
+from sleepkit.report import format_duration, format_memory, format_value, grouped, markdown_table, spread
 from sleepkit.results import read_json
 
 QUALITY = {
@@ -35,31 +35,14 @@ COST = {
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def by_variant(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Runs of each variant, in the order in which they first appear."""
-    variants: dict[str, list[Mapping[str, Any]]] = {}
-    for run in runs:
-        variants.setdefault(run["variant"], []).append(run)
-    return variants
-
-
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> str:
     """One row for each variant: mean ± standard deviation over its seeds."""
     columns = QUALITY | COST
     rows = [
-        [name, len(seeds), *(spread([run.get(column) for run in seeds], 0 if column in COST else 3) for column in columns)]
-        for name, seeds in by_variant(runs).items()
+        [name, len(seeds), *(spread([run.get(column) for run in seeds], 0 if column in COST else 3, ",") for column in columns)]
+        for name, seeds in grouped(runs, "variant").items()
     ]
     return markdown_table(["variant", "seeds", *columns.values()], rows)
-
-
-def spread(values: Sequence[float | None], digits: int = 3) -> str:
-    """Mean ± standard deviation of what was measured."""
-    present = [value for value in values if value is not None]
-    if not present:
-        return format_value(None)
-    mean = f"{statistics.fmean(present):,.{digits}f}"
-    return mean if len(present) == 1 else f"{mean} ± {statistics.stdev(present):,.{digits}f}"
 
 
 def matrices(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -83,7 +66,7 @@ def experiment_page(path: Path) -> Path:
     document = read_json(path)
     if not isinstance(document, dict) or not document.get("runs"):
         raise SleepkitError(f"{path} holds no runs; give a file that benchmarks/run_table.py wrote")
-    variants = by_variant(document["runs"])
+    variants = grouped(document["runs"], "variant")
     picture = path.with_name(f"{path.stem}_retention.png")
     figure = first_experience_figure({name: [run["accuracy_matrix"] for run in runs] for name, runs in variants.items()})
     if figure is not None:
@@ -119,7 +102,7 @@ def _intervals(variants: Runs) -> str:
 def _costs(variants: Runs) -> str:
     rows = []
     for name, runs in variants.items():
-        cells = [spread([run.get(column) for run in runs], 0) for column in COST]
+        cells = [spread([run.get(column) for run in runs], 0, ",") for column in COST]
         total = [run["seconds_total"] for run in runs if run.get("seconds_total") is not None]
         peak = [run["peak_memory_bytes"] for run in runs if run.get("peak_memory_bytes")]
         cells += [format_duration(statistics.fmean(total)) if total else format_value(None)]

@@ -130,9 +130,7 @@ def comparison_table(results: Iterable[Mapping[str, Any]]) -> str:
         results: contents of `results.json`; runs of the same `method` are seeds of one row. Runs that did not measure a
             metric are left out of its mean; – where none did. Runs on images have columns of their own.
     """
-    methods: dict[str, list[Mapping[str, Any]]] = {}
-    for result in results:
-        methods.setdefault(result["method"], []).append(result)
+    methods = grouped(results, "method")
     measured = {name for runs in methods.values() for run in runs for name in run["metrics"]}
     images = measured & {"class_il", "task_il", "domain_il"}
     columns = {name: head for name, head in IMAGE_COLUMNS.items() if name in measured} if images else TEXT_COLUMNS
@@ -140,20 +138,29 @@ def comparison_table(results: Iterable[Mapping[str, Any]]) -> str:
         [
             method,
             len(runs),
-            *(_mean_and_spread([run["metrics"].get(name) for run in runs], 0 if name == "bytes" else 3) for name in columns),
-            _mean_and_spread([run["seconds"] for run in runs], digits=0),
+            *(spread([run["metrics"].get(name) for run in runs], 0 if name == "bytes" else 3) for name in columns),
+            spread([run["seconds"] for run in runs], digits=0),
         ]
         for method, runs in methods.items()
     ]
     return markdown_table(["method", "seeds", *columns.values(), "seconds"], rows)
 
 
-def _mean_and_spread(values: Sequence[float | None], digits: int = 3) -> str:
+def grouped(results: Iterable[Mapping[str, Any]], by: str) -> dict[Any, list[Mapping[str, Any]]]:
+    """Results with the same value of ``by``, which are the seeds of one row, in the order in which they first appear."""
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(result[by], []).append(result)
+    return groups
+
+
+def spread(values: Sequence[float | None], digits: int = 3, separator: str = "") -> str:
+    """Mean ± standard deviation of what was measured, with ``separator`` between thousands."""
     present = [value for value in values if value is not None]
     if not present:
         return format_value(None)
-    mean = f"{statistics.fmean(present):.{digits}f}"
-    return mean if len(present) == 1 else f"{mean} ± {statistics.stdev(present):.{digits}f}"
+    mean = f"{statistics.fmean(present):{separator}.{digits}f}"
+    return mean if len(present) == 1 else f"{mean} ± {statistics.stdev(present):{separator}.{digits}f}"
 
 
 def headline(results: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -12,7 +12,6 @@ With `seeds`, each seed has its folder `seed_<n>`, and `comparison.md` beside th
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from importlib.resources import files
@@ -22,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from sleepkit.arguments import SleepArguments, settings
 from sleepkit.errors import SleepkitError
 from sleepkit.labelled_stream import LabelledColumns, asked, load_tasks, read_texts
-from sleepkit.report import METRICS, comparison_table, format_duration, format_table, format_value
 from sleepkit.results import RunRecord
+from sleepkit.seeds import run_seeds
 from sleepkit.stream import Experience, load_experiences, together
 
 if TYPE_CHECKING:
@@ -44,17 +43,7 @@ def run_sleep(args: SleepArguments, config: KnowledgeSeedingConfig) -> list[RunR
     before the model is loaded.
     """
     use_all_cores(config)
-    if args.seeds is None:
-        records = [_run_seed(args, config)]
-    else:
-        records = [_run_seed(args, _for_seed(config, seed)) for seed in args.seeds]
-    if config.process_index == 0:
-        print(f"\n{_table(records)}\n")
-        if args.seeds is not None:
-            table = comparison_table([record.to_dict() for record in records])
-            (Path(_folder(config)) / "comparison.md").write_text(table + "\n", encoding="utf-8")
-        print(f"written to {_folder(config)}")
-    return records
+    return run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
 
 
 def use_all_cores(config: KnowledgeSeedingConfig) -> None:
@@ -195,19 +184,14 @@ def _sleep(
 
 
 def _write_card(folder: Path, args: SleepArguments, record: RunRecord) -> None:
-    from sleepkit.cards import model_card
+    from sleepkit.cards import model_card, published_name
     from sleepkit.language.model_io import SMOLLM2, SMOLLM2_ID
 
     base = SMOLLM2_ID if args.model == SMOLLM2 else args.model
-    dataset = _dataset_name(args)
+    dataset = published_name(args.dataset)
     name = (args.push_to_hub_repo or f"{base}-slept").rstrip("/").split("/")[-1]
     card = model_card(record.to_dict(), model_name=name, base_model=base, dataset=dataset)
     card.save(folder / "README.md")
-
-
-def _dataset_name(args: SleepArguments) -> str:
-    """As it may be published: without the folders above a local file."""
-    return Path(args.dataset).name if Path(args.dataset).exists() else args.dataset
 
 
 def _dream_set(args: SleepArguments, experiences: Sequence[Experience]) -> list[Dream]:
@@ -227,6 +211,7 @@ def _dream_set(args: SleepArguments, experiences: Sequence[Experience]) -> list[
 
 def _publish_dreams(args: SleepArguments, config: KnowledgeSeedingConfig, record: RunRecord) -> None:
     """The accepted dreams of the nights that were kept, as a data set beside the model."""
+    from sleepkit.cards import published_name
     from sleepkit.language.dream_dataset import add_night, write_card
     from sleepkit.language.dreams import load_dreams
     from sleepkit.language.learner import ACCEPTED_NAME
@@ -241,7 +226,7 @@ def _publish_dreams(args: SleepArguments, config: KnowledgeSeedingConfig, record
         return
     for night, dreams in kept.items():
         add_night(out / "dreams", f"night_{night:02d}", dreams, args.model)
-    source = _dataset_name(args)
+    source = published_name(args.dataset)
     write_card(out / "dreams", name=f"{Path(args.model).name}-dreams", model=args.model, source=source)
     if args.push_to_hub_dreams_repo is not None:
         from sleepkit.hub import push_folder
@@ -265,20 +250,3 @@ def shipped(name: str) -> str:
 def _folder(config: KnowledgeSeedingConfig) -> str:
     assert config.output_dir is not None  # checked when parsed
     return config.output_dir
-
-
-def _for_seed(config: KnowledgeSeedingConfig, seed: int) -> KnowledgeSeedingConfig:
-    """The same configuration for one of several seeds."""
-    config = copy.copy(config)
-    config.seed, config.output_dir = seed, str(Path(_folder(config)) / f"seed_{seed}")
-    return config
-
-
-def _table(records: Sequence[RunRecord]) -> str:
-    """The main results for the terminal, one column for each seed; all others are in the report."""
-    measured = [name for name in METRICS if any(name in record.metrics for record in records)]
-    rows: list[list[Any]] = [
-        [METRICS[name], *(format_value(record.metrics.get(name)) for record in records)] for name in measured
-    ]
-    took = ["time", *(format_duration(record.seconds) for record in records)]
-    return format_table(["measure", *(f"seed {record.seed}" for record in records)], [*rows, took])

@@ -7,7 +7,6 @@ intransigence: the accuracy of joint training on an experience, in the night tha
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from sleepkit import metrics
 from sleepkit.arguments import read
 from sleepkit.errors import SleepkitError
 from sleepkit.report import comparison_table
+from sleepkit.seeds import with_seed
 from sleepkit.vision_arguments import METHODS, VisionArguments
 from sleepkit.vision_run import run_vision
 
@@ -54,8 +54,7 @@ def run_comparison(argv: Sequence[str]) -> str:
     records = []
     for method in comparison.methods:
         for seed in args.seeds or [config.seed]:
-            one = copy.copy(config)
-            one.seed, one.output_dir = seed, str(folder / method / f"seed_{seed}")
+            one = with_seed(config, seed, folder / method / f"seed_{seed}")
             records += run_vision(dataclasses.replace(args, method=method, seeds=None), one)
     table = comparison_table(with_intransigence([record.to_dict() for record in records]))
     if config.process_index == 0:

@@ -10,15 +10,14 @@ With `seeds`, each seed has its folder `seed_<n>`, and `comparison.md` beside th
 
 from __future__ import annotations
 
-import copy
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sleepkit.arguments import settings
-from sleepkit.report import METRICS, comparison_table, format_duration, format_table, format_value
 from sleepkit.results import RunRecord
+from sleepkit.seeds import run_seeds
 from sleepkit.vision_arguments import METHODS, VisionArguments
 
 if TYPE_CHECKING:
@@ -34,18 +33,7 @@ def run_vision(args: VisionArguments, config: IncrementalTrainingConfig) -> list
 
     Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, before training.
     """
-    folder = str(config.output_dir)
-    if args.seeds is None:
-        records = [_run_seed(args, config)]
-    else:
-        records = [_run_seed(args, _for_seed(config, seed)) for seed in args.seeds]
-    if config.process_index == 0:
-        print(f"\n{_table(records)}\n")
-        if args.seeds is not None:
-            table = comparison_table([record.to_dict() for record in records])
-            (Path(folder) / "comparison.md").write_text(table + "\n", encoding="utf-8")
-        print(f"written to {folder}")
-    return records
+    return run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
 
 
 def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRecord:
@@ -107,11 +95,11 @@ def build_model(args: VisionArguments, stream: Sequence[ImageExperience]) -> Inc
 
 def _publish(args: VisionArguments, config: IncrementalTrainingConfig, model: IncrementalClassifier, record: RunRecord) -> None:
     """Write the classifier with its card, and upload it if that is asked for."""
-    from sleepkit.cards import classifier_card
+    from sleepkit.cards import classifier_card, published_name
 
     folder = Path(str(config.output_dir)) / "model"
     model.save_pretrained(folder)
-    dataset = Path(args.dataset).name if Path(args.dataset).exists() else args.dataset
+    dataset = published_name(args.dataset)
     name = (args.push_to_hub_repo or f"{dataset}-{args.method}").rstrip("/").split("/")[-1]
     backbone = None if args.backbone == "cnn" else args.backbone
     classifier_card(record.to_dict(), model_name=name, base_model=backbone, dataset=dataset).save(folder / "README.md")
@@ -119,20 +107,3 @@ def _publish(args: VisionArguments, config: IncrementalTrainingConfig, model: In
         from sleepkit.hub import push_folder
 
         print(f"pushed: {push_folder(folder, args.push_to_hub_repo, token=config.hub_token)}")
-
-
-def _for_seed(config: IncrementalTrainingConfig, seed: int) -> IncrementalTrainingConfig:
-    """The same configuration for one of several seeds."""
-    config = copy.copy(config)
-    config.seed, config.output_dir = seed, str(Path(str(config.output_dir)) / f"seed_{seed}")
-    return config
-
-
-def _table(records: Sequence[RunRecord]) -> str:
-    """The main results for the terminal, one column for each seed; all others are in the report."""
-    measured = [name for name in METRICS if any(name in record.metrics for record in records)]
-    rows: list[list[Any]] = [
-        [METRICS[name], *(format_value(record.metrics.get(name)) for record in records)] for name in measured
-    ]
-    took = ["time", *(format_duration(record.seconds) for record in records)]
-    return format_table(["measure", *(f"seed {record.seed}" for record in records)], [*rows, took])

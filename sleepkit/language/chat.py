@@ -139,24 +139,40 @@ def reply_texts(model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions:
     return [decode(tokenizer, row) for row in tokens]
 
 
-@torch.no_grad()
 def confidences(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], max_new_tokens: int = 48, batch_size: int = 32
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], max_new_tokens: int = 48
 ) -> list[float]:
     """Log-probability, in nats, of the greedy chat reply to each question, its end included."""
     prompts = [chat_ids(tokenizer, question) for question in questions]
-    replies = [[*row, tokenizer.eos_token_id] for row in generate(model, tokenizer, prompts, max_new_tokens, batch_size)]
-    device, pad = next(model.parameters()).device, tokenizer.pad_token_id
-    found = []
-    for start in range(0, len(prompts), batch_size):
-        pairs = list(zip(prompts, replies, strict=True))[start : start + batch_size]
-        width, longest = max(len(p) + len(r) for p, r in pairs), max(len(r) for _, r in pairs)
-        ids = torch.tensor([[pad] * (width - len(p) - len(r)) + [*p, *r] for p, r in pairs], device=device)
-        mask = torch.tensor([[0] * (width - len(p) - len(r)) + [1] * (len(p) + len(r)) for p, r in pairs], device=device)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=longest + 1).logits
-        log_probs = torch.log_softmax(logits[:, :-1].float(), -1).gather(2, ids[:, -longest:, None])[..., 0]  # (rows, longest)
-        found += [float(log_probs[k, longest - len(r) :].sum()) for k, (_, r) in enumerate(pairs)]
-    return found
+    replies = [[*row, tokenizer.eos_token_id] for row in generate(model, tokenizer, prompts, max_new_tokens)]
+    return [row.sum().item() for row in reply_log_probs(model, tokenizer, list(zip(prompts, replies, strict=True)))]
+
+
+@torch.no_grad()
+def reply_log_probs(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[list[int], list[int]]],
+    batch_size: int = 32,
+) -> list[torch.Tensor]:
+    """Log-probability of each token of the replies, ``(len(reply),)`` each, for pairs of context and reply as token ids."""
+    found: dict[int, torch.Tensor] = {}
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
+    device = next(model.parameters()).device
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        sequences = [[*pairs[i][0], *pairs[i][1]] for i in batch]
+        width = max(map(len, sequences))
+        ids = torch.tensor([seq + [tokenizer.pad_token_id] * (width - len(seq)) for seq in sequences], device=device)
+        mask = torch.tensor([[1] * len(seq) + [0] * (width - len(seq)) for seq in sequences], device=device)
+        longest = max(width - len(pairs[i][0]) for i in batch) + 1
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=longest).logits
+        for row, i in enumerate(batch):
+            context, reply = pairs[i]
+            first = len(context) - 1 - (width - longest)
+            log_probs = torch.log_softmax(logits[row, first : first + len(reply)].float(), dim=-1)
+            found[i] = log_probs.gather(1, torch.tensor(reply, device=device)[:, None])[:, 0]
+    return [found[i] for i in range(len(pairs))]
 
 
 def _shared_prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:

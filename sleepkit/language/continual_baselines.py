@@ -63,8 +63,8 @@ class Penalised(FinetuneQa):
         return outcome
 
     @abstractmethod
-    def penalty(self, student: PeftModel) -> Penalty:
-        """A function of a batch (``input_ids``, ``labels``, ``attention_mask``) that is added to its loss."""
+    def penalty(self, student: PeftModel) -> Penalty | None:
+        """A function of a batch (``input_ids``, ``labels``, ``attention_mask``) that is added to its loss, if there is one."""
 
     @abstractmethod
     def take(self, student: PeftModel, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -83,13 +83,13 @@ class Penalised(FinetuneQa):
 class Ewc(Penalised):
     """Elastic weight consolidation, online."""
 
-    def penalty(self, student: PeftModel) -> Penalty:
+    def penalty(self, student: PeftModel) -> Penalty | None:
         """Squared change of each weight, by its Fisher information so far."""
+        if not self.kept:
+            return None
         changes = _products(student)
 
         def of(_: Mapping[str, Tensor]) -> Tensor:
-            if not self.kept:
-                return torch.zeros((), device=student.device)
             terms = [(self.kept[name].to(device=a.device, dtype=a.dtype) * (s * (b @ a)) ** 2).sum() for name, s, a, b in changes]
             return EWC_STRENGTH / 2 * torch.stack(terms).sum()
 
@@ -144,13 +144,13 @@ class Lwf(Penalised):
 class OLora(Penalised):
     """Orthogonal LoRAs: tonight's reads directions that no earlier night's read."""
 
-    def penalty(self, student: PeftModel) -> Penalty:
+    def penalty(self, student: PeftModel) -> Penalty | None:
         """Overlap of the down-projections."""
+        if not self.kept:
+            return None
         changes = _products(student)
 
         def of(_: Mapping[str, Tensor]) -> Tensor:
-            if not self.kept:
-                return torch.zeros((), device=student.device)
             return O_LORA_STRENGTH * torch.stack([(self.kept[name].to(a) @ a.T).abs().mean() for name, _, a, _ in changes]).mean()
 
         return of

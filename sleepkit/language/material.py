@@ -28,13 +28,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.chat import decode, generate, text_ids
+from sleepkit.language.chat import decode, generate, reply_log_probs, text_ids
 from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.cues import (
     about,
@@ -215,32 +213,15 @@ def _written_questions(
     ]
 
 
-@torch.no_grad()
 def _answer_log_probs(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, triples: Sequence[tuple[str, str, str]], batch_size: int = 32
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, triples: Sequence[tuple[str, str, str]]
 ) -> list[float]:
     """Mean log-probability per token of each answer, given (sentence, question, answer)."""
     head = "".join(f"Text: {text}\nQuestion: {question}\nAnswer: {answer}\n\n" for text, answer, question in _EXAMPLES[:1])
     rows = [
         (text_ids(tokenizer, f"{head}Text: {s}\nQuestion: {q}\nAnswer:"), text_ids(tokenizer, f" {a}")) for s, q, a in triples
     ]
-    scores = [0.0] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    device = next(model.parameters()).device
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        width = max(len(rows[i][0]) + len(rows[i][1]) for i in batch)
-        sequences = [[*rows[i][0], *rows[i][1]] for i in batch]
-        ids = torch.tensor([seq + [tokenizer.pad_token_id] * (width - len(seq)) for seq in sequences], device=device)
-        mask = torch.tensor([[1] * len(seq) + [0] * (width - len(seq)) for seq in sequences], device=device)
-        longest = max(width - len(rows[i][0]) for i in batch) + 1
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=longest).logits
-        for row, i in enumerate(batch):
-            context, answer = rows[i]
-            first = len(context) - 1 - (width - longest)
-            log_probs = F.log_softmax(logits[row, first : first + len(answer)].float(), dim=-1)
-            scores[i] = log_probs.gather(1, torch.tensor(answer, device=device)[:, None]).mean().item()
-    return scores
+    return [row.mean().item() for row in reply_log_probs(model, tokenizer, rows)]
 
 
 def _paraphrases(model: nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Sequence[SeedItem], seed: int) -> list[SeedItem]:

@@ -14,6 +14,7 @@ that of all of the loss, penalty included, as in the authors' code.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -29,13 +30,13 @@ __all__ = ["OnlineEwc", "SynapticIntelligence"]
 XI = 0.1  # SI's damping
 
 
-class Regulariser(ImageLearner):
+class Regulariser(ImageLearner, ABC):
     """A quadratic penalty; ``extras`` holds ``importance.<name>`` and ``anchor.<name>`` of each parameter."""
 
     @property
+    @abstractmethod
     def weight(self) -> float:
         """Of the penalty."""
-        raise NotImplementedError
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
         """Fine-tuning's, and the penalty."""

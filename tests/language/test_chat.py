@@ -37,3 +37,16 @@ def test_a_cache_with_room_holds_what_a_plain_one_holds(family, monkeypatch):
         logits.append(found)
     for plain, roomy in zip(*logits, strict=True):
         torch.testing.assert_close(roomy, plain)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_log_probs_of_replies_are_those_of_a_row_alone(family):
+    model, tokenizer = tiny_model(family), tiny_tokenizer()
+    pairs = [([5] * (3 + 4 * k), list(range(6, 8 + k))) for k in range(5)]
+    found = chat.reply_log_probs(model, tokenizer, pairs, batch_size=3)
+    for (context, reply), log_probs in zip(pairs, found, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([context + reply])).logits[0, len(context) - 1 : -1].log_softmax(-1)
+        torch.testing.assert_close(log_probs, logits[torch.arange(len(reply)), reply], atol=1e-5, rtol=1e-5)
+    sure = chat.confidences(model, tokenizer, ["hello", "who are you?"], 4)
+    assert len(sure) == 2 and all(value < 0 for value in sure)

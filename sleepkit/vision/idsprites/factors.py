@@ -21,7 +21,7 @@ from torch import Tensor
 from sleepkit.errors import SleepkitError
 from sleepkit.vision.idsprites.counter_random import FACTORS, uniform
 
-__all__ = ["CANONICAL", "FACTOR_NAMES", "FactorGrid", "FactorRanges", "rgb"]
+__all__ = ["CANONICAL", "FACTOR_NAMES", "FactorGrid", "FactorRanges", "canonical", "rgb"]
 
 FACTOR_NAMES = ("scale", "orientation", "position_x", "position_y")
 CANONICAL = (1.0, 0.0, 0.5, 0.5)
@@ -139,6 +139,12 @@ def rgb(color: str) -> tuple[float, float, float]:
         return to_rgb(color)
     except ValueError:
         raise SleepkitError(f"color is {color!r}; use a name such as 'white' or 'tab:blue', or '#rrggbb'") from None
+
+
+def canonical(count: int, color: str) -> tuple[Tensor, Tensor]:
+    """The canonical pose in one colour, ``count`` times: factors ``(count, 4)`` and colours ``(count, 3)`` in float64."""
+    factors, colors = torch.tensor(CANONICAL, dtype=torch.float64), torch.tensor(rgb(color), dtype=torch.float64)
+    return factors.expand(count, 4), colors.expand(count, 3)
 
 
 def _check(name: str, values: Sequence[float]) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.idsprites.factors import CANONICAL, rgb
+from sleepkit.vision.idsprites.factors import canonical, rgb
 from sleepkit.vision.idsprites.shapes import SPAN, check_vertex_range, closed_spline, sample_vertices, vertical_axis
 
 __all__ = ["ReferenceRenderer", "draw", "reference_outline"]
@@ -71,8 +71,7 @@ class ReferenceRenderer:
 
     def exemplars(self, classes: Tensor, color: str = "white") -> Tensor:
         """Canonical images of ``classes``, ``(N, channels, S, S)``."""
-        factors, colors = torch.tensor([CANONICAL], dtype=torch.float64), torch.tensor([rgb(color)], dtype=torch.float64)
-        return self(classes, factors.expand(len(classes), 4), colors.expand(len(classes), 3), classes)
+        return self(classes, *canonical(len(classes), color), classes)
 
 
 def reference_outline(vertices: Array, degree: int, image_size: int) -> Array:

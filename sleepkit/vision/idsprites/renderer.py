@@ -30,7 +30,7 @@ from torch import Tensor
 from sleepkit.errors import SleepkitError
 from sleepkit.vision.idsprites.affine import factors_to_matrix, invert, sampling_grid
 from sleepkit.vision.idsprites.counter_random import CLUTTER, NOISE, OCCLUDERS, TEXTURE, uniform
-from sleepkit.vision.idsprites.factors import CANONICAL, rgb
+from sleepkit.vision.idsprites.factors import canonical, rgb
 from sleepkit.vision.idsprites.raster import coverage
 from sleepkit.vision.idsprites.shapes import SPAN, check_vertex_range, segments
 
@@ -114,10 +114,8 @@ class SpriteRenderer:
 
     def exemplars(self, classes: Tensor, color: str = "white") -> Tensor:
         """Canonical images of ``classes``, without texture, noise, clutter and occluders: ``(N, channels, S, S)``."""
-        n = len(classes)
         plain = replace(self, texture=0.0, noise=0.0, clutter=0, occluders=0, max_scale=1.0)
-        factors = torch.tensor(CANONICAL, dtype=torch.float64).expand(n, 4)
-        return plain(classes, factors, torch.tensor(rgb(color), dtype=torch.float64).expand(n, 3), classes)
+        return plain(classes, *canonical(len(classes), color), classes)
 
     def _draw(self, image: Tensor, below: Tensor, classes: Tensor, factors: Tensor, colors: Tensor, ids: Tensor) -> None:
         """Draw onto images that are ``below`` so far."""
