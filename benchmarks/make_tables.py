@@ -5,8 +5,9 @@
 
 `NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `summary` all files that hold
 knowledge seeding's own results.  A file holds one of: runs that `run_table.py` collected (`runs`), the speed of one step
-(`systems`), the cost of dreaming (`dreaming`), the speed of drawing sprites (`images_per_second`), or one run's own
-`results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
+(`systems`), the cost of dreaming (`dreaming`), the speed of drawing sprites (`images_per_second`), runs on images that
+`image_table.py` collected (`image_runs`), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is
+the README's to say.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from sleepkit.errors import SleepkitError
 from sleepkit.experiments import experiment_page, matrices, runs_table
-from sleepkit.report import format_duration, format_memory, format_value, headline, markdown_table, spread
+from sleepkit.report import comparison_table, format_duration, format_memory, format_value, headline, markdown_table, spread
 from sleepkit.results import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -41,12 +42,14 @@ def render(document: Mapping[str, Any]) -> str:
         return _dreaming(document)
     if "images_per_second" in document:
         return _sprites(document)
+    if "image_runs" in document:
+        return comparison_table(document["image_runs"])
     if "metrics" in document:
         rows = [*headline(document), ("time", format_duration(document["seconds"]))]
         return markdown_table(["measure", "value"], rows)
     raise SleepkitError(
         f"a results file with {', '.join(document) or 'nothing'} has no table; "
-        "give runs, systems, dreaming, images_per_second or metrics"
+        "give runs, systems, dreaming, images_per_second, image_runs or metrics"
     )
 
 

@@ -49,6 +49,11 @@ METRICS = {
     "retention_first": "share of the first experience's first-night score that is left",
     "fwt_probe": "forward transfer to a linear probe on the features",
     "bytes": "bytes kept besides the model",
+    "dream_fidelity": "share of dreams that a judge of all classes recognises",
+    "dream_diversity": "variance of dreams over that of images",
+    "judge_accuracy": "accuracy of that judge",
+    "sleep_change": "greatest change of a parameter in sleep",
+    "extractor_change": "greatest change of a parameter of the features in sleep",
     "nights_committed": "nights kept",
 }  # metric -> what it means; other metrics are shown under their own name
 
@@ -120,7 +125,9 @@ def _escape(text: str) -> str:
 
 TEXT_COLUMNS = {"recovery": "recovery", "closed_book_after": "closed book after", "anchor_kl": "anchor KL", "bwt": "BWT"}
 IMAGE_COLUMNS = {"class_il": "class-IL", "task_il": "task-IL", "domain_il": "domain-IL", "bwt": "BWT", "forgetting": "forgetting"}
-IMAGE_COLUMNS |= {"intransigence": "intransigence", "bytes": "bytes"}
+IMAGE_COLUMNS |= {"intransigence": "intransigence", "dream_fidelity": "dream fidelity", "bytes": "bytes"}
+IMAGE_COLUMNS |= {"cpu_seconds": "CPU seconds"}
+WHOLE = ("bytes", "cpu_seconds")  # shown without decimals
 
 
 def comparison_table(results: Iterable[Mapping[str, Any]]) -> str:
@@ -138,7 +145,7 @@ def comparison_table(results: Iterable[Mapping[str, Any]]) -> str:
         [
             method,
             len(runs),
-            *(spread([run["metrics"].get(name) for run in runs], 0 if name == "bytes" else 3) for name in columns),
+            *(spread([run["metrics"].get(name) for run in runs], 0 if name in WHOLE else 3) for name in columns),
             spread([run["seconds"] for run in runs], digits=0),
         ]
         for method, runs in methods.items()
@@ -201,6 +208,9 @@ def write_report(output_dir: str | Path) -> Path:
         else:
             figure.savefig(folder / f"{name}.png")
             pictures.append(f"![{text}]({name}.png)")
+    pictures += [
+        f"![Dreams of {path.stem.replace('_', ' ')}](dreams/{path.name})" for path in sorted(folder.glob("dreams/*.png"))
+    ]
     sections = {
         "Results": markdown_table(["measure", "value"], headline(results)),
         "Pictures": "\n\n".join(pictures),

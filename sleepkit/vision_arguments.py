@@ -1,6 +1,7 @@
 """Arguments of a run on images: the data, how they become a stream, the model and the method.
 
     parse_vision(["--config", "split_mnist.yaml", "--dataset", "digits/"])  ->  (VisionArguments, IncrementalTrainingConfig)
+    parse_mygo(...)                                                         ->  (VisionArguments, GenerativeReplayConfig)
 
 Reading is that of arguments.py: a flat YAML recipe, overridden by the command line.
 """
@@ -15,11 +16,12 @@ from sleepkit.arguments import read
 from sleepkit.errors import SleepkitError
 
 if TYPE_CHECKING:
+    from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
     from sleepkit.vision.training_config import IncrementalTrainingConfig
 
-__all__ = ["METHODS", "VisionArguments", "parse_vision"]
+__all__ = ["METHODS", "VisionArguments", "parse_mygo", "parse_vision"]
 
-# The baselines, and where the learner of each is.
+# The methods, and where the learner of each is.
 METHODS = {
     "finetune": "learner.ImageLearner",
     "joint": "baselines.Joint",
@@ -32,6 +34,7 @@ METHODS = {
     "si": "regularisers.SynapticIntelligence",
     "generative": "generative_classifier.GenerativeClassifier",
     "frozen": "baselines.FrozenFeatures",
+    "mygo": "generative_replay_learner.GenerativeReplay",
 }
 
 
@@ -67,7 +70,8 @@ class VisionArguments:
     backbone: str = _option("cnn", "'cnn', or Hub id or folder of a transformers vision model (ResNet, ViT, ConvNeXt, DINOv2).")
     pretrained: bool = _option(True, "Take the backbone's weights; False takes its architecture only.")
     cnn_widths: list[int] = field(default_factory=lambda: [32, 64], metadata={"help": "Channels of the CNN's convolutions."})
-    hidden_size: int = _option(256, "Features of the CNN.")
+    hidden_size: int = _option(256, "Outputs of the CNN; 0: means of the last convolution over the quarters of an image.")
+    top_size: int = _option(0, "Units of a hidden layer between backbone and head; 0: none.")
 
     # run
     method: str = _option("er", f"One of {', '.join(METHODS)}.")
@@ -84,7 +88,7 @@ class VisionArguments:
             raise SleepkitError("dataset is missing; give --dataset with a folder such as digits/ (train.npz, ...) or a Hub id")
         if self.method not in METHODS:
             raise SleepkitError(f"method is {self.method!r}; use one of {', '.join(METHODS)}")
-        for name, least in (("image_size", 1), ("experiences", 1), ("hidden_size", 1), ("probe_images", 0)):
+        for name, least in (("image_size", 1), ("experiences", 1), ("hidden_size", 0), ("top_size", 0), ("probe_images", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise SleepkitError(f"{name} is {value}; give a whole number of at least {least}")
@@ -107,6 +111,22 @@ def parse_vision(argv: Sequence[str]) -> tuple[VisionArguments, IncrementalTrain
         prog="recipes/vision_baseline.py",
         description="Let a classifier meet image classes or domains one after the other.",
     )
+    return args, config
+
+
+def parse_mygo(argv: Sequence[str]) -> tuple[VisionArguments, GenerativeReplayConfig]:
+    """The same for MyGO; its mode "as_published" has the published code's network too."""
+    from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
+
+    args, config = read(
+        argv,
+        (VisionArguments, GenerativeReplayConfig),
+        prog="recipes/mygo.py",
+        description="Let a classifier meet image classes one after the other, and keep them by dreams.",
+    )
+    args.method = "mygo"
+    if config.mode == "as_published":
+        args.backbone, args.cnn_widths, args.hidden_size, args.top_size = "cnn", [16, 32], 256, 0
     return args, config
 
 

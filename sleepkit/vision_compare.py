@@ -7,11 +7,12 @@ intransigence: the accuracy of joint training on an experience, in the night tha
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sleepkit import metrics
 from sleepkit.arguments import read
@@ -20,6 +21,10 @@ from sleepkit.report import comparison_table
 from sleepkit.seeds import with_seed
 from sleepkit.vision_arguments import METHODS, VisionArguments
 from sleepkit.vision_run import run_vision
+
+if TYPE_CHECKING:
+    from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
+    from sleepkit.vision.training_config import IncrementalTrainingConfig
 
 __all__ = ["ComparisonArguments", "run_comparison", "with_intransigence"]
 
@@ -42,11 +47,11 @@ def run_comparison(argv: Sequence[str]) -> str:
     Raises:
         SleepkitError: whatever one of the runs would raise.
     """
-    from sleepkit.vision.training_config import IncrementalTrainingConfig
+    from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
 
     comparison, args, config = read(
         argv,
-        (ComparisonArguments, VisionArguments, IncrementalTrainingConfig),
+        (ComparisonArguments, VisionArguments, GenerativeReplayConfig),  # which has the fields of every method
         prog="recipes/vision_compare.py",
         description="Run several methods for several seeds on one stream of images, and compare them.",
     )
@@ -54,13 +59,23 @@ def run_comparison(argv: Sequence[str]) -> str:
     records = []
     for method in comparison.methods:
         for seed in args.seeds or [config.seed]:
-            one = with_seed(config, seed, folder / method / f"seed_{seed}")
+            one = with_seed(_config_of(method, config), seed, folder / method / f"seed_{seed}")
             records += run_vision(dataclasses.replace(args, method=method, seeds=None), one)
     table = comparison_table(with_intransigence([record.to_dict() for record in records]))
     if config.process_index == 0:
         (folder / "comparison.md").write_text(table + "\n", encoding="utf-8")
         print(f"\n{table}\n\nwritten to {folder}")
     return table
+
+
+def _config_of(method: str, config: GenerativeReplayConfig) -> IncrementalTrainingConfig:
+    """What the method's own recipe would have read, so that its runs can be continued there."""
+    from sleepkit.vision.training_config import IncrementalTrainingConfig
+
+    if method == "mygo":
+        return copy.copy(config)
+    names = [item.name for item in dataclasses.fields(IncrementalTrainingConfig) if item.init]
+    return IncrementalTrainingConfig(**{name: getattr(config, name) for name in names})
 
 
 def with_intransigence(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

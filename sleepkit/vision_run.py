@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sleepkit.arguments import settings
+from sleepkit.errors import SleepkitError
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
 from sleepkit.vision_arguments import METHODS, VisionArguments
@@ -85,10 +86,18 @@ def build_model(args: VisionArguments, stream: Sequence[ImageExperience]) -> Inc
     from sleepkit.vision.classifier import IncrementalClassifier, IncrementalClassifierConfig
 
     channels, *size = stream[0].train.source.pixels.shape[1:]
+    if not size:  # features
+        if args.method == "generative":
+            raise SleepkitError("method 'generative' has VAEs of images and the data are features; use another one")
+        return IncrementalClassifier(IncrementalClassifierConfig(code_size=channels, top_size=args.top_size))
     if args.backbone != "cnn":
-        return IncrementalClassifier.on_backbone(args.backbone, channels, size, args.pretrained)
+        return IncrementalClassifier.on_backbone(args.backbone, channels, size, args.pretrained, args.top_size)
     config = IncrementalClassifierConfig(
-        num_channels=channels, image_size=size, cnn_widths=list(args.cnn_widths), hidden_size=args.hidden_size
+        num_channels=channels,
+        image_size=size,
+        cnn_widths=list(args.cnn_widths),
+        hidden_size=args.hidden_size,
+        top_size=args.top_size,
     )
     return IncrementalClassifier(config)
 

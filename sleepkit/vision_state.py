@@ -22,6 +22,8 @@ __all__ = ["ImageState"]
 
 PARTS = ("bwt", "forgetting", "aia")
 SUMS = ("train_flops", "train_seconds", "cpu_seconds")
+LAST = ("bytes", "dream_fidelity", "dream_diversity", "judge_accuracy")
+GREATEST = ("sleep_change", "extractor_change")
 
 
 @dataclass
@@ -88,7 +90,8 @@ class ImageState(CycleState):
             found["fwt_probe"] = metrics.fwt(cast(Any, self._matrix("probe")), cast(Any, start))
         found["nights_committed"] = sum(bool(night["committed"]) for night in self.nights)
         found["seconds_per_night"] = statistics.fmean(night["seconds"] for night in self.nights)
-        found["bytes"] = self.nights[-1].get("bytes")
+        found |= {name: self.nights[-1].get(name) for name in LAST}
+        found |= {name: max(night[name] for night in self.nights) for name in GREATEST if name in self.nights[0]}
         found |= {name: sum(night[name] for night in self.nights) for name in SUMS if all(name in night for night in self.nights)}
         return {name: value for name, value in found.items() if value is not None and value == value}
 

@@ -15,6 +15,7 @@ from sleepkit.results import RunRecord, read_json
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import image_table  # noqa: E402
 import make_tables  # noqa: E402
 import run_table  # noqa: E402
 
@@ -52,6 +53,20 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     assert "later.json is not there" in capsys.readouterr().out
     make_tables.main(["--readme", str(readme), "--results", str(tmp_path)])
     assert readme.read_text() == text  # again: the same
+
+
+def test_runs_on_images_are_collected_without_their_paths(tmp_path):
+    for seed, mode in ((0, "intended"), (1, "intended"), (0, "as_published")):
+        metrics = {"class_il": 0.9 + 0.1 * seed, "task_il": 1.0, "bytes": 1e6, "cpu_seconds": 99.6}
+        config = {"mode": mode, "dataset": str(tmp_path), "output_dir": str(tmp_path)}
+        record = RunRecord("mygo", seed, config, 100.0, [[0.9]], metrics=metrics)
+        record.save(tmp_path / mode / f"seed_{seed}")
+    image_table.main(["split", str(tmp_path / "intended"), str(tmp_path / "as_published"), "--results", str(tmp_path)])
+    text = (tmp_path / "split.json").read_text()
+    assert str(tmp_path) not in text and len(read_json(tmp_path / "split.json")["image_runs"]) == 3
+    table = make_tables.render(read_json(tmp_path / "split.json"))
+    assert "| mygo | 2 | 0.950 ± 0.071 | 1.000 ± 0.000 | 1000000 ± 0 | 100 ± 0 | 100 ± 0 |" in table
+    assert "| mygo as published | 1 | 0.900 |" in table
 
 
 def test_a_file_without_a_table_is_refused():

@@ -17,13 +17,13 @@ from transformers import AutoModelForImageClassification
 from sleepkit.errors import SleepkitError
 from sleepkit.results import read_json, read_results
 from sleepkit.vision.learner import ImageLearner
-from sleepkit.vision_arguments import METHODS, parse_vision
+from sleepkit.vision_arguments import METHODS, parse_mygo, parse_vision
 from sleepkit.vision_compare import run_comparison
 from sleepkit.vision_run import run_vision
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-RECIPES = sorted((ROOT / "recipes" / "configs" / "vision").glob("*.yaml"))
+RECIPES = [path for method in ("vision", "mygo") for path in sorted((ROOT / "recipes" / "configs" / method).glob("*.yaml"))]
 SMALL = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 4 --per_device_train_batch_size 8
     --learning_rate 0.01 --replay_batch_size 8 --buffer_size 12 --fisher_images 4 --vae_hidden 8 --vae_latent 2 --vae_samples 2
     --logging_steps 5 --use_cpu""".split()
@@ -59,6 +59,20 @@ def test_what_a_run_leaves(digits, tmp_path, capsys):
     assert "image-classification" in card and str(digits) not in card
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "model")
     assert model.config.id2label == {0: "0", 1: "1", 2: "2", 3: "3"}
+
+
+def test_what_a_run_of_mygo_leaves(digits, tmp_path):
+    few = "--generator_hidden 8 --generator_latent 2 --generator_epochs 10 --sleep_steps 20 --dreams 80".split()
+    command = ["--dataset", str(digits), "--output_dir", str(tmp_path), *SMALL, *few]
+    (record,) = run_vision(*parse_mygo(command))
+    promised = {"task_il", "class_il", "bwt", "forgetting", "dream_fidelity", "dream_diversity", "bytes", "sleep_change"}
+    assert promised <= record.metrics.keys() and record.method == "mygo" and record.metrics["extractor_change"] > 0
+    assert "(dreams/night_02.png)" in (tmp_path / "report.md").read_text()
+    assert {path.parent.name for path in (tmp_path / "night_01").glob("*/model.safetensors")} == {"fast", "generator"}
+    args, config = parse_mygo([*command, "--mode", "as_published"])
+    assert args.cnn_widths == [16, 32] and config.sleep_steps == 1000
+    with pytest.raises(SleepkitError, match="run recipes/mygo.py instead"):
+        run(digits, tmp_path / "other", "--method", "mygo")
 
 
 def test_domain_and_task_scenarios(digits, tmp_path):
@@ -137,12 +151,14 @@ def test_comparison(digits, tmp_path, capsys):
     ]
     table = run_comparison(command)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    assert rows[0] == ["method", "seeds", "class-IL", "task-IL", "BWT", "forgetting", "intransigence", "bytes", "seconds"]
+    assert rows[0][:4] == ["method", "seeds", "class-IL", "task-IL"]
+    assert rows[0][4:] == ["BWT", "forgetting", "intransigence", "bytes", "CPU seconds", "seconds"]
     assert [row[:2] for row in rows[2:]] == [["finetune", "2"], ["joint", "2"]]
     joint, own = (read_results(tmp_path / method / "seed_1")["accuracy_matrix"] for method in ("joint", "finetune"))
     assert rows[3][6] == "–" and np.isfinite(float(rows[2][6].split()[0]))
     assert (tmp_path / "comparison.md").read_text().strip() == table and joint != own
     assert run_comparison(command) == table
+    assert run(digits, tmp_path / "joint" / "seed_1", "--method", "joint", "--seed", "1")[0].accuracy_matrix == joint
     with pytest.raises(SleepkitError, match="methods has 'er2'; use any of finetune"):
         run_comparison([*command[:-6], "--methods", "joint", "er2"])
 
@@ -178,14 +194,14 @@ def test_zero_3_is_refused(digits, tmp_path, monkeypatch):
         run(digits, tmp_path)
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_recipes(path):
-    args, config = parse_vision(["--config", str(path)])
+    args, config = {"vision": parse_vision, "mygo": parse_mygo}[path.parent.name](["--config", str(path)])
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     for key, value in recipe.items():
         found = getattr(args if hasattr(args, key) else config, key)
         assert found == (float(value) if key == "learning_rate" else value), key
-    assert Path(config.output_dir) == Path("runs") / f"vision_{path.stem}"
+    assert Path(config.output_dir) == Path("runs") / f"{path.parent.name}_{path.stem}"
     assert args.dataset.count("/") == 1 and not Path(args.dataset).is_absolute()
 
 

@@ -96,13 +96,17 @@ class Fresh(ImageLearner):
 
     def __init__(self, model: IncrementalClassifier, *args: Any, **options: Any) -> None:
         super().__init__(model, *args, **options)
-        self.start = copy.deepcopy(self.model.backbone.state_dict())
+        self.start = {name: copy.deepcopy(part.state_dict()) for name, part in self._parts().items()}
 
     def before_training(self) -> None:
         """Start from the first weights, with a new head; the units stay."""
         super().before_training()
-        self.model.backbone.load_state_dict(self.start)
+        for name, part in self._parts().items():
+            part.load_state_dict(self.start[name])
         self.model.head.reset_parameters()
+
+    def _parts(self) -> dict[str, nn.Module]:
+        return {"backbone": self.model.backbone, "top": self.model.top}
 
 
 class Joint(Fresh):
@@ -117,7 +121,8 @@ class Joint(Fresh):
     def bytes(self) -> int:
         """All images so far."""
         met = self.stream[: self.today.number + 1]
-        return sum(len(one.train) for one in met) * self.stream[0].train.source.pixels[0].numel()
+        image = self.stream[0].train.source.pixels[0]
+        return sum(len(one.train) for one in met) * image.numel() * image.element_size()
 
 
 class GDumb(Fresh):

@@ -1,14 +1,18 @@
 """An image classifier that grows: any backbone of transformers, or a small CNN, with one output unit for each class met.
 
-    features = backbone((pixels / 255 - mean) / std)      (batch, hidden)
+    code     = backbone((pixels / 255 - mean) / std)      (batch, size)        `encode`
+    features = top(code)                                  (batch, hidden)      LayerNorm, linear, ReLU; or nothing (top_size 0)
     logits   = features W^T + b                           (batch, units)       units: slots.py
+
+A code may be given in place of an image: that is how a frozen backbone is run once only, or not at all for a dreamt code.
 
 The heads of all tasks are rows of one linear layer.  What makes it multi-head or single-head is which units a softmax
 runs over: those of one task (task-incremental) or of all tasks so far (class-incremental).  Growing leaves existing weights
 as they are, bit for bit.  Units, their names (`id2label`) and the size of the head are in `config.json`, so `save_pretrained`,
 `from_pretrained` and `push_to_hub` keep them.
 
-The small CNN: per width one 3x3 convolution of stride 2 and a ReLU, then a linear layer and a ReLU.
+The small CNN: per width one 3x3 convolution of stride 2 and a ReLU, then a linear layer and a ReLU, or the means of the four
+quarters of what the last convolution finds (hidden_size 0): they say more of classes that the CNN was not trained on.
 Left out: training.
 """
 
@@ -43,7 +47,9 @@ class IncrementalClassifierConfig(PreTrainedConfig):
         image_mean, image_std: of the channels, for pixels from 0 to 1.
         backbone: configuration of a transformers model, with its ``model_type``; None is the small CNN.
         cnn_widths: channels of its convolutions.
-        hidden_size: features of the small CNN; another backbone has its own.
+        hidden_size: outputs of the small CNN, 0 for the means of quarters; another backbone has its own.
+        code_size: size of the vectors that take the place of images, made by some other model; 0: images. There is no backbone.
+        top_size: units of a hidden layer between backbone and head; 0: none.
         slots: `Slots.to_dict`.
     """
 
@@ -56,6 +62,8 @@ class IncrementalClassifierConfig(PreTrainedConfig):
     backbone: dict[str, Any] | None = None
     cnn_widths: list[int] | tuple[int, ...] = (32, 64)
     hidden_size: int = 256
+    code_size: int = 0
+    top_size: int = 0
     slots: dict[str, list[Any]] | None = None
 
 
@@ -78,11 +86,14 @@ class SmallConvNet(nn.Module):
             nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in zip(widths, widths[1:], strict=False)
         )
         height, width = (-(-side // 2 ** len(config.cnn_widths)) for side in config.image_size)
-        self.linear = nn.Linear(widths[-1] * height * width, config.hidden_size)
+        self.size = config.hidden_size or 4 * widths[-1]
+        self.linear = nn.Linear(widths[-1] * height * width, config.hidden_size) if config.hidden_size else None
 
     def forward(self, pixels: Tensor) -> Tensor:
         for convolution in self.convolutions:
             pixels = F.relu(convolution(pixels))
+        if self.linear is None:
+            return F.adaptive_avg_pool2d(pixels, 2).flatten(1)
         return F.relu(self.linear(pixels.flatten(1)))
 
 
@@ -99,14 +110,20 @@ class IncrementalClassifier(PreTrainedModel):
     def __init__(self, config: IncrementalClassifierConfig) -> None:
         super().__init__(config)
         self.slots = Slots.from_dict(config.slots) if config.slots else Slots()
-        if config.backbone is None:
-            self.backbone: nn.Module = SmallConvNet(config)
-            hidden = config.hidden_size
+        self.backbone: nn.Module
+        if config.code_size:
+            self.backbone = nn.Identity()
+            hidden = config.code_size
+        elif config.backbone is None:
+            self.backbone = SmallConvNet(config)
+            hidden = self.backbone.size
         else:
             inner = AutoConfig.for_model(**config.backbone)
             self.backbone = AutoModel.from_config(inner)
             hidden = _hidden_size(inner)
-        self.head = _linear(hidden, len(self.slots))
+        self.code_size = hidden
+        self.top = _top(hidden, config.top_size) if config.top_size else nn.Identity()
+        self.head = _linear(config.top_size or hidden, len(self.slots))
         for name in ("image_mean", "image_std"):
             values = list(getattr(config, name)) * (config.num_channels if len(getattr(config, name)) == 1 else 1)
             self.register_buffer(name, torch.tensor(values).reshape(-1, 1, 1))
@@ -114,7 +131,7 @@ class IncrementalClassifier(PreTrainedModel):
 
     @classmethod
     def on_backbone(
-        cls, name: str, num_channels: int, image_size: Sequence[int], pretrained: bool = True
+        cls, name: str, num_channels: int, image_size: Sequence[int], pretrained: bool = True, top_size: int = 0
     ) -> IncrementalClassifier:
         """A classifier without classes on a backbone of transformers, with the normalisation that belongs to it.
 
@@ -147,7 +164,7 @@ class IncrementalClassifier(PreTrainedModel):
                 processor: Any = AutoImageProcessor.from_pretrained(name)
                 scale = {"image_mean": list(processor.image_mean), "image_std": list(processor.image_std)}
         config = IncrementalClassifierConfig(
-            num_channels=num_channels, image_size=list(image_size), backbone=inner.to_dict(), **scale
+            num_channels=num_channels, image_size=list(image_size), backbone=inner.to_dict(), top_size=top_size, **scale
         )
         model = cls(config)
         model.backbone.load_state_dict(backbone.state_dict())
@@ -161,7 +178,7 @@ class IncrementalClassifier(PreTrainedModel):
     ) -> ClassifierOutput:
         """
         Args:
-            pixel_values: ``(batch, channels, height, width)``, uint8 or float from 0 to 1.
+            pixel_values: ``(batch, channels, height, width)``, uint8 or float from 0 to 1; or codes ``(batch, size)``.
             labels: ``(batch,)`` units.
             allowed: ``(units,)`` or ``(batch, units)`` bool: units of the softmax; None: those of real classes.
         """
@@ -173,7 +190,13 @@ class IncrementalClassifier(PreTrainedModel):
         return ClassifierOutput(loss=loss, logits=logits, features=features)
 
     def features(self, pixel_values: Tensor) -> Tensor:
-        """``(batch, hidden)``."""
+        """``(batch, hidden)``, of images or codes."""
+        code = pixel_values.to(self.dtype) if pixel_values.dim() == 2 else self.encode(pixel_values)
+        features: Tensor = self.top(code)
+        return features
+
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """What the backbone makes of images, ``(batch, size)``."""
         pixels = pixel_values / 255 if pixel_values.dtype == torch.uint8 else pixel_values
         pixels = ((pixels - self.image_mean) / self.image_std).to(self.dtype)
         found = self.backbone(pixels)
@@ -247,6 +270,10 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a classifier without classes has no weights to initialise
         return nn.Linear(inputs, outputs)
+
+
+def _top(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, outputs), nn.ReLU())
 
 
 def _hidden_size(config: Any) -> int:

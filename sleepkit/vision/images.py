@@ -1,11 +1,12 @@
 """Labelled images in memory, from a local folder or file or from the Hub.
 
-    Images(pixels, labels)      uint8 (N, channels, height, width), int64 (N,)
+    Images(pixels, labels)      uint8 (N, channels, height, width), int64 (N,); or features, float (N, size), in place of pixels
     ImageData                   train, validation and test `Images`, and the name of each class
 
 `load_images` reads, by the form of its argument::
 
-    digits/               train.npz, val.npz, test.npz      x uint8 (N, H, W[, C]), y int, names? (one text per class)
+    digits/               train.npz, val.npz, test.npz      x uint8 (N, H, W[, C]) or float (N, size), y int,
+                                                            names? (one text per class)
     rows/                 train.parquet, val.parquet, ...   or what `datasets.save_to_disk` wrote
     photos/               train/<class>/*.png, val/..., ... folders of images
     owner/name            Hub id, through `datasets.load_dataset`
@@ -46,7 +47,7 @@ HELD_OUT = 0.1  # of the training images of each class, where there is no valida
 
 
 class Images(NamedTuple):
-    """``pixels`` uint8 (N, channels, height, width) and ``labels`` int64 (N,), ids that count from 0."""
+    """``pixels`` uint8 (N, channels, height, width) or float (N, size), ``labels`` int64 (N,), ids that count from 0."""
 
     pixels: Tensor
     labels: Tensor
@@ -177,11 +178,18 @@ def _read_npz(path: Path) -> _Table:
     if not {"x", "y"} <= set(arrays):
         raise SleepkitError(f"{path} has the arrays {sorted(arrays)}; it needs x (images) and y (labels)")
     x, y = arrays["x"], arrays["y"]
-    if x.dtype != np.uint8 or x.ndim not in (3, 4):
-        raise SleepkitError(f"{path} has x of {x.dtype} and shape {x.shape}; give uint8 of (N, height, width[, channels])")
+    features = x.ndim == 2 and np.issubdtype(x.dtype, np.floating)
+    if not features and (x.dtype != np.uint8 or x.ndim not in (3, 4)):
+        raise SleepkitError(
+            f"{path} has x of {x.dtype} and shape {x.shape}; give images, uint8 (N, height, width[, channels]), or features, "
+            "float (N, size)"
+        )
+    if features and not np.isfinite(x).all():
+        raise SleepkitError(f"{path} has features that are not finite; remove these rows")
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
         raise SleepkitError(f"{path} has y of {y.dtype} and shape {y.shape} for {len(x)} images; give one whole number each")
-    pixels = torch.from_numpy(x[..., None] if x.ndim == 3 else x).permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(x[..., None] if x.ndim == 3 else x)
+    pixels = pixels if features else pixels.permute(0, 3, 1, 2).contiguous()
     if "names" not in arrays:
         return _Table(list(pixels), y.tolist(), str(path))
     names = arrays["names"].tolist()
@@ -267,6 +275,8 @@ def _names(table: _Table) -> list[str]:
 
 
 def _stacked(table: _Table, image_size: int | None, channels: int | None, names: list[str]) -> Images:
+    if table.images and table.images[0].dim() == 1 and (image_size or channels):
+        raise SleepkitError(f"{table.source} has features, not images; leave image_size and channels out")
     if not table.images:
         raise SleepkitError(f"{table.source} has no images; give at least one of each class")
     images = [_fitted(image, image_size, channels) for image in table.images] if image_size or channels else table.images

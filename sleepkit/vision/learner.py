@@ -96,13 +96,16 @@ class ImageLearner:
         self.model, self.config, self.stream, self.scenario = model, config, list(stream), scenario
         self.model.to(config.device)  # type: ignore[arg-type]
         self.probe_images = probe_images
-        self.augment = augmentation(config.augmentation, *stream[0].train.source.pixels.shape[-2:])
+        images = stream[0].train.source.pixels
+        if images.dim() == 2 and config.augmentation != "none":
+            raise SleepkitError(f"augmentation is {config.augmentation!r} and the data are features, not images; use 'none'")
+        self.augment = augmentation(config.augmentation, *images.shape[-2:])
         self.memory: ReplayMemory | None = None
         if self.replays:
-            images = sum(len(experience.train) for experience in stream)
-            if config.buffer_size > images:
+            rows = sum(len(experience.train) for experience in stream)
+            if config.buffer_size > rows:
                 raise SleepkitError(
-                    f"buffer_size is {config.buffer_size}, the stream has {images} training images; give at most that"
+                    f"buffer_size is {config.buffer_size}, the stream has {rows} training images; give at most that"
                 )
             self.memory = ReplayMemory(config.buffer_size, self.buffer_policy, config.seed)
         self.extras: dict[str, Tensor] = {}
@@ -249,7 +252,8 @@ class ImageLearner:
         """All rows of the replay memory, with their pixels."""
         assert self.memory is not None
         numbers, rows = self.memory.places.T
-        pixels = torch.empty(len(rows), *self.today.train.source.pixels.shape[1:], dtype=torch.uint8)
+        source = self.today.train.source.pixels
+        pixels = torch.empty(len(rows), *source.shape[1:], dtype=source.dtype)
         for number in numbers.unique().tolist():
             pixels[numbers == number] = self.stream[number].train.pixels(rows[numbers == number])
         units = self.model.units_of(self.memory.labels)

@@ -32,6 +32,17 @@ def test_bytes_and_shares_of_one_are_the_same_image():
     torch.testing.assert_close(model(PIXELS).logits, model(PIXELS / 255).logits)
 
 
+@pytest.mark.parametrize("hidden_size", [6, 0])
+def test_a_code_stands_for_its_image(hidden_size, tmp_path):
+    model = tiny_classifier(hidden_size=hidden_size, top_size=5)
+    model.grow([0, 1], 0)
+    codes = model.encode(PIXELS)
+    assert codes.shape == (3, model.code_size) == (3, hidden_size or 4 * 4) and model.head.in_features == 5
+    assert torch.equal(model(codes).logits, model(PIXELS).logits)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(IncrementalClassifier.from_pretrained(tmp_path)(PIXELS).logits, model(PIXELS).logits)
+
+
 def test_units_of_all_kinds_survive_saving(tmp_path):
     model = tiny_classifier()
     model.grow([5, 2], task=0, names=["five", "two"])

@@ -130,7 +130,9 @@ def test_a_corrupt_image_is_named(tmp_path):
         (lambda x, y: (x, np.where(y == 3, 2, y)), "test split has no image of 1 classes .3."),
         (lambda x, y: (x, y + 1), "class '4', which is missing in the training split"),
         (lambda x, y: (x, y[:-1]), r"has y of int64 and shape \(31,\) for 32 images"),
-        (lambda x, y: (x / 255, y), r"has x of float64 and shape \(32, 8, 8\); give uint8"),
+        (lambda x, y: (x / 255, y), r"has x of float64 and shape \(32, 8, 8\); give images, uint8"),
+        (lambda x, y: (np.full((len(x), 5), np.nan), y), "has features that are not finite"),
+        (lambda x, y: (np.ones((len(x), 5)), y), r"are 1x8x8 and 5 \(channels, height, width\)"),
         (lambda x, y: (x[:0], y[:0]), "has no images"),
     ],
 )

@@ -1,0 +1,22 @@
+"""MyGO: let a classifier meet image classes one after the other, keep a generator of each, and learn from dreams.
+
+    accelerate launch recipes/mygo.py --config recipes/configs/mygo/split_mnist.yaml
+
+The command line overrides the recipe, field by field: `--dataset digits/ --seeds 0 1 2`; `--mode as_published` does what the
+published code does, for comparison.
+"""
+
+import sys
+
+from sleepkit.cli import guard
+from sleepkit.vision_arguments import parse_mygo
+from sleepkit.vision_run import run_vision
+
+
+def main() -> None:
+    args, config = parse_mygo(sys.argv[1:])
+    run_vision(args, config)
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))

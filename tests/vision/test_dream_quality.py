@@ -1,0 +1,40 @@
+"""What dreams are judged by."""
+
+import numpy as np
+import torch
+from PIL import Image
+from tiny_images import tiny_classifier, tiny_config, tiny_data
+
+from sleepkit.vision.dream_quality import diversity, fidelity, save_grid, trained_judge
+from sleepkit.vision.streams import build_stream
+
+
+def test_fidelity_is_a_share_of_each_class():
+    assert fidelity(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1])) == {0: 1.0, 1: 2 / 3}
+
+
+def test_diversity_compares_variances():
+    images = torch.tensor([0, 100, 50, 150], dtype=torch.uint8).reshape(4, 1, 1, 1)
+    dreams = torch.tensor([25, 75, 80, 80], dtype=torch.uint8).reshape(4, 1, 1, 1)
+    classes = torch.tensor([0, 0, 1, 1])
+    assert diversity(dreams, classes, images, classes) == {0: 0.25, 1: 0.0}
+
+
+def test_the_judge_knows_all_classes_and_is_read_back(tmp_path):
+    stream = build_stream(tiny_data(), experiences=2)
+    config = tiny_config(tmp_path, num_train_epochs=30)
+    model = tiny_classifier()
+    judge = trained_judge(model, stream, config, tmp_path / "judge")
+    assert len(model.slots) == 0 and judge.slots.labels == [0, 1, 2, 3]
+    right = [(judge(pixel_values=one.test.pixels()).logits.argmax(1) == one.test.labels).double().mean() for one in stream]
+    assert min(right) > 0.9
+    again = trained_judge(model, stream, config, tmp_path / "judge")
+    assert all(torch.equal(a, b) for a, b in zip(judge.parameters(), again.parameters(), strict=True))
+
+
+def test_a_grid_has_a_row_for_each_class(tmp_path):
+    dreams = torch.full((5, 3, 4, 6), 200, dtype=torch.uint8)
+    save_grid(dreams, torch.tensor([7, 7, 7, 2, 2]), tmp_path / "dreams" / "one.png", columns=3)
+    found = np.array(Image.open(tmp_path / "dreams" / "one.png"))[::2, ::2]
+    assert found.shape == (2 * 5 + 1, 3 * 7 + 1, 3)
+    assert found[1:5, 15:21].max() == 0 and found[6:10, 15:21].min() == 200  # class 2 has two dreams, class 7 three
