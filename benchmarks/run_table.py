@@ -84,10 +84,10 @@ def command(config: str, variant: Sequence[str], seed: int, folder: Path, extra:
 def row(variant: str, results: Mapping[str, Any]) -> dict[str, Any]:
     """What the table and its readers need of one run; seconds and tokens are those of a night."""
     metrics, nights = results["metrics"], results["nights"]
-    found = {"variant": variant, "seed": results["seed"], "max_steps": results["config"].get("max_steps")} | {
-        name: metrics.get(name) for name in METRICS
-    }
-    tokens = metrics.get("train_tokens")
+    steps, tokens = results["config"].get("max_steps", -1), metrics.get("train_tokens")
+    found = {"variant": variant, "seed": results["seed"]}
+    found["max_steps"] = steps if steps > 0 and tokens else None  # by epochs, or nothing is trained
+    found |= {name: metrics.get(name) for name in METRICS}
     found |= {"seconds": metrics.get("seconds_per_night"), "train_tokens": tokens / len(nights) if tokens else None}
     found |= {"seconds_total": results["seconds"], "peak_memory_bytes": results["peak_memory_bytes"]}
     return found | {"accuracy_matrix": results["accuracy_matrix"]}
