@@ -14,14 +14,21 @@ from __future__ import annotations
 
 import argparse
 import re
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sleepkit.errors import SleepkitError
 from sleepkit.experiments import experiment_page, matrices, runs_table
-from sleepkit.report import comparison_table, format_duration, format_memory, format_value, headline, markdown_table, spread
+from sleepkit.report import (
+    comparison_table,
+    format_duration,
+    format_memory,
+    headline,
+    markdown_table,
+    mean_duration,
+    spread,
+)
 from sleepkit.results import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -117,9 +124,8 @@ def summary(documents: Mapping[str, Mapping[str, Any]]) -> str:
         if document.get("method") == "knowledge_seeding":
             runs = [{**document["metrics"], "seconds_total": document["seconds"]}]
         if runs:
-            seconds = [run["seconds_total"] for run in runs if run.get("seconds_total") is not None]
-            took = format_duration(statistics.fmean(seconds)) if seconds else format_value(None)
-            rows.append([name, len(runs), *(spread([run.get(c) for run in runs], separator=",") for c in SUMMARY), took])
+            cells = [spread([run.get(column) for run in runs], separator=",") for column in SUMMARY]
+            rows.append([name, len(runs), *cells, mean_duration(runs)])
     return markdown_table(["results", "seeds", *SUMMARY.values(), "time"], rows)
 
 

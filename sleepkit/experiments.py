@@ -10,14 +10,13 @@ Intervals are two-sided 95 % ones of the mean, ``t(n - 1) s / sqrt(n)``: with tw
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sleepkit.errors import SleepkitError
 from sleepkit.metrics import mean_interval
-from sleepkit.report import format_duration, format_memory, format_value, grouped, markdown_table, spread
+from sleepkit.report import format_memory, format_value, grouped, markdown_table, mean_duration, spread
 from sleepkit.results import read_json
 
 QUALITY = {
@@ -103,9 +102,8 @@ def _costs(variants: Runs) -> str:
     rows = []
     for name, runs in variants.items():
         cells = [spread([run.get(column) for run in runs], 0, ",") for column in COST]
-        total = [run["seconds_total"] for run in runs if run.get("seconds_total") is not None]
         peak = [run["peak_memory_bytes"] for run in runs if run.get("peak_memory_bytes")]
-        cells += [format_duration(statistics.fmean(total)) if total else format_value(None)]
+        cells += [mean_duration(runs)]
         cells += [format_memory(max(peak)) if peak else format_value(None)]
         rows.append([name, *cells])
     return markdown_table(["variant", *COST.values(), "a run", "peak memory"], rows)

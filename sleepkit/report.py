@@ -177,6 +177,12 @@ def headline(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(METRICS.get(name) or name, metrics[name]) for name in names]
 
 
+def mean_duration(runs: Iterable[Mapping[str, Any]]) -> str:
+    """Mean of `seconds_total` of the runs that have it; – where none has."""
+    seconds = [run["seconds_total"] for run in runs if run.get("seconds_total") is not None]
+    return format_duration(statistics.fmean(seconds)) if seconds else format_value(None)
+
+
 def write_report(output_dir: str | Path) -> Path:
     """Write `report.md` and its pictures into a run's folder, from the `results.json` that is there.
 

@@ -18,7 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleepkit.arguments import SleepArguments, settings
+from sleepkit.arguments import SleepArguments, cycle_options
 from sleepkit.errors import SleepkitError
 from sleepkit.labelled_stream import LabelledColumns, asked, load_tasks, read_texts
 from sleepkit.results import RunRecord
@@ -162,13 +162,9 @@ def _sleep(
         experiences,
         measure_anchors=lambda: anchors.measure(model, tokenizer, learner.bank),
         gate=RetentionGate(*limits) if args.gate else None,
-        output_dir=_folder(config),
         method=METHOD,
-        seed=config.seed,
-        config=settings(args, config),
-        resume=args.resume,
-        overwrite=args.overwrite,
         needed_bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+        **cycle_options(args, config),
     )
     record = cycle.run()
     folder = Path(_folder(config)) / "model"

@@ -9,11 +9,12 @@ Reading is that of arguments.py: a flat YAML recipe, overridden by the command l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from sleepkit.arguments import read
 from sleepkit.errors import SleepkitError
+from sleepkit.options import option, require, require_choice
 
 if TYPE_CHECKING:
     from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
@@ -38,10 +39,6 @@ METHODS = {
 }
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
 class VisionArguments:
     """What is learned in which parts, by which model and method.
@@ -50,54 +47,46 @@ class VisionArguments:
     """
 
     # data
-    dataset: str = _option("", "Folder with train.npz (val.npz, test.npz), parquet files or class folders; or Hub id. Required.")
-    test_dataset: str | None = _option(None, "Evaluate on this file, folder or Hub id instead of the data set's own test split.")
-    image_size: int | None = _option(None, "Resize images to this height and width; None keeps their size.")
-    channels: int | None = _option(None, "Turn images into 1 (grey) or 3 (RGB) channels; None keeps them.")
-    label_column: str | None = _option(None, "Column of the label, where the data set is a table; None finds it.")
-    test_share: float | None = _option(None, "Draw this share of each class as the test split; other splits are left aside.")
+    dataset: str = option("", "Folder with train.npz (val.npz, test.npz), parquet files or class folders; or Hub id. Required.")
+    test_dataset: str | None = option(None, "Evaluate on this file, folder or Hub id instead of the data set's own test split.")
+    image_size: int | None = option(None, "Resize images to this height and width; None keeps their size.")
+    channels: int | None = option(None, "Turn images into 1 (grey) or 3 (RGB) channels; None keeps them.")
+    label_column: str | None = option(None, "Column of the label, where the data set is a table; None finds it.")
+    test_share: float | None = option(None, "Draw this share of each class as the test split; other splits are left aside.")
 
     # stream
-    scenario: str = _option("class", "'class', 'task' or 'domain' incremental.")
-    experiences: int = _option(5, "Number of experiences, one a night.")
-    domains: str = _option("classes", "Domain scenario: 'classes', 'permutation', 'rotation' or 'corruption'.")
-    class_order: list[str] = field(
-        default_factory=lambda: ["natural"],
-        metadata={"help": "Order of the classes: 'natural', 'random' (by the seed), or all labels, such as '3 1 0 2'."},
+    scenario: str = option("class", "'class', 'task' or 'domain' incremental.")
+    experiences: int = option(5, "Number of experiences, one a night.")
+    domains: str = option("classes", "Domain scenario: 'classes', 'permutation', 'rotation' or 'corruption'.")
+    class_order: list[str] = option(
+        ("natural",), "Order of the classes: 'natural', 'random' (by the seed), or all labels, such as '3 1 0 2'."
     )
 
     # model
-    backbone: str = _option("cnn", "'cnn', or Hub id or folder of a transformers vision model (ResNet, ViT, ConvNeXt, DINOv2).")
-    pretrained: bool = _option(True, "Take the backbone's weights; False takes its architecture only.")
-    cnn_widths: list[int] = field(default_factory=lambda: [32, 64], metadata={"help": "Channels of the CNN's convolutions."})
-    hidden_size: int = _option(256, "Outputs of the CNN; 0: means of the last convolution over the quarters of an image.")
-    top_size: int = _option(0, "Units of a hidden layer between backbone and head; 0: none.")
+    backbone: str = option("cnn", "'cnn', or Hub id or folder of a transformers vision model (ResNet, ViT, ConvNeXt, DINOv2).")
+    pretrained: bool = option(True, "Take the backbone's weights; False takes its architecture only.")
+    cnn_widths: list[int] = option((32, 64), "Channels of the CNN's convolutions.")
+    hidden_size: int = option(256, "Outputs of the CNN; 0: means of the last convolution over the quarters of an image.")
+    top_size: int = option(0, "Units of a hidden layer between backbone and head; 0: none.")
 
     # run
-    method: str = _option("er", f"One of {', '.join(METHODS)}.")
-    probe_images: int = _option(
-        0, "Training images of an experience that a linear probe learns from, for fwt_probe; 0: no probe."
-    )
-    seeds: list[int] | None = _option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
-    resume: bool = _option(True, "Continue the run that is found in output_dir, where it stopped.")
-    overwrite: bool = _option(False, "Delete the run that is found in output_dir and start anew.")
-    push_to_hub_repo: str | None = _option(None, "Upload the model to this Hub repository (private) at the end.")
+    method: str = option("er", f"One of {', '.join(METHODS)}.")
+    probe_images: int = option(0, "Training images of an experience that a linear probe learns from, for fwt_probe; 0: no probe.")
+    seeds: list[int] | None = option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
+    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
+    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
+    push_to_hub_repo: str | None = option(None, "Upload the model to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
         if not self.dataset:
             raise SleepkitError("dataset is missing; give --dataset with a folder such as digits/ (train.npz, ...) or a Hub id")
-        if self.method not in METHODS:
-            raise SleepkitError(f"method is {self.method!r}; use one of {', '.join(METHODS)}")
-        for name, least in (("image_size", 1), ("experiences", 1), ("hidden_size", 0), ("top_size", 0), ("probe_images", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise SleepkitError(f"{name} is {value}; give a whole number of at least {least}")
-        if self.channels not in (None, 1, 3):
-            raise SleepkitError(f"channels is {self.channels}; give 1 (grey) or 3 (RGB)")
-        if not self.cnn_widths or min(self.cnn_widths) < 1:
-            raise SleepkitError(f"cnn_widths is {self.cnn_widths}; give at least one number, each at least 1")
-        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
-            raise SleepkitError(f"seeds is {self.seeds}; give each seed once")
+        require_choice(self, "method", METHODS)
+        require(self, ("image_size",), lambda size: size is None or size >= 1, "a whole number of at least 1")
+        require(self, ("experiences",), lambda count: count >= 1, "a whole number of at least 1")
+        require(self, ("hidden_size", "top_size", "probe_images"), lambda count: count >= 0, "a whole number of at least 0")
+        require(self, ("channels",), lambda channels: channels in (None, 1, 3), "1 (grey) or 3 (RGB)")
+        require(self, ("cnn_widths",), lambda widths: widths and min(widths) >= 1, "at least one number, each at least 1")
+        require(self, ("seeds",), lambda seeds: seeds is None or len(set(seeds)) == len(seeds), "each seed once")
         self.class_order = cast(Any, _class_order(self.class_order))  # now as `build_stream` wants it
 
 

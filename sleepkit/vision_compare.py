@@ -7,7 +7,6 @@ intransigence: the accuracy of joint training on an experience, in the night tha
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +72,7 @@ def _config_of(method: str, config: GenerativeReplayConfig) -> IncrementalTraini
     from sleepkit.vision.training_config import IncrementalTrainingConfig
 
     if method == "mygo":
-        return copy.copy(config)
+        return config
     names = [item.name for item in dataclasses.fields(IncrementalTrainingConfig) if item.init]
     return IncrementalTrainingConfig(**{name: getattr(config, name) for name in names})
 

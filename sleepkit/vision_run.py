@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sleepkit.arguments import settings
+from sleepkit.arguments import cycle_options
 from sleepkit.errors import SleepkitError
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
@@ -66,14 +66,10 @@ def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRe
     cycle: Any = SleepCycle(
         learner,
         stream,
-        output_dir=str(config.output_dir),
         method=args.method,
-        seed=config.seed,
-        config=settings(args, config),
-        resume=args.resume,
-        overwrite=args.overwrite,
         needed_bytes=3 * sum(values.numel() * values.element_size() for values in model.state_dict().values()),
         state_class=ImageState,
+        **cycle_options(args, config),
     )
     record: RunRecord = cycle.run()
     if config.process_index == 0:

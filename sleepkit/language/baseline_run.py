@@ -59,7 +59,7 @@ def run_baseline(
     Raises:
         SleepkitError: unknown name, or a run under DeepSpeed.
     """
-    from sleepkit.arguments import settings
+    from sleepkit.arguments import cycle_options
     from sleepkit.cycle import SleepCycle
     from sleepkit.language.anchors import Anchors
 
@@ -74,12 +74,8 @@ def run_baseline(
         learner,
         experiences,
         measure_anchors=lambda: measure.measure(model, tokenizer, learner.bank),
-        output_dir=str(config.output_dir),
         method=name,
-        seed=config.seed,
-        config=settings(args, config),
-        resume=args.resume,
-        overwrite=args.overwrite,
         needed_bytes=2 * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+        **cycle_options(args, config),
     )
     return cycle.run()

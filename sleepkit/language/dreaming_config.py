@@ -6,25 +6,20 @@ All names begin with `dream` or `trial`, as a recipe is flat.  Every ablation of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from sleepkit.errors import SleepkitError
+from sleepkit.options import option, require
 
 STYLES = ("rewrite", "implications", "self_qa", "long")
 
 
-def _option(default: Any, text: str) -> Any:
-    if isinstance(default, tuple):
-        return field(default_factory=lambda: list(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
-
-
-_AT_LEAST = {
-    0: ("dream_rounds", "dream_keep_top", "dream_keep_random", "dream_pool", "trial_learning_rate", "dreamer_learning_rate"),
-    1: ("dreams_per_context", "trial_steps", "trial_rank", "trial_seeds", "dreamer_epochs", "dreamer_rank")
-    + ("dream_max_tokens", "dream_rehearsal_steps", "dream_held_out"),
-}
+_FROM_ZERO = ("dream_rounds", "dream_keep_top", "dream_keep_random", "dream_pool", "trial_learning_rate", "dreamer_learning_rate")
+_FROM_ONE = (
+    *("dreams_per_context", "trial_steps", "trial_rank", "trial_seeds", "dreamer_epochs", "dreamer_rank"),
+    *("dream_max_tokens", "dream_rehearsal_steps", "dream_held_out"),
+)
 _SHARES = ("dream_top_p", "dream_replay_share")
 
 
@@ -35,42 +30,37 @@ class DreamingConfig:
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
     """
 
-    dream_rounds: int = _option(0, "Rounds of dreaming and learning from it; 0: no dreaming.")
-    dreams_per_context: int = _option(24, "Dreams of one context and round.")
-    dream_styles: list[str] = _option(STYLES, f"Styles of dreams, any of {', '.join(STYLES)}.")
-    dream_max_tokens: int = _option(192, "Tokens of a dream; one without an end by then is dropped (not 'long').")
-    dream_temperature: float = _option(1.0, "Sampling temperature of dreams.")
-    dream_top_p: float = _option(0.95, "Nucleus of the sampling.")
-    dream_random_expert: bool = _option(True, "While dreaming, open one random expert more in each layer.")
-    dream_gradient_selection: bool = _option(True, "Try the dreams with the largest gradients; False: any.")
-    dream_keep_top: int = _option(8, "Dreams of a context that are tried for their gradient.")
-    dream_keep_random: int = _option(4, "Dreams of a context that are tried by chance.")
-    trial_steps: int = _option(10, "Optimizer steps of a trial.")
-    trial_learning_rate: float = _option(1e-3, "Learning rate of a trial.")
-    trial_rank: int = _option(32, "Rank of a trial's LoRA.")
-    trial_seeds: int = _option(1, "Trials of a dream, from different starts; the reward is their mean.")
-    dreamer: Literal["rest_em", "grpo"] = _option("rest_em", "SFT on rewarded dreams, or policy gradient with advantages.")
-    dreamer_learning_rate: float = _option(3e-4, "Learning rate of the dreamer's LoRA.")
-    dreamer_epochs: int = _option(2, "Epochs over the dreams of a round.")
-    dreamer_rank: int = _option(64, "Rank of the dreamer's LoRA; its alpha is twice as much.")
-    dream_rehearsal_steps: int = _option(40, "Optimizer steps on tonight's material with the accepted dreams.")
-    dream_replay_share: float = _option(0.2, "Share of old dreams among what a later night replays.")
-    dream_held_out: int = _option(3, "recipes/dream.py: passages that are dreamed of but never learned from.")
-    dream_pool: int = _option(256, "Old dreams that are kept for replay, drawn as a reservoir.")
+    dream_rounds: int = option(0, "Rounds of dreaming and learning from it; 0: no dreaming.")
+    dreams_per_context: int = option(24, "Dreams of one context and round.")
+    dream_styles: list[str] = option(STYLES, f"Styles of dreams, any of {', '.join(STYLES)}.")
+    dream_max_tokens: int = option(192, "Tokens of a dream; one without an end by then is dropped (not 'long').")
+    dream_temperature: float = option(1.0, "Sampling temperature of dreams.")
+    dream_top_p: float = option(0.95, "Nucleus of the sampling.")
+    dream_random_expert: bool = option(True, "While dreaming, open one random expert more in each layer.")
+    dream_gradient_selection: bool = option(True, "Try the dreams with the largest gradients; False: any.")
+    dream_keep_top: int = option(8, "Dreams of a context that are tried for their gradient.")
+    dream_keep_random: int = option(4, "Dreams of a context that are tried by chance.")
+    trial_steps: int = option(10, "Optimizer steps of a trial.")
+    trial_learning_rate: float = option(1e-3, "Learning rate of a trial.")
+    trial_rank: int = option(32, "Rank of a trial's LoRA.")
+    trial_seeds: int = option(1, "Trials of a dream, from different starts; the reward is their mean.")
+    dreamer: Literal["rest_em", "grpo"] = option("rest_em", "SFT on rewarded dreams, or policy gradient with advantages.")
+    dreamer_learning_rate: float = option(3e-4, "Learning rate of the dreamer's LoRA.")
+    dreamer_epochs: int = option(2, "Epochs over the dreams of a round.")
+    dreamer_rank: int = option(64, "Rank of the dreamer's LoRA; its alpha is twice as much.")
+    dream_rehearsal_steps: int = option(40, "Optimizer steps on tonight's material with the accepted dreams.")
+    dream_replay_share: float = option(0.2, "Share of old dreams among what a later night replays.")
+    dream_held_out: int = option(3, "recipes/dream.py: passages that are dreamed of but never learned from.")
+    dream_pool: int = option(256, "Old dreams that are kept for replay, drawn as a reservoir.")
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.dream_styles) - set(STYLES))
         if unknown or not self.dream_styles:
             raise SleepkitError(f"dream_styles has {(unknown or ['nothing'])[0]!r}; use any of {', '.join(STYLES)}")
-        for least, names in _AT_LEAST.items():
-            for name in names:
-                if not getattr(self, name) >= least:
-                    raise SleepkitError(f"{name} is {getattr(self, name)}; give at least {least}")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise SleepkitError(f"{name} is {getattr(self, name)}; give a number from 0 to 1")
-        if not self.dream_temperature > 0:
-            raise SleepkitError(f"dream_temperature is {self.dream_temperature}; give a number above 0")
+        require(self, _FROM_ZERO, lambda value: value >= 0, "at least 0")
+        require(self, _FROM_ONE, lambda value: value >= 1, "at least 1")
+        require(self, _SHARES, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+        require(self, ("dream_temperature",), lambda value: value > 0, "a number above 0")
         if self.dream_keep_top + self.dream_keep_random < 1:
             raise SleepkitError("dream_keep_top and dream_keep_random are both 0; try at least one dream")
         if self.dreamer not in ("rest_em", "grpo"):

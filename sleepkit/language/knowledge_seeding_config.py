@@ -8,20 +8,13 @@ no semantic reward ``gamma=0``, off-policy only ``lmbda=0 lmbda_start=0``; no ex
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from transformers import TrainingArguments
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.divergence import DIVERGENCES
 from sleepkit.language.material import STYLES
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(
-        default_factory=lambda: list(default) if isinstance(default, (list, tuple)) else default,
-        metadata={"help": text},
-    )
+from sleepkit.options import option, require, require_choice
 
 
 @dataclass
@@ -40,7 +33,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
     output_dir: str | None = field(default="runs/sleep", metadata={"help": "Folder of the run."})
 
     # material
-    styles: list[str] = _option(
+    styles: list[str] = option(
         ("question", "wh", "paraphrase", "keywords", "about"), f"Styles of self-written material, any of {', '.join(STYLES)}."
     )
     cues_per_span: int = field(default=3, metadata={"help": "Rule-made cues for each possible answer in the documents."})
@@ -97,19 +90,16 @@ class KnowledgeSeedingConfig(TrainingArguments):
             if not 0 <= value <= 1:
                 shown = "lambda" if name == "lmbda" else name
                 raise SleepkitError(f"{shown} is {value}; give a number from 0 to 1")
-        if self.divergence not in DIVERGENCES:
-            raise SleepkitError(f"divergence is {self.divergence!r}; use one of {', '.join(DIVERGENCES)}")
+        require_choice(self, "divergence", DIVERGENCES)
         if self.judge not in ("token_f1", "model"):
             raise SleepkitError(f"judge is {self.judge!r}; use 'token_f1' or 'model'")
         unknown = sorted(set(self.styles) - set(STYLES))
         if unknown:
             raise SleepkitError(f"styles has {unknown[0]!r}; use any of {', '.join(STYLES)}")
-        for name in ("cues_per_span", "chunk_size", "num_generations", "rollout_prompts", "rollout_every"):
-            if getattr(self, name) < 1:
-                raise SleepkitError(f"{name} is {getattr(self, name)}; give at least 1")
-        for name in ("top_k", "mask_first_tokens", "general_items", "replay_items", "notes_kept"):
-            if getattr(self, name) < 0:
-                raise SleepkitError(f"{name} is {getattr(self, name)}; give at least 0")
+        from_one = ("cues_per_span", "chunk_size", "num_generations", "rollout_prompts", "rollout_every")
+        require(self, from_one, lambda value: value >= 1, "at least 1")
+        from_zero = ("top_k", "mask_first_tokens", "general_items", "replay_items", "notes_kept")
+        require(self, from_zero, lambda value: value >= 0, "at least 0")
         if self.divergence == "jsd" and not 0 < self.beta < 1:
             raise SleepkitError(f"beta is {self.beta}; the JSD needs 0 < beta < 1 (or use forward_kl or reverse_kl)")
         if self.on_policy and self.num_generations < 2 and self.alpha < 1:

@@ -222,15 +222,20 @@ def close(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).float().abs().mean() <= tolerance * other.float().abs().mean() + 1e-8)
 
 
+def agrees(backbone: Backbone, batch: PackedBatch, expected: Tensor) -> bool:
+    """True if a batch gives these hidden states ``(n, d)``; False too for a model that cannot take it."""
+    try:
+        return close(flat_hidden(backbone.hidden(batch), batch), expected)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+        return False
+
+
 @torch.no_grad()
 def packs_exactly(backbone: Backbone, items: Sequence[PreparedItem], pad_id: int) -> bool:
     """True if packed rows of these items give what padded ones give; not so with sliding windows shorter than a row."""
     packed = pack_rows([items], common_prefix(items), pad_id, backbone.dtype, backbone.device)
     padded = pad_rows(items, pad_id, backbone.device)
-    try:
-        return close(flat_hidden(backbone.hidden(packed), packed), flat_hidden(backbone.hidden(padded), padded))
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
-        return False
+    return agrees(backbone, packed, flat_hidden(backbone.hidden(padded), padded))
 
 
 def through_wrapper(wrapped: nn.Module, method: Callable[[PackedBatch], Tensor], batch: PackedBatch) -> Tensor:

@@ -151,8 +151,7 @@ class LwF(ImageLearner):
         """Cross-entropy on new classes, distillation on old ones, of the same images."""
         if self.teacher is None:
             return super().loss(model, pixels, units, step)
-        self.images_passed += len(pixels)
-        pixels = pixels if self.augment is None else self.augment(pixels)
+        pixels = self.augmented(pixels)
         logits = model(pixel_values=pixels).logits
         with torch.no_grad():
             old_logits = self.teacher(pixel_values=pixels).logits

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from sleepkit.errors import SleepkitError
+from sleepkit.errors import SleepkitError, first_line
 from sleepkit.vision.slots import DREAM, FREE, REAL, Slots
 
 __all__ = ["ClassifierOutput", "IncrementalClassifier", "IncrementalClassifierConfig", "masked_cross_entropy"]
@@ -151,7 +151,7 @@ class IncrementalClassifier(PreTrainedModel):
             backbone = AutoModel.from_pretrained(name) if pretrained else AutoModel.from_config(inner)
         except (OSError, ValueError) as error:
             raise SleepkitError(
-                f"backbone {name!r} cannot be loaded ({_first_line(error)}); give 'cnn', a folder or a Hub id"
+                f"backbone {name!r} cannot be loaded ({first_line(error)}); give 'cnn', a folder or a Hub id"
             ) from None
         takes = getattr(inner, "num_channels", num_channels)
         if takes != num_channels:
@@ -279,10 +279,6 @@ def _top(inputs: int, outputs: int) -> nn.Module:
 def _hidden_size(config: Any) -> int:
     sizes = getattr(config, "hidden_sizes", None)
     return int(sizes[-1] if sizes else config.hidden_size)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".;") if str(error).strip() else type(error).__name__
 
 
 AutoConfig.register(IncrementalClassifierConfig.model_type, IncrementalClassifierConfig)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from sleepkit.vision.classifier import IncrementalClassifier
 from sleepkit.vision.streams import ImageExperience, ImageSet
-from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
+from sleepkit.vision.trainer import IncrementalTrainer, TensorRows, trained_once
 from sleepkit.vision.training_config import IncrementalTrainingConfig
 
 __all__ = ["diversity", "fidelity", "save_grid", "trained_judge"]
@@ -55,17 +56,16 @@ def trained_judge(
     Its units are the labels, as the stream numbers them.  ``config`` says for how long it is trained, and ``seen`` what it
     sees of images.  What the model has frozen stays so.
     """
-    if (folder / "config.json").is_file():
-        return IncrementalClassifier.from_pretrained(folder).to(config.device).eval()  # type: ignore[arg-type]
     judge = copy.deepcopy(model).to(config.device)  # type: ignore[arg-type]
     labels = sorted({label for experience in stream for label in experience.labels})
     judge.grow(labels, 0)
-    pixels = torch.cat([seen(experience.train) for experience in stream])
-    rows = TensorRows(pixels, judge.units_of(torch.cat([experience.train.labels for experience in stream])))
-    judge.train()
-    IncrementalTrainer(judge, _judged, config, rows, config.seed, folder).run()
-    if config.process_index == 0:
-        judge.save_pretrained(folder)
+
+    def work() -> dict[str, Any]:
+        pixels = torch.cat([seen(experience.train) for experience in stream])
+        rows = TensorRows(pixels, judge.units_of(torch.cat([experience.train.labels for experience in stream])))
+        return IncrementalTrainer(judge.train(), _judged, config, rows, config.seed, folder).run()
+
+    trained_once(folder, judge, work)
     return judge.eval()
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from sleepkit.vision.learner import ImageLearner
 from sleepkit.vision.trainer import IncrementalTrainer
 
-__all__ = ["ClassVae", "GenerativeClassifier"]
+__all__ = ["ClassVae", "GenerativeClassifier", "bernoulli", "divergence_from_normal", "drawn"]
 
 
 class ClassVae(nn.Module):
@@ -34,9 +34,7 @@ class ClassVae(nn.Module):
     def loss(self, x: Tensor) -> Tensor:
         """``(batch,)``: minus the evidence lower bound, nats."""
         mean, log_variance = self.encoder(x).chunk(2, dim=1)
-        z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        divergence = 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum(1)
-        return divergence - bernoulli(x, self.decoder(z))
+        return divergence_from_normal(mean, log_variance) - bernoulli(x, self.decoder(drawn(mean, log_variance)))
 
     def log_likelihood(self, x: Tensor, samples: int, noise: Tensor) -> Tensor:
         """``(batch,)``: importance-sampled log p(x); ``noise`` is ``(samples, 1, latent)``, the same for all images."""
@@ -88,10 +86,9 @@ class GenerativeClassifier(ImageLearner):
     def vaes(self) -> dict[int, ClassVae]:
         """By unit, from `extras`."""
         found = {}
-        for unit in sorted({int(name.split(".")[0]) for name in self.extras}):
+        for unit in self.numbered():
             found[unit] = self.new_vae().to(self.model.device)
-            prefix = f"{unit}."
-            found[unit].load_state_dict({n.removeprefix(prefix): v for n, v in self.extras.items() if n.startswith(prefix)})
+            found[unit].load_state_dict(self.extras_of(unit))
         return found
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -107,6 +104,16 @@ class GenerativeClassifier(ImageLearner):
     def flops_per_image(self) -> int:
         """Of one VAE."""
         return 2 * sum(parameter.numel() for parameter in self.new_vae().parameters() if parameter.dim() == 2)
+
+
+def drawn(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Latents of Gaussian posteriors, ``(batch, latent)``."""
+    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+
+
+def divergence_from_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """``KL(N(mean, variance) || N(0, I))``, ``(batch,)`` in nats."""
+    return 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum(1)
 
 
 def bernoulli(x: Tensor, logits: Tensor) -> Tensor:

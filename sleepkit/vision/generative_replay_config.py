@@ -7,10 +7,11 @@ The weights of the sleep's loss are those of generative_replay_learner.py.  In `
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sleepkit.errors import SleepkitError
+from sleepkit.options import option, require, require_choice
 from sleepkit.vision.generators import FEATURE_GENERATORS, GENERATORS
 from sleepkit.vision.training_config import IncrementalTrainingConfig
 
@@ -40,67 +41,57 @@ AS_PUBLISHED: dict[str, Any] = {
 }
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
 class GenerativeReplayConfig(IncrementalTrainingConfig):
     """Arguments of :class:`~sleepkit.vision.generative_replay_learner.GenerativeReplay`."""
 
-    mode: str = _option("intended", "'intended', or 'as_published': as the published code, for comparison only.")
-    freeze_features: bool = _option(False, "Train heads only, on features that stay as they were at first.")
+    mode: str = option("intended", "'intended', or 'as_published': as the published code, for comparison only.")
+    freeze_features: bool = option(False, "Train heads only, on features that stay as they were at first.")
 
     # memory
-    replay_space: str = _option("pixels", "What is dreamt: 'pixels', or 'features' of a backbone that is frozen after one night.")
-    generator: str = _option("vae", f"What is kept of an experience, one of {', '.join(GENERATORS)}.")
-    generator_epochs: float = _option(20, "Passes over the images of an experience for its generator.")
-    generator_hidden: int = _option(200, "Hidden units of a generator, or channels of its widest convolution.")
-    generator_latent: int = _option(10, "Size of a generator's latent vector.")
-    min_fidelity: float = _option(0.8, "Share of a class' dreams that the fast learner must recognise, 0 to 1.")
-    min_diversity: float = _option(0.2, "Variance of a class' dreams over that of its images, at least 0.")
-    generator_retries: int = _option(1, "New trainings of a generator that is below either; the best is taken.")
+    replay_space: str = option("pixels", "What is dreamt: 'pixels', or 'features' of a backbone that is frozen after one night.")
+    generator: str = option("vae", f"What is kept of an experience, one of {', '.join(GENERATORS)}.")
+    generator_epochs: float = option(20, "Passes over the images of an experience for its generator.")
+    generator_hidden: int = option(200, "Hidden units of a generator, or channels of its widest convolution.")
+    generator_latent: int = option(10, "Size of a generator's latent vector.")
+    min_fidelity: float = option(0.8, "Share of a class' dreams that the fast learner must recognise, 0 to 1.")
+    min_diversity: float = option(0.2, "Variance of a class' dreams over that of its images, at least 0.")
+    generator_retries: int = option(1, "New trainings of a generator that is below either; the best is taken.")
 
     # sleep
-    sleep_steps: int = _option(1000, "Optimizer steps of a sleep.")
-    sleep_learning_rate: float = _option(1e-3, "Initial learning rate of a sleep.")
-    dreams: int = _option(20000, "Dreams of a sleep, as many of each class.")
-    label_weight: float = _option(1.0, "Weight of the cross-entropy with the dreams' labels.")
-    logit_weight: float = _option(0.0, "Weight of the squared distance to the teachers' logits.")
-    kl_weight: float = _option(0.0, "Weight of the divergence from the teachers' softmax.")
-    kl_temperature: float = _option(2.0, "Its temperature.")
-    feature_weight: float = _option(0.0, "Weight of the squared distance to the teachers' features.")
-    validation_steps: int = _option(250, "Steps between two checkpoints of a sleep.")
-    max_drop: float = _option(0.005, "Loss of accuracy against the best checkpoint, from which on that one is taken instead.")
+    sleep_steps: int = option(1000, "Optimizer steps of a sleep.")
+    sleep_learning_rate: float = option(1e-3, "Initial learning rate of a sleep.")
+    dreams: int = option(20000, "Dreams of a sleep, as many of each class.")
+    label_weight: float = option(1.0, "Weight of the cross-entropy with the dreams' labels.")
+    logit_weight: float = option(0.0, "Weight of the squared distance to the teachers' logits.")
+    kl_weight: float = option(0.0, "Weight of the divergence from the teachers' softmax.")
+    kl_temperature: float = option(2.0, "Its temperature.")
+    feature_weight: float = option(0.0, "Weight of the squared distance to the teachers' features.")
+    validation_steps: int = option(250, "Steps between two checkpoints of a sleep.")
+    max_drop: float = option(0.005, "Loss of accuracy against the best checkpoint, from which on that one is taken instead.")
 
     # measuring
-    judged_dreams: int = _option(200, "Dreams of each class that a judge of all classes looks at; 0: there is no judge.")
-    judge_epochs: float = _option(4, "Passes over all images for the judge, which nothing is trained with.")
+    judged_dreams: int = option(200, "Dreams of each class that a judge of all classes looks at; 0: there is no judge.")
+    judge_epochs: float = option(4, "Passes over all images for the judge, which nothing is trained with.")
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise SleepkitError(f"mode is {self.mode!r}; use one of {', '.join(MODES)}")
+        require_choice(self, "mode", MODES)
         if self.mode == "as_published":
             for name, value in AS_PUBLISHED.items():
                 setattr(self, name, value)
         super().__post_init__()
-        if self.generator not in GENERATORS:
-            raise SleepkitError(f"generator is {self.generator!r}; use one of {', '.join(GENERATORS)}")
-        if self.replay_space not in SPACES:
-            raise SleepkitError(f"replay_space is {self.replay_space!r}; use one of {', '.join(SPACES)}")
+        require_choice(self, "generator", GENERATORS)
+        require_choice(self, "replay_space", SPACES)
         if self.replay_space == "features" and self.generator not in FEATURE_GENERATORS:
             raise SleepkitError(f"generator {self.generator} dreams images only; use {' or '.join(FEATURE_GENERATORS)}")
-        for name in ("generator_hidden", "generator_latent", "sleep_steps", "dreams", "validation_steps"):
-            if getattr(self, name) < 1:
-                raise SleepkitError(f"{name} is {getattr(self, name)}; give at least 1")
+        counts = ("generator_hidden", "generator_latent", "sleep_steps", "dreams", "validation_steps")
+        require(self, counts, lambda value: value >= 1, "at least 1")
         if self.generator == "conv_cgan" and self.generator_hidden % 8:
             raise SleepkitError(f"generator_hidden is {self.generator_hidden}; conv_cgan takes a multiple of 8")
-        names = ("label_weight", "logit_weight", "kl_weight", "feature_weight", "min_fidelity", "min_diversity", "max_drop")
-        for name in (*names, "generator_retries", "judged_dreams"):
-            if not getattr(self, name) >= 0:
-                raise SleepkitError(f"{name} is {getattr(self, name)}; give a number of at least 0")
-        for name in ("kl_temperature", "generator_epochs", "judge_epochs", "sleep_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise SleepkitError(f"{name} is {getattr(self, name)}; give a number above 0")
-        if not any(getattr(self, name) for name in names[:4]):
+        weights = ("label_weight", "logit_weight", "kl_weight", "feature_weight")
+        from_zero = (*weights, "min_fidelity", "min_diversity", "max_drop", "generator_retries", "judged_dreams")
+        require(self, from_zero, lambda value: value >= 0, "a number of at least 0")
+        above_zero = ("kl_temperature", "generator_epochs", "judge_epochs", "sleep_learning_rate")
+        require(self, above_zero, lambda value: value > 0, "a number above 0")
+        if not any(getattr(self, name) for name in weights):
             raise SleepkitError("label_weight, logit_weight, kl_weight and feature_weight are all 0; give one of them a weight")

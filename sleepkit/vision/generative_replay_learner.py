@@ -33,7 +33,6 @@ out: FLOPs of generators.
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -41,12 +40,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback
 
 from sleepkit.errors import SleepkitError
 from sleepkit.ranks import main_only
-from sleepkit.results import read_json, write_json
+from sleepkit.vision.baselines import distillation
 from sleepkit.vision.classifier import IncrementalClassifier, masked_cross_entropy
 from sleepkit.vision.dream_quality import diversity, fidelity, save_grid, trained_judge
 from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
@@ -54,7 +52,7 @@ from sleepkit.vision.generators import DreamGenerator, DreamGeneratorConfig
 from sleepkit.vision.learner import ImageLearner
 from sleepkit.vision.slots import REAL
 from sleepkit.vision.streams import ImageSet
-from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
+from sleepkit.vision.trainer import IncrementalTrainer, TensorRows, trained_once
 from sleepkit.vision.training_config import IncrementalTrainingConfig
 
 __all__ = ["GenerativeReplay"]
@@ -88,6 +86,7 @@ class GenerativeReplay(ImageLearner):
             raise SleepkitError("the data are features, not images; set replay_space to features")
         self.fast: IncrementalClassifier | None = None
         self.cortex: IncrementalClassifier | None = None
+        self.judge: tuple[IncrementalClassifier, float] | None = None  # with its accuracy; the same for all nights
 
     # -- the phases of a night --------------------------------------------------------------------------------------
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
@@ -103,10 +102,10 @@ class GenerativeReplay(ImageLearner):
         """Wake, memory and sleep."""
         fast = copy.deepcopy(self.model)
         self._freeze(fast, backbone=self.dreams_features and self.night > 1)
-        logs = {"wake": _phase(folder / "fast", fast, lambda: self._wake(fast, folder))}
+        logs = {"wake": trained_once(folder / "fast", fast, lambda: self._wake(fast, folder))}
         self.fast = fast.eval().requires_grad_(False)
         generator = self._new_generator(self.today.number)
-        logs["memory"] = _phase(folder / "generator", generator, lambda: self._remember(generator, folder))
+        logs["memory"] = trained_once(folder / "generator", generator, lambda: self._remember(generator, folder))
         self.extras |= {f"{self.today.number}.{name}": values for name, values in generator.kept().items()}
         logs["sleep"] = self._consolidate(folder)
         self.fast = self.cortex = None
@@ -173,7 +172,7 @@ class GenerativeReplay(ImageLearner):
         self.cortex = copy.deepcopy(self.model).eval().requires_grad_(False)
         self._freeze(self.model, backbone=self.dreams_features)
         evening = {name: values.detach().clone() for name, values in self.model.named_parameters()}
-        each = max(1, self.config.dreams // sum(len(self.stream[number].labels) for number in self.dreamt))
+        each = max(1, self.config.dreams // sum(len(self.stream[number].labels) for number in self.numbered()))
         dreams = self.dreams(each, TRAINED_ON)
         rows = TensorRows(dreams.pixels, torch.stack([dreams.units, dreams.experiences], dim=1))
         config = self._config(max_steps=self.config.sleep_steps, learning_rate=self.config.sleep_learning_rate)
@@ -193,8 +192,7 @@ class GenerativeReplay(ImageLearner):
         units, experiences = rows.T
         config = self.config
         if not self.dreams_features:
-            self.images_passed += len(pixels)
-            pixels = pixels if self.augment is None else self.augment(pixels)
+            pixels = self.augmented(pixels)
         found = model(pixel_values=pixels)
         loss = config.label_weight * masked_cross_entropy(found.logits, units, self.allowed(units))
         if not (config.logit_weight or config.kl_weight or config.feature_weight):
@@ -203,9 +201,8 @@ class GenerativeReplay(ImageLearner):
         if config.logit_weight:
             loss = loss + config.logit_weight * ((found.logits - logits)[known] ** 2).mean()
         if config.kl_weight:
-            student, teacher = (_log_softmax(values / config.kl_temperature, known) for values in (found.logits, logits))
-            divergence = ((teacher - student) * teacher.exp()).masked_fill(~known, 0).sum(1).mean()
-            loss = loss + config.kl_weight * config.kl_temperature**2 * divergence
+            student, teacher = (values.masked_fill(~known, -1e9) for values in (found.logits, logits))
+            loss = loss + config.kl_weight * distillation(student, teacher, config.kl_temperature)
         if config.feature_weight:
             loss = loss + config.feature_weight * ((found.features - features) ** 2).mean()
         return loss
@@ -224,16 +221,11 @@ class GenerativeReplay(ImageLearner):
         return logits, torch.where(new, today, old), features
 
     # -- dreams -----------------------------------------------------------------------------------------------------
-    @property
-    def dreamt(self) -> list[int]:
-        """Numbers of the experiences that there is a generator of."""
-        return sorted({int(name.split(".")[0]) for name in self.extras})
-
     def dreams(self, each: int, purpose: int, numbers: list[int] | None = None) -> Dreams:
         """``each`` dreams of each class of each experience (or of some); other ones each night and for each purpose."""
         source = torch.Generator().manual_seed(self._seed(purpose))
         parts = []
-        for number in self.dreamt if numbers is None else numbers:
+        for number in self.numbered() if numbers is None else numbers:
             labels = torch.tensor(self.stream[number].labels)
             places = torch.arange(len(labels)).repeat_interleave(each)
             generator = self.generator(number)
@@ -244,8 +236,7 @@ class GenerativeReplay(ImageLearner):
     def generator(self, number: int) -> DreamGenerator:
         """That of an experience, as it is kept."""
         generator = self._new_generator(number).eval()
-        prefix = f"{number}."
-        generator.load_kept({n.removeprefix(prefix): v for n, v in self.extras.items() if n.startswith(prefix)})
+        generator.load_kept(self.extras_of(number))
         return generator
 
     def _new_generator(self, number: int) -> DreamGenerator:
@@ -265,7 +256,7 @@ class GenerativeReplay(ImageLearner):
     # -- measuring --------------------------------------------------------------------------------------------------
     def _validation(self) -> Callable[[], float]:
         """Mean over the experiences of the cortex' accuracy: on dreams of earlier ones, on validation images of today."""
-        earlier = [number for number in self.dreamt if number != self.today.number]
+        earlier = [number for number in self.numbered() if number != self.today.number]
         images = self.today.validation
         parts = [(self._seen(images), self.model.units_of(images.labels))]
         for number in earlier:
@@ -280,15 +271,10 @@ class GenerativeReplay(ImageLearner):
 
     def _judged(self, folder: Path) -> dict[str, Any]:
         """Label fidelity under a judge of all classes, and diversity, means over all classes that are dreamt."""
-        config = self._config(num_train_epochs=self.config.judge_epochs)
-        empty = copy.deepcopy(self.empty)
-        if self.dreams_features:
-            empty.backbone = copy.deepcopy(self.model.backbone).requires_grad_(False)
-        judge = trained_judge(empty, self.stream, config, folder, self._seen)
-        every = torch.ones(len(judge.slots), dtype=torch.bool, device=judge.device)
+        judge, accuracy = self.judge = self.judge or self._new_judge(folder)
+        every = _every_unit(judge)
         found: dict[str, list[float]] = {"dream_fidelity": [], "dream_diversity": []}
-        right = [(self._answers(one.test.pixels(), every, judge) == one.test.labels).double().mean() for one in self.stream]
-        for number in self.dreamt:
+        for number in self.numbered():
             dreams = self.dreams(self.config.judged_dreams, LOOKED_AT, [number])
             slots = self.model.slots
             classes = torch.tensor(slots.labels)[dreams.units]
@@ -296,7 +282,18 @@ class GenerativeReplay(ImageLearner):
             images = self.stream[number].train
             found["dream_diversity"] += diversity(dreams.pixels, classes, self._seen(images), images.labels).values()
         means = {name: sum(values) / len(values) for name, values in found.items()}
-        return means | {"judge_accuracy": torch.stack(right).mean().item()}
+        return means | {"judge_accuracy": accuracy}
+
+    def _new_judge(self, folder: Path) -> tuple[IncrementalClassifier, float]:
+        """The judge, and its accuracy on test images, the mean over the experiences."""
+        config = self._config(num_train_epochs=self.config.judge_epochs)
+        empty = copy.deepcopy(self.empty)
+        if self.dreams_features:
+            empty.backbone = copy.deepcopy(self.model.backbone).requires_grad_(False)
+        judge = trained_judge(empty, self.stream, config, folder, self._seen)
+        every = _every_unit(judge)
+        right = [(self._answers(one.test.pixels(), every, judge) == one.test.labels).double().mean() for one in self.stream]
+        return judge, torch.stack(right).mean().item()
 
     def _answers(self, pixels: Tensor, allowed: Tensor, model: IncrementalClassifier | None = None) -> Tensor:
         """``(n,)`` units, the likeliest of the allowed ones."""
@@ -371,38 +368,11 @@ class Checkpoints(TrainerCallback):
         return {"replay_validation": max(self.scores) if back else self.scores[-1], "rolled_back": int(back)}
 
 
+def _every_unit(model: IncrementalClassifier) -> Tensor:
+    """``(units,)`` bool, all True."""
+    return torch.ones(len(model.slots), dtype=torch.bool, device=model.device)
+
+
 def _own_loss(model: nn.Module, pixels: Tensor, places: Tensor, step: int) -> Tensor:
     """Of a generator."""
     return cast(Tensor, model(pixels, places))
-
-
-def _log_softmax(logits: Tensor, known: Tensor) -> Tensor:
-    return F.log_softmax(logits.masked_fill(~known, -1e9), dim=1)
-
-
-def _phase(folder: Path, model: PreTrainedModel, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Do a phase, which trains the model, and keep it; or take over what an earlier call has kept.  Returns its log.
-
-    Raises:
-        SleepkitError: the folder has a model of other classes.
-    """
-    path = folder / "phase.json"
-    if path.is_file():
-        found = type(model).from_pretrained(folder)
-        theirs, ours = (getattr(one.config, "labels", None) or one.config.slots for one in (found, model))
-        if theirs != ours:
-            raise SleepkitError(f"{folder} was made for {theirs!r:.80}, not {ours!r:.80}; start anew with --overwrite true")
-        model.load_state_dict(found.state_dict())
-        return dict(read_json(path))
-    log = work()
-
-    def keep() -> None:
-        draft = folder.with_name(f"{folder.name}.draft")
-        for old in (draft, folder):
-            shutil.rmtree(old, ignore_errors=True)
-        model.save_pretrained(draft)
-        write_json(draft / "phase.json", log)
-        draft.replace(folder)
-
-    main_only(keep)
-    return log

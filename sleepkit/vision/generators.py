@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from sleepkit.vision.generative_classifier import ClassVae, bernoulli
+from sleepkit.vision.generative_classifier import ClassVae, bernoulli, divergence_from_normal, drawn
 
 __all__ = ["FEATURE_GENERATORS", "GENERATORS", "DreamGenerator", "DreamGeneratorConfig"]
 
@@ -156,9 +156,8 @@ class ClassVaes(nn.Module):
     def loss(self, x: Tensor, places: Tensor) -> Tensor:
         """Minus the evidence lower bound, nats per image."""
         mean, log_variance = self.encode(x, places)
-        divergence = 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum(1)
-        decoded = self.decode(_draw(mean, log_variance), places)
-        return (divergence - self.form.log_likelihood(x, decoded)).mean()
+        decoded = self.decode(drawn(mean, log_variance), places)
+        return (divergence_from_normal(mean, log_variance) - self.form.log_likelihood(x, decoded)).mean()
 
     def settle(self, x: Tensor, places: Tensor) -> None:
         """Fit the Gaussians of each class."""
@@ -166,7 +165,7 @@ class ClassVaes(nn.Module):
         means, log_variances = (torch.cat(part) for part in zip(*parts, strict=True))
         self.latents.fit(means, log_variances, places)
         if isinstance(self.form, Features):
-            self.form.settle(x, self.decode(_draw(means, log_variances), places), places)
+            self.form.settle(x, self.decode(drawn(means, log_variances), places), places)
 
     def dream(self, noise: Tensor, places: Tensor) -> Tensor:
         """Pixels in [0, 1], or features; ``noise`` is (n, latent + form.noise)."""
@@ -379,11 +378,6 @@ def _form(config: DreamGeneratorConfig) -> Pixels | Features:
 def _size(config: DreamGeneratorConfig) -> int:
     height, width = config.image_size
     return config.features or config.num_channels * height * width
-
-
-def _draw(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Latents of posteriors."""
-    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
 
 
 def _with_class(x: Tensor, places: Tensor, classes: int) -> Tensor:

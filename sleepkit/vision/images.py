@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sleepkit.errors import SleepkitError
+from sleepkit.errors import SleepkitError, first_line
 
 __all__ = ["ImageData", "Images", "load_images"]
 
@@ -174,7 +174,7 @@ def _read_npz(path: Path) -> _Table:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SleepkitError(f"{path} cannot be read ({_first_line(error)}); write it again with numpy.savez") from None
+        raise SleepkitError(f"{path} cannot be read ({first_line(error)}); write it again with numpy.savez") from None
     if not {"x", "y"} <= set(arrays):
         raise SleepkitError(f"{path} has the arrays {sorted(arrays)}; it needs x (images) and y (labels)")
     x, y = arrays["x"], arrays["y"]
@@ -204,7 +204,7 @@ def _read_parquet(path: Path, label_column: str | None) -> _Table:
     try:
         table = datasets.Dataset.from_parquet(str(path))
     except Exception as error:  # pyarrow and datasets each raise their own
-        raise SleepkitError(f"{path} cannot be read ({_first_line(error)}); write it again with datasets' to_parquet") from None
+        raise SleepkitError(f"{path} cannot be read ({first_line(error)}); write it again with datasets' to_parquet") from None
     return _from_rows(table, str(path), label_column)
 
 
@@ -220,7 +220,7 @@ def _read_datasets(source: Path | str, label_column: str | None) -> dict[str, _T
             loaded = datasets.load_dataset("imagefolder", data_dir=str(source))
     except Exception as error:  # the Hub, the network and data set builders each raise their own
         raise SleepkitError(
-            f"dataset {str(source)!r} cannot be loaded ({_first_line(error)}); give a folder with train.npz, train.parquet or "
+            f"dataset {str(source)!r} cannot be loaded ({first_line(error)}); give a folder with train.npz, train.parquet or "
             "train/<class>/*.png, or the id of a data set on the Hub, and check the network"
         ) from None
     names = {name: split for split, names in SPLITS.items() for name in names}
@@ -253,7 +253,7 @@ def _decode(image: Mapping[str, Any], place: str) -> Tensor:
         picture = opened if opened.mode in ("L", "RGB") else opened.convert("RGB")
         pixels = np.array(picture, dtype=np.uint8)
     except (OSError, ValueError, SyntaxError) as error:
-        raise SleepkitError(f"{place} is not an image that can be decoded ({_first_line(error)}); replace or remove it") from None
+        raise SleepkitError(f"{place} is not an image that can be decoded ({first_line(error)}); replace or remove it") from None
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
 
 
@@ -330,7 +330,3 @@ def _require_alike(splits: Mapping[str, Images], names: list[str], sources: Mapp
 
 def _missing(labels: Tensor, classes: int) -> Iterable[int]:
     return (torch.bincount(labels, minlength=classes) == 0).nonzero().flatten().tolist()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".;") if str(error).strip() else type(error).__name__

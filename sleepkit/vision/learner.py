@@ -236,10 +236,14 @@ class ImageLearner:
         """Of all that a night draws."""
         return 1000 * self.config.seed + self.night
 
+    def augmented(self, pixels: Tensor) -> Tensor:
+        """Images as a forward pass takes them, which is counted."""
+        self.images_passed += len(pixels)
+        return pixels if self.augment is None else self.augment(pixels)
+
     def forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
         """Logits of augmented images."""
-        self.images_passed += len(pixels)
-        return model(pixel_values=pixels if self.augment is None else self.augment(pixels)).logits
+        return model(pixel_values=self.augmented(pixels)).logits
 
     def allowed(self, units: Tensor) -> Tensor:
         """Units of the softmax of each label: ``(units,)`` for all alike, or ``(batch, units)`` bool."""
@@ -281,6 +285,16 @@ class ImageLearner:
         with FlopCounterMode(display=False) as counter:
             self.in_batches(self.model.features, self.stream[0].train.pixels(torch.zeros(1, dtype=torch.int64)))
         return int(counter.get_total_flops())
+
+    # -- tensors of a method that are named "<number>.<name>", of a unit or an experience -----------------------------
+    def numbered(self) -> list[int]:
+        """The numbers, ascending."""
+        return sorted({int(name.split(".")[0]) for name in self.extras})
+
+    def extras_of(self, number: int) -> dict[str, Tensor]:
+        """Those of a number, without it in their names."""
+        prefix = f"{number}."
+        return {name.removeprefix(prefix): values for name, values in self.extras.items() if name.startswith(prefix)}
 
     # -- keeping ----------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:

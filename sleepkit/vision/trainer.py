@@ -10,6 +10,7 @@ learner uses the model between two nights, when its weights would be split.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,13 +18,15 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
 
 from sleepkit.errors import SleepkitError
+from sleepkit.ranks import all_find, main_only
+from sleepkit.results import read_json, write_json
 from sleepkit.vision.training_config import IncrementalTrainingConfig
 
-__all__ = ["IncrementalTrainer", "TensorRows"]
+__all__ = ["IncrementalTrainer", "TensorRows", "trained_once"]
 
 Loss = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
 
@@ -109,3 +112,33 @@ def renew(model: nn.Module) -> None:
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 module._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+
+
+def trained_once(folder: Path, model: PreTrainedModel, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Do ``work``, which trains the model, and keep the model; or take over what an earlier call has kept.  Returns the log.
+
+    Kept by one rename, so that a run that was killed finds all of it or nothing.
+
+    Raises:
+        SleepkitError: the folder has a model of other classes.
+    """
+    path = folder / "phase.json"
+    if all_find(path):
+        found = type(model).from_pretrained(folder)
+        theirs, ours = (getattr(one.config, "labels", None) or one.config.slots for one in (found, model))
+        if theirs != ours:
+            raise SleepkitError(f"{folder} was made for {theirs!r:.80}, not {ours!r:.80}; start anew with --overwrite true")
+        model.load_state_dict(found.state_dict())
+        return dict(read_json(path))
+    log = work()
+
+    def keep() -> None:
+        draft = folder.with_name(f"{folder.name}.draft")
+        for old in (draft, folder):
+            shutil.rmtree(old, ignore_errors=True)
+        model.save_pretrained(draft)
+        write_json(draft / "phase.json", log)
+        draft.replace(folder)
+
+    main_only(keep)
+    return log

@@ -15,31 +15,21 @@ see the same images in the same order, and any number of ranks together see the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from sleepkit.errors import SleepkitError
+from sleepkit.vision.idsprites.base_renderer import BaseRenderer
 from sleepkit.vision.idsprites.counter_random import CHOICE, uniform
 from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["Renderer", "SpritesDataset", "SpritesLoader", "to_iterable"]
-
-
-class Renderer(Protocol):
-    """`SpriteRenderer` or `ReferenceRenderer`."""
-
-    @property
-    def max_scale(self) -> float: ...
-
-    def __call__(self, classes: Tensor, factors: Tensor, colors: Tensor, ids: Tensor) -> Tensor: ...
-
-    def exemplars(self, classes: Tensor, color: str = "white") -> Tensor: ...
+__all__ = ["SpritesDataset", "SpritesLoader", "to_iterable"]
 
 
 class SpritesDataset(Dataset):
@@ -56,7 +46,7 @@ class SpritesDataset(Dataset):
     """
 
     def __init__(
-        self, classes: Sequence[int], factors: FactorGrid | FactorRanges, renderer: Renderer, rows: Tensor | None = None
+        self, classes: Sequence[int], factors: FactorGrid | FactorRanges, renderer: BaseRenderer, rows: Tensor | None = None
     ) -> None:
         if len(classes) == 0 or min(classes[0], classes[-1]) < 0:
             raise SleepkitError(f"classes is {classes!r:.60}; give at least one, counting from 0")

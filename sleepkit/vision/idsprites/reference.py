@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.idsprites.factors import canonical, rgb
-from sleepkit.vision.idsprites.shapes import SPAN, check_vertex_range, closed_spline, sample_vertices, vertical_axis
+from sleepkit.vision.idsprites.base_renderer import BaseRenderer
+from sleepkit.vision.idsprites.factors import rgb
+from sleepkit.vision.idsprites.shapes import SPAN, closed_spline, sample_vertices, vertical_axis
 
 __all__ = ["ReferenceRenderer", "draw", "reference_outline"]
 
@@ -31,29 +32,12 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class ReferenceRenderer:
-    """Draws the shapes of one seed as the package does; called like `SpriteRenderer`, but one image at a time on the CPU.
-
-    Attributes: as in `SpriteRenderer`.
-    """
-
-    image_size: int = 64
-    seed: int = 0
-    vertices: tuple[int, int] = (5, 8)
-    channels: int = 3
-    marker: bool = True
-    color_background: str = "darkgray"
-    color_marker: str = "black"
-    max_scale: float = float("inf")
+class ReferenceRenderer(BaseRenderer):
+    """Draws the shapes of one seed as the package does; called like `SpriteRenderer`, but one image at a time on the CPU."""
 
     def __post_init__(self) -> None:
         _cv2()
-        check_vertex_range(self.vertices)
-        rgb(self.color_background), rgb(self.color_marker)
-        if self.channels not in (1, 3) or self.image_size < 8:
-            raise SleepkitError(
-                f"channels {self.channels}, image_size {self.image_size}; use 1 or 3 channels and at least 8 pixels"
-            )
+        super().__post_init__()
 
     def __call__(self, classes: Tensor, factors: Tensor, colors: Tensor, ids: Tensor) -> Tensor:
         """``(N, channels, S, S)`` float32 in [0, 1]; the arguments of `SpriteRenderer`, of which ``ids`` has no effect."""
@@ -68,10 +52,6 @@ class ReferenceRenderer:
                 palette = palette.mean(axis=1, keepdims=True)
             images[place] = np.take(palette.astype(np.float32).T / np.float32(255), parts, axis=1)
         return torch.from_numpy(images)
-
-    def exemplars(self, classes: Tensor, color: str = "white") -> Tensor:
-        """Canonical images of ``classes``, ``(N, channels, S, S)``."""
-        return self(classes, *canonical(len(classes), color), classes)
 
 
 def reference_outline(vertices: Array, degree: int, image_size: int) -> Array:

@@ -28,11 +28,13 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
+from sleepkit.options import require
 from sleepkit.vision.idsprites.affine import factors_to_matrix, invert, sampling_grid
+from sleepkit.vision.idsprites.base_renderer import BaseRenderer
 from sleepkit.vision.idsprites.counter_random import CLUTTER, NOISE, OCCLUDERS, TEXTURE, uniform
 from sleepkit.vision.idsprites.factors import canonical, rgb
 from sleepkit.vision.idsprites.raster import coverage
-from sleepkit.vision.idsprites.shapes import SPAN, check_vertex_range, segments
+from sleepkit.vision.idsprites.shapes import SPAN, segments
 
 __all__ = ["SpriteRenderer"]
 
@@ -41,28 +43,15 @@ _DISTRACTORS = 2**40  # shapes from here on are nobody's class
 
 
 @dataclass(frozen=True)
-class SpriteRenderer:
+class SpriteRenderer(BaseRenderer):
     """Draws shapes of one seed.
 
-    Attributes:
-        image_size: height and width, pixels.
-        seed: of shapes and nuisances.
-        vertices: fewest and most vertices of a shape.
-        channels: 3 (RGB) or 1 (grey: the mean of the three).
-        marker: paint the half that shows the orientation.
-        color_background, color_marker: names that matplotlib knows.
+    Attributes besides those of any renderer:
         max_scale: the largest scale that will be drawn; outlines are made so fine that it is exact up to there.
         texture, noise, clutter, occluders: the harder variants, see the module.
         device: where images are made.
     """
 
-    image_size: int = 64
-    seed: int = 0
-    vertices: tuple[int, int] = (5, 8)
-    channels: int = 3
-    marker: bool = True
-    color_background: str = "darkgray"
-    color_marker: str = "black"
     max_scale: float = 1.0
     texture: float = 0.0
     noise: float = 0.0
@@ -71,16 +60,10 @@ class SpriteRenderer:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        check_vertex_range(self.vertices)
-        rgb(self.color_background), rgb(self.color_marker)
-        if self.channels not in (1, 3):
-            raise SleepkitError(f"channels is {self.channels}; use 1 (grey) or 3 (RGB)")
+        super().__post_init__()
         if not 0 <= self.texture <= 1:
             raise SleepkitError(f"texture is {self.texture:g}; give a share from 0 to 1")
-        least = {"image_size": 8, "seed": 0, "noise": 0, "clutter": 0, "occluders": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise SleepkitError(f"{name} is {getattr(self, name):g}; give at least {low}")
+        require(self, ("seed", "noise", "clutter", "occluders"), lambda value: value >= 0, "at least 0")
         if self.image_size > 2048:
             raise SleepkitError(f"image_size is {self.image_size}; give at most 2048")
         if not self.max_scale > 0:

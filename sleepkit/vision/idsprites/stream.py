@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.idsprites.dataset import Renderer, SpritesDataset
+from sleepkit.vision.idsprites.base_renderer import BaseRenderer
+from sleepkit.vision.idsprites.dataset import SpritesDataset
 from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
 from sleepkit.vision.idsprites.renderer import SpriteRenderer
 
@@ -64,7 +65,7 @@ class SpritesStream:
     experiences: int = 200
     classes_per_experience: int = 10
     factors: FactorGrid | FactorRanges = field(default_factory=FactorGrid.regular)
-    renderer: Renderer = field(default_factory=SpriteRenderer)
+    renderer: BaseRenderer = field(default_factory=SpriteRenderer)
     shares: tuple[float, float, float] = (0.98, 0.01, 0.01)
     seed: int = 0
 
