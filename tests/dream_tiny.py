@@ -27,6 +27,7 @@ from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig  #
 from sleepkit.language.trials import Trials  # noqa: E402
 
 SMALL = {"dream_rounds": 2, "dream_keep_top": 3, "dream_keep_random": 1, "trial_steps": 2, "trial_rank": 2, "dreamer_rank": 2}
+SMALL["trial_control"] = False  # each line of trials.txt is a dream
 
 
 def given(*_):

@@ -43,6 +43,9 @@ class DreamingConfig:
     trial_steps: int = option(10, "Optimizer steps of a trial.")
     trial_learning_rate: float = option(1e-3, "Learning rate of a trial.")
     trial_rank: int = option(32, "Rank of a trial's LoRA.")
+    trial_control: bool = option(
+        True, "Reward what a dream teaches beyond the style's worked dream, which is about something else; False: all of it."
+    )
     trial_seeds: int = option(1, "Trials of a dream, from different starts; the reward is their mean.")
     dreamer: Literal["rest_em", "grpo"] = option("rest_em", "SFT on rewarded dreams, or policy gradient with advantages.")
     dreamer_learning_rate: float = option(3e-4, "Learning rate of the dreamer's LoRA.")

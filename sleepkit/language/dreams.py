@@ -145,6 +145,11 @@ def dream(
     return result
 
 
+def control_rows(style: str) -> list[tuple[str, str]]:
+    """The training rows of the style's worked dream: they teach the form of a reply and nothing of any context."""
+    return rows_of(style, _DREAMT[style], "Marie Curie")
+
+
 def rows_of(style: str, text: str, title: str) -> list[tuple[str, str]]:
     """The training rows of a dream; pairs that miss a question or an answer are left out."""
     lines = [_BULLET.sub("", line).strip() for line in text.splitlines()]

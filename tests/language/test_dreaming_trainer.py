@@ -20,7 +20,7 @@ from sleepkit.language.trials import Trials
 
 CONTEXTS = [Context(MemoryChunk("the bell of orrin rings at noon.", "orrin", 0, 0), QUESTIONS)]
 SMALL = {"dream_rounds": 2, "dreams_per_context": 4, "dream_keep_top": 2, "dream_keep_random": 1}
-SMALL |= {"trial_steps": 2, "trial_rank": 2, "dreamer_rank": 2}
+SMALL |= {"trial_steps": 2, "trial_rank": 2, "trial_control": False, "dreamer_rank": 2}
 
 
 @pytest.fixture
@@ -109,6 +109,18 @@ def test_the_dreamer_learns_to_dream_what_was_rewarded(tmp_path, dreamer):
         assert log_probs() == before  # taken off again
     assert after[0] > before[0]
     assert after[0] - after[1] > before[0] - before[1] + 0.05
+
+
+def test_the_worked_dream_is_the_zero_of_the_reward(tmp_path, fixed_dreams, monkeypatch):
+    rows = [("tell me.", "xyz 123")]
+    monkeypatch.setattr(dreaming_trainer, "control_rows", lambda style: rows)
+    plain = {one.text: one.reward for one in trainer(tmp_path / "plain").round(CONTEXTS, 1)[0]}
+    judged = trainer(tmp_path / "control", trial_control=True)
+    found = {one.text: one.reward for one in judged.round(CONTEXTS, 1)[0]}
+    assert found["xyz 123"] == pytest.approx(0, abs=1e-4)
+    assert found["at noon."] == pytest.approx(plain["at noon."] - plain["xyz 123"], abs=1e-4)
+    monkeypatch.setattr(dreaming_trainer, "control_rows", None)  # not tried again in the next round
+    assert judged.round(CONTEXTS, 2)[1].tried == 3
 
 
 def test_no_gradient_selection_tries_at_random(tmp_path, fixed_dreams):
