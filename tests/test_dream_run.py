@@ -13,7 +13,8 @@ from sleepkit.language.dream_dataset import load_dream_set
 from sleepkit.language.dreams import Dream, Dreamed, context_name
 from sleepkit.results import read_results
 
-SMALL = """--dream_rounds 2 --trial_steps 3 --trial_rank 2 --trial_learning_rate 1e-2 --dreamer_rank 2 --dream_rehearsal_steps 2
+SMALL = """--dream_rounds 2 --trial_steps 3 --trial_control false --trial_rank 2 --trial_learning_rate 1e-2 --dreamer_rank 2
+    --dream_rehearsal_steps 2
     --dream_held_out 2 --styles wh cloze --expert_slots 3""".split()
 
 

@@ -9,6 +9,7 @@ Ours, not the paper's: the choice of layers, and the merge when the pool is full
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 from collections.abc import Iterable, Iterator
@@ -24,7 +25,7 @@ from transformers.activations import ACT2FN
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.decoder import find_decoder_layers, find_ffn, text_config
-from sleepkit.language.experts import ExpertBankConfig, LayerExperts, add_experts
+from sleepkit.language.experts import LAYER_SHARES, ExpertBankConfig, LayerExperts, add_experts
 from sleepkit.language.zero3 import whole
 from sleepkit.results import write_json
 
@@ -324,10 +325,9 @@ def _base_shape(model: nn.Module) -> dict[str, Any]:
 
 
 def _layer_indices(layers: str | list[int], count: int) -> list[int]:
-    if layers == "all":
-        return list(range(count))
-    if layers == "last_half":
-        return list(range(count // 2, count))
+    if isinstance(layers, str) and layers in LAYER_SHARES:
+        return list(range(math.floor(count * (1 - LAYER_SHARES[layers])), count))
     if isinstance(layers, str) or not layers or any(not 0 <= index < count for index in layers):
-        raise SleepkitError(f"layers {layers!r} is neither 'all', 'last_half' nor a list of indices from 0 to {count - 1}")
+        names = ", ".join(map(repr, LAYER_SHARES))
+        raise SleepkitError(f"layers {layers!r} is neither one of {names} nor a list of indices from 0 to {count - 1}")
     return sorted(set(layers))

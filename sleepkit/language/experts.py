@@ -28,15 +28,20 @@ if TYPE_CHECKING:
     from sleepkit.language.expert_bank import ExpertBank
 
 
+# Names for layers: the last of them, as a share of all.  Late experts keep to their own night: experts in the layers about the
+# middle open for other nights' words, where nothing tells yet whom a sentence is about.
+LAYER_SHARES = {"all": 1.0, "last_half": 1 / 2, "last_quarter": 1 / 4}
+
+
 @dataclass
 class ExpertBankConfig:
     """Size and place of the experts.  All fields are saved beside the weights."""
 
     slots: int = field(default=8, metadata={"help": "Experts per layer, allocated up front; one is used per night."})
-    width: int = field(default=128, metadata={"help": "Hidden width of one expert (the paper: 64)."})
+    width: int = field(default=192, metadata={"help": "Hidden width of one expert (the paper: 64)."})
     layers: str | list[int] = field(
-        default="last_half",
-        metadata={"help": "Layers that carry experts: 'all', 'last_half', or a list of layer indices."},
+        default="last_quarter",
+        metadata={"help": "Layers that carry experts: 'all', 'last_half', 'last_quarter', or a list of layer indices."},
     )
     activation: str = field(default="silu", metadata={"help": "Nonlinearity of an expert, a name of transformers' ACT2FN."})
     gate: bool = field(default=True, metadata={"help": "Learn one gate per expert and token; without it an expert is always on."})

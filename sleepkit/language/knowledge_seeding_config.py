@@ -40,7 +40,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
     general_items: int = field(default=128, metadata={"help": "General prompts, answered by the unslept model, for retention."})
     general_tokens: int = field(default=32, metadata={"help": "Tokens of a reply to a general prompt."})
     general_share: float = field(
-        default=0.35, metadata={"help": "Share of each batch that is general and replayed items, in turn."}
+        default=0.5, metadata={"help": "Share of each batch that is general and replayed items, in turn."}
     )
     replay_items: int = field(default=64, metadata={"help": "Items of earlier nights that are replayed; the cost does not grow."})
     notes_kept: int = field(default=2, metadata={"help": "Given examples of each label that are kept for later nights."})

@@ -65,6 +65,7 @@ from sleepkit.language.rollouts import sample_rollouts
 from sleepkit.language.zero3 import unsplit, whole
 
 EXPERT_STATE = "expert.safetensors"
+BEGIN_TOKENS = 2  # of a reply
 PASS_TOKENS = 4096  # in one pass without gradients: enough to keep the cores busy, few enough to stay below a step's peak
 logger = logging.get_logger(__name__)
 
@@ -367,12 +368,16 @@ class KnowledgeSeedingTrainer(Trainer):
     def _openness(self, gates: Sequence[Tensor], batch: PackedBatch) -> Tensor:
         """Mean gate on what must stay, over all its tokens, plus that over those that decide how a reply begins.
 
-        These are one token an item: an expert that leaks there, and there alone, answers another night's question.
+        These are `BEGIN_TOKENS` an item: an expert that leaks there, and there alone, answers another night's question, or
+        goes on from "The" with tonight's name.
         """
         everywhere = batch.other_tokens.float()
         everywhere[:, : self.prefix if self.seeding.packing else 0] /= self.args.world_size  # the ranks' prefixes are one
         begins = torch.zeros_like(everywhere)
-        begins.view(-1)[batch.predicts[batch.item_of.diff(prepend=batch.item_of.new_tensor([-1])) > 0]] = 1
+        first = batch.item_of.diff(prepend=batch.item_of.new_tensor([-1])) > 0
+        for _ in range(BEGIN_TOKENS):
+            begins.view(-1)[batch.predicts[first]] = 1
+            first = first.roll(1)
         openness = torch.zeros((), device=everywhere.device)
         for name, weight in (("gate_general", everywhere), ("gate_begin", begins * batch.other_tokens)):
             total = self.accelerator.reduce(weight.sum(), "sum").clamp(min=1)

@@ -21,7 +21,7 @@ X = tiny_batch()
 
 
 def small(**options):
-    return ExpertBankConfig(**{"slots": 3, "width": 8, **options})
+    return ExpertBankConfig(**{"slots": 3, "width": 8, "layers": "last_half", **options})
 
 
 def grown(family="llama", dtype=torch.float32, **options):
@@ -106,7 +106,9 @@ def test_a_closed_gate_is_silent():
     assert all(experts[slot].gate_bias.grad.abs() > 0 for experts in bank.per_layer())
 
 
-@pytest.mark.parametrize(("layers", "expected"), [("all", [0, 1, 2, 3]), ("last_half", [2, 3]), ([3, 1, 1], [1, 3])])
+@pytest.mark.parametrize(
+    ("layers", "expected"), [("all", [0, 1, 2, 3]), ("last_half", [2, 3]), ("last_quarter", [3]), ([3, 1, 1], [1, 3])]
+)
 def test_layers(layers, expected):
     model, bank = grown(layers=layers)
     assert bank.layers == expected

@@ -191,7 +191,14 @@ def dreamed(monkeypatch):
 
 
 def test_a_full_night_dreams_and_rehearses_and_later_nights_replay_dreams(tmp_path, dreamed):
-    small = {"dream_rounds": 2, "trial_steps": 4, "trial_rank": 2, "trial_learning_rate": 1e-2, "dreamer_rank": 2}
+    small = {
+        "dream_rounds": 2,
+        "trial_steps": 4,
+        "trial_control": False,
+        "trial_rank": 2,
+        "trial_learning_rate": 1e-2,
+        "dreamer_rank": 2,
+    }
     learner = make_learner(tmp_path, dreaming=DreamingConfig(**small, dream_rehearsal_steps=2, dream_replay_share=1.0))
     learner.wake(STORIES[0])
     empty = learner.snapshot()

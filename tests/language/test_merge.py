@@ -23,7 +23,7 @@ def batches(rows=4, columns=40, count=3, pad=7):
 def full_bank(gate=True, family="llama", nights=3):
     """A pool whose experts have each learned a batch."""
     model = tiny_model(family)
-    bank = ExpertBank.grow(model, ExpertBankConfig(slots=nights, width=8, gate=gate))
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=nights, width=8, layers="last_half", gate=gate))
     for night in range(nights):
         optimizer = torch.optim.AdamW(bank.parameters(bank.activate()), lr=3e-2)
         x = tiny_batch(4, 40, seed=night)
@@ -36,7 +36,7 @@ def full_bank(gate=True, family="llama", nights=3):
 
 def test_captured_inputs_are_those_of_real_tokens():
     model = tiny_model()
-    bank = ExpertBank.grow(model, ExpertBankConfig(slots=2, width=8))
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=2, width=8, layers="last_half"))
     model.train()
     inputs = capture_ffn_inputs(bank, batches(), max_rows=10**6)
     assert [x.shape for x in inputs] == [(3 * (4 * 40 - 7), 32)] * 2
@@ -94,13 +94,13 @@ def test_equal_seeds_give_equal_experts():
 
 
 def test_merging_silent_experts_is_exact():
-    bank = ExpertBank.grow(tiny_model(), ExpertBankConfig(slots=2, width=8))
+    bank = ExpertBank.grow(tiny_model(), ExpertBankConfig(slots=2, width=8, layers="last_half"))
     bank.activate(), bank.activate()
     assert merge_oldest(bank, batches()) == {2: 0.0, 3: 0.0}
 
 
 def test_refusals():
-    bank = ExpertBank.grow(tiny_model(), ExpertBankConfig(slots=3, width=8))
+    bank = ExpertBank.grow(tiny_model(), ExpertBankConfig(slots=3, width=8, layers="last_half"))
     bank.activate()
     with pytest.raises(SleepkitError, match="needs two experts in use, there are 1"):
         merge_oldest(bank, batches())
