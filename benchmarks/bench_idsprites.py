@@ -1,4 +1,4 @@
-"""Images per second of Infinite dSprites: our renderer against the PyPI package `idsprites`.
+"""Infinite dSprites: images per second of our renderer against the PyPI package `idsprites`, and the time of a query.
 
     python benchmarks/bench_idsprites.py                       two minutes
     python benchmarks/bench_idsprites.py --sizes 64 --seconds 1
@@ -6,6 +6,7 @@
     idsprites     `InfiniteDSprites.draw`, an image a call; left out, with a line, if the package is not installed
     sleepkit      `SpriteRenderer`, a batch a call; anti-aliased, at sub-pixel positions
     reference     `ReferenceRenderer`: ours, bit-identical to the package
+    a query       `ExemplarMemory.classify` of an image in a known pose, in batches of 64, by both comparisons
 
 All in one call, each in processes of its own with one thread: one process, then one for each core at once.  All draw images in
 float32 of the same number of shapes with the marker, in random poses; shapes are made before the clock starts.  A process draws
@@ -47,6 +48,7 @@ def main() -> None:
             print(f"measuring {name} at {size} px ...", flush=True)
             one, cores = (sum(together(name, size, count, options)) for count in (1, options.processes))
             rows.setdefault(str(size), {})[name] = {"one_process": one, "all_processes": cores}
+    query = {str(count): query_milliseconds(count, options) for count in options.exemplars}
     settings = {key: value for key, value in vars(options).items() if key != "output"}
     document = {
         "settings": settings,
@@ -54,6 +56,7 @@ def main() -> None:
         "hardware": hardware(),
         "seed": options.seed,
         "images_per_second": rows,
+        "query_milliseconds": query,
     }
     write_json(options.output, document)
     from make_tables import render
@@ -70,6 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement")
     parser.add_argument("--repeats", type=int, default=5, help="measurements, of which the best counts")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="how many at once")
+    parser.add_argument("--exemplars", nargs="+", type=int, default=[100, 2000, 20000], help="numbers of classes in the memory")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULTS / "bench_idsprites.json")
     return parser.parse_args()
@@ -132,6 +136,35 @@ def ours(name: str, size: int, options: argparse.Namespace) -> tuple[Callable[[]
     classes = places % options.shapes
     factors, colors = FactorRanges().at(classes, places)
     return lambda: renderer(classes, factors, colors, places), batch
+
+
+# -- in this process --------------------------------------------------------------------------------------------------
+def query_milliseconds(count: int, options: argparse.Namespace) -> dict[str, float]:
+    """Of one image at 64 px among so many exemplars, the best of the repeats; CPU time of one thread."""
+    import torch
+
+    from sleepkit.vision.exemplars import MATCHES, ExemplarMemory
+    from sleepkit.vision.idsprites.affine import factors_to_matrix
+    from sleepkit.vision.idsprites.factors import FactorRanges
+    from sleepkit.vision.idsprites.renderer import SpriteRenderer
+
+    torch.set_num_threads(1)
+    print(f"measuring queries of {count:,} exemplars ...", flush=True)
+    renderer, memory = SpriteRenderer(64, options.seed, channels=1), ExemplarMemory(64, 1)
+    for part in torch.arange(count).split(512):
+        memory.add(memory.view(renderer.exemplars(part), torch.eye(3).expand(len(part), 3, 3)), part)
+    classes = torch.arange(64) % count
+    factors, colors = FactorRanges().at(classes, classes)
+    images, matrix = renderer(classes, factors, colors, classes), factors_to_matrix(factors).float()
+    found = {}
+    for match in MATCHES:
+        best = float("inf")
+        for _ in range(options.repeats + 1):
+            begin = time.process_time()
+            memory.classify(images, matrix, match)
+            best = min(best, time.process_time() - begin)
+        found[match] = best / len(images) * 1e3
+    return found
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 `NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `summary` all files that hold
 knowledge seeding's own results.  A file holds one of: runs that `run_table.py` collected (`runs`), the speed of one step
 (`systems`), the cost of dreaming (`dreaming`), the speed of drawing sprites (`images_per_second`), runs on images that
-`image_table.py` collected (`image_runs`), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is
-the README's to say.
+`image_table.py` collected (`image_runs`; those of recipes/disentangled.py have a table of their own), or one run's own
+`results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def render(document: Mapping[str, Any]) -> str:
     if "images_per_second" in document:
         return _sprites(document)
     if "image_runs" in document:
-        return comparison_table(document["image_runs"])
+        runs = document["image_runs"]
+        return _poses(runs) if all(run["method"] == "disentangled" for run in runs) else comparison_table(runs)
     if "metrics" in document:
         rows = [*headline(document), ("time", format_duration(document["seconds"]))]
         return markdown_table(["measure", "value"], rows)
@@ -102,7 +103,27 @@ def _sprites(document: Mapping[str, Any]) -> str:
                 [f"{size} px", name, f"{speed['one_process']:,.0f}", ratios[0], f"{speed['all_processes']:,.0f}", ratios[1]]
             )
     heads = ["images", "renderer", "images/s, one core", "idsprites = 1", f"images/s, {cores} cores", "idsprites on one core = 1"]
-    return markdown_table(heads, rows)
+    tables = [markdown_table(heads, rows)]
+    if query := document.get("query_milliseconds"):
+        rows = [[f"{int(count):,}", *(f"{found[name]:.2f}" for name in ("nearest", "aligned"))] for count, found in query.items()]
+        tables.append(markdown_table(["exemplars", "ms per query, nearest", "aligned"], rows))
+    return "\n\n".join(tables)
+
+
+POSES = {"": "learned", "closed_form_": "closed form, no training", "oracle_": "true"}
+POSE_METRICS = {"accuracy": "accuracy", "off_grid_accuracy": "off the grid", "one_shot": "one-shot"}
+POSE_METRICS |= {"auroc": "AUROC", "pose_rms": "pose RMS"}
+
+
+def _poses(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Each source of poses with both comparisons; seconds are those of learning."""
+    rows = []
+    for source, name in POSES.items():
+        for match, how in (("", "aligned"), ("nearest_", "nearest")):
+            found = [[run["metrics"][f"{source}{match}{metric}"] for run in runs] for metric in POSE_METRICS]
+            seconds = spread([run["metrics"]["cpu_seconds"] for run in runs]) if not source else "–"
+            rows.append([name, how, len(runs), *map(spread, found), seconds])
+    return markdown_table(["pose", "comparison", "seeds", *POSE_METRICS.values(), "CPU seconds of the nights"], rows)
 
 
 SUMMARY = {

@@ -45,7 +45,7 @@ from sleepkit.results import RunRecord
 __all__ = ["Evaluation", "Experience", "Learner", "SleepCycle"]
 
 EXAMPLES = 12
-WRITTEN = ("state", "model", results.FILE_NAME, "answers.json", "report.md", "*.png", "night_*", "dreams")
+WRITTEN = ("state", "model", results.FILE_NAME, "answers.json", "report.md", "*.png", "night_*", "dreams", "pictures")
 
 
 class Experience(Protocol):

@@ -54,6 +54,11 @@ METRICS = {
     "judge_accuracy": "accuracy of that judge",
     "sleep_change": "greatest change of a parameter in sleep",
     "extractor_change": "greatest change of a parameter of the features in sleep",
+    "accuracy": "accuracy on the accumulated test set",
+    "off_grid_accuracy": "accuracy in poses between those of training",
+    "one_shot": "accuracy on classes never met, from one exemplar each, among all classes",
+    "auroc": "AUROC of telling classes never met from known ones",
+    "pose_rms": "root mean square error of the entries of the pose matrix",
     "nights_committed": "nights kept",
 }  # metric -> what it means; other metrics are shown under their own name
 
@@ -216,6 +221,9 @@ def write_report(output_dir: str | Path) -> Path:
             pictures.append(f"![{text}]({name}.png)")
     pictures += [
         f"![Dreams of {path.stem.replace('_', ' ')}](dreams/{path.name})" for path in sorted(folder.glob("dreams/*.png"))
+    ]
+    pictures += [
+        f"![{path.stem.replace('_', ' ').capitalize()}](pictures/{path.name})" for path in sorted(folder.glob("pictures/*.png"))
     ]
     sections = {
         "Results": markdown_table(["measure", "value"], headline(results)),

@@ -42,7 +42,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
     general_share: float = field(
         default=0.5, metadata={"help": "Share of each batch that is general and replayed items, in turn."}
     )
-    replay_items: int = field(default=64, metadata={"help": "Items of earlier nights that are replayed; the cost does not grow."})
+    replay_items: int = field(default=256, metadata={"help": "Items of earlier nights that are replayed; the cost stays."})
     notes_kept: int = field(default=2, metadata={"help": "Given examples of each label that are kept for later nights."})
 
     # objective

@@ -7,7 +7,7 @@
 
     digits/               train.npz, val.npz, test.npz      x uint8 (N, H, W[, C]) or float (N, size), y int,
                                                             names? (one text per class)
-    rows/                 train.parquet, val.parquet, ...   or what `datasets.save_to_disk` wrote
+    rows/                 train.parquet, val.parquet, ...   or data/*.parquet as on the Hub, or what `datasets.save_to_disk` wrote
     photos/               train/<class>/*.png, val/..., ... folders of images
     owner/name            Hub id, through `datasets.load_dataset`
 
@@ -216,6 +216,8 @@ def _read_datasets(source: Path | str, label_column: str | None) -> dict[str, _T
             loaded = datasets.load_dataset(source)
         elif (source / "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(str(source))
+        elif any(source.glob("data/*.parquet")):  # as the Hub lays them out
+            loaded = datasets.load_dataset(str(source))
         else:
             loaded = datasets.load_dataset("imagefolder", data_dir=str(source))
     except Exception as error:  # the Hub, the network and data set builders each raise their own

@@ -12,12 +12,27 @@ BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 
 def test_renderers_are_measured_in_one_run(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "bench_idsprites.py"), "--output", str(tmp_path / "bench.json")]
-    command += ["--sizes", "16", "--batch-size", "4", "--seconds", "0.02", "--repeats", "1", "--processes", "1"]
+    command += [
+        "--sizes",
+        "16",
+        "--batch-size",
+        "4",
+        "--seconds",
+        "0.02",
+        "--repeats",
+        "1",
+        "--processes",
+        "1",
+        "--exemplars",
+        "12",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     document = read_json(tmp_path / "bench.json")
     speeds = document["images_per_second"]["16"]
     assert speeds["sleepkit"]["one_process"] > 0 and "| 16 px | sleepkit |" in done.stdout
+    assert all(document["query_milliseconds"]["12"][name] > 0 for name in ("nearest", "aligned"))
+    assert "| 12 |" in done.stdout
     for name, module in (("idsprites", "idsprites"), ("reference", "cv2")):
         installed = importlib.util.find_spec(module) is not None
         assert (name in speeds) == installed and (f"{name} is left out" in done.stdout) != installed

@@ -60,12 +60,26 @@ def invert(matrix: Tensor) -> Tensor:
     return torch.stack([a, b, -(a * x + b * y), c, d, -(c * x + d * y), zero, zero, one], dim=-1).unflatten(-1, (3, 3))
 
 
-def sampling_grid(matrix: Tensor, image_size: int) -> Tensor:
-    """``(N, image_size, image_size, 2)``: where the pixels of the canonical images lie in the images, for `grid_sample`."""
-    return F.affine_grid(matrix[:, :2], [len(matrix), 1, image_size, image_size], align_corners=False)
+def sampling_grid(matrix: Tensor, image_size: int, extent: float = 1.0) -> Tensor:
+    """``(N, image_size, image_size, 2)``: where the pixels of the canonical images lie in the images, for `grid_sample`.
+
+    Of the canonical images this is the part from ``-extent`` to ``extent`` on both axes.
+    """
+    window = matrix.new_tensor([extent, extent, 1.0])
+    return F.affine_grid(matrix[:, :2] * window, [len(matrix), 1, image_size, image_size], align_corners=False)
 
 
-def normalize(images: Tensor, matrix: Tensor) -> Tensor:
-    """Images ``(N, C, S, S)`` in canonical form, given their matrices ``(N, 2 or 3, 3)``: bilinear, edges continued."""
-    grid = sampling_grid(matrix.to(images.dtype), images.shape[-1])
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+def normalize(
+    images: Tensor, matrix: Tensor, size: int | None = None, extent: float = 1.0, background: float | None = None
+) -> Tensor:
+    """Images ``(N, C, S, S)`` in canonical form, given their matrices ``(N, 2 or 3, 3)``: bilinear.
+
+    Args:
+        background: what lies beyond the images; None continues their edges.
+        size: height and width of the result, pixels; None is that of the images.
+        extent: how much of the canonical image is wanted: its coordinates from ``-extent`` to ``extent``.
+    """
+    grid = sampling_grid(matrix.to(images.dtype), size or images.shape[-1], extent)
+    if background is None:
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(images - background, grid, align_corners=False) + background

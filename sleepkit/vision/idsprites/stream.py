@@ -10,8 +10,10 @@ that balance (the generator splits all images of a task at random), and an accum
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +49,15 @@ class SpritesExperience:
     validation: SpritesDataset
     test: SpritesDataset
     exemplars: Tensor
+
+    def to_dict(self) -> dict[str, Any]:
+        """What tells it from another: its classes, how they are drawn, and a hash of its splits."""
+        rows = hashlib.sha256(b"".join(part.rows.numpy().tobytes() for part in self._parts() if part.rows is not None))
+        drawn = {"factors": repr(self.train.factors), "renderer": repr(self.train.renderer)}
+        return {"name": self.name, "labels": list(self.labels), **drawn, "rows": rows.hexdigest()}
+
+    def _parts(self) -> tuple[SpritesDataset, SpritesDataset, SpritesDataset]:
+        return self.train, self.validation, self.test
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,15 @@ class SpritesStream:
             raise SleepkitError(f"size is {size} for {len(classes)} classes; give at least one test image for each")
         rows = np.concatenate([label * len(self.factors) + rows[:each] for label, rows in zip(classes, tests, strict=True)])
         return SpritesDataset(classes, self.factors, self.renderer, torch.from_numpy(rows))
+
+    def splits(self) -> dict[str, SpritesDataset]:
+        """All images of all experiences: train, validation and test, for what wants a data set and not a stream."""
+        classes = range(len(self) * self.classes_per_experience)
+        n = len(self.factors)
+        parts = zip(*([label * n + rows for rows in self._split(label)] for label in classes), strict=True)
+        images = SpritesDataset(classes, self.factors, self.renderer)
+        names = ("train", "validation", "test")
+        return {name: images.select(torch.from_numpy(np.concatenate(part))) for name, part in zip(names, parts, strict=True)}
 
     def _split(self, label: int) -> list[np.ndarray]:
         """Places of a class for train, validation and test; each has one at least."""

@@ -1,0 +1,122 @@
+"""Arguments of a run on Infinite dSprites: which shapes in which poses, and what is measured at the end.
+
+    parse_disentangled(["--config", "s1.yaml", "--seed", "1"])  ->  (DisentangledArguments, DisentangledConfig)
+
+Reading is that of arguments.py: a flat YAML recipe, overridden by the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sleepkit.arguments import read
+from sleepkit.errors import SleepkitError
+from sleepkit.options import option, require
+
+if TYPE_CHECKING:
+    from sleepkit.vision.disentangled_config import DisentangledConfig
+    from sleepkit.vision.idsprites.stream import SpritesStream
+
+__all__ = ["DisentangledArguments", "build_sprites", "parse_disentangled"]
+
+
+@dataclass
+class DisentangledArguments:
+    """What is learned in which parts, and what is measured.
+
+    Raises `SleepkitError` for a value out of range, naming it and what is allowed.
+    """
+
+    # stream
+    experiences: int = option(5, "Number of experiences, one a night.")
+    classes_per_experience: int = option(10, "New shapes of each.")
+    factor_values: int = option(
+        4, "Values of scale, orientation and both positions on the grid: their fourth power is images of a shape."
+    )
+    test_share: float = option(0.01, "Share of a shape's images for testing, and as much for validation; the rest is trained on.")
+
+    # images
+    dataset: str | None = option(
+        None,
+        "Pictures of this data set (folder or Hub id) in unknown poses instead of shapes, whose options then do nothing.",
+    )
+    images_per_class: int = option(256, "Pictures of each class of the data set, each in one pose.")
+    image_size: int = option(64, "Height and width, pixels.")
+    channels: int = option(1, "1 (grey) or 3 (RGB).")
+    colors: list[str] = option(("white",), "Colours of the shapes, each with all poses; exemplars are of the first one.")
+    marker: bool = option(True, "Paint the half that shows the orientation.")
+    texture: float = option(0.0, "Darken the colour by up to this share, by waves.")
+    noise: float = option(0.0, "Standard deviation of the noise of pixels.")
+    clutter: int = option(0, "Other shapes behind the shape.")
+    occluders: int = option(0, "Other shapes in front of it.")
+
+    # measuring
+    novel_classes: int = option(100, "Classes that were never met, for one-shot and open-set recognition.")
+    novel_images: int = option(5, "Images of each of them.")
+
+    # run
+    export: str | None = option(None, "Write the stream's images to this new folder and stop: a data set for other recipes.")
+    seeds: list[int] | None = option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
+    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
+    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
+    push_to_hub_repo: str | None = option(None, "Upload canonicaliser and exemplars to this Hub repository (private) at the end.")
+
+    def __post_init__(self) -> None:
+        counts = ("experiences", "classes_per_experience", "factor_values", "novel_images")
+        require(self, counts, lambda count: count >= 1, "a whole number of at least 1")
+        require(self, ("novel_classes",), lambda count: count >= 2, "at least 2, to be told apart")
+        require(self, ("image_size",), lambda size: size >= 16 and size % 8 == 0, "a multiple of 8 of at least 16")
+        require(self, ("test_share",), lambda share: 0 < share < 0.5, "a share above 0 and below a half")
+        require(self, ("seeds",), lambda seeds: seeds is None or len(set(seeds)) == len(seeds), "each seed once")
+        if self.experiences * self.classes_per_experience < 2:
+            raise SleepkitError("there is one class; give at least 2 experiences, or 2 classes_per_experience")
+
+
+def build_sprites(args: DisentangledArguments, seed: int) -> SpritesStream:
+    """The stream; shapes and splits come from the seed.  Raises `SleepkitError` for what cannot be read or drawn."""
+    from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
+    from sleepkit.vision.idsprites.renderer import SpriteRenderer
+    from sleepkit.vision.idsprites.stream import SpritesStream
+
+    shares = (1 - 2 * args.test_share, args.test_share, args.test_share)
+    if args.dataset is not None:
+        from sleepkit.vision.images import load_images
+        from sleepkit.vision.warped_images import warped_renderer
+
+        data = load_images(args.dataset, channels=args.channels, seed=seed)
+        wanted = args.experiences * args.classes_per_experience + args.novel_classes
+        if wanted > len(data.names):
+            raise SleepkitError(
+                f"{wanted} classes are wanted (experiences x classes_per_experience + novel_classes) and {args.dataset} has "
+                f"{len(data.names)}; lower one of them"
+            )
+        warped = warped_renderer(data, args.dataset, args.images_per_class, args.image_size, seed)
+        ranges = FactorRanges(args.images_per_class, seed=seed)
+        return SpritesStream(args.experiences, args.classes_per_experience, ranges, warped, shares, seed)
+    renderer = SpriteRenderer(
+        image_size=args.image_size,
+        seed=seed,
+        channels=args.channels,
+        marker=args.marker,
+        texture=args.texture,
+        noise=args.noise,
+        clutter=args.clutter,
+        occluders=args.occluders,
+    )
+    factors = FactorGrid.regular(args.factor_values, args.colors)
+    return SpritesStream(args.experiences, args.classes_per_experience, factors, renderer, shares, seed)
+
+
+def parse_disentangled(argv: Sequence[str]) -> tuple[DisentangledArguments, DisentangledConfig]:
+    """Read `--config recipe.yaml` and the command line, which overrides it; errors as in `arguments.parse`."""
+    from sleepkit.vision.disentangled_config import DisentangledConfig
+
+    args, config = read(
+        argv,
+        (DisentangledArguments, DisentangledConfig),
+        prog="recipes/disentangled.py",
+        description="Let a canonicaliser meet shapes one after the other, and know them by their exemplars.",
+    )
+    return args, config

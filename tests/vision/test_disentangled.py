@@ -1,0 +1,303 @@
+"""Disentangled learning: nights, losses, and whole runs from the command line that resume exactly."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tiny_images import write_npz
+
+from sleepkit.disentangled_arguments import build_sprites, parse_disentangled
+from sleepkit.disentangled_run import run_disentangled
+from sleepkit.errors import SleepkitError
+from sleepkit.results import read_results
+from sleepkit.vision.disentangled_learner import DisentangledLearner, build_canonicalizer, pose_rms
+from sleepkit.vision.exemplars import ExemplarMemory
+from sleepkit.vision.idsprites.affine import factors_to_matrix
+from sleepkit.vision.idsprites.factors import canonical
+from sleepkit.vision.images import load_images
+from sleepkit.vision.streams import build_stream
+from sleepkit.vision.trainer import IncrementalTrainer
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes" / "configs" / "disentangled").glob("*.yaml"))
+SMALL = """--experiences 2 --classes_per_experience 3 --factor_values 2 --image_size 16 --test_share 0.1 --widths 4 8
+    --hidden_size 16 --refine_widths 4 8 --per_device_train_batch_size 8 --novel_classes 4 --novel_images 2
+    --logging_steps 5 --num_train_epochs 1 --use_cpu""".split()
+
+
+def parsed(folder, *more):
+    return parse_disentangled([*SMALL, "--output_dir", str(folder), *map(str, more)])
+
+
+def make(folder, *more):
+    args, config = parsed(folder, *more)
+    stream = build_sprites(args, 0)
+    torch.manual_seed(0)
+    return DisentangledLearner(build_canonicalizer(config, stream[0].exemplars), config), stream
+
+
+def night(learner, stream, number, folder):
+    torch.manual_seed(number)
+    learner.wake(stream[number - 1])
+    return learner.sleep(number, folder)
+
+
+def loss_of(learner, stream, **changes):
+    """Of eight images of the first night."""
+    for name, value in changes.items():
+        setattr(learner.config, name, value)
+    batch = stream[0].train.batch(torch.arange(8))
+    labels = torch.cat([batch["labels"][:, None].float(), batch["factors"]], dim=1)
+    return learner.loss(learner.model, (batch["pixel_values"] * 255).byte(), labels, 0)
+
+
+def test_a_night(tmp_path):
+    learner, stream = make(tmp_path)
+    start = {name: values.detach().clone() for name, values in learner.model.named_parameters()}
+    assert [found.n for found in learner.evaluate(list(stream))] == [0, 0]
+    log = night(learner, stream, 1, tmp_path)
+    assert all(not torch.equal(values, start[name]) for name, values in learner.model.named_parameters())
+    assert log["bytes"] == 3 * (44 * 44 + 8) and log["steps"] == 5 and log["history"] and log["cpu_seconds"] > 0
+    assert 0 < log["pose_rms"] < log["forward_pose_rms"] * 1.5
+    first, second = learner.evaluate(list(stream))
+    assert (first.n, second.n) == (6, 0) and 0 <= first.class_il <= 1 and second.class_il != second.class_il
+    night(learner, stream, 2, tmp_path)
+    assert learner.memory.labels.tolist() == list(range(6)) and [one.n for one in learner.evaluate(list(stream))] == [6, 6]
+
+
+def test_with_the_true_pose_everything_is_known(tmp_path, monkeypatch):
+    learner, stream = make(tmp_path, "--image_size", 48)
+    for number in (1, 2):
+        night(learner, stream, number, tmp_path)
+    for experience in stream:
+        batch = experience.test.batch(torch.arange(len(experience.test)))
+        monkeypatch.setattr(learner, "poses", lambda images, batch=batch: factors_to_matrix(batch["factors"]))
+        (found,) = learner.evaluate([experience])
+        assert found.class_il == found.task_il == 1
+
+
+def test_what_a_night_changes_can_be_undone_and_saved(tmp_path):
+    learner, stream = make(tmp_path)
+    night(learner, stream, 1, tmp_path)
+    evening = learner.snapshot()
+    learner.save(tmp_path / "kept")
+    night(learner, stream, 2, tmp_path)
+    morning = learner.snapshot()
+    assert any(not torch.equal(values, evening[name]) for name, values in morning.items())
+    learner.restore(evening)
+    other, _ = make(tmp_path, "--hidden_size", 16)
+    other.load(tmp_path / "kept")
+    for one in (learner, other):
+        found = one.snapshot()
+        assert found.keys() == evening.keys() and all(torch.equal(found[name], values) for name, values in evening.items())
+        night(one, stream, 2, tmp_path)
+        assert all(torch.equal(one.snapshot()[name], values) for name, values in morning.items())
+    wide, _ = make(tmp_path, "--hidden_size", 24)
+    with pytest.raises(SleepkitError, match="cannot be read .* start anew with --overwrite true"):
+        wide.load(tmp_path / "kept")
+
+
+def test_exemplars_of_first_images(tmp_path):
+    learner, stream = make(tmp_path, "--exemplar_source", "first", "--exemplars_per_class", 2, "--image_size", 48)
+    night(learner, stream, 1, tmp_path)
+    assert learner.memory.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    rendered = learner.memory.view(stream[0].exemplars, torch.eye(3).expand(3, 3, 3))
+    assert (learner.memory.pictures[::2] / 255 - rendered).abs().mean() < 0.05
+
+
+def test_the_losses(tmp_path):
+    learner, stream = make(tmp_path, "--pose_replay", 0)
+    learner.today = stream[0]
+    learner.memory.add(*learner._exemplars(stream[0]))
+    plain = loss_of(learner, stream)
+    assert torch.equal(plain, loss_of(learner, stream))  # nothing is drawn that the seed does not give
+    one, two = ((loss_of(learner, stream, image_weight=weight) - plain).item() for weight in (1.0, 2.0))
+    assert one > 0 and two == pytest.approx(2 * one, rel=1e-3)
+    turned = [loss_of(learner, stream, image_weight=0.0, equivariance_weight=weight).item() for weight in (1e-9, 1.0, 2.0)]
+    assert turned[1] > turned[0] and turned[2] - turned[1] == pytest.approx(turned[1] - turned[0], rel=1e-3)
+    learner._range = stream[0].train.batch(torch.arange(9))["factors"].aminmax(dim=0)
+    assert loss_of(learner, stream, equivariance_weight=0.0, pose_replay=3) != plain
+
+
+def test_the_equivariance_is_that_of_a_perfect_network(tmp_path, monkeypatch):
+    """Turning an image by R takes its matrix to R^-1 Theta: a network that says so has no loss."""
+    learner, stream = make(tmp_path, "--pose_replay", 0, "--equivariance_weight", 1)
+    seen = {}
+
+    def perfect(pixel_values, matrix, **kwargs):
+        seen["matrix"], seen["images"] = matrix, pixel_values
+        return type("Output", (), {"loss": torch.tensor(0.0), "coarse": matrix})
+
+    batch = stream[0].train.batch(torch.arange(8))
+    labels = torch.cat([batch["labels"][:, None].float(), batch["factors"]], dim=1)
+    assert learner.loss(perfect, (batch["pixel_values"] * 255).byte(), labels, 0) < 1e-10
+    memory = ExemplarMemory(16, 1)
+    views = memory.view(seen["images"], seen["matrix"])
+    assert (views[:8] - views[8:]).abs().mean() < (views[:8] - views[8:].flip(-1)).abs().mean() / 2
+
+
+def test_what_a_run_leaves(tmp_path, capsys):
+    (record,) = run_disentangled(*parsed(tmp_path, "--seed", 3))
+    found = read_results(tmp_path)
+    assert found["metrics"] == pytest.approx(record.metrics) and found["method"] == "disentangled" and found["seed"] == 3
+    m = found["metrics"]
+    for name in ("accuracy", "off_grid_accuracy", "one_shot", "one_shot_cleared", "auroc", "aupr", "fpr95", "oscr", "pose_rms"):
+        assert {name, f"nearest_{name}", f"oracle_{name}", f"closed_form_nearest_{name}"} <= m.keys(), name
+    assert m["oracle_pose_rms"] == m["oracle_novel_pose_rms"] == 0 and m["bytes_per_class"] == 44 * 44 + 8
+    assert {"auroc_residual", "auroc_knn", "auroc_fusion", "sigma", "sigma_accepted"} <= m.keys()
+    assert m["accuracy"] == pytest.approx(m["faa"]) == pytest.approx(m["class_il"])  # as many test images in each night
+    assert len(found["accuracy_matrix"]) == 2 and found["accuracy_matrix"][0][1] is None
+    report = (tmp_path / "report.md").read_text()
+    assert "pictures/straightened.png" in report and (tmp_path / "pictures" / "accuracy_over_nights.png").is_file()
+    assert "| closed form | nearest |" in (tmp_path / "baselines.md").read_text()
+    assert "pose RMS" in capsys.readouterr().out
+    assert len(ExemplarMemory.load(tmp_path / "model" / "exemplars")) == 6
+    again = run_disentangled(*parsed(tmp_path, "--seed", 3))[0]  # is read back
+    assert again.metrics == pytest.approx(record.metrics)
+
+
+def test_a_run_that_was_killed_equals_one_that_was_not(tmp_path, monkeypatch):
+    whole = run_disentangled(*parsed(tmp_path / "whole"))[0]
+    train = IncrementalTrainer.run
+
+    def dies(self):
+        if "night_02" in str(self.args.output_dir):
+            train(self)
+            raise KeyboardInterrupt
+        return train(self)
+
+    monkeypatch.setattr(IncrementalTrainer, "run", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_disentangled(*parsed(tmp_path / "killed"))
+    monkeypatch.undo()
+    again = run_disentangled(*parsed(tmp_path / "killed"))[0]
+    assert again.accuracy_matrix == whole.accuracy_matrix
+    for name in ("learner.safetensors", "exemplars/exemplars.safetensors"):
+        one, other = (load_file(tmp_path / run / "state" / "night_02" / name) for run in ("whole", "killed"))
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    measured = {name: value for name, value in whole.metrics.items() if "seconds" not in name}
+    assert {name: again.metrics[name] for name in measured} == measured
+
+
+def test_a_run_with_damaged_exemplars_is_refused(tmp_path):
+    run_disentangled(*parsed(tmp_path))
+    path = tmp_path / "state" / "night_02" / "exemplars" / "exemplars.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SleepkitError, match="are damaged .its checksum"):
+        run_disentangled(*parsed(tmp_path))
+
+
+def test_the_recipe_runs_two_steps(tmp_path):
+    command = [sys.executable, ROOT / "recipes" / "disentangled.py", "--config", ROOT / "recipes/configs/disentangled/s1.yaml"]
+    command += ["--output_dir", tmp_path, *SMALL, "--max_steps", 2, "--seeds", 1]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "closed form" in done.stdout and (tmp_path / "seed_1" / "results.json").is_file()
+    assert (tmp_path / "comparison.md").is_file()
+
+
+def test_the_stream_is_a_data_set_for_other_recipes(tmp_path):
+    assert run_disentangled(*parsed(tmp_path / "run", "--export", tmp_path / "sprites", "--seed", 2)) == []
+    data = load_images(tmp_path / "sprites")
+    args, _ = parsed(tmp_path)
+    stream = build_sprites(args, 2)
+    for number, experience in enumerate(build_stream(data, "class", 2)):
+        for split in ("train", "validation", "test"):
+            ours, theirs = getattr(stream[number], split), getattr(experience, split)
+            assert torch.equal(ours.labels, theirs.labels) and torch.equal(ours.pixels(), theirs.pixels()), (number, split)
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_of_a_data_set_in_unknown_poses(tmp_path):
+    digits = write_npz(tmp_path / "digits", 6)
+    more = ["--dataset", digits, "--images_per_class", 30, "--classes_per_experience", 2, "--novel_classes", 2]
+    more += ["--exemplar_source", "first", "--exemplars_per_class", 2]
+    args, _ = parsed(tmp_path, *more)
+    stream = build_sprites(args, 0)
+    still = stream.renderer(torch.arange(6), *canonical(6, "white"), torch.full((6,), 7))
+    torch.testing.assert_close(still[..., 4:12, 4:12], stream.renderer.pictures[:, 7] / 255, atol=0.01, rtol=0)
+    (record,) = run_disentangled(*parsed(tmp_path / "run", *more))
+    assert record.metrics["oracle_accuracy"] > 0.6 and record.metrics["bytes_per_class"] == 2 * (44 * 44 + 8)
+    for wrong, words in (
+        (["--images_per_class", 39], "images_per_class is 39; give 3 to 38"),
+        (["--novel_classes", 3], "7 classes are wanted"),
+    ):
+        with pytest.raises(SleepkitError, match=words):
+            run_disentangled(*parsed(tmp_path / "other", *more, *wrong))
+
+
+@pytest.mark.distributed
+def test_two_processes_keep_one_model(tmp_path):
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    launch = [Path(sys.executable).parent / "torchrun", "--nproc_per_node", 2, "--master_port", port]
+    command = [
+        *launch,
+        ROOT / "recipes" / "disentangled.py",
+        *SMALL,
+        "--output_dir",
+        tmp_path,
+        "--per_device_train_batch_size",
+        4,
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert json.loads((tmp_path / "results.json").read_text())["metrics"]["nights_committed"] == 2
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes(path):
+    args, config = parse_disentangled(["--config", str(path)])
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in recipe.items():
+        assert getattr(args if hasattr(args, key) else config, key) == value, key
+    assert Path(config.output_dir) == Path("runs") / f"disentangled_{path.stem}"
+    build_sprites(args, 0)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--output", "rigid"), "output is 'rigid'; use one of similarity4, affine6"),
+        (("--backbone", "vit"), "backbone is 'vit'; use one of cnn, resnet18"),
+        (("--match", "closest"), "match is 'closest'; use one of nearest, aligned"),
+        (("--exemplar_source", "last"), "exemplar_source is 'last'; use one of render, first"),
+        (("--exemplars_per_class", 3), "a class has one render; set exemplar_source to first"),
+        (("--exemplar_size", 31), "exemplar_size is 31; give an even number of at least 8"),
+        (("--candidates", 1), "candidates is 1; give at least 2"),
+        (("--spread_low", 0.3), "spreads are 0.3 to 0.2; give two above 0"),
+        (("--pose_replay", -1), "pose_replay is -1; give at least 0"),
+        (("--factor_values", 0), "factor_values is 0; give a whole number of at least 1"),
+        (("--factor_values", 1), "three splits need at least 3 combinations of factors"),
+        (("--image_size", 20), "image_size is 20; give a multiple of 8"),
+        (("--channels", 2), "channels is 2; give 1 (grey) or 3 (RGB)"),
+        (("--colors", "whitish"), "color is 'whitish'; use a name"),
+        (("--texture", 2), "texture is 2; give a share from 0 to 1"),
+        (("--test_share", 0.5), "test_share is 0.5; give a share above 0 and below a half"),
+        (("--novel_classes", 1), "novel_classes is 1; give at least 2"),
+        (("--experiences", 1, "--classes_per_experience", 1), "there is one class"),
+        (("--pose_repla", 1), "unknown argument '--pose_repla'; did you mean pose_replay"),
+    ],
+)
+def test_bad_input_is_one_line_before_training(tmp_path, more, words):
+    with pytest.raises(SleepkitError) as error:
+        run_disentangled(*parsed(tmp_path / "run", *more))
+    assert words in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "state").exists()
+
+
+def test_the_error_of_a_pose():
+    assert pose_rms(torch.eye(3)[None], torch.eye(3)[None]) == 0
+    assert pose_rms(torch.eye(3)[None] + 0.1, torch.eye(3)[None]) == pytest.approx(0.1)
