@@ -110,20 +110,18 @@ def _sprites(document: Mapping[str, Any]) -> str:
     return "\n\n".join(tables)
 
 
-POSES = {"": "learned", "closed_form_": "closed form, no training", "oracle_": "true"}
-POSE_METRICS = {"accuracy": "accuracy", "off_grid_accuracy": "off the grid", "one_shot": "one-shot"}
-POSE_METRICS |= {"auroc": "AUROC", "pose_rms": "pose RMS"}
-
-
 def _poses(runs: Sequence[Mapping[str, Any]]) -> str:
     """Each source of poses with both comparisons; seconds are those of learning."""
+    from sleepkit.vision.disentangled_protocol import POSES, SHOWN, metric_prefix
+
     rows = []
     for source, name in POSES.items():
-        for match, how in (("", "aligned"), ("nearest_", "nearest")):
-            found = [[run["metrics"][f"{source}{match}{metric}"] for run in runs] for metric in POSE_METRICS]
-            seconds = spread([run["metrics"]["cpu_seconds"] for run in runs]) if not source else "–"
+        for how in ("aligned", "nearest"):
+            prefixes = [metric_prefix(source, how, run["config"]["match"]) for run in runs]
+            found = [[run["metrics"][prefix + metric] for run, prefix in zip(runs, prefixes, strict=True)] for metric in SHOWN]
+            seconds = spread([run["metrics"]["cpu_seconds"] for run in runs]) if source == "learned" else "–"
             rows.append([name, how, len(runs), *map(spread, found), seconds])
-    return markdown_table(["pose", "comparison", "seeds", *POSE_METRICS.values(), "CPU seconds of the nights"], rows)
+    return markdown_table(["pose", "comparison", "seeds", *SHOWN.values(), "CPU seconds of the nights"], rows)
 
 
 SUMMARY = {

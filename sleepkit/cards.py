@@ -19,7 +19,7 @@ from sleepkit.report import METRICS, code_block, comparison_table, format_durati
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCard, ModelCard, ModelCardData
 
-__all__ = ["classifier_card", "dataset_card", "model_card", "published_name"]
+__all__ = ["canonicalizer_card", "classifier_card", "dataset_card", "model_card", "published_name"]
 
 _TAGS = ["sleepkit", "continual-learning", "knowledge-seeding"]
 _PAPER = "[Language Models Need Sleep](https://arxiv.org/abs/2606.03979)"
@@ -110,32 +110,65 @@ def classifier_card(results: Mapping[str, Any], *, model_name: str, base_model: 
     Raises:
         SleepkitError: if the run has no metrics.
     """
-    from huggingface_hub import EvalResult, ModelCardData
-
-    if not results["metrics"]:
-        raise SleepkitError(f"the run of {results['method']!r} has no metrics for a card; evaluate it first")
-    config = results["config"]
-    shares = {name: results["metrics"][name] for name in ("class_il", "task_il", "domain_il") if name in results["metrics"]}
-    data = ModelCardData(
-        model_name=model_name,
-        base_model=base_model if base_model and _is_hub_id(base_model) else None,
-        library_name="sleepkit",
-        pipeline_tag="image-classification",
-        tags=["sleepkit", "continual-learning", f"{config['scenario']}-incremental"],
-        eval_results=[
-            EvalResult("image-classification", _slug(dataset), dataset, name, value, metric_name=METRICS[name])
-            for name, value in shares.items()
-        ],
-    )
     use = (
         "```python\nimport sleepkit.vision.classifier  # makes the architecture known\n"
         "from transformers import AutoModelForImageClassification\n\n"
         f'model = AutoModelForImageClassification.from_pretrained("{model_name}")\n'
         "logits = model(pixel_values).logits  # uint8, or float from 0 to 1; units are in model.config.id2label\n```"
     )
+    about = (
+        f"A classifier of {dataset} that met its data in {len(results['nights'])} experiences, one after the other, by the "
+        f"method {results['method']!r}. Made with sleepkit."
+    )
+    return _image_card(results, model_name, base_model, dataset, ("class_il", "task_il", "domain_il"), about, use)
+
+
+def canonicalizer_card(results: Mapping[str, Any], *, model_name: str, dataset: str) -> ModelCard:
+    """The card of a canonicaliser with its exemplars; arguments and errors as in `classifier_card`."""
+    use = (
+        "```python\nfrom pathlib import Path\n\nfrom huggingface_hub import snapshot_download\n"
+        "from sleepkit.vision.canonicalizer import Canonicalizer\nfrom sleepkit.vision.exemplars import ExemplarMemory\n\n"
+        f'folder = Path(snapshot_download("{model_name}"))\n'
+        'model, memory = Canonicalizer.from_pretrained(folder).eval(), ExemplarMemory.load(folder / "exemplars")\n'
+        "labels = memory.classify(images, model(images).matrix).labels[:, 0]  # images (N, C, S, S), float from 0 to 1\n```"
+    )
+    about = (
+        f"A network that says in which pose it sees the shapes of {dataset}, and an exemplar of each of them. It met them in "
+        f"{len(results['nights'])} experiences, one after the other. Made with sleepkit, which follows "
+        "[Infinite dSprites](https://arxiv.org/abs/2312.16731)."
+    )
+    return _image_card(results, model_name, None, dataset, ("accuracy", "off_grid_accuracy", "one_shot", "auroc"), about, use)
+
+
+def _image_card(
+    results: Mapping[str, Any],
+    model_name: str,
+    base_model: str | None,
+    dataset: str,
+    scores: Sequence[str],
+    about: str,
+    use: str,
+) -> ModelCard:
+    """The card of a model that met images in parts; ``scores`` are the metrics that the Hub reads."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    metrics = results["metrics"]
+    if not metrics:
+        raise SleepkitError(f"the run of {results['method']!r} has no metrics for a card; evaluate it first")
+    data = ModelCardData(
+        model_name=model_name,
+        base_model=base_model if base_model and _is_hub_id(base_model) else None,
+        library_name="sleepkit",
+        pipeline_tag="image-classification",
+        tags=["sleepkit", "continual-learning", f"{results['config']['scenario']}-incremental"],
+        eval_results=[
+            EvalResult("image-classification", _slug(dataset), dataset, name, metrics[name], metric_name=METRICS[name])
+            for name in scores
+            if name in metrics
+        ],
+    )
     sections = {
-        "": f"A classifier of {dataset} that met its data in {len(results['nights'])} experiences, one after the other, by the "
-        f"method {results['method']!r}. Made with sleepkit.",
+        "": about,
         "Results": markdown_table(["measure", "value"], headline(results)),
         "Use": use,
         "Training": _training(results),

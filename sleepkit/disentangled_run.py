@@ -10,21 +10,20 @@ run_disentangled(args, config)    what recipes/disentangled.py does after it has
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sleepkit.arguments import cycle_options
 from sleepkit.disentangled_arguments import DisentangledArguments, build_sprites
+from sleepkit.hub import push_if_asked
 from sleepkit.ranks import main_only
 from sleepkit.report import format_table, markdown_table, write_report
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
+from sleepkit.vision_run import image_cycle
 
 if TYPE_CHECKING:
     from sleepkit.vision.disentangled_config import DisentangledConfig
 
 __all__ = ["run_disentangled"]
-
-HEADERS = ["pose", "comparison", "accuracy", "off the grid", "one-shot", "AUROC", "pose RMS"]
 
 
 def run_disentangled(args: DisentangledArguments, config: DisentangledConfig) -> list[RunRecord]:
@@ -47,29 +46,18 @@ def run_disentangled(args: DisentangledArguments, config: DisentangledConfig) ->
 def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRecord:
     from accelerate.utils import set_seed
 
-    from sleepkit.cycle import SleepCycle
+    from sleepkit.cards import canonicalizer_card, published_name
     from sleepkit.vision.disentangled_learner import DisentangledLearner, build_canonicalizer
-    from sleepkit.vision.disentangled_protocol import measure, table_rows
-    from sleepkit.vision_state import ImageState
+    from sleepkit.vision.disentangled_protocol import SHOWN, measure, table_rows
 
     stream = build_sprites(args, config.seed)
     set_seed(config.seed)
     model = build_canonicalizer(config, stream[0].exemplars)
     learner = DisentangledLearner(model, config)
-    options = cycle_options(args, config)
-    options["config"] |= {"scenario": "class"}
-    cycle: Any = SleepCycle(
-        learner,
-        list(stream),
-        method="disentangled",
-        needed_bytes=3 * sum(values.numel() * values.element_size() for values in model.state_dict().values()),
-        state_class=ImageState,
-        **options,
-    )
-    record: RunRecord = cycle.run()
+    record = image_cycle(args, config, learner, list(stream), "disentangled").run()
     found = measure(learner, stream, args.novel_classes, args.novel_images)
     record.metrics |= found | {"bytes_per_class": learner.memory.bytes / len(learner.memory.labels.unique())}
-    rows = table_rows(found, learner)
+    headers, rows = ["pose", "comparison", *SHOWN.values()], table_rows(found, config.match)
     folder = Path(str(config.output_dir))
 
     def finish() -> None:
@@ -79,16 +67,16 @@ def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRec
         pictures.mkdir(exist_ok=True)
         accuracy_curve(record.accuracy_matrix).savefig(pictures / "accuracy_over_nights.png")
         straightened_grid(learner, stream).savefig(pictures / "straightened.png")
-        (folder / "baselines.md").write_text(markdown_table(HEADERS, rows) + "\n", encoding="utf-8")
+        (folder / "baselines.md").write_text(markdown_table(headers, rows) + "\n", encoding="utf-8")
         record.save(folder)
         write_report(folder)
         model.save_pretrained(folder / "model")
         learner.memory.save(folder / "model" / "exemplars")
-        print(f"\n{format_table(HEADERS, rows)}")
-        if args.push_to_hub_repo is not None:
-            from sleepkit.hub import push_folder
-
-            print(f"pushed: {push_folder(folder / 'model', args.push_to_hub_repo, token=config.hub_token)}")
+        dataset = published_name(args.dataset) if args.dataset else "Infinite dSprites"
+        name = (args.push_to_hub_repo or "canonicalizer").rstrip("/").split("/")[-1]
+        canonicalizer_card(record.to_dict(), model_name=name, dataset=dataset).save(folder / "model" / "README.md")
+        print(f"\n{format_table(headers, rows)}")
+        push_if_asked(folder / "model", args.push_to_hub_repo, token=config.hub_token)
 
     main_only(finish)
     return record

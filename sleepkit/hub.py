@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sleepkit.errors import SleepkitError
 
-__all__ = ["SKIPPED", "push_folder"]
+__all__ = ["SKIPPED", "push_folder", "push_if_asked"]
 
 SKIPPED = ["checkpoint-*/*", "completions/*", "*.tmp"]
 """Never uploaded: optimizer states, the prompts and completions that TRL logs, and files that were being written."""
@@ -68,3 +68,9 @@ def push_folder(
     except (ConnectionError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # the HTTP client's own
         raise SleepkitError(f"cannot reach the Hub to push {repo_id}; check the network and HF_HUB_OFFLINE") from error
     return commit.commit_url
+
+
+def push_if_asked(folder: str | Path, repo_id: str | None, *, repo_type: str = "model", token: str | None = None) -> None:
+    """`push_folder` and print the address, unless there is no ``repo_id``."""
+    if repo_id is not None:
+        print(f"pushed: {push_folder(folder, repo_id, repo_type=repo_type, token=token)}")

@@ -169,13 +169,13 @@ def summary(matrix: npt.ArrayLike, baseline: npt.ArrayLike | None = None, joint:
     return {name: value for name, value in values.items() if not np.isnan(value)}
 
 
-def auroc(positives: Sequence[float], negatives: Sequence[float]) -> float:
+def auroc(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative; ties count half.  NaN without both."""
-    values = np.array([*positives, *negatives], dtype=np.float64)
-    n, m = len(positives), len(negatives)
+    values = [np.asarray(given, dtype=np.float64) for given in (positives, negatives)]
+    n, m = map(len, values)
     if not n or not m:
         return float("nan")
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(np.concatenate(values), return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # from 1, the mean of ties
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 

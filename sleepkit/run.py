@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sleepkit.arguments import SleepArguments, cycle_options
 from sleepkit.errors import SleepkitError
+from sleepkit.hub import push_if_asked
 from sleepkit.labelled_stream import LabelledColumns, asked, load_tasks, read_texts
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
@@ -172,10 +173,7 @@ def _sleep(
     if config.process_index == 0:
         _write_card(folder, args, record)
         _publish_dreams(args, config, record)
-        if args.push_to_hub_repo is not None:
-            from sleepkit.hub import push_folder
-
-            print(f"pushed: {push_folder(folder, args.push_to_hub_repo, token=config.hub_token)}")
+        push_if_asked(folder, args.push_to_hub_repo, token=config.hub_token)
     return record
 
 
@@ -224,11 +222,7 @@ def _publish_dreams(args: SleepArguments, config: KnowledgeSeedingConfig, record
         add_night(out / "dreams", f"night_{night:02d}", dreams, args.model)
     source = published_name(args.dataset)
     write_card(out / "dreams", name=f"{Path(args.model).name}-dreams", model=args.model, source=source)
-    if args.push_to_hub_dreams_repo is not None:
-        from sleepkit.hub import push_folder
-
-        address = push_folder(out / "dreams", args.push_to_hub_dreams_repo, repo_type="dataset", token=config.hub_token)
-        print(f"pushed: {address}")
+    push_if_asked(out / "dreams", args.push_to_hub_dreams_repo, repo_type="dataset", token=config.hub_token)
 
 
 def _require_window(model: PreTrainedModel, args: SleepArguments) -> None:

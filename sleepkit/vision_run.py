@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sleepkit.arguments import cycle_options
 from sleepkit.errors import SleepkitError
+from sleepkit.hub import push_if_asked
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
 from sleepkit.vision_arguments import METHODS, VisionArguments
 
 if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+    from sleepkit.cycle import SleepCycle
     from sleepkit.vision.classifier import IncrementalClassifier
     from sleepkit.vision.streams import ImageExperience
     from sleepkit.vision.training_config import IncrementalTrainingConfig
 
-__all__ = ["run_vision"]
+__all__ = ["image_cycle", "run_vision"]
 
 
 def run_vision(args: VisionArguments, config: IncrementalTrainingConfig) -> list[RunRecord]:
@@ -40,10 +44,8 @@ def run_vision(args: VisionArguments, config: IncrementalTrainingConfig) -> list
 def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRecord:
     from accelerate.utils import set_seed
 
-    from sleepkit.cycle import SleepCycle
     from sleepkit.vision.images import load_images
     from sleepkit.vision.streams import build_stream
-    from sleepkit.vision_state import ImageState
 
     data = load_images(
         args.dataset,
@@ -63,18 +65,21 @@ def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRe
     learner = getattr(importlib.import_module(f"sleepkit.vision.{module}"), name)(
         model, config, stream, args.scenario, args.probe_images
     )
-    cycle: Any = SleepCycle(
-        learner,
-        stream,
-        method=args.method,
-        needed_bytes=3 * sum(values.numel() * values.element_size() for values in model.state_dict().values()),
-        state_class=ImageState,
-        **cycle_options(args, config),
-    )
-    record: RunRecord = cycle.run()
+    record = image_cycle(args, config, learner, stream, args.method).run()
     if config.process_index == 0:
         _publish(args, config, model, record)
     return record
+
+
+def image_cycle(args: Any, config: TrainingArguments, learner: Any, stream: Sequence[Any], method: str) -> SleepCycle:
+    """The cycle of a learner of images; without a scenario among the arguments, a class stream."""
+    from sleepkit.cycle import SleepCycle
+    from sleepkit.vision_state import ImageState
+
+    options = cycle_options(args, config)
+    options["config"].setdefault("scenario", "class")
+    weights = sum(values.numel() * values.element_size() for values in learner.model.state_dict().values())
+    return SleepCycle(learner, stream, method=method, needed_bytes=3 * weights, state_class=ImageState, **options)
 
 
 def build_model(args: VisionArguments, stream: Sequence[ImageExperience]) -> IncrementalClassifier:
@@ -108,7 +113,4 @@ def _publish(args: VisionArguments, config: IncrementalTrainingConfig, model: In
     name = (args.push_to_hub_repo or f"{dataset}-{args.method}").rstrip("/").split("/")[-1]
     backbone = None if args.backbone == "cnn" else args.backbone
     classifier_card(record.to_dict(), model_name=name, base_model=backbone, dataset=dataset).save(folder / "README.md")
-    if args.push_to_hub_repo is not None:
-        from sleepkit.hub import push_folder
-
-        print(f"pushed: {push_folder(folder, args.push_to_hub_repo, token=config.hub_token)}")
+    push_if_asked(folder, args.push_to_hub_repo, token=config.hub_token)

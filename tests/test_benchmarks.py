@@ -1,12 +1,12 @@
 """The scripts in benchmarks/: tables from saved results, lists of runs, and the comparison of one step."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from launch import succeed
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit.errors import SleepkitError
@@ -142,8 +142,7 @@ def test_one_step_is_compared_with_trl(tmp_path):
         "--output",
         str(tmp_path / "bench.json"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = succeed(command)
     document = read_json(tmp_path / "bench.json")
     assert document["nights"]["2"]["experts_in_use"] == 2 and document["versions"]["trl"]
     for name, row in document["systems"].items():
@@ -158,8 +157,7 @@ def test_a_trial_is_compared_with_its_own_steps(tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path / "model")
     command = [sys.executable, str(BENCHMARKS / "bench_dreaming.py"), "--model", str(tmp_path / "model")]
     command += ["--dreams", "2", "--steps", "2", "--max-tokens", "8", "--output", str(tmp_path / "bench.json")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = succeed(command)
     document = read_json(tmp_path / "bench.json")
     assert document["dreaming"]["trials"]["rows"] == document["dreaming"]["peft"]["rows"] > 2
     assert all(ratio > 0 for ratio in document["ratios"].values())

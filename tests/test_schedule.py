@@ -1,12 +1,11 @@
 """When levels are due, and that a Trainer sleeps at those steps, also when it was interrupted and resumed."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from launch import succeed, torchrun
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from sleepkit.errors import SleepkitError
@@ -236,11 +235,4 @@ os._exit(0)  # all is checked; on a busy machine gloo's threads may abort while 
 def test_all_ranks_sleep_at_the_same_steps(tmp_path):
     script, here = tmp_path / "script.py", Path(__file__).parent
     script.write_text(RANK_SCRIPT)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, str(script), str(tmp_path / "out"), str(here), str(here.parent)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    succeed([*torchrun(), script, tmp_path / "out", here, here.parent])

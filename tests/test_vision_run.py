@@ -1,8 +1,5 @@
 """A whole run on images, from the command line: what it leaves, that it resumes exactly, and one line for what is wrong."""
 
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from launch import ROOT, deepspeed, succeed, torchrun
 from safetensors.torch import load_file
 from tiny_images import write_npz
 from transformers import AutoModelForImageClassification
@@ -21,8 +19,6 @@ from sleepkit.vision_arguments import METHODS, parse_mygo, parse_vision
 from sleepkit.vision_compare import run_comparison
 from sleepkit.vision_run import run_vision
 
-ROOT = Path(__file__).parents[1]
-BIN = Path(sys.executable).parent
 RECIPES = [path for method in ("vision", "mygo") for path in sorted((ROOT / "recipes" / "configs" / method).glob("*.yaml"))]
 SMALL = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 4 --per_device_train_batch_size 8
     --learning_rate 0.01 --replay_batch_size 8 --buffer_size 12 --fisher_images 4 --vae_hidden 8 --vae_latent 2 --vae_samples 2
@@ -210,27 +206,12 @@ def test_two_processes_learn_what_one_learns(digits, tmp_path):
     """SI's path too: its gradients are taken from each rank."""
     states = {}
     for way in ("one", "ddp", "zero2"):
-        ranks = 1 if way == "one" else 2
-        launch = {
-            "one": [sys.executable],
-            "ddp": [BIN / "torchrun", "--nproc_per_node", 2, "--master_port", free_port()],
-            "zero2": [BIN / "accelerate", "launch", "--config_file", ROOT / "accelerate_configs" / "cpu_zero2.yaml"]
-            + ["--main_process_port", free_port()],
-        }[way]
         if way == "zero2":
             pytest.importorskip("deepspeed")
-        command = [*launch, ROOT / "recipes" / "vision_baseline.py", "--dataset", digits, "--output_dir", tmp_path / way, *SMALL]
-        command += ["--method", "si", "--per_device_train_batch_size", 8 // ranks]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-        done = subprocess.run(list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        command = {"one": [sys.executable], "ddp": torchrun(), "zero2": deepspeed(2)}[way]
+        command += [ROOT / "recipes" / "vision_baseline.py", "--dataset", digits, "--output_dir", tmp_path / way, *SMALL]
+        succeed([*command, "--method", "si", "--per_device_train_batch_size", 8 if way == "one" else 4])
         states[way] = load_file(tmp_path / way / "state" / "night_02" / "learner.safetensors")
     for way in ("ddp", "zero2"):
         for name, values in states["one"].items():
             torch.testing.assert_close(states[way][name], values, atol=1e-4, rtol=1e-3, msg=f"{way}: {name}")
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]

@@ -35,7 +35,7 @@ from sleepkit.vision.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, Can
 from sleepkit.vision.disentangled_config import DisentangledConfig
 from sleepkit.vision.exemplars import ExemplarMemory, Match
 from sleepkit.vision.idsprites.affine import factors_to_matrix, normalize
-from sleepkit.vision.idsprites.dataset import SpritesDataset
+from sleepkit.vision.idsprites.dataset import SpritesDataset, as_bytes
 from sleepkit.vision.idsprites.stream import SpritesExperience
 from sleepkit.vision.learner import FILE_NAME, Accuracy
 from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
@@ -128,8 +128,9 @@ class DisentangledLearner:
         before = self._pose_rms(self.today.test)
         self.memory.add(*self._exemplars(self.today))
         images = self.today.train.batch(torch.arange(len(self.today.train)))
-        pixels = (images["pixel_values"] * 255).round().to(torch.uint8)
-        rows = TensorRows(pixels, torch.cat([images["labels"][:, None].float(), images["factors"]], dim=1))
+        rows = TensorRows(
+            as_bytes(images["pixel_values"]), torch.cat([images["labels"][:, None].float(), images["factors"]], dim=1)
+        )
         self._range = images["factors"].aminmax(dim=0)
         self.model.train()
         trainer = IncrementalTrainer(

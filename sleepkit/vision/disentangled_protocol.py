@@ -37,10 +37,18 @@ from sleepkit.vision.idsprites.dataset import SpritesDataset
 from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
 from sleepkit.vision.idsprites.stream import SpritesStream
 
-__all__ = ["POSES", "SHOWN", "measure", "table_rows"]
+__all__ = ["POSES", "SHOWN", "measure", "metric_prefix", "table_rows"]
 
-POSES = ("learned", "closed_form", "oracle")
-SHOWN = ("accuracy", "off_grid_accuracy", "one_shot", "auroc", "pose_rms")
+POSES = {"learned": "learned", "closed_form": "closed form", "oracle": "true"}
+"""Headings of the sources."""
+SHOWN = {
+    "accuracy": "accuracy",
+    "off_grid_accuracy": "off the grid",
+    "one_shot": "one-shot",
+    "auroc": "AUROC",
+    "pose_rms": "pose RMS",
+}
+"""Headings of the metrics that tables show."""
 ACCUMULATED = 6_000  # images of a test set, at most
 
 
@@ -74,21 +82,28 @@ def measure(learner: DisentangledLearner, stream: SpritesStream, novel_classes: 
         errors = {"pose_rms": pose_rms(matrices["off"], off.matrix), "novel_pose_rms": pose_rms(matrices["novel"], novel.matrix)}
         errors["pose_median"] = (matrices["off"] - off.matrix)[:, :2].square().mean((1, 2)).sqrt().median().item()
         for how in MATCHES:
-            prefix = _prefix(learner, source, how)
-            scores = dict(_compared(learner, stream, sets, matrices, how)) | errors
+            matches = {name: learner.match(images.pixels, matrices[name], how=how) for name, images in sets.items()}
+            scores = dict(_compared(learner, stream, sets, matrices, matches, how)) | errors
+            prefix = metric_prefix(source, how, learner.config.match)
             if not prefix:
-                scores |= _other_scores(learner, sets, matrices, validation, pose(validation))
+                scores |= _other_scores(matches, learner.match(validation.pixels, pose(validation)))
             found |= {prefix + name: value for name, value in scores.items()}
     return found
 
 
-def table_rows(found: dict[str, float], learner: DisentangledLearner) -> list[list[object]]:
-    """Source, comparison and the `SHOWN` metrics, of all sources and comparisons."""
+def table_rows(found: dict[str, float], match: str) -> list[list[object]]:
+    """Source, comparison and the `SHOWN` metrics, of all sources and comparisons; ``match`` is the learner's own comparison."""
     return [
-        [source.replace("_", " "), how, *(found[_prefix(learner, source, how) + name] for name in SHOWN)]
-        for source in POSES
+        [heading, how, *(found[metric_prefix(source, how, match) + name] for name in SHOWN)]
+        for source, heading in POSES.items()
         for how in MATCHES[::-1]
     ]
+
+
+def metric_prefix(source: str, how: str, match: str) -> str:
+    """What stands before a metric's name; see the module."""
+    own = "" if source == "learned" else f"{source}_"
+    return own if how == match else f"{own}{how}_"
 
 
 def _compared(
@@ -96,9 +111,9 @@ def _compared(
     stream: SpritesStream,
     sets: dict[str, Images],
     matrices: dict[str, Tensor],
+    matches: dict[str, Match],
     how: str,
 ) -> Iterator[tuple[str, float]]:
-    matches = {name: learner.match(images.pixels, matrices[name], how=how) for name, images in sets.items()}
     yield "accuracy", _right(matches["test"], sets["test"]).mean().item()
     correct = _right(matches["off"], sets["off"])
     yield "off_grid_accuracy", correct.mean().item()
@@ -120,13 +135,11 @@ def _compared(
     yield "oscr", open_set.oscr(known, correct.numpy().astype(bool), unknown)
 
 
-def _other_scores(
-    learner: DisentangledLearner, sets: dict[str, Images], matrices: dict[str, Tensor], validation: Images, pose: Tensor
-) -> dict[str, float]:
+def _other_scores(matches: dict[str, Match], validation: Match) -> dict[str, float]:
     """AUROC of the other open-set scores, and what the sigma from validation images accepts."""
-    usual = open_set.novelty(learner.match(validation.pixels, pose).distances)
+    usual = open_set.novelty(validation.distances)
     fusion = open_set.Fusion(usual)
-    known, novel = (open_set.novelty(learner.match(sets[name].pixels, matrices[name]).distances) for name in ("off", "novel"))
+    known, novel = (open_set.novelty(matches[name].distances) for name in ("off", "novel"))
     found = {f"auroc_{name}": open_set.auroc(known[name], novel[name]) for name in ("residual", "knn")}
     sigma = open_set.threshold(usual["ratio"])
     accepted = {"sigma_accepted": np.mean(known["ratio"] <= sigma), "sigma_accepted_novel": np.mean(novel["ratio"] <= sigma)}
@@ -140,11 +153,6 @@ def _pose_function(learner: DisentangledLearner, source: str) -> Callable[[Image
     if source == "oracle":
         return lambda images: images.matrix
     return lambda images: torch.cat([closed_form_pose(part) for part in images.pixels.split(64)])
-
-
-def _prefix(learner: DisentangledLearner, source: str, how: str) -> str:
-    own = "" if source == "learned" else f"{source}_"
-    return own if how == learner.config.match else f"{own}{how}_"
 
 
 def _right(match: Match, images: Images) -> Tensor:

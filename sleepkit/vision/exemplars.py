@@ -32,6 +32,7 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.results import read_json, write_json
 from sleepkit.vision.canonicalizer import OUTPUTS, to_matrix
 from sleepkit.vision.idsprites.affine import invert, normalize
+from sleepkit.vision.idsprites.dataset import as_bytes
 
 __all__ = ["MATCHES", "ExemplarMemory", "Match"]
 
@@ -94,7 +95,7 @@ class ExemplarMemory:
     def add(self, views: Tensor, labels: Tensor) -> None:
         """Keep views ``(n, C, P, P)`` of classes ``labels`` (n,)."""
         self.set(
-            torch.cat([self.pictures, (views.clamp(0, 1) * 255).round().to(torch.uint8).cpu()]),
+            torch.cat([self.pictures, as_bytes(views).cpu()]),
             torch.cat([self.labels, labels.cpu()]),
         )
 
@@ -154,7 +155,7 @@ class ExemplarMemory:
         """
         if not len(self):
             raise SleepkitError("the exemplar memory is empty; add exemplars first")
-        seen = _blurred(self.view(images, matrix))
+        seen = self.described(images, matrix)
         most = int(self.labels.unique(return_counts=True)[1].max())  # so many exemplars may be of one class
         distances, places = self.search(seen, min(len(self), candidates * most), tangent=match == "aligned")
         matrices = matrix[:, None].expand(-1, places.shape[1], 3, 3)

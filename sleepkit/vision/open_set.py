@@ -22,12 +22,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sleepkit import metrics
 from sleepkit.errors import SleepkitError
 
-__all__ = ["SCORES", "Fusion", "aupr", "auroc", "fpr95", "novelty", "oscr", "threshold"]
+__all__ = ["Fusion", "aupr", "auroc", "fpr95", "novelty", "oscr", "threshold"]
 
 Array = npt.NDArray[np.float64]
-SCORES = ("ratio", "residual", "knn", "fusion")
 _FUSED = ("ratio", "residual")
 
 
@@ -67,9 +67,7 @@ def threshold(known: Array, accepted: float = 0.95) -> float:
 def auroc(known: Array, novel: Array) -> float:
     """Chance that a novel image scores above a known one; ties count one half."""
     _check(known, novel)
-    ordered = np.sort(known)
-    below, up_to = np.searchsorted(ordered, novel, "left"), np.searchsorted(ordered, novel, "right")
-    return float((below + up_to).mean() / (2 * len(known)))
+    return metrics.auroc(novel, known)
 
 
 def aupr(known: Array, novel: Array) -> float:

@@ -2,58 +2,30 @@
 
 import json
 import math
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from launch import ROOT, deepspeed, succeed, torchrun
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-BIN = Path(sys.executable).parent
 ITEMS = 4
 
 pytestmark = pytest.mark.distributed
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
-
-
-def start(command, script, *args):
-    known = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    env = {key: value for key, value in os.environ.items() if key not in known and not key.startswith("ACCELERATE_")}
-    env |= {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{env['PATH']}", "TOKENIZERS_PARALLELISM": "false"}
-    run = [*map(str, command), str(script), *map(str, args)]
-    done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-
-
-def launch(command, folder):
+def train(command, folder):
     tiny_model().save_pretrained(folder / "model")
-    start(command, HERE / "train_tiny.py", folder, ITEMS)
+    succeed([*command, HERE / "train_tiny.py", folder, ITEMS])
     return json.loads((folder / "result.json").read_text()), load_file(folder / "state.safetensors")
 
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
-    return launch([sys.executable], tmp_path_factory.mktemp("one") / "run")
-
-
-def deepspeed(stage):
-    config = ROOT / "accelerate_configs" / f"cpu_zero{stage}.yaml"
-    return [BIN / "accelerate", "launch", "--config_file", config, "--main_process_port", free_port()]
-
-
-def torchrun():
-    return [BIN / "torchrun", "--master_port", free_port(), "--nproc_per_node", 2]
+    return train([sys.executable], tmp_path_factory.mktemp("one") / "run")
 
 
 @pytest.mark.parametrize("way", ["ddp", "zero2", "zero3"])
@@ -64,7 +36,7 @@ def test_two_processes_equal_one(way, one_process, tmp_path):
         pytest.importorskip("deepspeed")
         command = deepspeed(way[-1])
     expected, expected_state = one_process
-    result, state = launch(command, tmp_path / "run")
+    result, state = train(command, tmp_path / "run")
     assert (expected["world"], result["world"]) == (1, 2)
     assert result["distributed"] == {"ddp": "MULTI_CPU"}.get(way, "DEEPSPEED")
     assert (result["split_when_loaded"] > 0, result["split"] > 0) == (way == "zero3", way == "zero3")
@@ -94,16 +66,8 @@ def test_a_recipe_of_two_nights(stage, tmp_path):
     small = """--expert_slots 2 --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --memory_max_tokens 300
         --max_new_tokens 4 --general_items 2 --general_tokens 4 --styles cloze recite --no_gate""".split()
     data = [word for name in rows for word in (f"--{name}", tmp_path / f"{name}.jsonl")]
-    start(
-        deepspeed(stage),
-        ROOT / "recipes" / "sleep.py",
-        "--model",
-        tmp_path / "base",
-        "--output_dir",
-        tmp_path / "run",
-        *data,
-        *small,
-    )
+    folders = ["--model", tmp_path / "base", "--output_dir", tmp_path / "run"]
+    succeed([*deepspeed(stage), ROOT / "recipes" / "sleep.py", *folders, *data, *small])
     assert [night["night"] for night in json.loads((tmp_path / "run" / "results.json").read_text())["nights"]] == [1, 2]
 
 
@@ -111,7 +75,7 @@ def test_two_processes_try_the_same_dreams_as_one(tmp_path):
     found = {}
     for name, command in (("one", [sys.executable]), ("two", torchrun())):
         (tmp_path / name).mkdir()
-        start(command, HERE.parent / "dream_tiny.py", tmp_path / name)
+        succeed([*command, HERE.parent / "dream_tiny.py", tmp_path / name])
         assert (tmp_path / name / "trials.txt").read_text().count("a trial") == 8  # no rank does the other's
         assert (tmp_path / name / "dreams" / "dreamer_1" / "adapter_model.safetensors").is_file()
         found[name] = [

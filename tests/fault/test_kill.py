@@ -1,21 +1,18 @@
 """A night, or a round of dreams, that is killed with no warning and started again ends with the bits of one that was not."""
 
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from launch import run
 
 SCRIPT = Path(__file__).with_name("sleep_tiny.py")
 DREAMER = Path(__file__).parents[1] / "dream_tiny.py"
 
 
 def sleep(folder, *where, script=SCRIPT):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = [sys.executable, str(script), str(folder), *where]
-    return subprocess.run(run, env=env, capture_output=True, text=True, timeout=300)
+    return run([sys.executable, script, folder, *where])
 
 
 def left_behind(folder):

@@ -1,9 +1,10 @@
 """benchmarks/bench_idsprites.py: what it measures, and its table."""
 
 import importlib.util
-import subprocess
 import sys
 from pathlib import Path
+
+from launch import succeed
 
 from sleepkit.results import read_json
 
@@ -26,8 +27,7 @@ def test_renderers_are_measured_in_one_run(tmp_path):
         "--exemplars",
         "12",
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = succeed(command)
     document = read_json(tmp_path / "bench.json")
     speeds = document["images_per_second"]["16"]
     assert speeds["sleepkit"]["one_process"] > 0 and "| 16 px | sleepkit |" in done.stdout

@@ -1,22 +1,23 @@
 """Disentangled learning: nights, losses, and whole runs from the command line that resume exactly."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
+from launch import ROOT, succeed, torchrun
 from safetensors.torch import load_file
 from tiny_images import write_npz
 
+from sleepkit import hub
 from sleepkit.disentangled_arguments import build_sprites, parse_disentangled
 from sleepkit.disentangled_run import run_disentangled
 from sleepkit.errors import SleepkitError
 from sleepkit.results import read_results
+from sleepkit.vision.canonicalizer import Canonicalizer
 from sleepkit.vision.disentangled_learner import DisentangledLearner, build_canonicalizer, pose_rms
 from sleepkit.vision.exemplars import ExemplarMemory
 from sleepkit.vision.idsprites.affine import factors_to_matrix
@@ -25,7 +26,6 @@ from sleepkit.vision.images import load_images
 from sleepkit.vision.streams import build_stream
 from sleepkit.vision.trainer import IncrementalTrainer
 
-ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes" / "configs" / "disentangled").glob("*.yaml"))
 SMALL = """--experiences 2 --classes_per_experience 3 --factor_values 2 --image_size 16 --test_share 0.1 --widths 4 8
     --hidden_size 16 --refine_widths 4 8 --per_device_train_batch_size 8 --novel_classes 4 --novel_images 2
@@ -163,6 +163,22 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert again.metrics == pytest.approx(record.metrics)
 
 
+def test_canonicaliser_and_exemplars_are_pushed_with_a_card(tmp_path, monkeypatch):
+    pushed = {}
+
+    def push(folder, repo, **options):
+        pushed[repo] = folder
+        return "address"
+
+    monkeypatch.setattr(hub, "push_folder", push)
+    run_disentangled(*parsed(tmp_path, "--push_to_hub_repo", "me/straight"))
+    folder = pushed["me/straight"]
+    card = ModelCard.load(folder / "README.md")
+    assert {one.metric_type for one in card.data.eval_results} == {"accuracy", "off_grid_accuracy", "one_shot", "auroc"}
+    assert "Infinite dSprites" in card.text
+    assert len(ExemplarMemory.load(folder / "exemplars")) == 6 and Canonicalizer.from_pretrained(folder).config.image_size == 16
+
+
 def test_a_run_that_was_killed_equals_one_that_was_not(tmp_path, monkeypatch):
     whole = run_disentangled(*parsed(tmp_path / "whole"))[0]
     train = IncrementalTrainer.run
@@ -198,10 +214,7 @@ def test_a_run_with_damaged_exemplars_is_refused(tmp_path):
 
 def test_the_recipe_runs_two_steps(tmp_path):
     command = [sys.executable, ROOT / "recipes" / "disentangled.py", "--config", ROOT / "recipes/configs/disentangled/s1.yaml"]
-    command += ["--output_dir", tmp_path, *SMALL, "--max_steps", 2, "--seeds", 1]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=env, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = succeed([*command, "--output_dir", tmp_path, *SMALL, "--max_steps", 2, "--seeds", 1])
     assert "closed form" in done.stdout and (tmp_path / "seed_1" / "results.json").is_file()
     assert (tmp_path / "comparison.md").is_file()
 
@@ -238,22 +251,8 @@ def test_pictures_of_a_data_set_in_unknown_poses(tmp_path):
 
 @pytest.mark.distributed
 def test_two_processes_keep_one_model(tmp_path):
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    launch = [Path(sys.executable).parent / "torchrun", "--nproc_per_node", 2, "--master_port", port]
-    command = [
-        *launch,
-        ROOT / "recipes" / "disentangled.py",
-        *SMALL,
-        "--output_dir",
-        tmp_path,
-        "--per_device_train_batch_size",
-        4,
-    ]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    recipe = [ROOT / "recipes" / "disentangled.py", *SMALL, "--output_dir", tmp_path]
+    succeed([*torchrun(), *recipe, "--per_device_train_batch_size", 4])
     assert json.loads((tmp_path / "results.json").read_text())["metrics"]["nights_committed"] == 2
 
 

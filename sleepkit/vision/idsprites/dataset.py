@@ -29,7 +29,7 @@ from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["SpritesDataset", "SpritesLoader", "to_iterable"]
+__all__ = ["SpritesDataset", "SpritesLoader", "as_bytes", "to_iterable"]
 
 
 class SpritesDataset(Dataset):
@@ -65,7 +65,7 @@ class SpritesDataset(Dataset):
     def pixels(self, places: Tensor | None = None) -> Tensor:
         """``(n, C, S, S)`` uint8, of all images or of those at ``places``."""
         images = self.batch(torch.arange(len(self)) if places is None else places)["pixel_values"]
-        return (images * 255).round_().to(torch.uint8)
+        return as_bytes(images)
 
     def batch(self, places: Tensor) -> dict[str, Tensor]:
         """The images at ``places`` together, which is much faster than one by one."""
@@ -161,3 +161,8 @@ def _rows(dataset: SpritesDataset, parts: list[tuple[int, int]]) -> Iterator[dic
             columns = {name: column.cpu().numpy() for name, column in dataset.batch(places).items()}
             for row in zip(*columns.values(), strict=True):
                 yield dict(zip(columns, row, strict=True))
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Images from 0 to 1 as uint8, rounded."""
+    return (images.clamp(0, 1) * 255).round_().to(torch.uint8)

@@ -16,7 +16,7 @@ import torch
 
 from sleepkit.errors import SleepkitError
 from sleepkit.report import code_block, markdown_table
-from sleepkit.vision.idsprites.dataset import SpritesDataset
+from sleepkit.vision.idsprites.dataset import SpritesDataset, as_bytes
 from sleepkit.vision.idsprites.factors import FACTOR_NAMES
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def export_parquet(
             pixels, factors = [], []
             for part in places.split(256):
                 batch = images.batch(part)
-                pixels += list((batch["pixel_values"] * 255).round().byte().permute(0, 2, 3, 1).squeeze(-1).cpu().numpy())
+                pixels += list(as_bytes(batch["pixel_values"]).permute(0, 2, 3, 1).squeeze(-1).cpu().numpy())
                 factors.append(batch["factors"])
             columns = dict(zip(FACTOR_NAMES, torch.cat(factors).T.tolist(), strict=True))
             rows = {
