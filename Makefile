@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint bench-seeding bench-dreaming bench-idsprites bench-mygo tables clean
+.PHONY: help install demo test test-slow lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn tables clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-idsprites: install ## images per second of Infinite dSprites against the P
 
 bench-mygo: install ## a wake epoch and 100 sleep steps on images against plain PyTorch loops
 	$(BIN)/python benchmarks/bench_mygo.py
+
+bench-dream2learn: install ## prompts led in one batch against one at a time, and dreaming against the base's training
+	$(BIN)/python benchmarks/bench_dream2learn.py
 
 tables: install ## write the README's tables again from the saved results
 	$(BIN)/python benchmarks/make_tables.py

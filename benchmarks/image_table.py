@@ -2,7 +2,8 @@
 
     python benchmarks/image_table.py split_mnist runs/vision_split_mnist runs/mygo_split_mnist
 
-Every results.json below the folders is a run; a method's runs are the seeds of its row.  Written to
+Every results.json below the folders is a run; a method's runs are the seeds of its row.  Of recipes/dream2learn.py's folders the
+comparison alone is taken, which has the differences of all seeds.  Written to
 benchmarks/results/NAME.json, which `make tables` turns into the README's table; paths on this machine are left out of it.
 """
 
@@ -13,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from make_tables import ROOT, render
+from make_tables import PAIRED, ROOT, render
 
 from sleepkit.results import FILE_NAME, read_results, write_json
 from sleepkit.vision_compare import with_intransigence
 
-PATHS = ("dataset", "test_dataset", "output_dir", "backbone")
+PATHS = ("dataset", "test_dataset", "output_dir", "backbone", "generator", "others_dataset", "lcm_lora")
 
 
 def row(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,13 +30,20 @@ def row(results: Mapping[str, Any]) -> dict[str, Any]:
     return {"method": method, **found, "config": {name: value for name, value in config.items() if name not in PATHS}}
 
 
+def runs_below(folder: Path) -> list[Path]:
+    """Folders of the runs; see the module."""
+    if (folder / FILE_NAME).is_file() and read_results(folder)["method"].startswith(PAIRED):
+        return [folder]
+    return sorted(path.parent for path in folder.rglob(FILE_NAME))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", help="of the table")
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args(argv)
-    found = sorted(path.parent for folder in options.folders for path in folder.rglob(FILE_NAME))
+    found = [path for folder in options.folders for path in runs_below(folder)]
     document = {"image_runs": with_intransigence([row(read_results(folder)) for folder in found])}
     write_json(options.results / f"{options.name}.json", document)
     print(render(document))

@@ -6,8 +6,8 @@
 `NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `summary` all files that hold
 knowledge seeding's own results.  A file holds one of: runs that `run_table.py` collected (`runs`), the speed of one step
 (`systems`), the cost of dreaming (`dreaming`), the speed of drawing sprites (`images_per_second`), runs on images that
-`image_table.py` collected (`image_runs`; those of recipes/disentangled.py have a table of their own), or one run's own
-`results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
+`image_table.py` collected (`image_runs`; those of recipes/disentangled.py and recipes/dream2learn.py have tables of their
+own), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ from sleepkit.report import (
 from sleepkit.results import read_json
 
 ROOT = Path(__file__).parent.parent
+PAIRED = "dream2learn"  # how the method of a comparison with and without dreams begins
+OF_DREAMS = (
+    *("dreams", "dream_kind", "repaint", "oracle", "assignment", "refresh", "strength", "stop_threshold", "dream_weight"),
+    *("sleep_steps", "prompt_learning_rate"),
+)
 MARKER = re.compile(r"(?P<head><!-- table:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<tail><!-- /table -->)", re.DOTALL)
 
 
@@ -51,7 +56,10 @@ def render(document: Mapping[str, Any]) -> str:
         return _sprites(document)
     if "image_runs" in document:
         runs = document["image_runs"]
-        return _poses(runs) if all(run["method"] == "disentangled" for run in runs) else comparison_table(runs)
+        for method, table in (("disentangled", _poses), (PAIRED, _gains)):
+            if all(run["method"].startswith(method) for run in runs):
+                return table(runs)
+        return comparison_table(runs)
     if "metrics" in document:
         rows = [*headline(document), ("time", format_duration(document["seconds"]))]
         return markdown_table(["measure", "value"], rows)
@@ -122,6 +130,24 @@ def _poses(runs: Sequence[Mapping[str, Any]]) -> str:
             seconds = spread([run["metrics"]["cpu_seconds"] for run in runs]) if source == "learned" else "–"
             rows.append([name, how, len(runs), *map(spread, found), seconds])
     return markdown_table(["pose", "comparison", "seeds", *SHOWN.values(), "CPU seconds of the nights"], rows)
+
+
+def _gains(runs: Sequence[Mapping[str, Any]]) -> str:
+    """What dreams bring, with 95 % intervals over seeds; a row is named by what differs from the first one."""
+    heads = ["variant", "seeds", "accuracy without", "gain", "forgetting", "probe", "assigned", "collapsed", "cost"]
+    rows: list[list[Any]] = []
+    for run in runs:
+        m, first = run["metrics"], runs[0]["config"]
+        changed = [f"{name} {value}" for name, value in run["config"].items() if name in OF_DREAMS and value != first[name]]
+        gains = [_gain(m, name) for name in ("faa", "forgetting", "fwt_probe", "fwt_assigned")]
+        base = [", ".join(changed) or "as the recipe", len(run["config"]["seeds"]), m["faa_base"]]
+        rows.append([*base, *gains, m.get("collapse_rate"), f"{m['cost_ratio']:.1f}x"])
+    return markdown_table(heads, rows)
+
+
+def _gain(metrics: Mapping[str, float], name: str) -> str:
+    mean, low = metrics[f"{name}_gain"], metrics.get(f"{name}_gain_low")
+    return f"{mean:+.3f}" + ("" if low is None else f" ± {mean - low:.3f}")
 
 
 SUMMARY = {

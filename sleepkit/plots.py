@@ -5,7 +5,9 @@
 - training: losses and rewards over the optimizer steps of all nights;
 - before and after: scores without the documents, with them in context as the ceiling, and on general probes;
 and of an experiment of several methods and seeds:
-- the first experience: its score after each night, a line for each method.
+- the first experience: its score after each night, a line for each method;
+and of dreams:
+- stops: how many prompts had how many updates, those of the first night (without an oracle) apart.
 
 Each function returns a matplotlib `Figure`, or None where the run has no data for it. Colours are told apart by
 colour-blind readers (Okabe and Ito 2008; single-hue and viridis maps). No pyplot, so no window and no global state.
@@ -27,7 +29,14 @@ from matplotlib.patches import Rectangle
 from sleepkit.errors import SleepkitError
 from sleepkit.metrics import mean_interval
 
-__all__ = ["accuracy_matrix_figure", "before_after_figure", "first_experience_figure", "retention_figure", "training_figure"]
+__all__ = [
+    "accuracy_matrix_figure",
+    "before_after_figure",
+    "first_experience_figure",
+    "retention_figure",
+    "stops_figure",
+    "training_figure",
+]
 
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 _PINK, _SKY, _GREY, _INK = "#CC79A7", "#56B4E9", "#9A9A9A", "#222222"
@@ -60,6 +69,20 @@ _LOOK = matplotlib.rc_context(
         "legend.frameon": False,
     }
 )  # a decorator: the look holds inside the function only
+
+
+@_LOOK
+def stops_figure(first: Sequence[int], later: Sequence[int], most: int) -> Figure | None:
+    """Of prompts of first and of later nights, after how many updates they stopped; ``most`` is the limit."""
+    if not first and not later:
+        return None
+    figure, (axes,) = _axes(6, 3)
+    bins = [edge - 0.5 for edge in range(most + 2)]
+    labels = ["first night: the best of all updates", "later: stopped by the oracle"]
+    axes.hist([list(first), list(later)], bins=bins, stacked=True, color=[_GREY, _BLUE], label=labels)
+    axes.set(xlabel="updates of a prompt", ylabel="prompts", title="When dreams stop")
+    axes.legend()
+    return figure
 
 
 def _axes(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:

@@ -17,10 +17,11 @@ from sleepkit.errors import SleepkitError
 from sleepkit.options import option, require, require_choice
 
 if TYPE_CHECKING:
+    from sleepkit.vision.dream2learn_config import Dream2LearnConfig
     from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
     from sleepkit.vision.training_config import IncrementalTrainingConfig
 
-__all__ = ["METHODS", "VisionArguments", "parse_mygo", "parse_vision"]
+__all__ = ["METHODS", "VisionArguments", "parse_dream2learn", "parse_mygo", "parse_vision"]
 
 # The methods, and where the learner of each is.
 METHODS = {
@@ -36,7 +37,12 @@ METHODS = {
     "generative": "generative_classifier.GenerativeClassifier",
     "frozen": "baselines.FrozenFeatures",
     "mygo": "generative_replay_learner.GenerativeReplay",
+    "d2l_er": "dream2learn_learner.DreamingEr",
+    "d2l_er_ace": "dream2learn_learner.DreamingErAce",
+    "d2l_der": "dream2learn_learner.DreamingDer",
 }
+
+PROBE_SCOPES = ("experience", "stream")
 
 
 @dataclass
@@ -72,6 +78,8 @@ class VisionArguments:
     # run
     method: str = option("er", f"One of {', '.join(METHODS)}.")
     probe_images: int = option(0, "Training images of an experience that a linear probe learns from, for fwt_probe; 0: no probe.")
+    probe_draws: int = option(1, "Probes of an experience, each from other images; the mean is taken.")
+    probe_scope: str = option("experience", f"Classes that a probe tells apart, those of the {' or the '.join(PROBE_SCOPES)}.")
     seeds: list[int] | None = option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
     resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
     overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
@@ -81,8 +89,9 @@ class VisionArguments:
         if not self.dataset:
             raise SleepkitError("dataset is missing; give --dataset with a folder such as digits/ (train.npz, ...) or a Hub id")
         require_choice(self, "method", METHODS)
+        require_choice(self, "probe_scope", PROBE_SCOPES)
         require(self, ("image_size",), lambda size: size is None or size >= 1, "a whole number of at least 1")
-        require(self, ("experiences",), lambda count: count >= 1, "a whole number of at least 1")
+        require(self, ("experiences", "probe_draws"), lambda count: count >= 1, "a whole number of at least 1")
         require(self, ("hidden_size", "top_size", "probe_images"), lambda count: count >= 0, "a whole number of at least 0")
         require(self, ("channels",), lambda channels: channels in (None, 1, 3), "1 (grey) or 3 (RGB)")
         require(self, ("cnn_widths",), lambda widths: widths and min(widths) >= 1, "at least one number, each at least 1")
@@ -116,6 +125,19 @@ def parse_mygo(argv: Sequence[str]) -> tuple[VisionArguments, GenerativeReplayCo
     args.method = "mygo"
     if config.mode == "as_published":
         args.backbone, args.cnn_widths, args.hidden_size, args.top_size = "cnn", [16, 32], 256, 0
+    return args, config
+
+
+def parse_dream2learn(argv: Sequence[str]) -> tuple[VisionArguments, Dream2LearnConfig]:
+    """The same for Dream2Learn; ``method`` is that of the run with dreams."""
+    from sleepkit.vision.dream2learn_config import Dream2LearnConfig
+
+    args, config = read(
+        argv,
+        (VisionArguments, Dream2LearnConfig),
+        prog="recipes/dream2learn.py",
+        description="Let a classifier dream classes that do not exist, and meet the real ones better prepared.",
+    )
     return args, config
 
 

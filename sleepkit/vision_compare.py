@@ -22,22 +22,24 @@ from sleepkit.vision_arguments import METHODS, VisionArguments
 from sleepkit.vision_run import run_vision
 
 if TYPE_CHECKING:
-    from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
     from sleepkit.vision.training_config import IncrementalTrainingConfig
 
-__all__ = ["ComparisonArguments", "run_comparison", "with_intransigence"]
+__all__ = ["ComparisonArguments", "config_of", "run_comparison", "with_intransigence"]
+
+
+COMPARED = [method for method in METHODS if not method.startswith("d2l")]  # which recipes/dream2learn.py compares
 
 
 @dataclass
 class ComparisonArguments:
     """What is compared."""
 
-    methods: list[str] = field(default_factory=lambda: list(METHODS), metadata={"help": f"Any of {', '.join(METHODS)}."})
+    methods: list[str] = field(default_factory=lambda: list(COMPARED), metadata={"help": f"Any of {', '.join(COMPARED)}."})
 
     def __post_init__(self) -> None:
         for method in self.methods:
-            if method not in METHODS:
-                raise SleepkitError(f"methods has {method!r}; use any of {', '.join(METHODS)}")
+            if method not in COMPARED:
+                raise SleepkitError(f"methods has {method!r}; use any of {', '.join(COMPARED)}")
 
 
 def run_comparison(argv: Sequence[str]) -> str:
@@ -58,7 +60,7 @@ def run_comparison(argv: Sequence[str]) -> str:
     records = []
     for method in comparison.methods:
         for seed in args.seeds or [config.seed]:
-            one = with_seed(_config_of(method, config), seed, folder / method / f"seed_{seed}")
+            one = with_seed(config_of(method, config), seed, folder / method / f"seed_{seed}")
             records += run_vision(dataclasses.replace(args, method=method, seeds=None), one)
     table = comparison_table(with_intransigence([record.to_dict() for record in records]))
     if config.process_index == 0:
@@ -67,11 +69,11 @@ def run_comparison(argv: Sequence[str]) -> str:
     return table
 
 
-def _config_of(method: str, config: GenerativeReplayConfig) -> IncrementalTrainingConfig:
+def config_of(method: str, config: IncrementalTrainingConfig) -> IncrementalTrainingConfig:
     """What the method's own recipe would have read, so that its runs can be continued there."""
     from sleepkit.vision.training_config import IncrementalTrainingConfig
 
-    if method == "mygo":
+    if method == "mygo" or method.startswith("d2l"):
         return config
     names = [item.name for item in dataclasses.fields(IncrementalTrainingConfig) if item.init]
     return IncrementalTrainingConfig(**{name: getattr(config, name) for name in names})

@@ -63,7 +63,7 @@ def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRe
     model = build_model(args, stream)
     module, name = METHODS[args.method].split(".")
     learner = getattr(importlib.import_module(f"sleepkit.vision.{module}"), name)(
-        model, config, stream, args.scenario, args.probe_images
+        model, config, stream, args.scenario, args.probe_images, args.probe_draws, args.probe_scope
     )
     record = image_cycle(args, config, learner, stream, args.method).run()
     if config.process_index == 0:

@@ -21,8 +21,10 @@ from sleepkit.cycle_state import CycleState, Score
 __all__ = ["ImageState"]
 
 PARTS = ("bwt", "forgetting", "aia")
-SUMS = ("train_flops", "train_seconds", "cpu_seconds")
-LAST = ("bytes", "dream_fidelity", "dream_diversity", "judge_accuracy")
+SUMS = ("train_flops", "train_seconds", "cpu_seconds", "unet_calls", "dream_flops")
+OF_DREAMS = ("stop_updates", "stopped_early", "became_target", "became_alike", "collapse_rate", "collapse_rate_at_end")
+MEANS = (*OF_DREAMS, "dreams_recognised", "dreams_of_future", "dreams_of_seen")
+LAST = ("bytes", "faa_all_units", "dreams", "dream_fidelity", "dream_diversity", "judge_accuracy")
 GREATEST = ("sleep_change", "extractor_change")
 
 
@@ -91,6 +93,12 @@ class ImageState(CycleState):
         found["nights_committed"] = sum(bool(night["committed"]) for night in self.nights)
         found["seconds_per_night"] = statistics.fmean(night["seconds"] for night in self.nights)
         found |= {name: self.nights[-1].get(name) for name in LAST}
+        placed = [night["assigned"] for night in self.nights[1:] if night.get("assigned") is not None]
+        if placed and main != "domain_il":
+            found["fwt_assigned"] = statistics.fmean(placed)  # without units, before any night, the score is 0
+        for name in MEANS:
+            values = [night[name] for night in self.nights if night.get(name) is not None]
+            found |= {name: statistics.fmean(values)} if values else {}
         found |= {name: max(night[name] for night in self.nights) for name in GREATEST if name in self.nights[0]}
         found |= {name: sum(night[name] for night in self.nights) for name in SUMS if all(name in night for night in self.nights)}
         return {name: value for name, value in found.items() if value is not None and value == value}

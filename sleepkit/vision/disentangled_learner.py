@@ -35,8 +35,9 @@ from sleepkit.vision.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, Can
 from sleepkit.vision.disentangled_config import DisentangledConfig
 from sleepkit.vision.exemplars import ExemplarMemory, Match
 from sleepkit.vision.idsprites.affine import factors_to_matrix, normalize
-from sleepkit.vision.idsprites.dataset import SpritesDataset, as_bytes
+from sleepkit.vision.idsprites.dataset import SpritesDataset
 from sleepkit.vision.idsprites.stream import SpritesExperience
+from sleepkit.vision.images import as_bytes
 from sleepkit.vision.learner import FILE_NAME, Accuracy
 from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
 

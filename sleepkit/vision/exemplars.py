@@ -32,7 +32,7 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.results import read_json, write_json
 from sleepkit.vision.canonicalizer import OUTPUTS, to_matrix
 from sleepkit.vision.idsprites.affine import invert, normalize
-from sleepkit.vision.idsprites.dataset import as_bytes
+from sleepkit.vision.images import as_bytes
 
 __all__ = ["MATCHES", "ExemplarMemory", "Match"]
 

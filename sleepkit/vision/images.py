@@ -10,6 +10,8 @@
     rows/                 train.parquet, val.parquet, ...   or data/*.parquet as on the Hub, or what `datasets.save_to_disk` wrote
     photos/               train/<class>/*.png, val/..., ... folders of images
     owner/name            Hub id, through `datasets.load_dataset`
+    procedural            no file: drawn by procedural_world.py, other pictures with each seed; "procedural_others" are the
+                          classes that this stream does not have
 
 and, for a single split (``test_dataset``), also one .npz or .parquet file.  `SPLITS` has the names of splits.  Without
 a test split, the validation split is held out as the test and a tenth of the training images becomes the validation
@@ -35,7 +37,7 @@ from torch.nn import functional as F
 
 from sleepkit.errors import SleepkitError, first_line
 
-__all__ = ["ImageData", "Images", "load_images"]
+__all__ = ["ImageData", "Images", "as_bytes", "load_images"]
 
 SPLITS = {
     "train": ("train", "training"),
@@ -72,6 +74,11 @@ class _Table(NamedTuple):
     order: list[str] | None = None
 
 
+def as_bytes(images: Tensor) -> Tensor:
+    """Images from 0 to 1 as uint8, rounded."""
+    return (images.clamp(0, 1) * 255).round_().to(torch.uint8)
+
+
 def load_images(
     dataset: str | Path,
     test_dataset: str | Path | None = None,
@@ -96,6 +103,14 @@ def load_images(
     Raises `SleepkitError`, in one line with the value and the remedy, for a source that cannot be read, images that cannot be
     decoded or do not have one size and number of channels, and classes that are missing in a split.
     """
+    if str(dataset) in ("procedural", "procedural_others"):
+        from sleepkit.vision.procedural_world import other_images, stream_images
+
+        given = {"test_dataset": test_dataset, "image_size": image_size, "channels": channels, "test_share": test_share}
+        for name, value in given.items():
+            if value is not None:
+                raise SleepkitError(f"{name} is {value} and the data set {dataset!r} is drawn as it is; leave it out")
+        return (stream_images if dataset == "procedural" else other_images)(seed)
     tables = _read(dataset, label_column)
     if test_share is not None:
         if not 0 < test_share < 1 or test_dataset is not None:

@@ -1,6 +1,7 @@
 """An image learner: a growing classifier that meets one experience a night; the base of all vision methods.
 
     sleep      grow -> before_training -> train (one `transformers.Trainer`) -> after_training
+               assigned: today's accuracy after growing, when its classes have units and are not learned yet
     evaluate   accuracy on held-out test images:
                class_il   argmax over the units of all classes met so far      (task not given)
                task_il    argmax over the units of the experience              (task given)
@@ -80,6 +81,8 @@ class ImageLearner:
         stream: all experiences, which the replay memory's places point into.
         scenario: "class", "task" or "domain".
         probe_images: training images of each experience that the probe learns from; 0 does not probe.
+        probe_draws: probes of an experience, from other images each (as far as there are), of which the mean is taken.
+        probe_scope: "experience": a probe tells an experience's classes apart; "stream": all classes of the stream.
     """
 
     replays = False  # whether the method has a replay memory
@@ -92,10 +95,12 @@ class ImageLearner:
         stream: Sequence[ImageExperience],
         scenario: str = "class",
         probe_images: int = 0,
+        probe_draws: int = 1,
+        probe_scope: str = "experience",
     ) -> None:
         self.model, self.config, self.stream, self.scenario = model, config, list(stream), scenario
         self.model.to(config.device)  # type: ignore[arg-type]
-        self.probe_images = probe_images
+        self.probe_images, self.probe_draws, self.probe_scope = probe_images, probe_draws, probe_scope
         images = stream[0].train.source.pixels
         if images.dim() == 2 and config.augmentation != "none":
             raise SleepkitError(f"augmentation is {config.augmentation!r} and the data are features, not images; use 'none'")
@@ -128,11 +133,11 @@ class ImageLearner:
 
     def evaluate(self, experiences: Sequence[ImageExperience], in_context: bool = False) -> list[Accuracy]:
         """Accuracy on the test images of each experience; images have no context to be shown in."""
-        return [self._accuracy(experience) for experience in experiences]
+        probes = self._probes(experiences) if self.probe_images else [None] * len(experiences)
+        return [self._accuracy(one, probe) for one, probe in zip(experiences, probes, strict=True)]
 
-    def _accuracy(self, experience: ImageExperience) -> Accuracy:
+    def _accuracy(self, experience: ImageExperience, probe: float | None = None) -> Accuracy:
         known = set(self.model.slots.labels_of(REAL))
-        probe = self._probe(experience) if self.probe_images else None
         if not known.issuperset(experience.labels):
             return Accuracy(float("nan"), float("nan"), 0 if probe is None else len(experience.test), probe)
         units = self.model.units_of(experience.test.labels)
@@ -159,14 +164,31 @@ class ImageLearner:
         self.model.train(training)
         return torch.cat(found)
 
-    def _probe(self, experience: ImageExperience) -> float:
-        """Accuracy of a linear classifier on the features, by ridge regression in closed form."""
-        images = experience.train
-        chosen = np.random.default_rng(0).permutation(len(images))[: self.probe_images]
-        places = torch.from_numpy(chosen)
-        x, test = (self.in_batches(self.model.features, pixels) for pixels in (images.pixels(places), experience.test.pixels()))
-        weights = ridge_regression(*normal_equations(x, images.labels[places], max(experience.labels) + 1), PROBE_RIDGE)
-        return (predict_linear(test, weights).argmax(1) == experience.test.labels).double().mean().item()
+    def _probes(self, experiences: Sequence[ImageExperience]) -> list[float]:
+        """Accuracy on each experience of linear classifiers on the features, by ridge regression in closed form."""
+        if self.probe_scope == "stream":
+            fitted = [self._fitted(self.stream)] * len(experiences)
+        else:
+            fitted = [self._fitted([one]) for one in experiences]
+        return [self._linear_accuracy(one, weights) for one, weights in zip(experiences, fitted, strict=True)]
+
+    def _fitted(self, experiences: Sequence[ImageExperience]) -> list[Tensor]:
+        """Weights ``(hidden + 1, classes)`` of ``probe_draws`` classifiers of all classes of the experiences."""
+        rows: list[list[tuple[Tensor, Tensor]]] = []
+        for images in (one.train for one in experiences):
+            chosen = np.random.default_rng(0).permutation(len(images))[: self.probe_images * self.probe_draws]
+            places = torch.from_numpy(chosen)
+            features = self.in_batches(self.model.features, images.pixels(places))
+            draws = zip(features.split(self.probe_images), images.labels[places].split(self.probe_images), strict=True)
+            rows.append(list(draws))
+        classes = max(max(one.labels) for one in experiences) + 1
+        draws_of_all = zip(*rows, strict=False)  # as many as the experience with the fewest images has
+        together = [[torch.cat(part) for part in zip(*draw, strict=True)] for draw in draws_of_all]
+        return [ridge_regression(*normal_equations(x, labels, classes), PROBE_RIDGE) for x, labels in together]
+
+    def _linear_accuracy(self, experience: ImageExperience, fitted: Sequence[Tensor]) -> float:
+        features, labels = self.in_batches(self.model.features, experience.test), experience.test.labels
+        return float(np.mean([(predict_linear(features, one).argmax(1) == labels).double().mean().item() for one in fitted]))
 
     # -- asleep -----------------------------------------------------------------------------------------------------
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
@@ -174,11 +196,13 @@ class ImageLearner:
         start = time.process_time()
         self.night, self.images_passed = night, 0
         self._grow()
+        placed = self._accuracy(self.today)
         self.before_training()
         log = self.train(Path(output_dir) / f"night_{night:02d}")
         self.after_training()
         self.replayed = None
         images = self.images_passed * PartialState().num_processes
+        log |= {"assigned": placed.task_il if self.scenario == "task" else placed.class_il, "assigned_task_il": placed.task_il}
         log |= {"bytes": self.bytes(), "train_flops": 3 * self.flops_per_image() * images}
         return log | {"cpu_seconds": time.process_time() - start}
 

@@ -18,13 +18,12 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
 
 from sleepkit.errors import SleepkitError
 from sleepkit.ranks import all_find, main_only
 from sleepkit.results import read_json, write_json
-from sleepkit.vision.training_config import IncrementalTrainingConfig
 
 __all__ = ["IncrementalTrainer", "TensorRows", "trained_once"]
 
@@ -71,7 +70,7 @@ class IncrementalTrainer(Trainer):
         self,
         model: nn.Module,
         loss: Loss,
-        args: IncrementalTrainingConfig,
+        args: TrainingArguments,
         rows: TensorRows,
         seed: int,
         folder: Path,

@@ -97,6 +97,15 @@ def test_an_experience_that_was_not_met_has_no_accuracy_but_a_probe(tmp_path):
     assert [found.n for found in one.evaluate(one.stream)] == [16, 0]
 
 
+def test_a_probe_of_the_stream_tells_all_classes_apart(tmp_path):
+    one = make("finetune", tmp_path, probe_images=10)
+    near = [found.probe for found in one.evaluate(one.stream)]
+    one.probe_scope, one.probe_draws = "stream", 2
+    far = [found.probe for found in one.evaluate(one.stream)]
+    assert all(all_classes < two for all_classes, two in zip(far, near, strict=True))
+    assert [weights.shape[1] for weights in one._fitted(one.stream)] == [4, 4]
+
+
 def test_restore_undoes_a_night_bit_for_bit(tmp_path):
     one = make("der", tmp_path)
     night(one, 1, tmp_path)

@@ -25,11 +25,12 @@ from sleepkit.errors import SleepkitError
 from sleepkit.vision.idsprites.base_renderer import BaseRenderer
 from sleepkit.vision.idsprites.counter_random import CHOICE, uniform
 from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
+from sleepkit.vision.images import as_bytes
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["SpritesDataset", "SpritesLoader", "as_bytes", "to_iterable"]
+__all__ = ["SpritesDataset", "SpritesLoader", "to_iterable"]
 
 
 class SpritesDataset(Dataset):
@@ -161,8 +162,3 @@ def _rows(dataset: SpritesDataset, parts: list[tuple[int, int]]) -> Iterator[dic
             columns = {name: column.cpu().numpy() for name, column in dataset.batch(places).items()}
             for row in zip(*columns.values(), strict=True):
                 yield dict(zip(columns, row, strict=True))
-
-
-def as_bytes(images: Tensor) -> Tensor:
-    """Images from 0 to 1 as uint8, rounded."""
-    return (images.clamp(0, 1) * 255).round_().to(torch.uint8)

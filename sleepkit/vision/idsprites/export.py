@@ -16,8 +16,9 @@ import torch
 
 from sleepkit.errors import SleepkitError
 from sleepkit.report import code_block, markdown_table
-from sleepkit.vision.idsprites.dataset import SpritesDataset, as_bytes
+from sleepkit.vision.idsprites.dataset import SpritesDataset
 from sleepkit.vision.idsprites.factors import FACTOR_NAMES
+from sleepkit.vision.images import as_bytes
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCard

@@ -1,0 +1,79 @@
+"""One call that trains the embedded generator: what recipes/train_tiny_diffusion.py does, and Dream2Learn where it has none.
+
+    train_generator(args, config)    read images, caption them by their classes, train, save in the layout of Stable Diffusion
+
+A generator must not know the classes of the stream that it dreams for: ``classes`` says which it may see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleepkit.arguments import read
+from sleepkit.errors import SleepkitError
+from sleepkit.options import option, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sleepkit.vision.tiny_diffusion import TinyDiffusionConfig
+
+__all__ = ["GeneratorArguments", "parse_generator", "train_generator"]
+
+
+@dataclass
+class GeneratorArguments:
+    """What a generator learns to paint."""
+
+    dataset: str = option("procedural_others", "Images, as recipes/vision_baseline.py takes them, or 'procedural_others'.")
+    classes: list[int] | None = option(None, "Labels that it may see; None: all.")
+    image_size: int | None = option(None, "Resize images to this height and width, a multiple of 8; None keeps their size.")
+    channels: int | None = option(None, "Turn images into 1 (grey) or 3 (RGB) channels; None keeps them.")
+    images: int = option(8192, "Pictures that are drawn of the procedural world.")
+
+    def __post_init__(self) -> None:
+        require(self, ("images",), lambda count: count >= 1, "at least 1")
+
+
+def parse_generator(argv: Sequence[str]) -> tuple[GeneratorArguments, TinyDiffusionConfig]:
+    """Read `--config recipe.yaml` and the command line, which overrides it; errors as in `arguments.parse`."""
+    from sleepkit.vision.tiny_diffusion import TinyDiffusionConfig
+
+    args, config = read(
+        argv,
+        (GeneratorArguments, TinyDiffusionConfig),
+        prog="recipes/train_tiny_diffusion.py",
+        description="Train a small latent diffusion model, in the folder layout of Stable Diffusion.",
+    )
+    return args, config
+
+
+def train_generator(args: GeneratorArguments, config: TinyDiffusionConfig) -> Path:
+    """Train and save; returns the folder.  Raises `SleepkitError` for images and captions that do not fit."""
+    from sleepkit.vision.tiny_diffusion import train_tiny_diffusion
+
+    pixels, captions = _pictures(args, config.seed)
+    folder = train_tiny_diffusion(pixels, captions, config)
+    if config.process_index == 0:
+        size = sum(path.stat().st_size for path in folder.glob("*/*.safetensors"))
+        print(f"written to {folder}: {size / 1e6:.1f} MB of weights")
+    return folder
+
+
+def _pictures(args: GeneratorArguments, seed: int) -> tuple[Tensor, list[str]]:
+    import torch
+
+    from sleepkit.vision.images import load_images
+    from sleepkit.vision.procedural_world import generator_images
+
+    if args.dataset == "procedural_others":
+        return generator_images(args.images, seed)
+    found: Any = load_images(args.dataset, image_size=args.image_size, channels=args.channels)
+    labels, names = found.train.labels, found.names
+    if args.classes is not None and not set(args.classes) <= set(range(len(names))):
+        raise SleepkitError(f"classes is {args.classes}; {args.dataset} has the labels 0 to {len(names) - 1}")
+    wanted = torch.isin(labels, torch.tensor(args.classes if args.classes is not None else range(len(names))))
+    return found.train.pixels[wanted], [names[label] for label in labels[wanted].tolist()]

@@ -1,0 +1,71 @@
+"""The embedded generator: it learns, and what it leaves is a folder of Stable Diffusion."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from tiny_images import write_npz
+
+from sleepkit.errors import SleepkitError
+from sleepkit.generator_run import parse_generator, train_generator
+from sleepkit.vision.dream_generator import DreamPainter
+from sleepkit.vision.soft_prompt import initial_vectors
+from sleepkit.vision.tiny_diffusion import TinyDiffusionConfig, build_tiny_diffusion, train_tiny_diffusion
+
+BRIEF = {
+    "max_steps": 4,
+    "autoencoder_steps": 150,
+    "per_device_train_batch_size": 4,
+    "use_cpu": True,
+    "logging_steps": 10,
+    "warmup_steps": 0,
+}
+
+
+def test_it_learns_and_pipelines_load_it(tmp_path, capsys):
+    torch.manual_seed(0)
+    shades = torch.randint(0, 256, (32, 3, 1, 1), dtype=torch.uint8)
+    pixels = shades.expand(-1, -1, 16, 16).contiguous()
+    captions = [f"{'dark' if shade.float().mean() < 128 else 'light'} square" for shade in shades]
+    config = TinyDiffusionConfig(output_dir=str(tmp_path), **BRIEF)
+    assert train_tiny_diffusion(pixels, captions, config) == tmp_path
+    assert "Autoencoder: 150 steps" in capsys.readouterr().out
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path)
+    tokens = pipe.tokenizer("dark square").input_ids
+    assert len(tokens) == 4 and pipe.tokenizer.model_max_length == 10
+    painter = DreamPainter(tmp_path, sampler_steps=2)
+    latents = painter.encode(pixels)
+    assert latents.shape == (32, 8, 4, 4) and latents.pow(2).mean().sqrt().item() == pytest.approx(1, abs=0.05)
+    true = pixels / 255
+    one_for_all = (true - true.mean((0, 2, 3), keepdim=True)).abs().mean()
+    assert (painter.decode(latents) - true).abs().mean() < 0.85 * one_for_all
+    assert painter.paint(latents[:2], initial_vectors(painter.table, 2, 0)[None], [0, 1]).shape == (2, 3, 16, 16)
+
+
+def test_the_same_seed_gives_the_same_generator(tmp_path):
+    pixels, captions = torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8), ["a b"] * 8
+    found = []
+    for name in ("one", "other"):
+        config = TinyDiffusionConfig(output_dir=str(tmp_path / name), **{**BRIEF, "autoencoder_steps": 2})
+        found.append(DreamPainter(train_tiny_diffusion(pixels, captions, config)).digest())
+    assert found[0] == found[1]
+
+
+def test_a_part_of_a_data_set(tmp_path):
+    data = write_npz(tmp_path / "data", size=16)
+    command = ["--dataset", str(data), "--classes", "1", "3", "--output_dir", str(tmp_path / "generator"), "--use_cpu"]
+    command += ["--max_steps", "1", "--autoencoder_steps", "1", "--per_device_train_batch_size", "2"]
+    folder = train_generator(*parse_generator(command))
+    words = StableDiffusionPipeline.from_pretrained(folder).tokenizer.get_added_vocab()
+    assert {"1", "3"} <= words.keys() and not {"0", "2"} & words.keys()
+    with pytest.raises(SleepkitError, match="has the labels 0 to 3"):
+        train_generator(*parse_generator([*command, "--classes", "4"]))
+
+
+def test_bad_input(tmp_path):
+    config = TinyDiffusionConfig(output_dir=str(tmp_path), **BRIEF)
+    with pytest.raises(SleepkitError, match="has more than 8 words; shorten it"):
+        train_tiny_diffusion(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), ["a b c d e f g h i"], config)
+    with pytest.raises(SleepkitError, match="images have 28 pixels a side; resize them to a multiple of 8"):
+        build_tiny_diffusion(["a"], size=28)
+    with pytest.raises(SleepkitError, match="caption_dropout is 1; give a number from 0 to 1, below 1"):
+        TinyDiffusionConfig(output_dir=str(tmp_path), caption_dropout=1)
