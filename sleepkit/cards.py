@@ -19,7 +19,7 @@ from sleepkit.report import METRICS, code_block, comparison_table, format_durati
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCard, ModelCard, ModelCardData
 
-__all__ = ["canonicalizer_card", "classifier_card", "dataset_card", "model_card", "published_name"]
+__all__ = ["canonicalizer_card", "classifier_card", "dataset_card", "model_card", "model_name", "published_name"]
 
 _TAGS = ["sleepkit", "continual-learning", "knowledge-seeding"]
 _PAPER = "[Language Models Need Sleep](https://arxiv.org/abs/2606.03979)"
@@ -96,6 +96,11 @@ def model_card(
 def published_name(dataset: str) -> str:
     """Name of a data set as it may be published: without the folders above a local file."""
     return Path(dataset).name if Path(dataset).exists() else dataset
+
+
+def model_name(repo_id: str | None, default: str) -> str:
+    """Name of a model on its card: that of its repository, ``default`` where it is not pushed; either without its owner."""
+    return (repo_id or default).rstrip("/").split("/")[-1]
 
 
 def classifier_card(results: Mapping[str, Any], *, model_name: str, base_model: str | None, dataset: str) -> ModelCard:

@@ -46,7 +46,7 @@ def run_disentangled(args: DisentangledArguments, config: DisentangledConfig) ->
 def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRecord:
     from accelerate.utils import set_seed
 
-    from sleepkit.cards import canonicalizer_card, published_name
+    from sleepkit.cards import canonicalizer_card, model_name, published_name
     from sleepkit.vision.disentangled_learner import DisentangledLearner, build_canonicalizer
     from sleepkit.vision.disentangled_protocol import SHOWN, measure, table_rows
 
@@ -73,7 +73,7 @@ def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRec
         model.save_pretrained(folder / "model")
         learner.memory.save(folder / "model" / "exemplars")
         dataset = published_name(args.dataset) if args.dataset else "Infinite dSprites"
-        name = (args.push_to_hub_repo or "canonicalizer").rstrip("/").split("/")[-1]
+        name = model_name(args.push_to_hub_repo, "canonicalizer")
         canonicalizer_card(record.to_dict(), model_name=name, dataset=dataset).save(folder / "model" / "README.md")
         print(f"\n{format_table(headers, rows)}")
         push_if_asked(folder / "model", args.push_to_hub_repo, token=config.hub_token)

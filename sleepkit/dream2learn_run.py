@@ -27,7 +27,7 @@ from sleepkit.ranks import all_find, main_only
 from sleepkit.report import comparison_table, format_table, format_value
 from sleepkit.results import RunRecord, read_json
 from sleepkit.seeds import with_seed
-from sleepkit.vision_arguments import METHODS, VisionArguments
+from sleepkit.vision_arguments import DREAMING, VisionArguments
 from sleepkit.vision_compare import config_of
 from sleepkit.vision_run import run_vision
 
@@ -43,8 +43,7 @@ def run_dream2learn(args: VisionArguments, config: Dream2LearnConfig) -> RunReco
     """Run base and base + dreams for all seeds; writes, prints and returns the comparison."""
     from sleepkit.vision.tiny_diffusion import TinyDiffusionConfig
 
-    known = [method for method in METHODS if method.startswith("d2l_")]
-    require_choice(args, "method", known)
+    require_choice(args, "method", DREAMING)
     base = args.method.removeprefix("d2l_")
     folder = Path(str(config.output_dir))
     if args.dataset == "procedural" and config.dreams and not all_find(Path(config.generator)):

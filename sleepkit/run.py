@@ -178,12 +178,12 @@ def _sleep(
 
 
 def _write_card(folder: Path, args: SleepArguments, record: RunRecord) -> None:
-    from sleepkit.cards import model_card, published_name
+    from sleepkit.cards import model_card, model_name, published_name
     from sleepkit.language.model_io import SMOLLM2, SMOLLM2_ID
 
     base = SMOLLM2_ID if args.model == SMOLLM2 else args.model
     dataset = published_name(args.dataset)
-    name = (args.push_to_hub_repo or f"{base}-slept").rstrip("/").split("/")[-1]
+    name = model_name(args.push_to_hub_repo, f"{base}-slept")
     card = model_card(record.to_dict(), model_name=name, base_model=base, dataset=dataset)
     card.save(folder / "README.md")
 

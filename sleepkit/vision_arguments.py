@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
     from sleepkit.vision.training_config import IncrementalTrainingConfig
 
-__all__ = ["METHODS", "VisionArguments", "parse_dream2learn", "parse_mygo", "parse_vision"]
+__all__ = ["DREAMING", "METHODS", "VisionArguments", "parse_dream2learn", "parse_mygo", "parse_vision"]
 
 # The methods, and where the learner of each is.
 METHODS = {
@@ -42,6 +42,7 @@ METHODS = {
     "d2l_der": "dream2learn_learner.DreamingDer",
 }
 
+DREAMING = tuple(method for method in METHODS if method.startswith("d2l_"))  # of recipes/dream2learn.py
 PROBE_SCOPES = ("experience", "stream")
 
 

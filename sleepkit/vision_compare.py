@@ -18,7 +18,7 @@ from sleepkit.arguments import read
 from sleepkit.errors import SleepkitError
 from sleepkit.report import comparison_table
 from sleepkit.seeds import with_seed
-from sleepkit.vision_arguments import METHODS, VisionArguments
+from sleepkit.vision_arguments import DREAMING, METHODS, VisionArguments
 from sleepkit.vision_run import run_vision
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ComparisonArguments", "config_of", "run_comparison", "with_intransigence"]
 
 
-COMPARED = [method for method in METHODS if not method.startswith("d2l")]  # which recipes/dream2learn.py compares
+COMPARED = [method for method in METHODS if method not in DREAMING]  # which recipes/dream2learn.py compares
 
 
 @dataclass
@@ -73,7 +73,7 @@ def config_of(method: str, config: IncrementalTrainingConfig) -> IncrementalTrai
     """What the method's own recipe would have read, so that its runs can be continued there."""
     from sleepkit.vision.training_config import IncrementalTrainingConfig
 
-    if method == "mygo" or method.startswith("d2l"):
+    if method == "mygo" or method in DREAMING:
         return config
     names = [item.name for item in dataclasses.fields(IncrementalTrainingConfig) if item.init]
     return IncrementalTrainingConfig(**{name: getattr(config, name) for name in names})

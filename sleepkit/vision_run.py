@@ -105,12 +105,12 @@ def build_model(args: VisionArguments, stream: Sequence[ImageExperience]) -> Inc
 
 def _publish(args: VisionArguments, config: IncrementalTrainingConfig, model: IncrementalClassifier, record: RunRecord) -> None:
     """Write the classifier with its card, and upload it if that is asked for."""
-    from sleepkit.cards import classifier_card, published_name
+    from sleepkit.cards import classifier_card, model_name, published_name
 
     folder = Path(str(config.output_dir)) / "model"
     model.save_pretrained(folder)
     dataset = published_name(args.dataset)
-    name = (args.push_to_hub_repo or f"{dataset}-{args.method}").rstrip("/").split("/")[-1]
+    name = model_name(args.push_to_hub_repo, f"{dataset}-{args.method}")
     backbone = None if args.backbone == "cnn" else args.backbone
     classifier_card(record.to_dict(), model_name=name, base_model=backbone, dataset=dataset).save(folder / "README.md")
     push_if_asked(folder, args.push_to_hub_repo, token=config.hub_token)

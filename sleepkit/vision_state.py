@@ -22,8 +22,10 @@ __all__ = ["ImageState"]
 
 PARTS = ("bwt", "forgetting", "aia")
 SUMS = ("train_flops", "train_seconds", "cpu_seconds", "unet_calls", "dream_flops")
-OF_DREAMS = ("stop_updates", "stopped_early", "became_target", "became_alike", "collapse_rate", "collapse_rate_at_end")
-MEANS = (*OF_DREAMS, "dreams_recognised", "dreams_of_future", "dreams_of_seen")
+MEANS = (
+    *("stop_updates", "stopped_early", "became_target", "became_alike", "collapse_rate", "collapse_rate_at_end"),
+    *("dreams_recognised", "dreams_of_future", "dreams_of_seen"),
+)
 LAST = ("bytes", "faa_all_units", "dreams", "dream_fidelity", "dream_diversity", "judge_accuracy")
 GREATEST = ("sleep_change", "extractor_change")
 

@@ -9,6 +9,7 @@ import torch
 
 from sleepkit.vision.classifier import IncrementalClassifier, IncrementalClassifierConfig
 from sleepkit.vision.images import ImageData, Images
+from sleepkit.vision.learner import ImageLearner
 from sleepkit.vision.training_config import IncrementalTrainingConfig
 
 COUNTS = {"train": 24, "val": 6, "test": 8}
@@ -58,3 +59,10 @@ def tiny_config(folder: Path, **options: object) -> IncrementalTrainingConfig:
     few = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "replay_batch_size": 8, "buffer_size": 12}
     few |= {"learning_rate": 0.01, "fisher_images": 4, "vae_hidden": 8, "vae_latent": 2, "vae_samples": 2, "use_cpu": True}
     return IncrementalTrainingConfig(output_dir=str(folder), **{**few, **options})
+
+
+def night(one: ImageLearner, number: int, folder: Path) -> dict[str, object]:
+    """A learner's night with experience ``number`` of its stream, from 1; the same numbers are drawn whatever came before."""
+    torch.manual_seed(number)
+    one.wake(one.stream[number - 1])
+    return one.sleep(number, folder)

@@ -35,7 +35,6 @@ from sleepkit.vision.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, Can
 from sleepkit.vision.disentangled_config import DisentangledConfig
 from sleepkit.vision.exemplars import ExemplarMemory, Match
 from sleepkit.vision.idsprites.affine import factors_to_matrix, normalize
-from sleepkit.vision.idsprites.dataset import SpritesDataset
 from sleepkit.vision.idsprites.stream import SpritesExperience
 from sleepkit.vision.images import as_bytes
 from sleepkit.vision.learner import FILE_NAME, Accuracy
@@ -95,7 +94,7 @@ class DisentangledLearner:
         ]
 
     def _accuracy(self, experience: SpritesExperience) -> Accuracy:
-        images = experience.test.batch(torch.arange(len(experience.test)))["pixel_values"]
+        images = experience.test.batch()["pixel_values"]
         labels, matrix = experience.test.labels, self.poses(images)
         right = (self.match(images, matrix).labels[:, 0] == labels).double().mean().item()
         own = torch.isin(self.memory.labels, torch.tensor(experience.labels)).nonzero().flatten()
@@ -126,9 +125,10 @@ class DisentangledLearner:
         assert self.today is not None
         start = time.process_time()
         self.night = night
-        before = self._pose_rms(self.today.test)
+        test = self.today.test.batch()
+        before = self._pose_rms(test)
         self.memory.add(*self._exemplars(self.today))
-        images = self.today.train.batch(torch.arange(len(self.today.train)))
+        images = self.today.train.batch()
         rows = TensorRows(
             as_bytes(images["pixel_values"]), torch.cat([images["labels"][:, None].float(), images["factors"]], dim=1)
         )
@@ -139,7 +139,7 @@ class DisentangledLearner:
         )
         log = trainer.run()
         self.model.eval()
-        log |= {"bytes": self.memory.bytes, "forward_pose_rms": before, "pose_rms": self._pose_rms(self.today.test)}
+        log |= {"bytes": self.memory.bytes, "forward_pose_rms": before, "pose_rms": self._pose_rms(test)}
         return log | {"cpu_seconds": time.process_time() - start}
 
     @property
@@ -194,8 +194,7 @@ class DisentangledLearner:
         factors[:, 1] = torch.from_numpy(generator.uniform(0, 2 * math.pi, count)).float()
         return factors_to_matrix(factors)
 
-    def _pose_rms(self, images: SpritesDataset) -> float:
-        batch = images.batch(torch.arange(len(images)))
+    def _pose_rms(self, batch: dict[str, Tensor]) -> float:
         return pose_rms(self.poses(batch["pixel_values"]), factors_to_matrix(batch["factors"]))
 
     # -- keeping ----------------------------------------------------------------------------------------------------

@@ -174,5 +174,5 @@ def _evenly(rows: Tensor | None, most: int) -> Tensor:
 
 
 def _all(dataset: SpritesDataset) -> Images:
-    batch = dataset.batch(torch.arange(len(dataset)))
+    batch = dataset.batch()
     return Images(batch["pixel_values"], batch["labels"], factors_to_matrix(batch["factors"]))

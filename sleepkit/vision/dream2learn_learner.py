@@ -47,6 +47,7 @@ from sleepkit.vision.dream_bank import DreamBank
 from sleepkit.vision.dream_generator import DreamPainter
 from sleepkit.vision.dream_images import PAINTED, DreamImages, Gallery
 from sleepkit.vision.dreaming import Led, Wish, lead, new_pairs, seen_classes, summary
+from sleepkit.vision.learner import share_right
 from sleepkit.vision.oracle import NEARER_THAN, Oracle, stop_labels
 from sleepkit.vision.slots import DREAM, REAL
 from sleepkit.vision.soft_prompt import Dream, initial_vectors, save_prompt
@@ -152,8 +153,8 @@ class Dreaming(DreamBank):
         shares = []
         for one in self.stream:
             if set(one.labels) <= set(slots.labels_of(REAL)):
-                logits = self.in_batches(self.logits, one.test).masked_fill(~known, float("-inf"))
-                shares.append((logits.argmax(1) == self.model.units_of(one.test.labels)).double().mean().item())
+                logits = self.in_batches(self.logits, one.test)
+                shares.append(share_right(logits, self.model.units_of(one.test.labels), known))
         return float(np.mean(shares))
 
     def _looked_at(self, folder: Path) -> dict[str, float]:
@@ -164,16 +165,16 @@ class Dreaming(DreamBank):
         dreamt = [self.images(dream, gallery, LOOKED_AT_IMAGES, seed + dream.number) for dream in dreams]
         sources = [gallery.some(dream.source, LOOKED_AT_IMAGES, seed + dream.number) for dream in dreams]
         name = f"night_{self.night:02d}"
-        paths = {number: path for number, path in self.paths.items() if number in [dream.number for dream in dreams]}
         of = {dream.number: dream for dream in dreams}
+        new = [(of[number], path) for number, path in self.paths.items() if number in of]
 
         def walk(row: int, vectors: Tensor) -> Tensor:
-            start = gallery.some(of[list(paths)[row]].source, 1, seed).expand(len(vectors), -1, -1, -1)
+            start = gallery.some(new[row][0].source, 1, seed).expand(len(vectors), -1, -1, -1)
             return self.images.painted(start, vectors, seed, same_noise=True)
 
         def draw() -> None:
             save_dreams(sources, dreamt, folder / f"{name}.png")
-            save_trajectories(list(paths.values()), walk, folder / f"{name}_trajectories.png")
+            save_trajectories([path for _, path in new], walk, folder / f"{name}_trajectories.png")
             about = [{"number": d.number, "target": d.target, "source": d.source, "stop": d.stop} for d in dreams]
             write_json(folder / f"{name}.json", {"generator": self.generator_hash, "dreams": about, "stops": self.stops})
 
@@ -187,13 +188,12 @@ class Dreaming(DreamBank):
             seen = self.images.repainted if self.painter is not None else torch.clone
             others, epochs = str(config.others_dataset), config.judge_epochs
             self.judge = Judge(empty, self.stream, others, config, epochs, folder / "judge", seen)
-        return found | self.judge.leaks(torch.cat(dreamt), self.today.number) | {"judge_accuracy": self.judge.accuracy()}
+        return found | self.judge.leaks(torch.cat(dreamt), self.today.number) | {"judge_accuracy": self.judge.accuracy}
 
     def _recognised(self, dreamt: Tensor, dreams: list[Dream]) -> float:
         """Share of new images of dreams that the classifier gives to their unit, among all of real classes and dreams."""
         units = torch.tensor([self._unit(dream) for dream in dreams]).repeat_interleave(LOOKED_AT_IMAGES)
-        known = self.allowed(units).cpu()
-        return (self.in_batches(self.logits, dreamt).masked_fill(~known, float("-inf")).argmax(1) == units).double().mean().item()
+        return share_right(self.in_batches(self.logits, dreamt), units, self.allowed(units).cpu())
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
         """That of the rehearsal method, and of dreams."""

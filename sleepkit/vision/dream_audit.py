@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -77,6 +78,7 @@ class Judge:
         parts = [self.model(pixel_values=part.to(self.model.device)).logits.argmax(1).cpu() for part in pixels.split(self.batch)]
         return known[torch.cat(parts)]
 
+    @cached_property
     def accuracy(self) -> float:
         """On the test images of the stream, as they are seen."""
         right = [(self.labels(self.seen(one.test.pixels())) == one.test.labels).double().mean() for one in self.stream]

@@ -135,9 +135,7 @@ class DreamPainter:
     def encode(self, images: Tensor) -> Tensor:
         """``(batch, channels, height, width)`` from 0 to 1, or uint8 -> latents."""
         pixels = images.to(self.device).float() / (255 if images.dtype == torch.uint8 else 1)
-        if pixels.shape[-1] != self.size:
-            pixels = F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
-        found = self.vae.encode((2 * pixels - 1).to(self.dtype))
+        found = self.vae.encode((2 * _resized(pixels, self.size) - 1).to(self.dtype))
         latents: Tensor = found.latents if "latents" in found else found.latent_dist.mode()
         return latents * self.vae.config.scaling_factor
 
@@ -167,9 +165,7 @@ class DreamPainter:
     def decode(self, latents: Tensor, size: int | None = None) -> Tensor:
         """Clean latents -> images from 0 to 1, of another size if that is asked for."""
         images = (self.vae.decode(latents / self.vae.config.scaling_factor).sample.float() / 2 + 0.5).clamp(0, 1)
-        if size not in (None, self.size):
-            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
-        return images
+        return _resized(images, size or self.size)
 
     def paint(self, latents: Tensor, vectors: Tensor, seeds: Sequence[int], size: int | None = None) -> Tensor:
         """All of it, of start images ``(prompts * m, ...)`` and ``vectors`` ``(prompts, n, token size)``; each prompt has m."""
@@ -212,6 +208,12 @@ class DreamPainter:
             self.scheduler.set_timesteps(max(self.steps, round(self.steps / self.strength)), device=self.device)
         steps: Tensor = self.scheduler.timesteps[-self.steps :]
         return steps
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def _loaded(source: str, lcm_lora: str | None, dtype: torch.dtype) -> Any:

@@ -40,7 +40,7 @@ from sleepkit.vision.streams import ImageExperience, ImageSet
 from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
 from sleepkit.vision.training_config import IncrementalTrainingConfig
 
-__all__ = ["Accuracy", "ImageLearner", "Replayed"]
+__all__ = ["Accuracy", "ImageLearner", "Replayed", "share_right"]
 
 FILE_NAME = "learner.safetensors"
 PROBE_RIDGE = 1.0
@@ -144,11 +144,8 @@ class ImageLearner:
         logits = self.in_batches(self.logits, experience.test)
         own = torch.zeros(logits.shape[1], dtype=torch.bool)
         own[self.model.units_of(torch.tensor(experience.labels))] = True
-        shares = [
-            (logits.masked_fill(~mask, float("-inf")).argmax(1) == units).double().mean().item()
-            for mask in (self.model.mask(REAL).cpu(), own)
-        ]
-        return Accuracy(shares[0], shares[1], len(units), probe)
+        every = self.model.mask(REAL).cpu()
+        return Accuracy(share_right(logits, units, every), share_right(logits, units, own), len(units), probe)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """``(batch, units)``, in evaluation."""
@@ -360,6 +357,11 @@ class ImageLearner:
             self.restore(load_file(path))
         except Exception as error:  # safetensors' own, or a missing name
             raise SleepkitError(f"{path} cannot be read ({error}); start anew with --overwrite true") from None
+
+
+def share_right(logits: Tensor, units: Tensor, allowed: Tensor) -> float:
+    """Share of images, of logits ``(n, all units)``, whose greatest logit among the ``allowed`` (all units,) is their unit's."""
+    return (logits.masked_fill(~allowed, float("-inf")).argmax(1) == units).double().mean().item()
 
 
 # Linear classifiers in closed form

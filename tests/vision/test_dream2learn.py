@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_images import tiny_classifier, tiny_data, write_npz
+from tiny_images import night, tiny_classifier, tiny_data, write_npz
 from tiny_painter import save_tiny_generator
 
 from sleepkit.errors import SleepkitError
@@ -35,12 +35,6 @@ def nothing_collapses(monkeypatch):
 def make(folder, generator, method=DreamingEr, scenario="class", **options):
     config = Dream2LearnConfig(output_dir=str(folder), generator=str(generator), **{**FEW, **options})
     return method(tiny_classifier(), config, build_stream(DATA, scenario, 3), scenario)
-
-
-def night(one, number, folder):
-    torch.manual_seed(number)
-    one.wake(one.stream[number - 1])
-    return one.sleep(number, folder)
 
 
 def differing(one, other):

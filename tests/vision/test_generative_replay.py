@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_images import tiny_classifier, tiny_config, tiny_data
+from tiny_images import night, tiny_classifier, tiny_config, tiny_data
 
 from sleepkit.errors import SleepkitError
 from sleepkit.vision.generative_replay_config import AS_PUBLISHED, GenerativeReplayConfig
@@ -21,12 +21,6 @@ BRIEF |= {"judged_dreams": 0}  # where nothing needs to be learned well
 def make(folder, scenario="class", experiences=2, model=None, **options):
     config = GenerativeReplayConfig(output_dir=str(folder), **{**FEW, **options})
     return GenerativeReplay(model or tiny_classifier(), config, build_stream(DATA, scenario, experiences), scenario)
-
-
-def night(one, number, folder):
-    torch.manual_seed(number)
-    one.wake(one.stream[number - 1])
-    return one.sleep(number, folder)
 
 
 def equal(one, other):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_images import tiny_classifier, tiny_config, tiny_data
+from tiny_images import night, tiny_classifier, tiny_config, tiny_data
 from torch.nn import functional as F
 
 from sleepkit.errors import SleepkitError
@@ -33,12 +33,6 @@ def make(method, folder, scenario="class", experiences=2, **options):
     stream = build_stream(DATA, scenario, experiences)
     probe = options.pop("probe_images", 0)
     return LEARNERS[method](tiny_classifier(), tiny_config(folder, **options), stream, scenario, probe)
-
-
-def night(one, number, folder):
-    torch.manual_seed(number)
-    one.wake(one.stream[number - 1])
-    return one.sleep(number, folder)
 
 
 @pytest.mark.parametrize("scenario", ["class", "task", "domain"])

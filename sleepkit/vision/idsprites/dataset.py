@@ -65,12 +65,11 @@ class SpritesDataset(Dataset):
 
     def pixels(self, places: Tensor | None = None) -> Tensor:
         """``(n, C, S, S)`` uint8, of all images or of those at ``places``."""
-        images = self.batch(torch.arange(len(self)) if places is None else places)["pixel_values"]
-        return as_bytes(images)
+        return as_bytes(self.batch(places)["pixel_values"])
 
-    def batch(self, places: Tensor) -> dict[str, Tensor]:
-        """The images at ``places`` together, which is much faster than one by one."""
-        classes, rows = self._at(places)
+    def batch(self, places: Tensor | None = None) -> dict[str, Tensor]:
+        """All images, or those at ``places``, together, which is much faster than one by one."""
+        classes, rows = self._at(torch.arange(len(self)) if places is None else places)
         factors, colors = self.factors.at(classes, rows)
         images = self.renderer(classes, factors, colors, classes * len(self.factors) + rows)
         return {"pixel_values": images, "labels": classes, "factors": factors.float()}
