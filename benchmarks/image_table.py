@@ -4,30 +4,51 @@
 
 Every results.json below the folders is a run; a method's runs are the seeds of its row.  Of recipes/dream2learn.py's folders the
 comparison alone is taken, which has the differences of all seeds.  Written to
-benchmarks/results/NAME.json, which `make tables` turns into the README's table; paths on this machine are left out of it.
+benchmarks/results/NAME.json, which `make tables` turns into the README's table (paths on this machine are left out of it), and
+NAME.md, the same with NAME.png, the accuracy of each method over the nights.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from make_tables import PAIRED, ROOT, render
 
+from sleepkit.plots import experiences_met_figure
+from sleepkit.report import grouped
 from sleepkit.results import FILE_NAME, read_results, write_json
 from sleepkit.vision_compare import with_intransigence
 
 PATHS = ("dataset", "test_dataset", "output_dir", "backbone", "generator", "others_dataset", "lcm_lora")
+MOST_NIGHTS = 50  # of which the whole matrix is kept
+VARIANTS: dict[str, dict[str, Any]] = {
+    " as published": {"mode": "as_published"},
+    " as in the paper": {"output": "affine6", "backbone": "resnet18", "refinements": 0, "pose_replay": 0, "match": "nearest"},
+    " of VAEs of images": {"mode": "intended", "replay_space": "pixels"},
+}
+"""Settings that make a method another one in the tables."""
 
 
 def row(results: Mapping[str, Any]) -> dict[str, Any]:
     """What the table and its readers need of one run."""
     config = results["config"]
-    method = "mygo as published" if config.get("mode") == "as_published" else results["method"]
+    method = results["method"]
+    method += next((name for name, options in VARIANTS.items() if options.items() <= config.items()), "")
     found = {name: results[name] for name in ("seed", "metrics", "seconds", "accuracy_matrix", "versions", "hardware")}
     return {"method": method, **found, "config": {name: value for name, value in config.items() if name not in PATHS}}
+
+
+def shortened(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a run of many nights, the matrix' last row and the mean of every other one are enough."""
+    matrix = run["accuracy_matrix"]
+    if len(matrix) <= MOST_NIGHTS:
+        return run
+    means = [statistics.fmean(values[: night + 1]) for night, values in enumerate(matrix)]
+    return {**run, "accuracy_matrix": matrix[-1:], "accuracy_of_nights": [round(mean, 4) for mean in means]}
 
 
 def runs_below(folder: Path) -> list[Path]:
@@ -44,9 +65,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args(argv)
     found = [path for folder in options.folders for path in runs_below(folder)]
-    document = {"image_runs": with_intransigence([row(read_results(folder)) for folder in found])}
+    rows = with_intransigence([row(read_results(folder)) for folder in found])
+    curves = {name: [run["accuracy_matrix"] for run in runs] for name, runs in grouped(rows, "method").items()}
+    if figure := experiences_met_figure(curves):
+        figure.savefig(options.results / f"{options.name}.png")
+    document = {"image_runs": [shortened(one) for one in rows]}
     write_json(options.results / f"{options.name}.json", document)
-    print(render(document))
+    table = render(document)
+    picture = f"![Accuracy on the experiences met so far, after each night]({options.name}.png)" if figure else ""
+    about = f"# {options.name}\n\nMean ± standard deviation over seeds. On {rows[0]['hardware'].get('cpu', 'this machine')}."
+    (options.results / f"{options.name}.md").write_text(f"{about}\n\n{table}\n\n{picture}".rstrip() + "\n", encoding="utf-8")
+    print(table)
 
 
 if __name__ == "__main__":

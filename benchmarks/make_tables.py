@@ -4,10 +4,11 @@
     <!-- /table -->       by the table of benchmarks/results/NAME.json
 
 `NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `summary` all files that hold
-knowledge seeding's own results.  A file holds one of: runs that `run_table.py` collected (`runs`), the speed of one step
-(`systems`), the cost of dreaming (`dreaming`), the speed of drawing sprites (`images_per_second`), runs on images that
-`image_table.py` collected (`image_runs`; those of recipes/disentangled.py and recipes/dream2learn.py have tables of their
-own), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
+knowledge seeding's own results, `streams` all methods of the files whose name begins with mygo_split.  A file holds one of: runs
+that `run_table.py` collected (`runs`), the speed of one step (`systems`), the cost of dreaming (`dreaming`), that of the Trainer
+on images (`mygo`), the speed of drawing sprites (`images_per_second`), runs on images that `image_table.py` collected
+(`image_runs`; those of recipes/disentangled.py and recipes/dream2learn.py have tables of their own), or one run's own
+`results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sleepkit.report import (
     comparison_table,
     format_duration,
     format_memory,
+    grouped,
     headline,
     markdown_table,
     mean_duration,
@@ -52,6 +54,8 @@ def render(document: Mapping[str, Any]) -> str:
         return _systems(document)
     if "dreaming" in document:
         return _dreaming(document)
+    if "mygo" in document:
+        return _overhead(document)
     if "images_per_second" in document:
         return _sprites(document)
     if "image_runs" in document:
@@ -65,7 +69,7 @@ def render(document: Mapping[str, Any]) -> str:
         return markdown_table(["measure", "value"], rows)
     raise SleepkitError(
         f"a results file with {', '.join(document) or 'nothing'} has no table; "
-        "give runs, systems, dreaming, images_per_second, image_runs or metrics"
+        "give runs, systems, dreaming, mygo, images_per_second, image_runs or metrics"
     )
 
 
@@ -99,6 +103,15 @@ def _dreaming(document: Mapping[str, Any]) -> str:
     return markdown_table(["measure", "value", "a trial or dreaming, of it"], rows)
 
 
+def _overhead(document: Mapping[str, Any]) -> str:
+    """What the Trainer costs against a plain loop."""
+    rows = [
+        [name, found["steps"], f"{found['seconds']:.2f} s", f"{found['plain_seconds']:.2f} s", f"{found['ratio']:.2f}x"]
+        for name, found in document["mygo"].items()
+    ]
+    return markdown_table(["phase", "steps", "sleepkit", "plain loop", "ratio"], rows)
+
+
 def _sprites(document: Mapping[str, Any]) -> str:
     """Images per second of each renderer, and how many times that of the package in one process."""
     cores = document["settings"]["processes"]
@@ -119,16 +132,20 @@ def _sprites(document: Mapping[str, Any]) -> str:
 
 
 def _poses(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Each source of poses with both comparisons; seconds are those of learning."""
+    """Each source of poses with both comparisons; seconds are those of learning.  Of further methods the learned pose only."""
     from sleepkit.vision.disentangled_protocol import POSES, SHOWN, metric_prefix
 
     rows = []
-    for source, name in POSES.items():
-        for how in ("aligned", "nearest"):
-            prefixes = [metric_prefix(source, how, run["config"]["match"]) for run in runs]
-            found = [[run["metrics"][prefix + metric] for run, prefix in zip(runs, prefixes, strict=True)] for metric in SHOWN]
-            seconds = spread([run["metrics"]["cpu_seconds"] for run in runs]) if source == "learned" else "–"
-            rows.append([name, how, len(runs), *map(spread, found), seconds])
+    for place, (method, seeds) in enumerate(grouped(runs, "method").items()):
+        for source in POSES if place == 0 else ("learned",):
+            for how in ("aligned", "nearest"):
+                prefixes = [metric_prefix(source, how, run["config"]["match"]) for run in seeds]
+                found = [
+                    [run["metrics"][prefix + metric] for run, prefix in zip(seeds, prefixes, strict=True)] for metric in SHOWN
+                ]
+                seconds = spread([run["metrics"]["cpu_seconds"] for run in seeds]) if source == "learned" else "–"
+                heading = POSES[source] + method.removeprefix("disentangled")
+                rows.append([heading, how, len(seeds), *map(spread, found), seconds])
     return markdown_table(["pose", "comparison", "seeds", *SHOWN.values(), "CPU seconds of the nights"], rows)
 
 
@@ -174,9 +191,28 @@ def summary(documents: Mapping[str, Mapping[str, Any]]) -> str:
     return markdown_table(["results", "seeds", *SUMMARY.values(), "time"], rows)
 
 
+def streams(documents: Mapping[str, Mapping[str, Any]]) -> str:
+    """Class-incremental accuracy of each method on each stream of images or texts, and the bytes that it keeps."""
+    runs = {name: grouped(document["image_runs"], "method") for name, document in sorted(documents.items())}
+    methods = list(dict.fromkeys(method for groups in runs.values() for method in groups))
+    rows = [[method, *(_kept(groups.get(method, [])) for groups in runs.values())] for method in methods]
+    heads = (f"[{name.removeprefix('mygo_split_')}](benchmarks/results/{name}.md)" for name in runs)
+    return markdown_table(["method", *heads], rows)
+
+
+def _kept(runs: Sequence[Mapping[str, Any]]) -> str:
+    if not runs:
+        return "–"
+    return f"{spread([run['metrics']['class_il'] for run in runs])}, {runs[0]['metrics']['bytes'] / 1000:,.0f} kB"
+
+
 def ours(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The runs of knowledge seeding itself."""
     return [run for run in document.get("runs", ()) if run["variant"] == "knowledge_seeding"]
+
+
+ALL_FILES = {"summary": ("*.json", summary), "streams": ("mygo_split_*.json", streams)}
+"""Tables of several files: which ones, and what makes the table."""
 
 
 def fill(text: str, results: Path) -> tuple[str, list[str]]:
@@ -184,9 +220,10 @@ def fill(text: str, results: Path) -> tuple[str, list[str]]:
     missing = []
 
     def table(match: re.Match[str]) -> str:
-        if match["name"] == "summary":
-            documents = {path.stem: read_json(path) for path in results.glob("*.json")}
-            return f"{match['head']}{summary(documents)}\n{match['tail']}"
+        if match["name"] in ALL_FILES:
+            pattern, render_all = ALL_FILES[match["name"]]
+            documents = {path.stem: read_json(path) for path in results.glob(pattern)}
+            return f"{match['head']}{render_all(documents)}\n{match['tail']}"
         name = match["name"].removesuffix("-matrix")
         path = results / f"{name}.json"
         if not path.is_file():

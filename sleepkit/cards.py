@@ -103,7 +103,9 @@ def model_name(repo_id: str | None, default: str) -> str:
     return (repo_id or default).rstrip("/").split("/")[-1]
 
 
-def classifier_card(results: Mapping[str, Any], *, model_name: str, base_model: str | None, dataset: str) -> ModelCard:
+def classifier_card(
+    results: Mapping[str, Any], *, model_name: str, base_model: str | None, dataset: str, generators: Sequence[str] = ()
+) -> ModelCard:
     """The card of an image classifier that met its classes one after the other.
 
     Args:
@@ -111,6 +113,7 @@ def classifier_card(results: Mapping[str, Any], *, model_name: str, base_model: 
         model_name: name of the classifier.
         base_model: Hub id or local path of the backbone, only a Hub id enters the metadata; None for a small CNN.
         dataset: name of the images, as it may be published.
+        generators: folders of its generators of dreams, below ``generators``.
 
     Raises:
         SleepkitError: if the run has no metrics.
@@ -121,6 +124,15 @@ def classifier_card(results: Mapping[str, Any], *, model_name: str, base_model: 
         f'model = AutoModelForImageClassification.from_pretrained("{model_name}")\n'
         "logits = model(pixel_values).logits  # uint8, or float from 0 to 1; units are in model.config.id2label\n```"
     )
+    if generators:
+        use += (
+            f"\n\nOf each experience there is a generator of dreams, `generators/{generators[0]}` to `{generators[-1]}`:\n\n"
+            "```python\nimport torch\nfrom huggingface_hub import snapshot_download\n"
+            "from sleepkit.vision.generators import DreamGenerator\n\n"
+            f'generator = DreamGenerator.from_pretrained(snapshot_download("{model_name}") + "/generators/{generators[0]}")\n'
+            "places = torch.tensor([0, 0, 1])  # of generator.config.labels\n"
+            "dreams = generator.eval().dream(places, torch.Generator().manual_seed(0))\n```"
+        )
     about = (
         f"A classifier of {dataset} that met its data in {len(results['nights'])} experiences, one after the other, by the "
         f"method {results['method']!r}. Made with sleepkit."

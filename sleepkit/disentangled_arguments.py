@@ -51,6 +51,8 @@ class DisentangledArguments:
     noise: float = option(0.0, "Standard deviation of the noise of pixels.")
     clutter: int = option(0, "Other shapes behind the shape.")
     occluders: int = option(0, "Other shapes in front of it.")
+    perspective: float = option(0.0, "Strength of a random perspective of each image, which no affine pose undoes.")
+    elastic: float = option(0.0, "Largest shift of each of 4 x 4 points of an image, in half widths.")
 
     # measuring
     novel_classes: int = option(100, "Classes that were never met, for one-shot and open-set recognition.")
@@ -76,6 +78,8 @@ class DisentangledArguments:
 
 def build_sprites(args: DisentangledArguments, seed: int) -> SpritesStream:
     """The stream; shapes and splits come from the seed.  Raises `SleepkitError` for what cannot be read or drawn."""
+    from sleepkit.vision.idsprites.base_renderer import BaseRenderer
+    from sleepkit.vision.idsprites.distortion import distorted
     from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
     from sleepkit.vision.idsprites.renderer import SpriteRenderer
     from sleepkit.vision.idsprites.stream import SpritesStream
@@ -92,20 +96,21 @@ def build_sprites(args: DisentangledArguments, seed: int) -> SpritesStream:
                 f"{wanted} classes are wanted (experiences x classes_per_experience + novel_classes) and {args.dataset} has "
                 f"{len(data.names)}; lower one of them"
             )
-        warped = warped_renderer(data, args.dataset, args.images_per_class, args.image_size, seed)
-        ranges = FactorRanges(args.images_per_class, seed=seed)
-        return SpritesStream(args.experiences, args.classes_per_experience, ranges, warped, shares, seed)
-    renderer = SpriteRenderer(
-        image_size=args.image_size,
-        seed=seed,
-        channels=args.channels,
-        marker=args.marker,
-        texture=args.texture,
-        noise=args.noise,
-        clutter=args.clutter,
-        occluders=args.occluders,
-    )
-    factors = FactorGrid.regular(args.factor_values, args.colors)
+        renderer: BaseRenderer = warped_renderer(data, args.dataset, args.images_per_class, args.image_size, seed)
+        factors: FactorGrid | FactorRanges = FactorRanges(args.images_per_class, seed=seed)
+    else:
+        renderer = SpriteRenderer(
+            image_size=args.image_size,
+            seed=seed,
+            channels=args.channels,
+            marker=args.marker,
+            texture=args.texture,
+            noise=args.noise,
+            clutter=args.clutter,
+            occluders=args.occluders,
+        )
+        factors = FactorGrid.regular(args.factor_values, args.colors)
+    renderer = distorted(renderer, args.perspective, args.elastic)
     return SpritesStream(args.experiences, args.classes_per_experience, factors, renderer, shares, seed)
 
 

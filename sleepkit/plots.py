@@ -5,7 +5,7 @@
 - training: losses and rewards over the optimizer steps of all nights;
 - before and after: scores without the documents, with them in context as the ceiling, and on general probes;
 and of an experiment of several methods and seeds:
-- the first experience: its score after each night, a line for each method;
+- the first experience, and the mean of those met so far: the score after each night, a line for each method;
 and of dreams:
 - stops: how many prompts had how many updates, those of the first night (without an oracle) apart.
 
@@ -15,7 +15,7 @@ colour-blind readers (Okabe and Ito 2008; single-hue and viridis maps). No pyplo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -32,15 +32,19 @@ from sleepkit.metrics import mean_interval
 __all__ = [
     "accuracy_matrix_figure",
     "before_after_figure",
+    "experiences_met_figure",
     "first_experience_figure",
     "retention_figure",
     "stops_figure",
     "training_figure",
 ]
 
+Matrices = Mapping[str, Sequence[Sequence[Sequence[float | None]]]]
+
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 _PINK, _SKY, _GREY, _INK = "#CC79A7", "#56B4E9", "#9A9A9A", "#222222"
 _CURVES = (_BLUE, _RED, _GREEN, _PINK, _ORANGE, _SKY, _GREY, _INK)
+_LINES = ("-", "--", ":")
 _SCORES = {
     "gold answer contained": ("closed_book_before", "closed_book_after", "in_context"),
     "token F1": ("closed_book_before_f1", "closed_book_after_f1", "in_context_f1"),
@@ -101,8 +105,8 @@ def _as_array(matrix: Sequence[Sequence[float | None]]) -> np.ndarray:
 
 
 def _number_ticks(count: int) -> list[int]:
-    """At most 30 evenly spaced positions among 0..count-1."""
-    return list(range(0, count, -(-count // _MAX_CELLS)))
+    """At most 30 evenly spaced positions among 0..count-1; 15, where they have three digits."""
+    return list(range(0, count, -(-count // (_MAX_CELLS if count < 100 else _MAX_CELLS // 2))))
 
 
 @_LOOK
@@ -247,32 +251,47 @@ def before_after_figure(results: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
-@_LOOK
-def first_experience_figure(matrices: Mapping[str, Sequence[Sequence[Sequence[float | None]]]]) -> Figure | None:
+def first_experience_figure(matrices: Matrices) -> Figure | None:
     """Score on the first experience after each night: each seed faintly, their mean, and its 95 % interval.
 
     Args:
         matrices: the accuracy matrices of each method's seeds.
     """
-    columns = {name: [_as_array(matrix)[:, 0] for matrix in seeds if matrix] for name, seeds in matrices.items()}
-    columns = {name: [one for one in found if len(one) == len(found[0]) > 1] for name, found in columns.items() if found}
-    columns = {name: found for name, found in columns.items() if found}
-    if not columns:
+    return _methods_figure(matrices, lambda matrix: matrix[:, 0], "The first experience", "closed-book score")
+
+
+def experiences_met_figure(matrices: Matrices) -> Figure | None:
+    """The same of the mean over all experiences met so far."""
+
+    def mean(matrix: np.ndarray) -> np.ndarray:
+        return np.array([np.nanmean(row[: night + 1]) for night, row in enumerate(matrix)])
+
+    return _methods_figure(matrices, mean, "All experiences met so far", "accuracy")
+
+
+@_LOOK
+def _methods_figure(matrices: Matrices, score: Callable[[np.ndarray], np.ndarray], title: str, ylabel: str) -> Figure | None:
+    """``score`` of each seed's matrix, a number for each night; seeds of other lengths than the first are left out."""
+    curves = {name: [score(_as_array(matrix)) for matrix in seeds if len(matrix) > 1] for name, seeds in matrices.items()}
+    curves = {name: [one for one in found if len(one) == len(found[0])] for name, found in curves.items() if found}
+    if not curves:
         return None
     figure, (axes,) = _axes(7.2, 3.8)
-    for index, (name, found) in enumerate(columns.items()):
+    for index, (name, found) in enumerate(curves.items()):
         colour, nights = _CURVES[index % len(_CURVES)], np.arange(1, len(found[0]) + 1)
         for one in found:
             axes.plot(nights, one, color=colour, linewidth=0.8, alpha=0.3)
         pairs = [mean_interval([one[i] for one in found]) for i in range(len(nights))]
         mean = np.array([np.nan if pair[0] is None else pair[0] for pair in pairs])
-        axes.plot(nights, mean, color=colour, linewidth=2, marker="o", markersize=4, label=name)
+        style = _LINES[index // len(_CURVES) % len(_LINES)]
+        marker = "o" if len(nights) <= _MAX_CELLS else None
+        axes.plot(nights, mean, style, color=colour, linewidth=2, marker=marker, markersize=4, label=name)
         if len(found) > 2:  # of two seeds it is wider than the picture
             half = np.array([pair[1] or 0.0 for pair in pairs])
             axes.fill_between(
                 nights, np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1), color=colour, alpha=0.12, linewidth=0
             )
-    axes.set_xticks([i + 1 for i in _number_ticks(max(len(found[0]) for found in columns.values()))])
-    axes.set(title="The first experience", xlabel="after night", ylabel="closed-book score", ylim=(-0.03, 1.03))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(len(columns), 4))
+    axes.set_xticks([i + 1 for i in _number_ticks(max(len(found[0]) for found in curves.values()))])
+    axes.set(title=title, xlabel="after night", ylabel=ylabel, ylim=(-0.03, 1.03))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(len(curves), 4))
     return figure

@@ -73,6 +73,7 @@ class VisionArguments:
     backbone: str = option("cnn", "'cnn', or Hub id or folder of a transformers vision model (ResNet, ViT, ConvNeXt, DINOv2).")
     pretrained: bool = option(True, "Take the backbone's weights; False takes its architecture only.")
     cnn_widths: list[int] = option((32, 64), "Channels of the CNN's convolutions.")
+    cnn_max_pool: bool = option(False, "Halve images by maxima after each convolution, not by its stride.")
     hidden_size: int = option(256, "Outputs of the CNN; 0: means of the last convolution over the quarters of an image.")
     top_size: int = option(0, "Units of a hidden layer between backbone and head; 0: none.")
 
@@ -125,7 +126,7 @@ def parse_mygo(argv: Sequence[str]) -> tuple[VisionArguments, GenerativeReplayCo
     )
     args.method = "mygo"
     if config.mode == "as_published":
-        args.backbone, args.cnn_widths, args.hidden_size, args.top_size = "cnn", [16, 32], 256, 0
+        args.backbone, args.cnn_widths, args.cnn_max_pool, args.hidden_size, args.top_size = "cnn", [16, 32], True, 256, 0
     return args, config
 
 

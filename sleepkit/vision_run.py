@@ -11,6 +11,7 @@ With `seeds`, each seed has its folder `seed_<n>`, and `comparison.md` beside th
 from __future__ import annotations
 
 import importlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -97,6 +98,7 @@ def build_model(args: VisionArguments, stream: Sequence[ImageExperience]) -> Inc
         num_channels=channels,
         image_size=size,
         cnn_widths=list(args.cnn_widths),
+        cnn_max_pool=args.cnn_max_pool,
         hidden_size=args.hidden_size,
         top_size=args.top_size,
     )
@@ -104,13 +106,25 @@ def build_model(args: VisionArguments, stream: Sequence[ImageExperience]) -> Inc
 
 
 def _publish(args: VisionArguments, config: IncrementalTrainingConfig, model: IncrementalClassifier, record: RunRecord) -> None:
-    """Write the classifier with its card, and upload it if that is asked for."""
+    """Write the classifier and the generators of all nights with their card, and upload them if that is asked for."""
     from sleepkit.cards import classifier_card, model_name, published_name
 
     folder = Path(str(config.output_dir)) / "model"
     model.save_pretrained(folder)
+    generators = sorted(folder.parent.glob("night_*/generator"))
+    for one in generators:
+        shutil.copytree(
+            one, folder / "generators" / one.parent.name, ignore=shutil.ignore_patterns("phase.json"), dirs_exist_ok=True
+        )
     dataset = published_name(args.dataset)
     name = model_name(args.push_to_hub_repo, f"{dataset}-{args.method}")
     backbone = None if args.backbone == "cnn" else args.backbone
-    classifier_card(record.to_dict(), model_name=name, base_model=backbone, dataset=dataset).save(folder / "README.md")
+    card = classifier_card(
+        record.to_dict(),
+        model_name=name,
+        base_model=backbone,
+        dataset=dataset,
+        generators=[one.parent.name for one in generators],
+    )
+    card.save(folder / "README.md")
     push_if_asked(folder, args.push_to_hub_repo, token=config.hub_token)

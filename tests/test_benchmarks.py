@@ -67,6 +67,11 @@ def test_runs_on_images_are_collected_without_their_paths(tmp_path):
     table = make_tables.render(read_json(tmp_path / "split.json"))
     assert "| mygo | 2 | 0.950 ± 0.071 | 1.000 ± 0.000 | 1000000 ± 0 | 100 ± 0 | 100 ± 0 |" in table
     assert "| mygo as published | 1 | 0.900 |" in table
+    assert not (tmp_path / "split.png").exists()  # one night
+    assert table in (tmp_path / "split.md").read_text()
+    assert "| mygo as published | 0.900, 1,000 kB |" in make_tables.streams(
+        {"mygo_split_mnist": read_json(tmp_path / "split.json")}
+    )
 
 
 def test_a_file_without_a_table_is_refused():

@@ -121,6 +121,9 @@ def test_retention_follows_each_experience_from_its_own_night():
     assert math.isnan(lines[1].get_ydata()[0]) and lines[1].get_ydata()[1] == 0.7
     assert list(lines[2].get_ydata()) == [0.5, 0.5]
     assert plots.retention_figure({"accuracy_matrix": [[0.5, 0.9]]}) is None
+    figure = plots.experiences_met_figure({"ours": [[[0.5, 0], [0.5, 1]], [[1, 0], [1, 0.5]]], "one night": [[[0.5]]]})
+    lines = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[0].get_lines()}
+    assert lines["ours"] == [0.75, 0.75] and "one night" not in lines
 
 
 def test_training_puts_nights_one_after_the_other():

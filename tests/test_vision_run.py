@@ -14,6 +14,7 @@ from transformers import AutoModelForImageClassification
 
 from sleepkit.errors import SleepkitError
 from sleepkit.results import read_json, read_results
+from sleepkit.vision.generators import DreamGenerator
 from sleepkit.vision.learner import ImageLearner
 from sleepkit.vision_arguments import METHODS, parse_mygo, parse_vision
 from sleepkit.vision_compare import run_comparison
@@ -65,8 +66,12 @@ def test_what_a_run_of_mygo_leaves(digits, tmp_path):
     assert promised <= record.metrics.keys() and record.method == "mygo" and record.metrics["extractor_change"] > 0
     assert "(dreams/night_02.png)" in (tmp_path / "report.md").read_text()
     assert {path.parent.name for path in (tmp_path / "night_01").glob("*/model.safetensors")} == {"fast", "generator"}
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "`generators/night_01` to `night_02`" in card
+    kept = DreamGenerator.from_pretrained(tmp_path / "model" / "generators" / "night_02").eval()
+    assert len(kept.dream(torch.tensor([0, 1]), torch.Generator())) == 2
     args, config = parse_mygo([*command, "--mode", "as_published"])
-    assert args.cnn_widths == [16, 32] and config.sleep_steps == 1000
+    assert args.cnn_widths == [16, 32] and args.cnn_max_pool and config.sleep_steps == 1000
     with pytest.raises(SleepkitError, match="run recipes/mygo.py instead"):
         run(digits, tmp_path / "other", "--method", "mygo")
 
@@ -201,16 +206,21 @@ def test_recipes(path):
     assert args.dataset.count("/") == 1 and not Path(args.dataset).is_absolute()
 
 
+SI = ["vision_baseline.py", "--method", "si"]
+MYGO = ["mygo.py", *"--replay_space features --generator gaussian --top_size 8 --sleep_steps 20 --dreams 80".split()]
+
+
 @pytest.mark.distributed
-def test_two_processes_learn_what_one_learns(digits, tmp_path):
-    """SI's path too: its gradients are taken from each rank."""
+@pytest.mark.parametrize("recipe", [SI, MYGO], ids=lambda recipe: recipe[0])
+def test_two_processes_learn_what_one_learns(digits, tmp_path, recipe):
+    """SI's path too: its gradients are taken from each rank.  And dreams: they are the same on all ranks."""
     states = {}
     for way in ("one", "ddp", "zero2"):
         if way == "zero2":
             pytest.importorskip("deepspeed")
         command = {"one": [sys.executable], "ddp": torchrun(), "zero2": deepspeed(2)}[way]
-        command += [ROOT / "recipes" / "vision_baseline.py", "--dataset", digits, "--output_dir", tmp_path / way, *SMALL]
-        succeed([*command, "--method", "si", "--per_device_train_batch_size", 8 if way == "one" else 4])
+        command += [ROOT / "recipes" / recipe[0], "--dataset", digits, "--output_dir", tmp_path / way, *SMALL, *recipe[1:]]
+        succeed([*command, "--per_device_train_batch_size", 8 if way == "one" else 4])
         states[way] = load_file(tmp_path / way / "state" / "night_02" / "learner.safetensors")
     for way in ("ddp", "zero2"):
         for name, values in states["one"].items():

@@ -47,6 +47,7 @@ class IncrementalClassifierConfig(PreTrainedConfig):
         image_mean, image_std: of the channels, for pixels from 0 to 1.
         backbone: configuration of a transformers model, with its ``model_type``; None is the small CNN.
         cnn_widths: channels of its convolutions.
+        cnn_max_pool: halve images by maxima after each convolution, not by its stride: dearer.
         hidden_size: outputs of the small CNN, 0 for the means of quarters; another backbone has its own.
         code_size: size of the vectors that take the place of images, made by some other model; 0: images. There is no backbone.
         top_size: units of a hidden layer between backbone and head; 0: none.
@@ -61,6 +62,7 @@ class IncrementalClassifierConfig(PreTrainedConfig):
     image_std: list[float] | tuple[float, ...] = (0.5,)
     backbone: dict[str, Any] | None = None
     cnn_widths: list[int] | tuple[int, ...] = (32, 64)
+    cnn_max_pool: bool = False
     hidden_size: int = 256
     code_size: int = 0
     top_size: int = 0
@@ -82,8 +84,10 @@ class SmallConvNet(nn.Module):
     def __init__(self, config: IncrementalClassifierConfig) -> None:
         super().__init__()
         widths = [config.num_channels, *config.cnn_widths]
+        self.max_pool = config.cnn_max_pool
+        stride = 1 if self.max_pool else 2
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(before, after, 3, stride=stride, padding=1) for before, after in zip(widths, widths[1:], strict=False)
         )
         height, width = (-(-side // 2 ** len(config.cnn_widths)) for side in config.image_size)
         self.size = config.hidden_size or 4 * widths[-1]
@@ -92,6 +96,8 @@ class SmallConvNet(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         for convolution in self.convolutions:
             pixels = F.relu(convolution(pixels))
+            if self.max_pool:
+                pixels = F.max_pool2d(pixels, 2, ceil_mode=True)
         if self.linear is None:
             return F.adaptive_avg_pool2d(pixels, 2).flatten(1)
         return F.relu(self.linear(pixels.flatten(1)))

@@ -54,6 +54,7 @@ class DisentangledConfig(IncrementalTrainingConfig):
     match: str = option("aligned", f"How exemplars are compared, one of {', '.join(MATCHES)}.")
     candidates: int = option(5, "Nearest classes that are looked at more closely, and that open-set scores see.")
     align_steps: int = option(2, "Steps of alignment to each candidate.")
+    turns: int = option(1, "Orientations that are tried, from the canonicaliser's on, where it cannot be sure of it.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,7 +63,7 @@ class DisentangledConfig(IncrementalTrainingConfig):
         require_choice(self, "exemplar_source", SOURCES)
         require_choice(self, "match", MATCHES)
         require(self, ("exemplar_size",), lambda size: size >= 8 and size % 2 == 0, "an even number of at least 8")
-        sizes = ("hidden_size", "exemplars_per_class", "align_steps")
+        sizes = ("hidden_size", "exemplars_per_class", "align_steps", "turns")
         require(self, sizes, lambda value: value >= 1, "a whole number of at least 1")
         require(self, ("candidates",), lambda value: value >= 2, "at least 2: open-set scores compare two classes")
         require(self, ("widths", "refine_widths"), lambda one: one and min(one) >= 1, "at least one number, each at least 1")

@@ -34,7 +34,7 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.vision.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, CanonicalizerConfig
 from sleepkit.vision.disentangled_config import DisentangledConfig
 from sleepkit.vision.exemplars import ExemplarMemory, Match
-from sleepkit.vision.idsprites.affine import factors_to_matrix, normalize
+from sleepkit.vision.idsprites.affine import factors_to_matrix, normalize, rotations
 from sleepkit.vision.idsprites.stream import SpritesExperience
 from sleepkit.vision.images import as_bytes
 from sleepkit.vision.learner import FILE_NAME, Accuracy
@@ -86,7 +86,7 @@ class DisentangledLearner:
         self.today = experience
 
     def evaluate(self, experiences: Sequence[SpritesExperience], in_context: bool = False) -> list[Accuracy]:
-        """Accuracy on the test images of each experience: among all classes, and among its own (by the search alone)."""
+        """Accuracy on the test images of each experience: among all classes, and its own (by search in the pose of these)."""
         known = set(self.memory.labels.tolist())
         return [
             self._accuracy(experience) if known.issuperset(experience.labels) else Accuracy(float("nan"), float("nan"), 0)
@@ -95,10 +95,10 @@ class DisentangledLearner:
 
     def _accuracy(self, experience: SpritesExperience) -> Accuracy:
         images = experience.test.batch()["pixel_values"]
-        labels, matrix = experience.test.labels, self.poses(images)
-        right = (self.match(images, matrix).labels[:, 0] == labels).double().mean().item()
+        labels, found = experience.test.labels, self.match(images, self.poses(images))
+        right = (found.labels[:, 0] == labels).double().mean().item()
         own = torch.isin(self.memory.labels, torch.tensor(experience.labels)).nonzero().flatten()
-        seen = self.memory.described(images, matrix)
+        seen = self.memory.described(images, found.matrix)
         nearest = self.memory.search(seen, 1, self.config.match == "aligned", own)[1][:, 0]
         return Accuracy(right, (self.memory.labels[nearest] == labels).double().mean().item(), len(labels))
 
@@ -114,7 +114,7 @@ class DisentangledLearner:
         memory = self.memory if memory is None else memory
         config, size = self.config, self.config.per_device_eval_batch_size
         found = [
-            memory.classify(part, poses, how or config.match, config.candidates, config.align_steps)
+            memory.classify(part, poses, how or config.match, config.candidates, config.align_steps, config.turns)
             for part, poses in zip(images.split(size), matrix.split(size), strict=True)
         ]
         return Match(*(torch.cat(part) for part in zip(*found, strict=True)))
@@ -174,7 +174,7 @@ class DisentangledLearner:
         spread = torch.from_numpy(generator.uniform(low, high, (len(images), 1))).exp().float()
         count = len(images)
         if config.equivariance_weight:
-            turn = _rotations(torch.from_numpy(generator.uniform(0, 2 * math.pi, count)).float()).to(device)
+            turn = rotations(torch.from_numpy(generator.uniform(0, 2 * math.pi, count)).float()).to(device)
             images = torch.cat([images, normalize(images, turn)])
             matrix = torch.cat([matrix, turn.transpose(1, 2) @ matrix])
             noise, spread = noise.repeat(2, 1), spread.repeat(2, 1)
@@ -231,9 +231,3 @@ class DisentangledLearner:
 def pose_rms(found: Tensor, matrix: Tensor) -> float:
     """Root mean square of the errors of the six entries of matrices ``(N, 2 or 3, 3)``."""
     return (found[:, :2] - matrix[:, :2]).double().square().mean().sqrt().item()
-
-
-def _rotations(angle: Tensor) -> Tensor:
-    """About the centre of the image, ``(N, 3, 3)``."""
-    half = torch.full_like(angle, 0.5)
-    return factors_to_matrix(torch.stack([torch.ones_like(angle), angle, half, half], dim=1))

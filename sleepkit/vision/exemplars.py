@@ -20,6 +20,7 @@ Kept: pictures (uint8), labels; all else is computed from them.  Saved as safete
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from torch.nn import functional as F
 from sleepkit.errors import SleepkitError, first_line
 from sleepkit.results import read_json, write_json
 from sleepkit.vision.canonicalizer import OUTPUTS, to_matrix
-from sleepkit.vision.idsprites.affine import invert, normalize
+from sleepkit.vision.idsprites.affine import invert, normalize, rotations
 from sleepkit.vision.images import as_bytes
 
 __all__ = ["MATCHES", "ExemplarMemory", "Match"]
@@ -144,30 +145,34 @@ class ExemplarMemory:
 
     # -- search -----------------------------------------------------------------------------------------------------
     @torch.no_grad()
-    def classify(self, images: Tensor, matrix: Tensor, match: str = "aligned", candidates: int = 5, steps: int = 2) -> Match:
+    def classify(
+        self, images: Tensor, matrix: Tensor, match: str = "aligned", candidates: int = 5, steps: int = 2, turns: int = 1
+    ) -> Match:
         """The nearest ``candidates`` classes (2 at least) of images ``(N, C, S, S)`` from 0 to 1 in poses ``matrix`` (N, 3, 3).
 
         Args:
             match: "nearest", or "aligned": the candidates of the tangent distance, each aligned in ``steps`` steps.
+            turns: so many orientations are tried, evenly apart, the first that of ``matrix``; that of the nearest exemplar is
+                taken.
 
         Raises:
             SleepkitError: nothing is kept.
         """
         if not len(self):
             raise SleepkitError("the exemplar memory is empty; add exemplars first")
+        if turns > 1:
+            matrix = self._turned(images, matrix, turns, match == "aligned")
         seen = self.described(images, matrix)
         most = int(self.labels.unique(return_counts=True)[1].max())  # so many exemplars may be of one class
         distances, places = self.search(seen, min(len(self), candidates * most), tangent=match == "aligned")
+        distances, places = self._nearest_of_classes(distances, places, candidates)
         matrices = matrix[:, None].expand(-1, places.shape[1], 3, 3)
         if match == "aligned":
-            distances, matrices = self._align(images, matrices, places, seen, steps)
+            aligned, matrices = self._align(images, matrices, places, seen, steps)
+            distances = aligned.masked_fill(distances.isinf(), float("inf"))
         distances, order = distances.sort(dim=1, stable=True)
-        labels = self.labels[places.gather(1, order)]
-        again = (labels[:, :, None] == labels[:, None]).tril(-1).any(2)  # a class' further exemplars
-        distances, first = distances.masked_fill(again, float("inf")).sort(dim=1, stable=True)
-        labels = labels.gather(1, first).masked_fill(distances.isinf(), -1)
-        best = matrices[torch.arange(len(images)), order[:, 0]]
-        return Match(labels[:, :candidates], distances[:, :candidates] / seen.shape[1], best)
+        labels = self.labels[places.gather(1, order)].masked_fill(distances.isinf(), -1)
+        return Match(labels, distances / seen.shape[1], matrices[torch.arange(len(images)), order[:, 0]])
 
     def search(self, seen: Tensor, count: int, tangent: bool = True, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Squared distances and places of the nearest exemplars, ``(N, count)`` each, nearest first.
@@ -192,6 +197,20 @@ class ExemplarMemory:
             found.append(distance.clamp(min=0).topk(count, largest=False))
         values, places = (torch.cat(part) for part in zip(*found, strict=True))
         return values, places if among is None else among[places]
+
+    def _turned(self, images: Tensor, matrix: Tensor, turns: int, tangent: bool) -> Tensor:
+        """Poses in the orientation, of so many, whose nearest exemplar is nearest."""
+        poses = [matrix @ rotations(matrix.new_full((1,), 2 * math.pi * turn / turns)) for turn in range(turns)]
+        distances = [self.search(self.described(images, one), 1, tangent)[0] for one in poses]
+        best = torch.cat(distances, dim=1).argmin(1)
+        return torch.stack(poses, dim=1)[torch.arange(len(best)), best]
+
+    def _nearest_of_classes(self, distances: Tensor, places: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Of exemplars ``(N, k)``, sorted by distance, the nearest of each class, at most ``count``; others are at infinity."""
+        labels = self.labels[places]
+        again = (labels[:, :, None] == labels[:, None]).tril(-1).any(2)
+        distances, first = distances.masked_fill(again, float("inf")).sort(dim=1, stable=True)
+        return distances[:, :count], places.gather(1, first)[:, :count]
 
     def described(self, images: Tensor, matrix: Tensor) -> Tensor:
         """What `search` takes."""

@@ -58,7 +58,7 @@ from sleepkit.vision.training_config import IncrementalTrainingConfig
 __all__ = ["GenerativeReplay"]
 
 QUALITY_DREAMS = 200  # of each class, when a generator is judged
-VALIDATION_DREAMS = 100  # of each class, when a checkpoint of the cortex is
+VALIDATION_DREAMS = 2000  # of all classes, when a checkpoint of the cortex is; of one at most a twentieth
 FAST, MEMORY, SLEEP, TRAINED_ON, VALIDATED_ON, LOOKED_AT = range(6)  # what a seed is for
 PARTS = 10
 
@@ -90,12 +90,16 @@ class GenerativeReplay(ImageLearner):
 
     # -- the phases of a night --------------------------------------------------------------------------------------
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
-        """The night, and then what is only measured: a picture of today's dreams and the judge's opinion of all."""
+        """The night, and then what is only measured: a picture of today's dreams and the judge's opinion of all.
+
+        A dreamt code is shown as the training image of today that is nearest to it.
+        """
         log = super().sleep(night, output_dir)
         folder = Path(output_dir) / "dreams"
-        if not self.dreams_features:
+        if self.today.train.source.pixels.dim() > 2:
             shown = self.dreams(QUALITY_DREAMS, LOOKED_AT, [self.today.number])
-            main_only(lambda: save_grid(shown.pixels, shown.units, folder / f"night_{night:02d}.png"))
+            images = self._images_like(shown.pixels) if self.dreams_features else shown.pixels
+            main_only(lambda: save_grid(images, shown.units, folder / f"night_{night:02d}.png"))
         return log | (self._judged(folder / "judge") if self.config.judged_dreams else {})
 
     def train(self, folder: Path) -> dict[str, Any]:
@@ -143,7 +147,9 @@ class GenerativeReplay(ImageLearner):
             set_seed(seed)
             trial = DreamGenerator(generator.config).to(self.model.device).train()  # type: ignore[arg-type]
             trial.prepare(pixels)
-            found = IncrementalTrainer(trial, _own_loss, config, TensorRows(pixels, places), seed, folder).run()
+            found = {"history": [], "steps": 0, "train_seconds": 0.0}
+            if trial.is_trained:
+                found = IncrementalTrainer(trial, _own_loss, config, TensorRows(pixels, places), seed, folder).run()
             trial.eval().settle(pixels, places)
             dreamt = torch.arange(len(self.today.labels)).repeat_interleave(QUALITY_DREAMS)
             dreams = trial.dream(dreamt, torch.Generator().manual_seed(seed))
@@ -249,6 +255,7 @@ class GenerativeReplay(ImageLearner):
             labels=list(self.stream[number].labels),
             hidden=self.config.generator_hidden,
             latent=self.config.generator_latent,
+            components=self.config.generator_components,
             **form,
         )
         return DreamGenerator(config).to(self.model.device)  # type: ignore[arg-type]
@@ -259,8 +266,9 @@ class GenerativeReplay(ImageLearner):
         earlier = [number for number in self.numbered() if number != self.today.number]
         images = self.today.validation
         parts = [(self._seen(images), self.model.units_of(images.labels))]
+        each = max(1, VALIDATION_DREAMS // max(20, sum(len(self.stream[number].labels) for number in earlier)))
         for number in earlier:
-            dreams = self.dreams(VALIDATION_DREAMS, VALIDATED_ON, [number])
+            dreams = self.dreams(each, VALIDATED_ON, [number])
             parts.append((dreams.pixels, dreams.units))
 
         def accuracy() -> float:
@@ -286,7 +294,7 @@ class GenerativeReplay(ImageLearner):
 
     def _new_judge(self, folder: Path) -> tuple[IncrementalClassifier, float]:
         """The judge, and its accuracy on test images, the mean over the experiences."""
-        config = self._config(num_train_epochs=self.config.judge_epochs)
+        config = self._config(num_train_epochs=self.config.judge_epochs, max_steps=-1)
         empty = copy.deepcopy(self.empty)
         if self.dreams_features:
             empty.backbone = copy.deepcopy(self.model.backbone).requires_grad_(False)
@@ -328,6 +336,10 @@ class GenerativeReplay(ImageLearner):
         if not self.dreams_features or pixels.dim() == 2:
             return pixels
         return self.in_batches((self.fast or self.model).encode, pixels)
+
+    def _images_like(self, codes: Tensor) -> Tensor:
+        """Today's training image whose code is nearest, for each of the codes."""
+        return self.today.train.pixels()[torch.cdist(codes, self._seen(self.today.train)).argmin(1)]
 
     def _today_units(self) -> Tensor:
         """``(units,)`` bool: those of today's classes."""

@@ -1,16 +1,21 @@
 """Generators of dreams: what is kept of an experience instead of its images.
 
+    of images or features
     vae        one variational autoencoder per class                       -E_q log p(x | z, y) + KL(q(z | x, y) || N(0, I))
     cvae       one for all classes of the experience, the class given to encoder and decoder           the same loss
+    of images
     cgan       one hidden layer each way, the class given to both (the published MyGO)             non-saturating, with logits
     conv_cgan  the same with convolutions, and spectral normalisation in the discriminator (Miyato et al. 2018)
+    diffusion  a small UNet of diffusers, the class given to it; dreams by DDIM                         squared error of v
+    of features
+    gaussian   a mixture of Gaussians per class, each of few directions and a variance of each feature     fitted, not trained
 
     loss    pixels (batch, channels, height, width) uint8, places (batch,) of classes      -> a number
     dream   places (n,)                                                                    -> pixels (n, ...) uint8
 
-The VAEs also learn and dream features (batch, features) of a frozen backbone instead of images.  There p(x | z, y) is not
-Bernoulli but Gaussian: in training with the variance that is best for the batch (Rybkin et al. 2021), for dreams with one for
-each class and feature, which `settle` fits.  A dream is a draw from it, not its mean: means would make a classifier too sure.
+Features (batch, features) are those of a frozen backbone.  There the VAEs' p(x | z, y) is not Bernoulli but Gaussian: in training
+with the variance that is best for the batch (Rybkin et al. 2021), for dreams with one for each class and feature, which `settle`
+fits.  A dream is a draw from it, not its mean: means would make a classifier too sure.
 
 A class' latents are drawn from a Gaussian of its own, fitted by `settle` to the encoder's posteriors over the training images
 (mean of means, covariance of means + mean variance): the prior N(0, I) would also be drawn where no image ever was.
@@ -18,8 +23,9 @@ A class' latents are drawn from a Gaussian of its own, fitted by `settle` to the
 A GAN is one module with one loss, so that one optimizer and one backward pass do for both halves: the discriminator
 sees dreams without their graph, and the generator sees the discriminator's weights without theirs.
 
-Sources: Kingma & Welling 2014; Goodfellow et al. 2014; Cotix-AI/MyGO for the sizes of `cgan`.  Ours: the fitted Gaussian, and
-keeping in float16 only what dreams need (`kept`); VAEs of features.  Left out: diffusion, GANs of features.
+Sources: Kingma & Welling 2014; Goodfellow et al. 2014; Cotix-AI/MyGO for the sizes of `cgan`; Tipping & Bishop 1999 for the
+mixture, here of clusters (k-means) and their principal directions; Song et al. 2021 (DDIM), Salimans & Ho 2022 (v).  Ours: the
+fitted Gaussians, and keeping in float16 only what dreams need (`kept`); VAEs of features.  Left out: GANs of features.
 """
 
 from __future__ import annotations
@@ -37,10 +43,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from sleepkit.vision.generative_classifier import ClassVae, bernoulli, divergence_from_normal, drawn
 
-__all__ = ["FEATURE_GENERATORS", "GENERATORS", "DreamGenerator", "DreamGeneratorConfig"]
+__all__ = ["GENERATORS", "OF_SPACE", "DreamGenerator", "DreamGeneratorConfig"]
 
 TRAINING_ONLY = ("encoder", "discriminator")  # parts that no dream needs
 BATCH = 1024  # images at once, where nothing is learned
+DIFFUSION_STEPS = 10  # of a dream
 
 
 @strict
@@ -53,7 +60,8 @@ class DreamGeneratorConfig(PreTrainedConfig):
         num_channels, image_size: of the images.
         features: size of feature vectors, which it dreams instead of images; 0: images.
         hidden: units of a hidden layer, or channels of the widest convolution.
-        latent: size of the latent vector.
+        latent: size of the latent vector, or directions of a Gaussian.
+        components: Gaussians of a class.
     """
 
     model_type = "sleepkit_dream_generator"
@@ -65,6 +73,7 @@ class DreamGeneratorConfig(PreTrainedConfig):
     features: int = 0
     hidden: int = 200
     latent: int = 10
+    components: int = 1
 
 
 class Pixels(nn.Module):
@@ -89,34 +98,36 @@ class Pixels(nn.Module):
 
 
 class Features(nn.Module):
-    """Of feature vectors: standardised by mean and deviation of the training rows, Gaussian, within the range of those rows."""
+    """Of feature vectors: standardised by mean and deviation of the training rows; Gaussian.
+
+    Args:
+        size: of a vector.
+        spreads: how many deviations of each feature there are, around what is decoded: one for each class or component.
+    """
 
     mean: Tensor
     deviation: Tensor
-    low: Tensor
-    high: Tensor
     spread: Tensor
 
-    def __init__(self, config: DreamGeneratorConfig) -> None:
+    def __init__(self, size: int, spreads: int) -> None:
         super().__init__()
-        self.noise = config.features
-        for name, value in (("mean", 0.0), ("deviation", 1.0), ("low", -1e4), ("high", 1e4)):
-            self.register_buffer(name, torch.full((config.features,), value))
-        self.register_buffer("spread", torch.ones(len(config.labels), config.features))
+        self.noise = size
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
+        self.register_buffer("spread", torch.ones(spreads, size))
 
     def fit(self, values: Tensor) -> None:
         """To training rows ``(n, features)``."""
         values = values.float()
-        found = (values.mean(0), values.std(0).clamp(min=1e-3), values.amin(0), values.amax(0))
-        for buffer, value in zip((self.mean, self.deviation, self.low, self.high), found, strict=True):
-            buffer.copy_(value)
+        self.mean.copy_(values.mean(0))
+        self.deviation.copy_(values.std(0).clamp(min=1e-3))
 
     def encode(self, features: Tensor) -> Tensor:
         """``(batch, features)``, standardised."""
         return (features - self.mean) / self.deviation
 
     def settle(self, x: Tensor, decoded: Tensor, places: Tensor) -> None:
-        """Fit the deviation of each class' features from what is decoded; a class without rows keeps 1."""
+        """Fit the deviation of each place's features from what is decoded; a place without rows keeps 1."""
         for place in places.unique():
             self.spread[place] = ((x - decoded)[places == place] ** 2).mean(0).sqrt()
 
@@ -128,8 +139,7 @@ class Features(nn.Module):
 
     def dream(self, decoded: Tensor, noise: Tensor, places: Tensor) -> Tensor:
         """A draw."""
-        x = decoded + self.spread[places] * noise
-        return (x * self.deviation + self.mean).clamp(self.low, self.high)
+        return (decoded + self.spread[places] * noise) * self.deviation + self.mean
 
 
 class ClassVaes(nn.Module):
@@ -140,6 +150,7 @@ class ClassVaes(nn.Module):
         self.form = _form(config)
         sizes = (_size(config), config.hidden, config.latent)
         vaes = [ClassVae(*sizes) for _ in config.labels]
+        self.draws = config.latent + self.form.noise
         self.encoder = nn.ModuleList(vae.encoder for vae in vaes)
         self.decoder = nn.ModuleList(vae.decoder for vae in vaes)
         self.latents = ClassGaussians(len(config.labels), config.latent)
@@ -168,7 +179,7 @@ class ClassVaes(nn.Module):
             self.form.settle(x, self.decode(drawn(means, log_variances), places), places)
 
     def dream(self, noise: Tensor, places: Tensor) -> Tensor:
-        """Pixels in [0, 1], or features; ``noise`` is (n, latent + form.noise)."""
+        """Pixels in [0, 1], or features; ``noise`` is (n, draws)."""
         for_latents, noise = noise.split([noise.shape[1] - self.form.noise, self.form.noise], dim=1)
         return self.form.dream(self.decode(self.latents(for_latents, places), places), noise, places)
 
@@ -179,6 +190,7 @@ class ConditionalVae(ClassVaes):
     def __init__(self, config: DreamGeneratorConfig) -> None:
         nn.Module.__init__(self)
         self.form = _form(config)
+        self.draws = config.latent + self.form.noise
         self.classes, size = len(config.labels), _size(config)
         vae = ClassVae(size, config.hidden, config.latent)
         vae.encoder[0] = nn.Linear(size + self.classes, config.hidden)
@@ -219,12 +231,70 @@ class ClassGaussians(nn.Module):
                 self.factor[place] = torch.linalg.cholesky(torch.cov(own.T) + torch.diag(variances.mean(0)))
 
 
+class ClassMixtures(nn.Module):
+    """``gaussian``: see the module."""
+
+    def __init__(self, config: DreamGeneratorConfig) -> None:
+        super().__init__()
+        classes, self.components, self.latent = len(config.labels), config.components, config.latent
+        count, size = classes * config.components, config.features
+        self.form = Features(size, count)
+        self.draws = 1 + config.latent + self.form.noise
+        self.share = _fitted(torch.full((classes, config.components), 1 / config.components))
+        self.mean = _fitted(torch.zeros(count, size))
+        self.factor = _fitted(torch.zeros(count, size, config.latent))
+
+    def settle(self, x: Tensor, places: Tensor) -> None:
+        """Fit the mixture of each class; a class without rows stays as it is, a component without rows is never drawn."""
+        own = torch.zeros_like(places)
+        for place in places.unique():
+            rows = (places == place).nonzero().flatten()
+            which = _clusters(x[rows], self.components)
+            self.share[place] = which.bincount(minlength=self.components) / len(rows)
+            own[rows] = place * self.components + which
+        decoded = torch.empty_like(x)
+        for one in own.unique():
+            rows = (own == one).nonzero().flatten()
+            _, sizes, directions = torch.pca_lowrank(x[rows], min(self.latent, len(rows), x.shape[1]))
+            largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+            directions = directions * largest.sign()  # which of two signs an SVD gives hangs on the last bit
+            centred = x[rows] - x[rows].mean(0)
+            self.mean[one] = x[rows].mean(0)
+            self.factor[one, :, : len(sizes)] = directions * sizes / max(1, len(rows) - 1) ** 0.5
+            decoded[rows] = self.mean[one] + centred @ directions @ directions.T
+        self.form.settle(x, decoded, own)
+
+    def dream(self, noise: Tensor, places: Tensor) -> Tensor:
+        """Features; ``noise`` is (n, draws): for the choice of a component, for its directions, for each feature."""
+        for_component, for_factor, noise = noise.split([1, self.latent, self.form.noise], dim=1)
+        below = self.share.cumsum(1)[places] < torch.special.ndtr(for_component)
+        component = below.sum(1).clamp(max=self.components - 1)
+        own = places * self.components + component
+        decoded = self.mean[own] + (self.factor[own] @ for_factor[:, :, None]).squeeze(2)
+        return self.form.dream(decoded, noise, own)
+
+
+def _fitted(values: Tensor) -> nn.Parameter:
+    """What no gradient changes."""
+    return nn.Parameter(values, requires_grad=False)
+
+
+def _clusters(rows: Tensor, count: int, rounds: int = 10) -> Tensor:
+    """Which of ``count`` clusters each row ``(n, features)`` is in, ``(n,)``: k-means from rows that torch draws."""
+    centres = rows[torch.randperm(len(rows))[:count]]
+    for _ in range(rounds):
+        which = torch.cdist(rows, centres).argmin(1)
+        for one in which.unique():
+            centres[one] = rows[which == one].mean(0)
+    return which
+
+
 class ConditionalGan(nn.Module):
     """``cgan``: see the module."""
 
     def __init__(self, config: DreamGeneratorConfig) -> None:
         super().__init__()
-        self.form = Pixels()
+        self.form, self.draws = Pixels(), config.latent
         self.classes, self.latent, self.shape = len(config.labels), config.latent, (config.num_channels, *config.image_size)
         self.decoder, self.discriminator = self.halves(config)
 
@@ -313,13 +383,63 @@ class Crop(nn.Module):
         return images[..., : self.height, : self.width]
 
 
-GENERATORS: dict[str, type[ClassVaes] | type[ConditionalGan]] = {
+class ClassDiffusion(nn.Module):
+    """``diffusion``: see the module."""
+
+    def __init__(self, config: DreamGeneratorConfig) -> None:
+        from diffusers import DDIMScheduler, UNet2DModel
+
+        super().__init__()
+        self.form = Pixels()
+        self.shape = (config.num_channels, *config.image_size)
+        self.padded = [-(-side // 4) * 4 for side in config.image_size]  # the UNet halves it
+        self.draws = config.num_channels * self.padded[0] * self.padded[1]
+        self.unet: Any = UNet2DModel(
+            sample_size=tuple(self.padded),
+            in_channels=config.num_channels,
+            out_channels=config.num_channels,
+            layers_per_block=1,
+            block_out_channels=(config.hidden // 2, config.hidden),
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            norm_num_groups=4,
+            add_attention=False,
+            num_class_embeds=len(config.labels),
+        )
+        self.scheduler: Any = DDIMScheduler(
+            beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", timestep_spacing="trailing"
+        )
+
+    def loss(self, x: Tensor, places: Tensor) -> Tensor:
+        """Of images at a random level of noise each."""
+        images = 2 * x.unflatten(1, self.shape) - 1
+        images = F.pad(images, (0, self.padded[1] - images.shape[3], 0, self.padded[0] - images.shape[2]), value=-1.0)
+        noise, times = torch.randn_like(images), torch.randint(1000, (len(x),), device=x.device)
+        noisy = self.scheduler.add_noise(images, noise, times)
+        return F.mse_loss(self.unet(noisy, times, class_labels=places).sample, self.scheduler.get_velocity(images, noise, times))
+
+    def settle(self, x: Tensor, places: Tensor) -> None:
+        """Nothing."""
+
+    def dream(self, noise: Tensor, places: Tensor) -> Tensor:
+        """Pixels in [0, 1]; ``noise`` is the image to begin with, so that equal noise gives equal dreams."""
+        images = noise.unflatten(1, (self.shape[0], *self.padded))
+        self.scheduler.set_timesteps(DIFFUSION_STEPS, device=noise.device)
+        for time in self.scheduler.timesteps:
+            images = self.scheduler.step(self.unet(images, time, class_labels=places).sample, time, images).prev_sample
+        return (images[..., : self.shape[1], : self.shape[2]].flatten(1).clamp(-1, 1) + 1) / 2
+
+
+GENERATORS: dict[str, type[ClassVaes] | type[ConditionalGan] | type[ClassDiffusion] | type[ClassMixtures]] = {
     "vae": ClassVaes,
     "cvae": ConditionalVae,
     "cgan": ConditionalGan,
     "conv_cgan": ConvolutionalGan,
+    "diffusion": ClassDiffusion,
+    "gaussian": ClassMixtures,
 }
-FEATURE_GENERATORS = ("vae", "cvae")  # those that can dream features too
+OF_SPACE = {"pixels": ("vae", "cvae", "cgan", "conv_cgan", "diffusion"), "features": ("gaussian", "vae", "cvae")}
+"""Which generators dream images, and which dream features."""
 
 
 class DreamGenerator(PreTrainedModel):
@@ -335,6 +455,11 @@ class DreamGenerator(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """PyTorch's own initialisation stands."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has a loss; otherwise `settle` is all."""
+        return any(values.requires_grad for values in self.parameters())
 
     def forward(self, pixel_values: Tensor, places: Tensor, **kwargs: Any) -> Tensor:
         """The loss."""
@@ -354,7 +479,7 @@ class DreamGenerator(PreTrainedModel):
     @torch.no_grad()
     def dream(self, places: Tensor, generator: torch.Generator) -> Tensor:
         """A dream of each place, on the CPU: ``(n, channels, height, width)`` uint8, or ``(n, features)``."""
-        noise = torch.randn(len(places), self.config.latent + self.net.form.noise, generator=generator)
+        noise = torch.randn(len(places), self.net.draws, generator=generator)
         batches = zip(noise.split(BATCH), places.split(BATCH), strict=True)
         values = torch.cat([self.net.dream(z.to(self.device), own.to(self.device)).cpu() for z, own in batches])
         if self.config.features:
@@ -372,7 +497,7 @@ class DreamGenerator(PreTrainedModel):
 
 
 def _form(config: DreamGeneratorConfig) -> Pixels | Features:
-    return Features(config) if config.features else Pixels()
+    return Features(config.features, len(config.labels)) if config.features else Pixels()
 
 
 def _size(config: DreamGeneratorConfig) -> int:

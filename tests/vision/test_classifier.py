@@ -43,6 +43,18 @@ def test_a_code_stands_for_its_image(hidden_size, tmp_path):
     assert torch.equal(IncrementalClassifier.from_pretrained(tmp_path)(PIXELS).logits, model(PIXELS).logits)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (7, 10)])
+def test_pooling_by_maxima_has_the_sizes_of_strides(size):
+    form = {"num_channels": 1, "image_size": list(size), "cnn_widths": [4, 6], "hidden_size": 5}
+    found = IncrementalClassifier(IncrementalClassifierConfig(**form, cnn_max_pool=True))
+    pixels = torch.rand(2, 1, *size)
+    assert found.encode(pixels).shape == (2, 5)
+    pooled = torch.nn.functional.max_pool2d(found.backbone.convolutions[0](2 * pixels - 1).relu(), 2, ceil_mode=True)
+    assert (
+        pooled.shape[2:] == IncrementalClassifier(IncrementalClassifierConfig(**form)).backbone.convolutions[0](pixels).shape[2:]
+    )
+
+
 def test_units_of_all_kinds_survive_saving(tmp_path):
     model = tiny_classifier()
     model.grow([5, 2], task=0, names=["five", "two"])

@@ -263,7 +263,10 @@ def test_recipes(path):
     for key, value in recipe.items():
         assert getattr(args if hasattr(args, key) else config, key) == value, key
     assert Path(config.output_dir) == Path("runs") / f"disentangled_{path.stem}"
-    build_sprites(args, 0)
+    if args.dataset is None:
+        build_sprites(args, 0)
+    else:
+        assert args.dataset.count("/") == 1 and not Path(args.dataset).is_absolute()
 
 
 @pytest.mark.parametrize(
@@ -283,6 +286,7 @@ def test_recipes(path):
         (("--image_size", 20), "image_size is 20; give a multiple of 8"),
         (("--channels", 2), "channels is 2; give 1 (grey) or 3 (RGB)"),
         (("--colors", "whitish"), "color is 'whitish'; use a name"),
+        (("--perspective", 0.5), "perspective is 0.5; give at least 0 and below 0.5"),
         (("--texture", 2), "texture is 2; give a share from 0 to 1"),
         (("--test_share", 0.5), "test_share is 0.5; give a share above 0 and below a half"),
         (("--novel_classes", 1), "novel_classes is 1; give at least 2"),

@@ -10,7 +10,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.vision import exemplars
 from sleepkit.vision.canonicalizer import to_matrix
 from sleepkit.vision.exemplars import ABOUT, MATCHES, TENSORS, ExemplarMemory
-from sleepkit.vision.idsprites.affine import factors_to_matrix
+from sleepkit.vision.idsprites.affine import factors_to_matrix, rotations
 from sleepkit.vision.idsprites.factors import FactorRanges
 from sleepkit.vision.idsprites.renderer import SpriteRenderer
 
@@ -52,6 +52,15 @@ def test_alignment_forgives_an_error_of_the_pose(output):
     assert torch.equal(nearest.matrix, wrong)
     error = [(found - matrix)[:, :2].square().mean((1, 2)).sqrt().median() for found in (wrong, aligned.matrix)]
     assert error[1] < error[0] / 5
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_a_wrong_orientation_is_found_by_trying_others(match):
+    pixels, matrix, classes = images()
+    turned = matrix @ rotations(torch.randint(4, (CLASSES,), generator=torch.Generator().manual_seed(0)) * torch.pi / 2)
+    one, four = (filled().classify(pixels, turned, match, turns=turns) for turns in (1, 4))
+    right = [(found.labels[:, 0] == classes).double().mean() for found in (one, four)]
+    assert right[0] < 0.5 and right[1] > 0.95
 
 
 @pytest.mark.parametrize("tangent", [False, True])

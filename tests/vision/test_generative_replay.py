@@ -54,7 +54,7 @@ def test_features_are_replayed_above_a_backbone_that_is_frozen_after_one_night(t
     second = night(one, 2, tmp_path)
     assert all(torch.equal(values, frozen[name]) for name, values in one.model.backbone.state_dict().items())
     assert min(first["extractor_change"], second["extractor_change"]) > 0 and second["dream_fidelity"] > 0.8
-    assert one.dreams(3, TRAINED_ON).pixels.shape == (12, 16) and not (tmp_path / "dreams" / "night_02.png").exists()
+    assert one.dreams(3, TRAINED_ON).pixels.shape == (12, 16)
     assert min(accuracy.class_il for accuracy in one.evaluate(one.stream)) > 0.6
     assert second["bytes"] == 2 * first["bytes"] == sum(2 * values.numel() for values in one.extras.values())
     assert all(values.requires_grad for values in one.model.parameters())
@@ -63,7 +63,7 @@ def test_features_are_replayed_above_a_backbone_that_is_frozen_after_one_night(t
 def test_as_published_sleep_changes_nothing(tmp_path):
     one = make(tmp_path, mode="as_published", judged_dreams=0)
     assert all(getattr(one.config, name) == value for name, value in AS_PUBLISHED.items())
-    one.config.sleep_steps = 30
+    one.config.sleep_steps = one.config.max_steps = 30
     start = {name: values.clone() for name, values in one.model.backbone.named_parameters()}
     for number in (1, 2):
         log = night(one, number, tmp_path)
@@ -187,7 +187,10 @@ def test_the_weights_of_the_loss(tmp_path):
         ({"generator": "gan"}, "generator is 'gan'; use one of vae, cvae, cgan, conv_cgan"),
         ({"generator": "conv_cgan", "generator_hidden": 12}, "takes a multiple of 8"),
         ({"replay_space": "hidden"}, "replay_space is 'hidden'; use one of pixels, features"),
-        ({"replay_space": "features", "generator": "cgan"}, "generator cgan dreams images only; use vae or cvae"),
+        (
+            {"replay_space": "features", "generator": "cgan"},
+            "generator cgan does not dream features; use gaussian",
+        ),
         ({"sleep_steps": 0}, "sleep_steps is 0; give at least 1"),
         ({"max_drop": float("nan")}, "max_drop is nan; give a number of at least 0"),
         ({"kl_temperature": 0}, "kl_temperature is 0; give a number above 0"),

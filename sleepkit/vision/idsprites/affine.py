@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from sleepkit.errors import SleepkitError
 
-__all__ = ["factors_to_matrix", "invert", "matrix_to_factors", "normalize", "sampling_grid"]
+__all__ = ["factors_to_matrix", "invert", "matrix_to_factors", "normalize", "rotations", "sampling_grid"]
 
 
 def factors_to_matrix(factors: Tensor) -> Tensor:
@@ -58,6 +58,12 @@ def invert(matrix: Tensor) -> Tensor:
     a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
     zero, one = torch.zeros_like(a), torch.ones_like(a)
     return torch.stack([a, b, -(a * x + b * y), c, d, -(c * x + d * y), zero, zero, one], dim=-1).unflatten(-1, (3, 3))
+
+
+def rotations(angle: Tensor) -> Tensor:
+    """About the centre of the image by angles ``(N,)`` in radians, ``(N, 3, 3)``."""
+    half = torch.full_like(angle, 0.5)
+    return factors_to_matrix(torch.stack([torch.ones_like(angle), angle, half, half], dim=1))
 
 
 def sampling_grid(matrix: Tensor, image_size: int, extent: float = 1.0) -> Tensor:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CHOICE", "CLUTTER", "FACTORS", "NOISE", "OCCLUDERS", "TEXTURE", "uniform"]
+__all__ = ["CHOICE", "CLUTTER", "DISTORTION", "FACTORS", "NOISE", "OCCLUDERS", "TEXTURE", "uniform"]
 
-FACTORS, CHOICE, TEXTURE, NOISE, CLUTTER, OCCLUDERS = range(6)  # purposes: equal seeds give each other numbers
+FACTORS, CHOICE, TEXTURE, NOISE, CLUTTER, OCCLUDERS, DISTORTION = range(7)  # purposes: equal seeds give each other numbers
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
