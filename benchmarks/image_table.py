@@ -11,13 +11,13 @@ NAME.md, the same with NAME.png, the accuracy of each method over the nights.
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from make_tables import PAIRED, ROOT, render
 
+from sleepkit.metrics import accuracy_of_nights
 from sleepkit.plots import experiences_met_figure
 from sleepkit.report import grouped
 from sleepkit.results import FILE_NAME, read_results, write_json
@@ -47,8 +47,8 @@ def shortened(run: Mapping[str, Any]) -> Mapping[str, Any]:
     matrix = run["accuracy_matrix"]
     if len(matrix) <= MOST_NIGHTS:
         return run
-    means = [statistics.fmean(values[: night + 1]) for night, values in enumerate(matrix)]
-    return {**run, "accuracy_matrix": matrix[-1:], "accuracy_of_nights": [round(mean, 4) for mean in means]}
+    means = accuracy_of_nights(matrix).round(4).tolist()
+    return {**run, "accuracy_matrix": matrix[-1:], "accuracy_of_nights": means}
 
 
 def runs_below(folder: Path) -> list[Path]:

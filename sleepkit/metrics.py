@@ -35,6 +35,7 @@ import numpy.typing as npt
 from sleepkit.errors import SleepkitError
 
 __all__ = [
+    "accuracy_of_nights",
     "aia",
     "as_accuracy_matrix",
     "auroc",
@@ -72,8 +73,13 @@ def aia(matrix: npt.ArrayLike) -> float:
 
     Rebuffi et al. 2017; De Lange et al. 2022.
     """
+    return _mean(accuracy_of_nights(matrix))
+
+
+def accuracy_of_nights(matrix: npt.ArrayLike) -> Array:
+    """``(nights,)``: the mean score on what was learned so far, after each night."""
     a = as_accuracy_matrix(matrix)
-    return _mean(np.array([a[i, : i + 1].mean() for i in range(len(a))]))
+    return np.array([a[i, : i + 1].mean() for i in range(len(a))])
 
 
 def bwt(matrix: npt.ArrayLike) -> float:

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from sleepkit.errors import SleepkitError
-from sleepkit.metrics import mean_interval
+from sleepkit.metrics import accuracy_of_nights, mean_interval
 
 __all__ = [
     "accuracy_matrix_figure",
@@ -262,11 +262,7 @@ def first_experience_figure(matrices: Matrices) -> Figure | None:
 
 def experiences_met_figure(matrices: Matrices) -> Figure | None:
     """The same of the mean over all experiences met so far."""
-
-    def mean(matrix: np.ndarray) -> np.ndarray:
-        return np.array([np.nanmean(row[: night + 1]) for night, row in enumerate(matrix)])
-
-    return _methods_figure(matrices, mean, "All experiences met so far", "accuracy")
+    return _methods_figure(matrices, accuracy_of_nights, "All experiences met so far", "accuracy")
 
 
 @_LOOK

@@ -111,7 +111,7 @@ def _publish(args: VisionArguments, config: IncrementalTrainingConfig, model: In
 
     folder = Path(str(config.output_dir)) / "model"
     model.save_pretrained(folder)
-    generators = sorted(folder.parent.glob("night_*/generator"))
+    generators = sorted(folder.parent.glob("night_*/generator"), key=lambda one: int(one.parent.name.removeprefix("night_")))
     for one in generators:
         shutil.copytree(
             one, folder / "generators" / one.parent.name, ignore=shutil.ignore_patterns("phase.json"), dirs_exist_ok=True

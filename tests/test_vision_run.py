@@ -1,5 +1,6 @@
 """A whole run on images, from the command line: what it leaves, that it resumes exactly, and one line for what is wrong."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -70,6 +71,10 @@ def test_what_a_run_of_mygo_leaves(digits, tmp_path):
     assert "`generators/night_01` to `night_02`" in card
     kept = DreamGenerator.from_pretrained(tmp_path / "model" / "generators" / "night_02").eval()
     assert len(kept.dream(torch.tensor([0, 1]), torch.Generator())) == 2
+    for night in ("night_99", "night_100"):  # nights are counted, not spelt
+        shutil.copytree(tmp_path / "night_02" / "generator", tmp_path / night / "generator")
+    run_vision(*parse_mygo(command))
+    assert "`generators/night_01` to `night_100`" in (tmp_path / "model" / "README.md").read_text()
     args, config = parse_mygo([*command, "--mode", "as_published"])
     assert args.cnn_widths == [16, 32] and args.cnn_max_pool and config.sleep_steps == 1000
     with pytest.raises(SleepkitError, match="run recipes/mygo.py instead"):

@@ -41,7 +41,9 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from sleepkit.vision.denoising import velocity_loss
 from sleepkit.vision.generative_classifier import ClassVae, bernoulli, divergence_from_normal, drawn
+from sleepkit.vision.images import as_bytes
 
 __all__ = ["GENERATORS", "OF_SPACE", "DreamGenerator", "DreamGeneratorConfig"]
 
@@ -150,10 +152,14 @@ class ClassVaes(nn.Module):
         self.form = _form(config)
         sizes = (_size(config), config.hidden, config.latent)
         vaes = [ClassVae(*sizes) for _ in config.labels]
-        self.draws = config.latent + self.form.noise
         self.encoder = nn.ModuleList(vae.encoder for vae in vaes)
         self.decoder = nn.ModuleList(vae.decoder for vae in vaes)
         self.latents = ClassGaussians(len(config.labels), config.latent)
+
+    @property
+    def draws(self) -> int:
+        """Random numbers that a dream takes."""
+        return self.latents.mean.shape[1] + self.form.noise
 
     def encode(self, x: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, ``(batch, latent)`` each."""
@@ -190,7 +196,6 @@ class ConditionalVae(ClassVaes):
     def __init__(self, config: DreamGeneratorConfig) -> None:
         nn.Module.__init__(self)
         self.form = _form(config)
-        self.draws = config.latent + self.form.noise
         self.classes, size = len(config.labels), _size(config)
         vae = ClassVae(size, config.hidden, config.latent)
         vae.encoder[0] = nn.Linear(size + self.classes, config.hidden)
@@ -220,7 +225,7 @@ class ClassGaussians(nn.Module):
 
     def forward(self, noise: Tensor, places: Tensor) -> Tensor:
         """``(n, latent)``."""
-        return self.mean[places] + (self.factor[places] @ noise[:, :, None]).squeeze(2)
+        return _gaussian(self.mean, self.factor, noise, places)
 
     def fit(self, means: Tensor, log_variances: Tensor, places: Tensor) -> None:
         """To posteriors ``(images, latent)``; a class of fewer than two images keeps N(0, I)."""
@@ -229,6 +234,11 @@ class ClassGaussians(nn.Module):
             if len(own) > 1:
                 self.mean[place] = own.mean(0)
                 self.factor[place] = torch.linalg.cholesky(torch.cov(own.T) + torch.diag(variances.mean(0)))
+
+
+def _gaussian(mean: Tensor, factor: Tensor, noise: Tensor, places: Tensor) -> Tensor:
+    """``mean + factor noise`` at ``places``: ``(n, size)``, of ``noise`` (n, directions)."""
+    return mean[places] + (factor[places] @ noise[:, :, None]).squeeze(2)
 
 
 class ClassMixtures(nn.Module):
@@ -255,13 +265,13 @@ class ClassMixtures(nn.Module):
         decoded = torch.empty_like(x)
         for one in own.unique():
             rows = (own == one).nonzero().flatten()
+            mean = x[rows].mean(0)
             _, sizes, directions = torch.pca_lowrank(x[rows], min(self.latent, len(rows), x.shape[1]))
             largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
             directions = directions * largest.sign()  # which of two signs an SVD gives hangs on the last bit
-            centred = x[rows] - x[rows].mean(0)
-            self.mean[one] = x[rows].mean(0)
+            self.mean[one] = mean
             self.factor[one, :, : len(sizes)] = directions * sizes / max(1, len(rows) - 1) ** 0.5
-            decoded[rows] = self.mean[one] + centred @ directions @ directions.T
+            decoded[rows] = mean + (x[rows] - mean) @ directions @ directions.T
         self.form.settle(x, decoded, own)
 
     def dream(self, noise: Tensor, places: Tensor) -> Tensor:
@@ -270,12 +280,11 @@ class ClassMixtures(nn.Module):
         below = self.share.cumsum(1)[places] < torch.special.ndtr(for_component)
         component = below.sum(1).clamp(max=self.components - 1)
         own = places * self.components + component
-        decoded = self.mean[own] + (self.factor[own] @ for_factor[:, :, None]).squeeze(2)
-        return self.form.dream(decoded, noise, own)
+        return self.form.dream(_gaussian(self.mean, self.factor, for_factor, own), noise, own)
 
 
 def _fitted(values: Tensor) -> nn.Parameter:
-    """What no gradient changes."""
+    """What no gradient changes; not a buffer, as a `PreTrainedModel` finds its device by its parameters."""
     return nn.Parameter(values, requires_grad=False)
 
 
@@ -414,9 +423,7 @@ class ClassDiffusion(nn.Module):
         """Of images at a random level of noise each."""
         images = 2 * x.unflatten(1, self.shape) - 1
         images = F.pad(images, (0, self.padded[1] - images.shape[3], 0, self.padded[0] - images.shape[2]), value=-1.0)
-        noise, times = torch.randn_like(images), torch.randint(1000, (len(x),), device=x.device)
-        noisy = self.scheduler.add_noise(images, noise, times)
-        return F.mse_loss(self.unet(noisy, times, class_labels=places).sample, self.scheduler.get_velocity(images, noise, times))
+        return velocity_loss(self.scheduler, images, lambda noisy, times: self._predict(noisy, times, places))
 
     def settle(self, x: Tensor, places: Tensor) -> None:
         """Nothing."""
@@ -426,8 +433,12 @@ class ClassDiffusion(nn.Module):
         images = noise.unflatten(1, (self.shape[0], *self.padded))
         self.scheduler.set_timesteps(DIFFUSION_STEPS, device=noise.device)
         for time in self.scheduler.timesteps:
-            images = self.scheduler.step(self.unet(images, time, class_labels=places).sample, time, images).prev_sample
+            images = self.scheduler.step(self._predict(images, time, places), time, images).prev_sample
         return (images[..., : self.shape[1], : self.shape[2]].flatten(1).clamp(-1, 1) + 1) / 2
+
+    def _predict(self, noisy: Tensor, times: Tensor, places: Tensor) -> Tensor:
+        found: Tensor = self.unet(noisy, times, class_labels=places).sample
+        return found
 
 
 GENERATORS: dict[str, type[ClassVaes] | type[ConditionalGan] | type[ClassDiffusion] | type[ClassMixtures]] = {
@@ -484,7 +495,7 @@ class DreamGenerator(PreTrainedModel):
         values = torch.cat([self.net.dream(z.to(self.device), own.to(self.device)).cpu() for z, own in batches])
         if self.config.features:
             return values
-        return (255 * values).round().to(torch.uint8).unflatten(1, (self.config.num_channels, *self.config.image_size))
+        return as_bytes(values).unflatten(1, (self.config.num_channels, *self.config.image_size))
 
     def kept(self) -> dict[str, Tensor]:
         """What dreams need, in float16."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sleepkit.vision.images import ImageData, Images
+from sleepkit.vision.images import ImageData, Images, as_bytes
 
 __all__ = ["GENERATOR_CLASSES", "HELD_OUT", "Look", "draw", "generator_images", "other_images", "stream_images"]
 
@@ -114,7 +114,7 @@ def draw(looks: Sequence[Look], generator: torch.Generator) -> tuple[Tensor, Ten
     figure = shade * (1 - 0.75 * dark[:, None])
     picture = outline[:, None] * figure + (1 - outline[:, None]) * ground
     picture = picture + 0.03 * torch.randn(picture.shape, generator=generator)
-    return (picture.clamp(0, 1) * 255).round().to(torch.uint8), grounds
+    return as_bytes(picture), grounds
 
 
 # Distance from the outline, below 0 inside, for a figure that fills [-1, 1] x [-1, 1].

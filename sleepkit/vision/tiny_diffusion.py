@@ -31,6 +31,7 @@ from transformers import TrainingArguments
 from sleepkit.errors import SleepkitError
 from sleepkit.options import option, require
 from sleepkit.ranks import main_only
+from sleepkit.vision.denoising import velocity_loss
 from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
 
 __all__ = ["TinyDiffusionConfig", "build_tiny_diffusion", "train_tiny_diffusion"]
@@ -192,14 +193,14 @@ class Denoiser(nn.Module):
         self.parts, self.scheduler, self.empty, self.caption_dropout = parts, scheduler, empty, caption_dropout
 
     def forward(self, latents: Tensor, ids: Tensor) -> Tensor:
-        n = len(latents)
-        dropped = torch.rand(n, 1, device=ids.device) < self.caption_dropout
+        dropped = torch.rand(len(latents), 1, device=ids.device) < self.caption_dropout
         text = self.parts["text_encoder"](torch.where(dropped, self.empty, ids)).last_hidden_state
-        steps = torch.randint(self.scheduler.config.num_train_timesteps, (n,), device=latents.device)
-        noise = torch.randn_like(latents)
-        noisy = self.scheduler.add_noise(latents, noise, steps)
-        found = self.parts["unet"](noisy, steps, encoder_hidden_states=text).sample
-        return F.mse_loss(found, self.scheduler.get_velocity(latents, noise, steps))
+
+        def predict(noisy: Tensor, times: Tensor) -> Tensor:
+            found: Tensor = self.parts["unet"](noisy, times, encoder_hidden_states=text).sample
+            return found
+
+        return velocity_loss(self.scheduler, latents, predict)
 
 
 def _train_autoencoder(vae: Any, pixels: Tensor, config: TinyDiffusionConfig, folder: Path) -> None:
