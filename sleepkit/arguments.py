@@ -33,7 +33,9 @@ __all__ = ["BASELINES", "SleepArguments", "cycle_options", "expert_layers", "par
 Baseline = Literal[
     "no_sleep",
     "in_context",
+    "in_window",
     "finetune_passage",
+    "finetune_edits",
     "finetune_qa",
     "context_distillation",
     "lora",
@@ -72,16 +74,20 @@ class SleepArguments:
     general_prompts: str | None = option(None, "JSONL of {prompt} for retention; None takes the shipped ones.")
     anchors: str | None = option(None, "JSONL of {prompt, answer} to measure forgetting; None: shipped ones.")
 
-    # labelled data, one task a night
+    # rows with labels or written answers, one task a night
     label_column: str | None = option(None, "Column of labels: the data are classification tasks, learned from their rows.")
-    text_column: str = option("text", "Column of the texts that have labels.")
+    answer_column: str | None = option(None, "Column of written answers: the data are tasks, learned from their rows.")
+    answer_score: Literal["contained", "chrf", "number"] = option(
+        "contained", "How a written answer is judged: the right one stands in it, ChrF, or its last number."
+    )
+    text_column: str = option("text", "Column of the texts that have labels or answers.")
     task_column: str | None = option(None, "Column that names the task of a row.")
     labels_per_task: int | None = option(None, "Labels of one task, where no column names it.")
     tasks: list[str] | None = option(None, "Names and order of the tasks; None: all.")
     test_dataset: str | None = option(None, "Rows to be tested on; None keeps some of each label back.")
     out_of_scope: str | None = option(None, "Rows of no label, which the slept model should be unsure about.")
-    rows_per_label: int | None = option(None, "Rows of each label to learn; None: all.")
-    test_rows_per_label: int = option(10, "Rows of each label to be tested on.")
+    rows_per_label: int | None = option(None, "Rows of each label, or task of written answers, to learn; None: all.")
+    test_rows_per_label: int = option(10, "Rows of each label, or task of written answers, to be tested on.")
     instruction: str = option(INSTRUCTION, "What is asked about a text.")
     list_labels: bool = option(False, "Name the labels of the task in the prompt.")
 
@@ -127,6 +133,7 @@ class SleepArguments:
         require_choice(self, "order", ("file", "random"))
         require_choice(self, "baseline", (None, *BASELINES))
         require_choice(self, "sender", ("context", "adapter"))
+        require_choice(self, "answer_score", ("contained", "chrf", "number"))
         counts = (
             "expert_slots",
             "expert_width",
@@ -159,10 +166,19 @@ class SleepArguments:
             raise SleepkitError(f"expert_slots is {self.expert_slots}; chain {list(sizes)} needs at least {needed}")
 
     def _check_labels(self) -> None:
-        only_labelled = ("task_column", "labels_per_task", "tasks", "test_dataset", "out_of_scope", "rows_per_label")
-        given = [name for name in only_labelled if getattr(self, name) is not None]
-        if self.label_column is None and given:
-            raise SleepkitError(f"{given[0]} is for labelled data; give label_column too, or leave it out")
+        only_labelled = ("labels_per_task", "out_of_scope")
+        only_rows = ("task_column", "tasks", "test_dataset", "rows_per_label")
+        if self.label_column is not None and self.answer_column is not None:
+            raise SleepkitError("label_column and answer_column both say what is learned; leave one of them out")
+        for names, needed, columns in (
+            (only_labelled, "label_column", (self.label_column,)),
+            (only_rows, "label_column or answer_column", (self.label_column, self.answer_column)),
+        ):
+            given = [name for name in names if getattr(self, name) is not None]
+            if columns == (None,) * len(columns) and given:
+                raise SleepkitError(f"{given[0]} is for rows with labels; give {needed} too, or leave it out")
+        if self.list_labels and self.label_column is None:
+            raise SleepkitError("list_labels names the labels and there are none; give label_column too, or leave it out")
         if self.task_column is not None and self.labels_per_task is not None:
             raise SleepkitError("task_column and labels_per_task both say what a task is; leave one of them out")
 

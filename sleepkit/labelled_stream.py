@@ -1,8 +1,11 @@
-"""Streams of classification tasks: labelled texts, one task a night, asked about in words.
+"""Streams of tasks: texts with labels or written answers, one task a night, asked about in words.
 
-    Experience(name=task, documents=[one example of each label], notes=rows to learn, questions=rows to be tested on)
+    Experience(name=task, documents=[some examples], notes=rows to learn, questions=rows to be tested on)
 
     Question(f"{instruction}\\n\\n{text}", label, kind="label")         answered right if it is the label and nothing else
+    Question(f"{instruction}\\n\\n{text}", answer, kind="chrf")         or "contained", "number": see scoring.py
+
+A written answer belongs to no label, so what is said below of the rows of a label is said of those of a task.
 
 `load_tasks` reads, by the form of its first argument::
 
@@ -10,9 +13,9 @@
                                    ``labels_per_task``: class-incremental
     folder/                        <task>_train.jsonl[.gz], and <task>_val.jsonl[.gz] or <task>_test.jsonl[.gz] to test on
 
-Underscores in labels are read as spaces.  Rows to be tested on come from ``test_dataset``, else they are kept back from
-the rows of each label before any is learned.  Nothing names the labels in the prompt unless ``list_labels`` is set: then
-those of the task are listed, which tells tasks apart.
+Underscores in labels are read as spaces, answers stay as they are.  Rows to be tested on come from ``test_dataset``, else
+they are kept back from the rows of each label before any is learned.  Nothing names the labels in the prompt unless
+``list_labels`` is set: then those of the task are listed, which tells tasks apart.
 
 Ours: all of it, after the class-incremental protocols of the vision literature.
 """
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +34,7 @@ from sleepkit.stream import Experience, Question, Rows, file_rows, hub_rows, tex
 INSTRUCTION = "Which category does this text belong to? Answer with its name alone."
 LABEL = "label"  # kind of a question that is answered by a label and nothing else
 TRAIN, TESTS = "_train", ("_test", "_val", "_validation")
+EXAMPLES = 8  # of a task of written answers
 
 
 @dataclass(frozen=True)
@@ -40,18 +44,21 @@ class LabelledColumns:
     Attributes:
         text, label: columns that every row has.
         task: column that names its task; None: there is none.
+        kind: "label", or how a written answer is scored: "contained", "chrf" or "number".
     """
 
     text: str
     label: str
     task: str | None = None
+    kind: str = LABEL
 
 
 @dataclass(frozen=True)
 class _Row:
     text: str
-    label: str
+    answer: str
     task: str
+    label: str  # what a row is counted under: its answer, or its task where answers are written
 
 
 def load_tasks(
@@ -111,7 +118,7 @@ def load_tasks(
             to_learn += rows[:rows_per_label]
             to_test += others[:test_rows_per_label]
         rng.shuffle(to_learn)
-        experiences.append(_experience(name, of_task[name], to_learn, to_test, instruction, list_labels))
+        experiences.append(_experience(name, of_task[name], to_learn, to_test, instruction, list_labels, columns.kind))
     return experiences
 
 
@@ -126,14 +133,20 @@ def asked(text: str, instruction: str = INSTRUCTION) -> str:
 
 
 def _experience(
-    name: str, labels: Sequence[str], learned: Iterable[_Row], tested: Iterable[_Row], instruction: str, list_labels: bool
+    name: str,
+    labels: Sequence[str],
+    learned: Sequence[_Row],
+    tested: Sequence[_Row],
+    instruction: str,
+    list_labels: bool,
+    kind: str,
 ) -> Experience:
     if list_labels:
         instruction = f"{instruction} One of: {', '.join(labels)}."
-    learned = list(learned)
     first = {row.label: row for row in reversed(learned)}
-    examples = "\n".join(f"{first[label].text} -> {label}" for label in labels)
-    notes, questions = ([Question(asked(row.text, instruction), row.label, LABEL) for row in rows] for rows in (learned, tested))
+    shown = [first[label] for label in labels] if kind == LABEL else learned[:EXAMPLES]
+    examples = "\n".join(f"{row.text} -> {row.answer}" for row in shown)
+    notes, questions = ([Question(asked(row.text, instruction), row.answer, kind) for row in rows] for rows in (learned, tested))
     return Experience(name, [examples], questions, notes=notes)
 
 
@@ -149,8 +162,11 @@ def _rows(rows: Rows, columns: LabelledColumns, task: str = "all") -> list[_Row]
     for place, row in rows:
         if not isinstance(row, Mapping):
             raise SleepkitError(f"{place} is a {type(row).__name__}, not an object; expected {expected}")
-        text, label, *named = (text_of(row, column, place, expected) for column in wanted)
-        found.append(_Row(text, label.replace("_", " "), named[0] if named else task))
+        text, answer, *named = (text_of(row, column, place, expected) for column in wanted)
+        name = named[0] if named else task
+        if columns.kind == LABEL:
+            answer = answer.replace("_", " ")
+        found.append(_Row(text, answer, name, answer if columns.kind == LABEL else name))
     return found
 
 

@@ -89,6 +89,29 @@ def stops_figure(first: Sequence[int], later: Sequence[int], most: int) -> Figur
     return figure
 
 
+@_LOOK
+def rewards_figure(rewards: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure | None:
+    """Share of dreams with positive reward after each round, and their rewards as dots: of own and of held-out passages.
+
+    Args:
+        rewards: of the dreams that were tried, by kind of passage and round.
+    """
+    if not any(found for rounds in rewards.values() for found in rounds.values()):
+        return None
+    figure, (above, below) = _axes(6, 5, 2)
+    for colour, shift, (kind, rounds) in zip(_CURVES, (-0.06, 0.06), rewards.items(), strict=False):
+        tried = {number: found for number, found in rounds.items() if found}
+        shares = [sum(one > 0 for one in found) / len(found) for found in tried.values()]
+        above.plot(list(tried), shares, color=colour, linewidth=2, marker="o", markersize=5, label=kind)
+        for number, found in tried.items():
+            below.plot([number + shift] * len(found), found, "o", color=colour, markersize=3, alpha=0.5)
+    above.set(title="Dreams that help", ylabel="share", ylim=(-0.03, 1.03))
+    below.axhline(0, color=_GREY, linewidth=1)
+    below.set(xlabel="round", ylabel="reward, nats a token", xticks=sorted({n for rounds in rewards.values() for n in rounds}))
+    above.legend()
+    return figure
+
+
 def _axes(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of `width` x `height` inches with `panels` axes below each other, which share their x."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")

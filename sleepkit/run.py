@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sleepkit.arguments import SleepArguments, cycle_options
 from sleepkit.errors import SleepkitError
 from sleepkit.hub import push_if_asked
-from sleepkit.labelled_stream import LabelledColumns, asked, load_tasks, read_texts
+from sleepkit.labelled_stream import LABEL, LabelledColumns, asked, load_tasks, read_texts
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
 from sleepkit.stream import Experience, load_experiences, together
@@ -97,13 +97,14 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
 
 
 def _stream(args: SleepArguments, seed: int) -> list[Experience]:
-    """Passages, chats or notes; or, with a column of labels, classification tasks."""
-    if args.label_column is None:
+    """Passages, chats or notes; or, with a column of labels or answers, tasks that are learned from rows."""
+    column = args.label_column or args.answer_column
+    if column is None:
         passages = args.nights and args.nights * args.passages_per_night
         return load_experiences(args.dataset, args.dataset_split, passages, args.order, seed, args.passages_per_night)
     tasks = load_tasks(
         args.dataset,
-        LabelledColumns(args.text_column, args.label_column, args.task_column),
+        LabelledColumns(args.text_column, column, args.task_column, LABEL if args.label_column else args.answer_score),
         args.test_dataset,
         args.dataset_split,
         args.labels_per_task,

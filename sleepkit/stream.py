@@ -7,13 +7,16 @@
 
     notes/               every .md and .txt file of the folder (hidden ones aside), by path: one experience each
     story.md, story.txt  one such file
-    rows.jsonl[.gz]      {context, title?, questions?: [{question, answer, kind?}]}   passages: one experience a row
+    rows.jsonl[.gz]      {context, title?, questions?: [{question, answer, kind?}], completions?: [text]}
+                                                                                      passages: one experience a row
                          {context, question, answers: {text: [...]}, title?}          SQuAD: one for each context
                          {messages: [{role, content}], title?, questions?}            chats: one experience a row
                          {question, answer}                                           notes: one experience in all
-    owner/name           the same rows from the Hugging Face Hub, through `datasets.load_dataset`
+    owner/name[:config]  the same rows from the Hugging Face Hub, through `datasets.load_dataset`
 
 A row may have further columns, which are not read.  The rows of a file are all of one form, that of the first row.
+``completions`` are texts that another model wrote about the passage, such as SEAL's published self-edits; only the baseline
+that trains on them reads them.
 
 Ours: all of it; the JSON form of passages is that of the SEAL code release, which has one gold answer for each
 SQuAD question; here it is the first.  Same arguments, same result: the only randomness is Python's
@@ -65,6 +68,7 @@ class Experience:
 
     ``titles`` names each document where an experience holds several; empty: they go by the experience's name.  ``notes``
     are question-answer pairs to learn as they are; where there are some, documents are only there to be looked at.
+    ``edits`` holds, for each document, texts that others wrote about it; empty where nobody did.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Experience:
     questions: list[Question] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
     notes: list[Question] = field(default_factory=list)
+    edits: list[list[str]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The experience as plain JSON."""
@@ -82,7 +87,8 @@ class Experience:
         """The inverse of `to_dict`."""
         questions = [Question(**question) for question in data["questions"]]
         notes = [Question(**note) for note in data.get("notes", ())]
-        return cls(data["name"], list(data["documents"]), questions, list(data.get("titles", ())), notes)
+        edits = [list(texts) for texts in data.get("edits", ())]
+        return cls(data["name"], list(data["documents"]), questions, list(data.get("titles", ())), notes, edits)
 
 
 def load_experiences(
@@ -184,7 +190,7 @@ def hub_rows(dataset: str, split: str) -> Rows:
     import datasets
 
     try:
-        loaded = datasets.load_dataset(dataset, split=split)
+        loaded = datasets.load_dataset(*dataset.split(":", 1), split=split)
     except Exception as error:  # the Hub, the network and data set builders each raise their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SleepkitError(
@@ -225,7 +231,11 @@ def _converter(columns: set[str], place: str) -> Callable[[Rows, str], Iterable[
 
 def _passages(rows: Rows, source: str) -> Iterator[Experience]:
     for place, row in rows:
-        yield Experience(_title(row, "passage"), [text_of(row, "context", place)], _questions(row, place))
+        edits = row.get("completions") or []
+        if not isinstance(edits, list) or not all(isinstance(text, str) for text in edits):
+            raise SleepkitError(f"{place} has completions {edits!r:.80}; expected a list of texts")
+        document = text_of(row, "context", place)
+        yield Experience(_title(row, "passage"), [document], _questions(row, place), edits=[edits] if edits else [])
 
 
 def _squad(rows: Rows, source: str) -> Iterator[Experience]:
@@ -301,7 +311,7 @@ def _unique_names(passages: list[Experience]) -> list[Experience]:
     for passage in passages:
         seen[passage.name] += 1
         number = f" [{seen[passage.name]}]" if totals[passage.name] > 1 else ""
-        named.append(Experience(passage.name + number, passage.documents, passage.questions))
+        named.append(replace(passage, name=passage.name + number))
     return named
 
 
@@ -325,4 +335,7 @@ def together(passages: Sequence[Experience]) -> Experience:
         documents += passage.documents
     titles = [passage.name for passage in passages for _ in passage.documents]
     notes = [note for passage in passages for note in passage.notes]
-    return Experience(f"{passages[0].name} and {len(passages) - 1} more", documents, questions, titles, notes)
+    edits = [texts for passage in passages for texts in passage.edits or [[] for _ in passage.documents]]
+    return Experience(
+        f"{passages[0].name} and {len(passages) - 1} more", documents, questions, titles, notes, edits if any(edits) else []
+    )

@@ -21,8 +21,8 @@ from tiny import tiny_tokenizer  # noqa: E402
 from sleepkit.language import dreaming_trainer  # noqa: E402
 from sleepkit.language.context_memory import MemoryChunk  # noqa: E402
 from sleepkit.language.dreaming_config import DreamingConfig  # noqa: E402
-from sleepkit.language.dreaming_trainer import Context, DreamingTrainer  # noqa: E402
-from sleepkit.language.dreams import Dream, Dreamed  # noqa: E402
+from sleepkit.language.dreaming_trainer import DreamingTrainer  # noqa: E402
+from sleepkit.language.dreams import Context, Dream, Dreamed  # noqa: E402
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig  # noqa: E402
 from sleepkit.language.trials import Trials  # noqa: E402
 

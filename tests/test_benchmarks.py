@@ -74,6 +74,20 @@ def test_runs_on_images_are_collected_without_their_paths(tmp_path):
     )
 
 
+def test_dreamers_are_collected(tmp_path):
+    for seed, share in ((0, 0.25), (1, 0.75)):
+        metrics = {
+            f"{m}{kind}_round_{r}": share * r / 2
+            for m in ("share_positive", "mean_reward")
+            for kind in ("", "_held_out")
+            for r in (1, 2)
+        }
+        RunRecord("dreaming", seed, {"dream_rounds": 1}, metrics=metrics).save(tmp_path / "dream" / f"seed_{seed}")
+    image_table.main(["dream", str(tmp_path / "dream"), "--results", str(tmp_path)])
+    table = make_tables.render(read_json(tmp_path / "dream.json"))
+    assert "| held out | share positive | 2 | 0.250 ± 0.177 | 0.500 ± 0.354 |" in table
+
+
 def test_a_file_without_a_table_is_refused():
     with pytest.raises(SleepkitError, match="a results file with rows has no table"):
         make_tables.render({"rows": []})
@@ -115,6 +129,15 @@ def test_runs_are_done_once_and_collected(tmp_path, monkeypatch, capsys):
     assert document["runs"][0]["train_tokens"] == 150 and document["versions"] and document["hardware"]
     run_table.main(command)
     assert len(calls) == 8  # only the failed ones again
+    command[command.index("--variants") + 1 : command.index("--")] = ["finetune_qa"]
+    (tmp_path / "runs").rename(tmp_path / "lost")
+    assert run_table.main(command) == 0 and len(calls) == 10  # appended
+    assert [run["variant"] for run in read_json(tmp_path / "squad.json")["runs"]][3:] == [
+        "no_sleep",
+        "finetune_qa",
+        "finetune_qa",
+    ]
+    assert run_table.main([*command, "--order", "random"]) == 2 and "give the table another name" in capsys.readouterr().err
 
 
 def test_ablations_switch_off_what_the_recipe_does(capsys):

@@ -23,7 +23,8 @@ def calls(monkeypatch):
     """A good and a useless dream of each context."""
     contexts = []
 
-    def dream(model, tokenizer, chunk, *_):
+    def dream(model, tokenizer, context, *_):
+        chunk = context.chunk
         contexts.append(chunk.title)
         rows = [(f"Tell me about {chunk.title}.", line) for line in chunk.text.split(". ")]
         return Dreamed([Dream("rewrite", chunk.text, rows, context_name(chunk)), Dream("long", "z", [("z", "z z")], chunk.title)])
@@ -43,9 +44,10 @@ def test_shares_of_own_and_held_out_passages_for_each_round(files, tmp_path, cal
     assert all(0 <= record.metrics[name] <= 1 for name in shares)
     assert read_results(tmp_path / "run")["metrics"] == record.metrics
     assert "| held out | 3 | 4 | 0 | 4 | 0 |" in (tmp_path / "run" / "report.md").read_text()
+    assert (tmp_path / "run" / "rewards.png").is_file()
     (tmp_path / "run" / "results.json").unlink()
     again = run_dream(*parse(arguments(files, tmp_path / "run")))  # everything is read back
-    assert again.metrics == record.metrics and len(calls) == 8
+    assert again.metrics == record.metrics and len(calls) == 8 and again.seconds > record.seconds
 
 
 def test_refusals(files, tmp_path, capsys):  # noqa: F811

@@ -89,3 +89,15 @@ def test_refusals(rows, tmp_path):
     with pytest.raises(SleepkitError, match="no file <task>_train.jsonl"):
         load_tasks(tmp_path, COLUMNS)
     assert asked("hello", "Which?") == "Which?\n\nhello"
+
+
+def test_written_answers_are_tasks(tmp_path):
+    words = [{"text": f"w{k}", "answer": f"word_{k}", "task": "words"} for k in range(12)]
+    path = write(tmp_path / "rows.jsonl", [*words, {"text": "ka ka", "answer": "Two birds.", "task": "sentences"}] + [])
+    columns = LabelledColumns("text", "answer", "task", "chrf")
+    (task,) = load_tasks(path, columns, tasks=["words"], rows_per_label=9, test_rows_per_label=3, instruction="Translate.")
+    assert len(task.notes) == 9 and len(task.questions) == 3 and task.notes[0].kind == "chrf"
+    assert not texts(task.notes) & texts(task.questions) and all("word_" in note.answer for note in task.notes)
+    assert task.documents[0].count(" -> ") == 8
+    with pytest.raises(SleepkitError, match="'sentences' of task 'sentences' has no row to learn"):
+        load_tasks(path, columns, test_rows_per_label=1)

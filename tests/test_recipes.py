@@ -23,6 +23,9 @@ def test_the_promised_recipes_are_there():
         "squad_qwen2.5_7b_200passages",
         "math_qwen3_1.7b",
         "math_qwen3_8b",
+        "gsm8k_smollm2_cpu",
+        "long_context_smollm2_cpu",
+        "translation_smollm2_cpu",
     }
 
 

@@ -159,4 +159,19 @@ def test_classification_tasks_are_learned_from_their_rows(files, tmp_path, capsy
     replayed = [json.loads(line) for line in (tmp_path / "run/state/night_02/replay.jsonl").read_text().splitlines()]
     assert sorted(item["span"] for item in replayed) == ["ask clean", "ask cook", "ask pay", "ask save"]
     assert cli.main(command(files, tmp_path / "wrong", "--task_column", "domain")) == 2
-    assert "task_column is for labelled data; give label_column too" in capsys.readouterr().err
+    assert "task_column is for rows with labels; give label_column or answer_column too" in capsys.readouterr().err
+
+
+def test_written_answers_are_learned_from_their_rows(files, tmp_path, capsys):
+    rows = [{"text": f"{task} {k}", "answer": f"so {task} is {k}", "task": task} for task in ("sum", "half") for k in range(14)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    more = f"--dataset {tmp_path}/rows.jsonl --answer_column answer --task_column task --test_rows_per_label 2 --notes_kept 3"
+    for score in ("chrf", "number"):
+        assert cli.main(command(files, tmp_path / score, *more.split(), "--answer_score", score)) == 0
+    results = read_results(tmp_path / "chrf")
+    assert [night["experience"] for night in results["nights"]] == ["sum", "half"]
+    assert 0 <= results["metrics"]["closed_book_after"] <= 1
+    replayed = [json.loads(line) for line in (tmp_path / "chrf/state/night_02/replay.jsonl").read_text().splitlines()]
+    assert sorted(item["source"] for item in replayed) == ["half"] * 3 + ["sum"] * 3
+    assert cli.main(command(files, tmp_path / "wrong", *more.split(), "--label_column", "task")) == 2
+    assert "label_column and answer_column both say what is learned" in capsys.readouterr().err

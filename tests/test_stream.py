@@ -7,7 +7,7 @@ import datasets
 import pytest
 
 from sleepkit.errors import SleepkitError
-from sleepkit.stream import Experience, Question, load_experiences
+from sleepkit.stream import Experience, Question, load_experiences, together
 
 PASSAGES = [
     {"title": "Rome", "context": "Rome has hills.", "questions": [{"question": "What has Rome?", "answer": "hills"}]},
@@ -37,6 +37,8 @@ def test_passages(tmp_path, name):
     stream = load_experiences(write_jsonl(tmp_path / name, PASSAGES))
     assert [experience.name for experience in stream] == ["Rome [1]", "Oslo", "Rome [2]", "Bern"]
     assert stream[0] == Experience("Rome [1]", ["Rome has hills."], [Question("What has Rome?", "hills")])
+    assert stream[2].edits == [["another column"]] and Experience.from_dict(stream[2].to_dict()) == stream[2]
+    assert together(stream).edits == [[], [], ["another column"], []] and together(stream[:2]).edits == []
     assert stream[1].questions == []
     assert stream[2].questions[0].kind == "paraphrased"
 

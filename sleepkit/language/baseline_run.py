@@ -13,9 +13,11 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.baselines import (
     Baseline,
     ContextDistillation,
+    FinetuneEdits,
     FinetunePassage,
     FinetuneQa,
     InContext,
+    InWindow,
     Lora,
     NoSleep,
     TrlDistillation,
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 LEARNERS: dict[str, type[Baseline]] = {
     "no_sleep": NoSleep,
     "in_context": InContext,
+    "in_window": InWindow,
     "finetune_passage": FinetunePassage,
+    "finetune_edits": FinetuneEdits,
     "finetune_qa": FinetuneQa,
     "context_distillation": ContextDistillation,
     "lora": Lora,

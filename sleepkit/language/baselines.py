@@ -2,7 +2,10 @@
 
     no_sleep              nothing happens at night                                                   (floor)
     in_context            after its night an experience is asked with its own document in the prompt (ceiling)
+    in_window             asked with all that was read in the prompt, cut from its beginning to what the window holds
     finetune_passage      next-token loss on the raw documents
+    finetune_edits        the same on documents and what others wrote about them (``completions``), five texts each: SEAL's
+                          continued pretraining with its published self-edits
     finetune_qa           next-token loss on the replies of the self-written items
     context_distillation  forward KL to the model with the document in view, on the same items and replies
     lora                  all of knowledge seeding: material, general prompts, replay, objective
@@ -34,10 +37,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer
+from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.chat import chat_ids, decode, text_ids
+from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
-from sleepkit.language.learner import LanguageLearner
+from sleepkit.language.learner import IN_CONTEXT, Evaluation, LanguageLearner
 from sleepkit.language.lora import add_lora, chat_rows, document_rows, finetune, linear_maps, night_settings, trl_settings
 from sleepkit.language.material import SeedItem
 from sleepkit.stream import Experience, Question
@@ -48,7 +54,10 @@ if TYPE_CHECKING:
     from sleepkit.arguments import SleepArguments
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 
+logger = logging.get_logger(__name__)
 MERGED = "merged.safetensors"
+SLACK = 64  # tokens that another question may be longer than the longest by its letters
+EDITS = 5  # of a passage, as in SEAL's continued pretraining
 NO_SLOT = -1  # no expert is ever taken: the bank stays empty, and an empty bank changes nothing
 
 
@@ -113,6 +122,33 @@ class InContext(NoSleep):
         """The inverse of `save`."""
         super().load(folder)
         self.met = tuple(json.loads((Path(folder) / "met.json").read_text()))
+
+
+class InWindow(InContext):
+    """Never learns, has its whole life in the prompt; what the window cannot hold is gone, the oldest first."""
+
+    life: str = ""
+
+    def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
+        """As always, but with one text for all questions."""
+        read = "\n\n".join(document for one in experiences if one.name in self.met for document in one.documents)
+        longest = max((question.question for one in experiences for question in one.questions), key=len, default="")
+        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr,operator]
+        if window is not None:
+            asked = len(chat_ids(self.tokenizer, IN_CONTEXT.format(text="", question=longest))) + SLACK
+            kept = window - asked - self.args.max_new_tokens
+            tokens = text_ids(self.tokenizer, read)
+            if len(tokens) > kept:
+                logger.warning(f"the window holds the last {kept} of {len(tokens)} tokens that were read")
+                read = decode(self.tokenizer, tokens[-kept:])
+        self.life = read
+        return super().evaluate(experiences, in_context)
+
+    def asked(self, experience: Experience, question: Question, in_context: bool) -> str:
+        """With its own document for the ceiling, else with what was read so far, if anything."""
+        if in_context or not self.life:
+            return LanguageLearner.asked(self, experience, question, in_context)
+        return IN_CONTEXT.format(text=self.life, question=question.question)
 
 
 class LoraLearner(Baseline, ABC):
@@ -180,10 +216,35 @@ class FinetunePassage(LoraLearner):
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """The chunks of the memory."""
-        rows = document_rows(self.tokenizer, self._chunks())
+        rows = document_rows(self.tokenizer, self.texts())
         return finetune(
             student, self.tokenizer, rows, trl_settings(self.seeding, night, folder) | {"per_device_train_batch_size": 1}
         )
+
+    def texts(self) -> list[MemoryChunk]:
+        """What is read."""
+        return self._chunks()
+
+
+class FinetuneEdits(FinetunePassage):
+    """Next-token loss on the documents and on texts that others wrote about them, one text a step."""
+
+    edits: tuple[MemoryChunk, ...] = ()
+
+    def wake(self, experience: Experience) -> None:
+        """Take the edits too.  Raises `SleepkitError` if there are none."""
+        super().wake(experience)
+        titles = experience.titles or [experience.name] * len(experience.documents)
+        written = [(title, text) for title, texts in zip(titles, experience.edits, strict=False) for text in texts[:EDITS]]
+        self.edits = tuple(MemoryChunk(text, title, 0, len(text_ids(self.tokenizer, text))) for title, text in written)
+        if not self.edits:
+            raise SleepkitError(
+                f"{experience.name} has no edits to train on; give rows with completions, or another baseline than finetune_edits"
+            )
+
+    def texts(self) -> list[MemoryChunk]:
+        """Documents, then edits."""
+        return [*self._chunks(), *self.edits]
 
 
 class FinetuneQa(LoraLearner):

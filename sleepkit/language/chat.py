@@ -28,6 +28,7 @@ from sleepkit.language.growing_cache import growing_cache
 from sleepkit.language.sampling import NucleusSampler
 
 MIN_SHARED_PREFIX = 32
+CACHED_AT_ONCE = 65536  # with what it shares, of which each row has a copy
 TOKENS_AT_ONCE = 8192  # in one batch, without what it shares: attention over long rows needs memory by the square
 
 
@@ -90,7 +91,7 @@ def generate(
     mine.sort(key=lambda i: len(prompts[i]))
     prefix, cache = _shared_prefix(model, prompts) if len(prompts) > 2 else ([], None)
     longest = max(map(len, prompts)) - len(prefix) + max_new_tokens
-    size = max(1, min(batch_size, TOKENS_AT_ONCE // longest))
+    size = max(1, min(batch_size, TOKENS_AT_ONCE // longest, CACHED_AT_ONCE // (len(prefix) + longest)))
     rounds = math.ceil(math.ceil(len(prompts) / state.num_processes) / size)  # the same on all ranks
     batches = [mine[i * size : (i + 1) * size] or mine[:1] or [0] for i in range(rounds)]
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id, *stop_ids} - {None}

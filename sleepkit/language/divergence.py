@@ -193,6 +193,18 @@ def token_log_probs(hidden: Tensor, head: OutputHead, tokens: Tensor, chunk_size
     return _of_kept(hidden, head, tokens[:, None], lambda kept, _: kept[:, 0], chunk_size)
 
 
+@torch.no_grad()
+def token_scores(hidden: Tensor, head: OutputHead, tokens: Tensor, chunk_size: int = 256) -> tuple[Tensor, Tensor]:
+    """Log-probability of each token, and whether it is the likeliest one, ``(n, d), (n,) -> (n,), (n,)``; no gradient."""
+    found = []
+    for part in (slice(start, start + chunk_size) for start in range(0, len(hidden), chunk_size)):
+        logits = head(hidden[part])
+        chosen = logits.gather(1, tokens[part, None])[:, 0]
+        found.append((chosen - logits.logsumexp(-1), chosen >= logits.max(-1).values))
+    log_probs, likeliest = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return log_probs, likeliest
+
+
 OfKept = Callable[[Tensor, slice], Tensor]
 
 

@@ -1,17 +1,19 @@
 """The dreamer: a LoRA that is on only while the model dreams, and learns from the rewards of its dreams.
 
-    rest_em   SFT on the dreams with reward > 0                                        ReST-EM (arXiv 2312.06585)
+    rest_em   SFT on the dreams with reward > 0, each round from a fresh LoRA          ReST-EM (arXiv 2312.06585)
     grpo      clipped policy gradient, advantage = (reward - mean) / std of a context's dreams   GRPO (arXiv 2402.03300)
 
 The prompt, with the context in view, carries no loss; logits exist a chunk at a time.  SEAL (arXiv 2506.10943) and
-"Language Models Need Sleep" (arXiv 2606.03979) train the dreamer by ReST-EM.  Left out: a KL term to the first dreamer.
+"Language Models Need Sleep" (arXiv 2606.03979) train the dreamer by ReST-EM.  From a fresh LoRA, as ReST-EM's authors do: one
+that learned on in the second round knew its own dreams by heart (loss .10), and dreamed of new passages no better than at
+first.  Left out: a KL term to the first dreamer.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from sleepkit.language.chat import chat_ids, text_ids
 from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.divergence import OutputHead, token_log_probs
-from sleepkit.language.dreams import Dream, dream_prompt
+from sleepkit.language.dreams import Context, Dream
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.imitation import clipped_surrogate, group_advantages
 from sleepkit.language.lora import linear_maps
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from sleepkit.language.dreaming_config import DreamingConfig
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 
-BATCH = 4
+BATCH = 4  # dreams of an optimizer step
 
 
 class DreamPolicyTrainer(Trainer):
@@ -79,7 +81,7 @@ class DreamPolicyTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean over tokens of the negative log-probability, or of the clipped surrogate."""
+        """Mean over a dream's tokens of the negative log-probability, or of the clipped surrogate."""
         items: list[PreparedItem] = inputs["items"]
         log_probs = self._log_probs(model, items)
         if items[0].advantage is None:
@@ -97,15 +99,16 @@ class DreamPolicyTrainer(Trainer):
 
 
 def policy_items(
-    dreams: Sequence[Dream], texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, dreamer: str
+    dreams: Sequence[Dream], contexts: Sequence[Context], tokenizer: PreTrainedTokenizerBase, dreamer: str
 ) -> list[PreparedItem]:
     """What the dreamer learns from: rewarded dreams, or all that were tried with their advantages.
 
     Args:
-        texts: text of each context by its name.
+        contexts: that were dreamed of.
         dreamer: "rest_em" or "grpo".
     """
     judged = [one for one in dreams if one.reward is not None]
+    of_name = {context.name: context for context in contexts}
     advantages: dict[int, float] = {}
     if dreamer == "grpo":
         groups = defaultdict(list)
@@ -121,7 +124,7 @@ def policy_items(
     end = [tokenizer.eos_token_id]
     return [
         PreparedItem(
-            chat_ids(tokenizer, dream_prompt(one.style, texts[one.context])),
+            chat_ids(tokenizer, of_name[one.context].prompt(one.style)),
             text_ids(tokenizer, one.text) + end,
             True,
             advantage=advantages.get(id(one)),
@@ -140,7 +143,8 @@ def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, fol
         learning_rate=config.dreamer_learning_rate,
         num_train_epochs=config.dreamer_epochs,
         max_steps=-1,
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=1,  # one after the other: no padding, and activations of one dream at a time
+        gradient_accumulation_steps=BATCH,
         warmup_steps=0,
     )
 

@@ -20,7 +20,7 @@ _FROM_ONE = (
     *("dreams_per_context", "trial_steps", "trial_rank", "trial_seeds", "dreamer_epochs", "dreamer_rank"),
     *("dream_max_tokens", "dream_rehearsal_steps", "dream_held_out"),
 )
-_SHARES = ("dream_top_p", "dream_replay_share")
+_SHARES = ("dream_top_p", "dream_replay_share", "dream_expert_gate")
 
 
 @dataclass
@@ -33,10 +33,12 @@ class DreamingConfig:
     dream_rounds: int = option(0, "Rounds of dreaming and learning from it; 0: no dreaming.")
     dreams_per_context: int = option(24, "Dreams of one context and round.")
     dream_styles: list[str] = option(STYLES, f"Styles of dreams, any of {', '.join(STYLES)}.")
+    dream_learn_styles: bool = option(True, "From the second round on, dream more in styles that have helped; False: all alike.")
     dream_max_tokens: int = option(192, "Tokens of a dream; one without an end by then is dropped (not 'long').")
     dream_temperature: float = option(1.0, "Sampling temperature of dreams.")
     dream_top_p: float = option(0.95, "Nucleus of the sampling.")
     dream_random_expert: bool = option(True, "While dreaming, open one random expert more in each layer.")
+    dream_expert_gate: float = option(0.25, "How far that expert is open at least, 0 to 1.")
     dream_gradient_selection: bool = option(True, "Try the dreams with the largest gradients; False: any.")
     dream_keep_top: int = option(8, "Dreams of a context that are tried for their gradient.")
     dream_keep_random: int = option(4, "Dreams of a context that are tried by chance.")

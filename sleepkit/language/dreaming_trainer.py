@@ -1,7 +1,7 @@
 """Dreaming: sample dreams, choose by gradient, try them, learn to dream what helped.
 
     for round r = 1..rounds, for each context c:
-        dream     m texts from the dreamer with c in view, one random expert of each layer wide open     dreams.py
+        dream     m texts from the dreamer with c in view, one random expert of each layer ajar          dreams.py
         choose    top k by gradient, b at random                                                         dream_scores.py
         try       LoRA SFT on an isolated view; reward = gain of tau on questions held out,              trials.py
                   less what the style's worked dream gains, which is about something else
@@ -11,7 +11,10 @@ Dreams are kept in ``round_<r>/`` after sampling and after each batch of trials,
 twice.  On several processes each rank tries its share, and all know all rewards.
 
 Source: "Language Models Need Sleep" (arXiv 2606.03979), SEAL (arXiv 2506.10943).  Ours: the worked dream as the zero of the
-reward (``trial_control``), as any text in the form of a reply makes other replies likelier, by .3 nats on SmolLM2.
+reward (``trial_control``), as any text in the form of a reply makes other replies likelier, by .3 nats on SmolLM2; dreaming and
+trials do without tonight's expert, with which SmolLM2 recites one sentence of the passage again and again, and learns
+nothing from a dream that it does not know by then; from the second round on it dreams more in the styles that have
+helped (``dream_learn_styles``).
 
 Left out: what is done with the accepted dreams, which is the learner's; ZeRO-3, whose split weights cannot carry many LoRAs
 at once.
@@ -20,10 +23,11 @@ at once.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,33 +40,20 @@ from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import is_zero3
-from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.dream_policy import DreamPolicyTrainer, dreaming_with, new_dreamer, policy_items, policy_settings
 from sleepkit.language.dream_scores import GradientScorer, select
 from sleepkit.language.dreaming_config import DreamingConfig
-from sleepkit.language.dreams import Dream, context_name, control_rows, dream, load_dreams, save_dreams
+from sleepkit.language.dreams import Context, Dream, control_rows, dream, load_dreams, save_dreams
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.packing import Backbone
-from sleepkit.language.trials import Row, Trials, prepare_rows
+from sleepkit.language.trials import Trials, prepare_rows
 from sleepkit.ranks import all_find, main_only
 from sleepkit.results import read_json, write_json
 
+STYLES_NAME = "styles.json"  # of a dreamer: {style: (dreams that helped, dreams that were tried)}
 TRIALS_AT_ONCE = 6  # of one process: so many LoRAs, with their rows, are in memory together
 logger = logging.get_logger(__name__)
-
-
-@dataclass
-class Context:
-    """A passage, and the questions with replies that judge dreams of it: they are held out from every dream."""
-
-    chunk: MemoryChunk
-    questions: list[Row]
-
-    @property
-    def name(self) -> str:
-        """As dreams of it have it."""
-        return context_name(self.chunk)
 
 
 @dataclass
@@ -153,7 +144,8 @@ class DreamingTrainer:
                 self._dream(context, number, _seed(self.seeding.seed, self.night, number, k, len(name)), path, counts)
             found = load_dreams(path)
             dropped.update(read_json(counts))
-            self._try(context, found, path, folder.parent / f"{name}_control_{k:03d}.json")
+            with self._before_tonight():
+                self._try(context, found, path, folder.parent / f"{name}_control_{k:03d}.json")
             dreams += found
         log = RoundLog.of(number, dreams, dropped)
         main_only(lambda: write_json(folder / "log.json", asdict(log)))
@@ -164,15 +156,15 @@ class DreamingTrainer:
         config = self.config
         dreamer = self.folder / f"dreamer_{number - 1}"
         with (
+            self._before_tonight(),
             dreaming_with(self.model, dreamer) if dreamer.is_dir() else nullcontext(),
-            self.bank.one_wide_open(seed) if config.dream_random_expert else nullcontext(),
+            self.bank.one_ajar(seed, config.dream_expert_gate) if config.dream_random_expert else nullcontext(),
         ):
             made = dream(
                 self.model,
                 self.tokenizer,
-                context.chunk,
-                config.dreams_per_context,
-                config.dream_styles,
+                context,
+                self._styles(dreamer),
                 config.dream_max_tokens,
                 config.dream_temperature,
                 config.dream_top_p,
@@ -185,6 +177,17 @@ class DreamingTrainer:
         self._choose(made.dreams, seed)
         main_only(lambda: write_json(counts, dict(made.dropped)))
         main_only(lambda: save_dreams(made.dreams, path))
+
+    def _before_tonight(self) -> AbstractContextManager[None]:
+        """Inside, the model is that of the evening: it knows the contexts by what stands in its prompt."""
+        return self.bank.view([slot for slot in self.bank.active if slot != self.slot])
+
+    def _styles(self, dreamer: Path) -> list[str]:
+        """A style for each dream of a context: all alike, or by what the dreamer's own dreams have been worth."""
+        config = self.config
+        found = read_json(dreamer / STYLES_NAME) if config.dream_learn_styles and dreamer.is_dir() else {}
+        worth = [(found.get(style, (0, 0))[0] + 1) / (found.get(style, (0, 0))[1] + 2) for style in config.dream_styles]
+        return shared_out(config.dream_styles, worth, config.dreams_per_context)
 
     def _choose(self, dreams: list[Dream], seed: int) -> None:
         config = self.config
@@ -201,7 +204,7 @@ class DreamingTrainer:
     # -- try ----------------------------------------------------------------------------------------------------------
     def _try(self, context: Context, dreams: list[Dream], path: Path, control_path: Path) -> None:
         waiting = [one for one in dreams if one.chosen and one.reward is None and not one.failed]
-        waiting.sort(key=lambda one: len(one.rows))  # together with others of its length, as short ones repeat their rows
+        waiting.sort(key=lambda one: (sorted(one.settings.items()), len(one.rows)))  # short ones may have to repeat their rows
         if not waiting:
             return
         config = self.config
@@ -210,16 +213,16 @@ class DreamingTrainer:
         )
         control = self._control(trials, control_path)
         at_once = TRIALS_AT_ONCE * self.ranks.num_processes
-        for start in range(0, len(waiting), at_once):
-            batch = waiting[start : start + at_once]
+        alike = [list(group) for _, group in itertools.groupby(waiting, key=lambda one: one.settings)]
+        for batch in (group[start : start + at_once] for group in alike for start in range(0, len(group), at_once)):
             mine = batch[self.ranks.process_index :: self.ranks.num_processes]
             rows = [prepare_rows(self.backbone, self.tokenizer, one.rows) for one in mine]
-            results: list[list[Any]] = [trials.run(rows, range(config.trial_seeds)) if rows else []]
+            results: list[list[Any]] = [trials.run(rows, range(config.trial_seeds), **batch[0].settings) if rows else []]
             if self.ranks.num_processes > 1:
                 results = gather_object(results)
             for rank, part in enumerate(results):
                 for one, result in zip(batch[rank :: self.ranks.num_processes], part, strict=True):
-                    one.reward, one.failed = result.reward, result.failed
+                    one.reward, one.solved, one.failed = result.reward, result.solved, result.failed
                     if one.reward is not None:
                         one.reward -= control[one.style]
             main_only(lambda: save_dreams(dreams, path))
@@ -236,23 +239,45 @@ class DreamingTrainer:
 
     # -- learn --------------------------------------------------------------------------------------------------------
     def learn(self, dreams: Sequence[Dream], contexts: Sequence[Context], number: int) -> None:
-        """Train the dreamer of this round; where nothing was rewarded it stays as it is."""
+        """Train the dreamer of this round, by ReST-EM from the beginning, by policy gradient from the one that dreamed; where
+        nothing was rewarded it stays as it is."""
         folder, before = self.folder / f"dreamer_{number}", self.folder / f"dreamer_{number - 1}"
         if all_find(folder):  # trained before the run was killed
             return
-        texts = {context.name: context.chunk.text for context in contexts}
-        items = policy_items(dreams, texts, self.tokenizer, self.config.dreamer)
+        items = policy_items(dreams, contexts, self.tokenizer, self.config.dreamer)
         draft = folder.with_suffix(".draft")
         with (
+            self._before_tonight(),
             dreaming_with(self.model, before, trainable=True)
-            if before.is_dir()
-            else new_dreamer(self.model, self.config.dreamer_rank) as adapted
+            if before.is_dir() and (self.config.dreamer == "grpo" or not items)
+            else new_dreamer(self.model, self.config.dreamer_rank) as adapted,
         ):
             if items:
                 args = policy_settings(self.seeding, self.config, self.folder / f"learn_{number}", self.seeding.seed + number)
                 DreamPolicyTrainer(adapted, args, items, self.tokenizer).train()
             main_only(lambda: adapted.save_pretrained(draft))
+        counts = read_json(before / STYLES_NAME) if before.is_dir() else {}
+        for one in dreams:
+            if one.reward is not None:
+                helped, tried = counts.get(one.style, (0, 0))
+                counts[one.style] = (helped + (one.reward > 0), tried + 1)
+        main_only(lambda: write_json(draft / STYLES_NAME, counts))
         main_only(lambda: os.replace(draft, folder))
+
+
+def shared_out(names: Sequence[str], worth: Sequence[float], count: int) -> list[str]:
+    """``count`` names in turn, each as often as its share of ``worth`` says, and at least once if there is room.
+
+    Largest remainders; equal worth gives each the same number.
+    """
+    least = int(count >= len(names))
+    shares = [(count - least * len(names)) * value / sum(worth) for value in worth]
+    numbers = [least + int(share) for share in shares]
+    by_rest = sorted(range(len(names)), key=lambda k: int(shares[k]) - shares[k])
+    for k in by_rest[: count - sum(numbers)]:
+        numbers[k] += 1
+    turns = [(turn, k) for k, number in enumerate(numbers) for turn in range(number)]
+    return [names[k] for _, k in sorted(turns)]
 
 
 def _seed(*numbers: int) -> int:

@@ -77,7 +77,9 @@ class Dream:
         score: of the gradient; None before it was scored.
         chosen: for a trial.
         reward: improvement of tau in the trial, nats; None without a trial, or for one that failed.
+        solved: share of the questions that greedy decoding answered word for word after the trial.
         failed: why the trial failed; empty if it did not.
+        settings: of the trial, where the dream chooses them: ``learning_rate``, ``steps``.
     """
 
     style: str
@@ -89,7 +91,36 @@ class Dream:
     score: float | None = None
     chosen: bool = False
     reward: float | None = None
+    solved: float | None = None
     failed: str = ""
+    settings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Context:
+    """A passage, and the questions with replies that judge dreams of it: they are held out from every dream."""
+
+    chunk: MemoryChunk
+    questions: list[tuple[str, str]]
+
+    @property
+    def name(self) -> str:
+        """As dreams of it have it."""
+        return context_name(self.chunk)
+
+    def prompt(self, style: str) -> list[dict[str, str]]:
+        """The conversation in which the dreamer is asked: a worked dream, then the context in view."""
+        return [
+            {"role": "user", "content": _PROMPTS[style].format(text=_EXAMPLE)},
+            {"role": "assistant", "content": _DREAMT[style]},
+            {"role": "user", "content": _PROMPTS[style].format(text=self.chunk.text)},
+        ]
+
+    def read(self, style: str, text: str, ended: bool) -> Dream | str:
+        """The dream that was written, or why it is dropped; ``ended`` before the limit of tokens."""
+        reason = _reason_to_drop(text, self.chunk.text, ended, style)
+        rows = [] if reason else rows_of(style, text, self.chunk.title)
+        return Dream(style, text, rows, self.name) if rows else reason or "empty"
 
 
 @dataclass
@@ -105,43 +136,27 @@ def context_name(chunk: MemoryChunk) -> str:
     return f"{chunk.title} ({chunk.index + 1})" if chunk.index else chunk.title
 
 
-def dream_prompt(style: str, text: str) -> list[dict[str, str]]:
-    """The conversation in which the dreamer is asked: a worked dream, then the context in view."""
-    return [
-        {"role": "user", "content": _PROMPTS[style].format(text=_EXAMPLE)},
-        {"role": "assistant", "content": _DREAMT[style]},
-        {"role": "user", "content": _PROMPTS[style].format(text=text)},
-    ]
-
-
 def dream(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    chunk: MemoryChunk,
-    count: int,
+    context: Context,
     styles: Sequence[str] = STYLES,
     max_tokens: int = 192,
     temperature: float = 1.0,
     top_p: float = 0.95,
     seed: int = 0,
 ) -> Dreamed:
-    """Sample ``count`` dreams of one chunk, the styles in turn."""
-    unknown = sorted(set(styles) - set(STYLES))
-    if unknown:
-        raise SleepkitError(f"dream styles has {unknown[0]!r}; use any of {', '.join(STYLES)}")
-    chosen = [styles[k % len(styles)] for k in range(count)]
-    prompts = [chat_ids(tokenizer, dream_prompt(style, chunk.text)) for style in chosen]
+    """Sample a dream of one context for each of ``styles``."""
+    prompts = [chat_ids(tokenizer, context.prompt(style)) for style in styles]
     sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
     made = generate(model, tokenizer, prompts, max_tokens, description="dreaming", **sampling)
     result = Dreamed()
-    for style, tokens in zip(chosen, made, strict=True):
-        text = decode(tokenizer, tokens)
-        reason = _reason_to_drop(text, chunk.text, ended=len(tokens) < max_tokens, style=style)
-        rows = [] if reason else rows_of(style, text, chunk.title)
-        if reason or not rows:
-            result.dropped[reason or "empty"] += 1
+    for style, tokens in zip(styles, made, strict=True):
+        found = context.read(style, decode(tokenizer, tokens), ended=len(tokens) < max_tokens)
+        if isinstance(found, Dream):
+            result.dreams.append(found)
         else:
-            result.dreams.append(Dream(style, text, rows, context_name(chunk)))
+            result.dropped[found] += 1
     return result
 
 

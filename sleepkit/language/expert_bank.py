@@ -171,21 +171,25 @@ class ExpertBank:
                 experts.visible = visible
 
     @contextmanager
-    def one_wide_open(self, seed: int) -> Iterator[None]:
-        """Inside, one random slot of each layer takes part whatever its gate says (the paper's dreaming).
+    def one_ajar(self, seed: int, gate: float) -> Iterator[None]:
+        """Inside, one random slot of each layer takes part, its gate at least ``gate`` open, 0 to 1 (the paper's dreaming).
 
-        Slots without an expert count too and change nothing: with few experts in use few layers are disturbed.  To open an
-        expert in all layers made SmolLM2 write no sentence any more.
+        Also one that is out of view.  Slots without an expert count too and change nothing: with few experts in use few
+        layers are disturbed.
         """
         rng = random.Random(seed)
         layers = list(self.per_layer())
+        before = [experts.visible for experts in layers]
         for experts in layers:
-            experts.wide_open = rng.randrange(self.config.slots)
+            slot = rng.randrange(self.config.slots)
+            experts.ajar = {slot: gate}
+            if slot in self.active and slot not in experts.visible:
+                experts.visible = (*experts.visible, slot)
         try:
             yield
         finally:
-            for experts in layers:
-                experts.wide_open = None
+            for experts, visible in zip(layers, before, strict=True):
+                experts.ajar, experts.visible = {}, visible
 
     @contextmanager
     def watch_gates(self, slot: int) -> Iterator[list[LayerExperts]]:

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.scoring import token_f1
+from sleepkit.language.scoring import number, token_f1
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -126,6 +126,13 @@ class TokenF1Judge:
     def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> Floats:
         pairs = zip(candidates, references, strict=True)
         return np.array([float(a.split() == b.split() or token_f1(a, b) >= self.threshold) for a, b in pairs])
+
+
+class NumberJudge:
+    """Verifiable reward of calculations: the same if the last number of both is."""
+
+    def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> Floats:
+        return np.array([float(number(a, b)) for a, b in zip(candidates, references, strict=True)])
 
 
 class LocalModelJudge:

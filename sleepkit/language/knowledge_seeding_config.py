@@ -43,7 +43,9 @@ class KnowledgeSeedingConfig(TrainingArguments):
         default=0.5, metadata={"help": "Share of each batch that is general and replayed items, in turn."}
     )
     replay_items: int = field(default=256, metadata={"help": "Items of earlier nights that are replayed; the cost stays."})
-    notes_kept: int = field(default=2, metadata={"help": "Given examples of each label that are kept for later nights."})
+    notes_kept: int = field(
+        default=2, metadata={"help": "Given examples of each label, or task of written answers, kept for later nights."}
+    )
 
     # objective
     divergence: str = field(default="forward_kl", metadata={"help": f"One of {', '.join(DIVERGENCES)}; teacher first."})
@@ -66,7 +68,8 @@ class KnowledgeSeedingConfig(TrainingArguments):
     gamma: float = field(default=0.5, metadata={"help": "Weight of the semantic reward; 1 - gamma weighs the edit distance."})
     z0: float = field(default=0.5, metadata={"help": "Edit distance limit, relative to the longer side if below 1."})
     judge: str = field(
-        default="token_f1", metadata={"help": "Semantic judge: 'token_f1' (deterministic) or 'model' (frozen LM)."}
+        default="token_f1",
+        metadata={"help": "Semantic judge: 'token_f1', 'number' (the last must be right) or 'model'."},
     )
     num_generations: int = field(default=4, metadata={"help": "Rollouts per prompt, one group of advantages."})
     rollout_prompts: int = field(default=16, metadata={"help": "Prompts in one round of rollouts."})
@@ -91,8 +94,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
                 shown = "lambda" if name == "lmbda" else name
                 raise SleepkitError(f"{shown} is {value}; give a number from 0 to 1")
         require_choice(self, "divergence", DIVERGENCES)
-        if self.judge not in ("token_f1", "model"):
-            raise SleepkitError(f"judge is {self.judge!r}; use 'token_f1' or 'model'")
+        require_choice(self, "judge", ("token_f1", "number", "model"))
         unknown = sorted(set(self.styles) - set(STYLES))
         if unknown:
             raise SleepkitError(f"styles has {unknown[0]!r}; use any of {', '.join(STYLES)}")

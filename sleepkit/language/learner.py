@@ -37,7 +37,7 @@ from sleepkit.language.chat import chat_ids, decode, generate
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.cues import content_words
 from sleepkit.language.dream_pool import DreamPool
-from sleepkit.language.dreams import Dream, context_name, save_dreams
+from sleepkit.language.dreams import Context, Dream, context_name, save_dreams
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
@@ -46,7 +46,7 @@ from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.material import SeedItem, load_items, save_items, write_material
 from sleepkit.language.merge import capture_ffn_inputs, merge_slots
 from sleepkit.language.packing import PreparedItem
-from sleepkit.language.scoring import contained, normalize_answer, token_f1
+from sleepkit.language.scoring import CONTAINED, score, token_f1
 from sleepkit.language.zero3 import unsplit
 from sleepkit.ranks import all_find, main_only
 from sleepkit.results import read_json, write_json
@@ -55,10 +55,9 @@ from sleepkit.stream import Experience, Question, render_note
 
 if TYPE_CHECKING:
     from sleepkit.arguments import SleepArguments
-    from sleepkit.language.dreaming_trainer import Context
 
 QUIZ_ITEMS = 16
-QUIZ_STYLES = ("question", "wh", "paraphrase", "note")  # whole questions
+QUIZ_STYLES = ("question", "wh", "paraphrase", "note", "written")  # whole questions
 MERGE_ITEMS = 256
 LEVELS_NAME, DREAMS_NAME = "levels.json", "dreams.json"
 ACCEPTED_NAME = "accepted.jsonl"
@@ -125,7 +124,14 @@ class LanguageLearner:
         """Take the experience's documents into the context memory, which holds one day, and its notes beside it."""
         self.memory.clear()
         self.notes = [
-            SeedItem(note.question, note.answer, render_note(note.question, note.answer), "note", experience.name, note.answer)
+            SeedItem(
+                note.question,
+                note.answer,
+                render_note(note.question, note.answer),
+                "note" if note.kind == LABEL else "written",
+                experience.name,
+                note.answer,
+            )
             for note in experience.notes
         ]
         titles = experience.titles or [experience.name] * len(experience.documents)
@@ -206,8 +212,6 @@ class LanguageLearner:
 
     def contexts(self, questions: Sequence[SeedItem]) -> list[Context]:
         """Each chunk of the memory with the questions that it answers; a chunk without any is left out."""
-        from sleepkit.language.dreaming_trainer import Context
-
         found = []
         for chunk in self._chunks():
             asked = [(item.prompt, item.reply) for item in questions if item.memory and item.memory in chunk.text]
@@ -265,7 +269,10 @@ class LanguageLearner:
         named = {"held_out": held_out, "retention": earlier}
         asked = [item for items in named.values() for item in items]
         rows = generate(self.model, self.tokenizer, [chat_ids(self.tokenizer, i.prompt) for i in asked], self.args.max_new_tokens)
-        hits = {i: contained(decode(self.tokenizer, row), i.span) for i, row in zip(asked, rows, strict=True)}
+        hits = {
+            item: score(self.args.answer_score if item.style == "written" else CONTAINED, decode(self.tokenizer, row), item.span)
+            for item, row in zip(asked, rows, strict=True)
+        }
         shares = {name: sum(hits[item] for item in items) / len(items) for name, items in named.items() if items}
         return shares | {"retention_n": float(len(earlier))}
 
@@ -333,8 +340,9 @@ class LanguageLearner:
         self.quiz += held_out
         kept, seen = [], Counter[str]()
         for item in items:
-            seen[item.span] += item.style == "note"
-            if item.is_memory and seen[item.span] <= self.seeding.notes_kept:
+            kind = {"note": item.span, "written": item.source}.get(item.style, "")
+            seen[kind] += kind != ""
+            if item.is_memory and seen[kind] <= self.seeding.notes_kept:
                 kept.append(replace(item, memory="", style="replay", night=night))
         self.replay += kept
 
@@ -406,9 +414,6 @@ class LanguageLearner:
 def _graded(questions: Sequence[Question], answers: list[str]) -> Evaluation:
     if not questions:
         return Evaluation(float("nan"), float("nan"), [], 0)
-    hits = [
-        normalize_answer(answer) == normalize_answer(q.answer) if q.kind == LABEL else contained(answer, q.answer)
-        for answer, q in zip(answers, questions, strict=True)
-    ]
+    hits = [score(q.kind, answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
     f1 = [token_f1(answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
     return Evaluation(sum(hits) / len(hits), sum(f1) / len(f1), answers, len(hits))

@@ -88,7 +88,7 @@ class SeedItem:
         prompt: what is asked; the student sees it alone.
         reply: what the teacher says.
         memory: the text that the teacher has in view; empty for general and replayed items.
-        style: one of `STYLES`, "note", "general", "replay" or "recall".
+        style: one of `STYLES`, "note" (of a label), "written" (an answer), "general", "replay" or "recall".
         source: name of the document.
         span: the words of the memory that answer the prompt, where there are such.
         night: when a replayed item was learned.

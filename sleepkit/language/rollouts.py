@@ -19,6 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from sleepkit.language.chat import decode, generate, text_ids
 from sleepkit.language.imitation import (
     LocalModelJudge,
+    NumberJudge,
+    SemanticJudge,
     TokenF1Judge,
     group_advantages,
     imitation_reward,
@@ -94,7 +96,11 @@ def _rewards(
     references: Sequence[list[int]],
     args: KnowledgeSeedingConfig,
 ) -> Tensor:
-    judge = TokenF1Judge() if args.judge == "token_f1" else LocalModelJudge(model, tokenizer)  # type: ignore[arg-type]
+    judge: SemanticJudge
+    if args.judge == "model":
+        judge = LocalModelJudge(model, tokenizer)  # type: ignore[arg-type]
+    else:
+        judge = TokenF1Judge() if args.judge == "token_f1" else NumberJudge()
     result = imitation_reward(
         [decode(tokenizer, tokens) for tokens in made],
         [decode(tokenizer, tokens) for tokens in references],

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sleepkit.language.batched_lora import BatchedLora
 from sleepkit.language.chat import chat_ids, text_ids
-from sleepkit.language.divergence import OutputHead, token_log_probs
+from sleepkit.language.divergence import OutputHead, token_log_probs, token_scores
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.lora import ALPHA, LEARNING_RATE, RANK, linear_maps
 from sleepkit.language.packing import (
@@ -44,10 +44,12 @@ CHUNK = 64  # tokens whose logits exist at one time
 
 @dataclass
 class TrialResult:
-    """``reward`` in nats per token, None if the trial failed, and why."""
+    """``reward`` in nats per token, None if the trial failed, and why; ``solved`` is the share of questions that greedy
+    decoding answers with the very reply, 0 to 1."""
 
     reward: float | None
     failed: str = ""
+    solved: float | None = None
 
 
 class Trials:
@@ -75,29 +77,44 @@ class Trials:
         self.steps, self.learning_rate, self.rank = steps, learning_rate, rank
         self.questions = prepare_rows(self.backbone, tokenizer, questions)
         self.packed = packs_exactly(self.backbone, self.questions, tokenizer.pad_token_id or 0)
-        self.before = float(self._scores(1)[0])
+        before, solved = self._scores(1)
+        self.before, self.solved_before = float(before[0]), float(solved[0])
 
-    def run(self, dreams: Sequence[Sequence[PreparedItem]], seeds: Sequence[int] = (0,)) -> list[TrialResult]:
-        """One result for each dream (its rows, from `prepare_rows`), in their order."""
-        found = [self._try(list(dreams), seed) for seed in seeds]
-        gains = [sum(scores[k] - self.before for scores in found) / len(found) for k in range(len(dreams))]
-        return [TrialResult(gain) if math.isfinite(gain) else TrialResult(None, "not finite") for gain in gains]
+    def run(
+        self,
+        dreams: Sequence[Sequence[PreparedItem]],
+        seeds: Sequence[int] = (0,),
+        steps: float | None = None,
+        learning_rate: float | None = None,
+    ) -> list[TrialResult]:
+        """One result for each dream (its rows, from `prepare_rows`), in their order; other settings than the trials' own
+        where they are given."""
+        settings = int(steps or self.steps), learning_rate or self.learning_rate
+        found = torch.tensor([self._try(list(dreams), seed, *settings) for seed in seeds]).mean(0)  # (dreams, 2)
+        return [
+            TrialResult(score - self.before, solved=solved) if math.isfinite(score) else TrialResult(None, "not finite")
+            for score, solved in found.tolist()
+        ]
 
-    def _try(self, dreams: list[Sequence[PreparedItem]], seed: int) -> list[float]:
-        """Scores after training, NaN where it failed; in halves if memory runs out."""
+    def _try(
+        self, dreams: list[Sequence[PreparedItem]], seed: int, steps: int, learning_rate: float
+    ) -> list[tuple[float, float]]:
+        """Scores and shares of solved questions after training, NaN where it failed; in halves if memory runs out."""
         try:
-            lora = self.train(dreams, seed)
+            lora = self.train(dreams, seed, steps, learning_rate)
             with lora.on():
-                return self._scores(len(dreams)).tolist()
+                return list(zip(*(found.tolist() for found in self._scores(len(dreams))), strict=True))
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
                 raise
         if len(dreams) == 1:
-            return [math.nan]
+            return [(math.nan, math.nan)]
         half = len(dreams) // 2
-        return self._try(dreams[:half], seed) + self._try(dreams[half:], seed)
+        return [one for part in (dreams[:half], dreams[half:]) for one in self._try(part, seed, steps, learning_rate)]
 
-    def train(self, dreams: Sequence[Sequence[PreparedItem]], seed: int) -> BatchedLora:
+    def train(
+        self, dreams: Sequence[Sequence[PreparedItem]], seed: int, steps: int | None = None, learning_rate: float | None = None
+    ) -> BatchedLora:
         """The adapters of some dreams, trained together; each step takes all rows of each dream."""
         n, q = len(dreams), max(map(len, dreams))
         if not self.packed:
@@ -107,10 +124,11 @@ class Trials:
         group = dream_of[batch.item_of]  # (tokens,)
         weight = (1 / torch.bincount(group, minlength=n))[group]
         lora = BatchedLora(self.maps, n, self.rank, ALPHA / RANK * self.rank, seed)
-        optimizer = torch.optim.AdamW(lora.parameters(), lr=self.learning_rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        steps = steps or self.steps
+        optimizer = torch.optim.AdamW(lora.parameters(), lr=learning_rate or self.learning_rate, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         with lora.on():
-            for _ in tqdm(range(self.steps), desc="trials", leave=False):
+            for _ in tqdm(range(steps), desc="trials", leave=False):
                 with torch.enable_grad():
                     loss = -(self._log_probs(batch, rows) * weight).sum()  # over groups: adapters do not touch each other
                     optimizer.zero_grad()
@@ -120,12 +138,18 @@ class Trials:
         return lora
 
     @torch.no_grad()
-    def _scores(self, n: int) -> Tensor:
-        """Mean log-probability of the replies to the held-out questions, ``(n,)``: of each of ``n`` adapters."""
+    def _scores(self, n: int) -> tuple[Tensor, Tensor]:
+        """Mean log-probability of the replies to the held-out questions, and share of replies all of whose tokens are the
+        likeliest, ``(n,), (n,)``: of each of ``n`` adapters."""
         batch, rows = self._batch([self.questions] * n)
-        log_probs = self._log_probs(batch, rows).float()
-        sums = torch.zeros(len(rows), device=log_probs.device).index_add_(0, batch.item_of, log_probs)
-        return (sums / torch.bincount(batch.item_of)).view(n, -1).mean(1).cpu()
+        hidden = flat_hidden(self.backbone.hidden(batch), batch)
+        tokens = reply_tokens(rows, hidden.device)
+        found = token_scores(hidden, self.head, tokens, CHUNK)
+        sums, likeliest = (
+            torch.zeros(len(rows), device=hidden.device).index_add_(0, batch.item_of, one.float()) for one in found
+        )
+        lengths = torch.bincount(batch.item_of)
+        return (sums / lengths).view(n, -1).mean(1).cpu(), (likeliest == lengths).float().view(n, -1).mean(1).cpu()
 
     def _batch(self, groups: Sequence[Sequence[PreparedItem]]) -> tuple[PackedBatch, list[PreparedItem]]:
         """Groups of items, each in rows of its own, and all items in their order."""

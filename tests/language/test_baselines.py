@@ -1,6 +1,7 @@
 """Baselines of two steps a night on a tiny model: the same results as sleep, from the same cycle."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from sleepkit.arguments import BASELINES, SleepArguments
 from sleepkit.errors import SleepkitError
 from sleepkit.language import continual_baselines
 from sleepkit.language.baseline_run import LEARNERS, run_baseline
-from sleepkit.language.baselines import Lora, LoraSeedingTrainer
+from sleepkit.language.baselines import InWindow, Lora, LoraSeedingTrainer
 from sleepkit.results import read_results
 from sleepkit.stream import Experience, Question
 
@@ -20,6 +21,7 @@ EXPERIENCES = [
         name,
         [f"{name} keeps a red lamp in the north tower. The tower was built by {builder} in {year}."],
         [Question(f"Who built the tower of {name}?", builder)],
+        edits=[[f"{builder} is a builder of towers.", *[f"edit {k} of {name}" for k in range(6)]]],
     )
     for name, builder, year in (("Ada", "Orla Finch", 1871), ("Bert", "Milo Hart", 1902))
 ]
@@ -60,7 +62,7 @@ def test_two_nights_give_the_results_that_sleep_gives(name, tmp_path):
         assert isinstance(results["metrics"][key], float), key
     moved = [key for key, value in before.items() if not torch.equal(value, model.state_dict()[key])]
     assert not [key for key in model.state_dict() if "lora" in key]  # merged and gone
-    if name in ("no_sleep", "in_context"):
+    if name in ("no_sleep", "in_context", "in_window"):
         assert not moved and results["metrics"]["anchor_kl"] == pytest.approx(0, abs=1e-6)
         return
     assert results["metrics"]["anchor_kl"] > 0 and results["metrics"]["train_tokens"] > 0
@@ -68,6 +70,18 @@ def test_two_nights_give_the_results_that_sleep_gives(name, tmp_path):
     assert all(".proj" in key or "_proj" in key for key in moved) and moved
     layers = {key.split(".")[2] for key in moved}
     assert layers == ({"3"} if name == "lora" else {"0", "1", "2", "3"})  # `lora` where the experts would be
+
+
+def test_in_window_reads_the_end_of_its_life(tmp_path, monkeypatch, caplog):
+    seen = []
+    monkeypatch.setattr(InWindow, "asked", lambda self, *rest, plain=InWindow.asked: seen.append(plain(self, *rest)) or seen[-1])
+    run("in_window", tmp_path / "whole")
+    last = [prompt for prompt in seen if "Bert keeps" in prompt and "Ada keeps" in prompt]
+    assert len(last) == 2 and last[0].index("Ada keeps") < last[0].index("Bert keeps")  # both questions after the second night
+    assert sum("Ada keeps" in prompt and "of Bert" in prompt for prompt in seen) == 2  # after either night
+    seen.clear()
+    run("in_window", tmp_path / "cut", model=tiny_model(max_position_embeddings=330))
+    assert "milo hart in 1902" in seen[-1].lower() and "ada keeps" not in seen[-1].lower()
 
 
 def test_in_context_looks_up_only_what_it_has_met(tmp_path):
@@ -154,6 +168,13 @@ def test_the_budget_of_steps_is_that_of_knowledge_seeding(tmp_path):
         run(name, tmp_path / name, EXPERIENCES[:1], max_steps=3)
         steps = [row["step"] for row in read_results(tmp_path / name)["history"]]
         assert steps == [1, 2, 3], name
+
+
+def test_edits_that_others_wrote_are_read_beside_the_documents(tmp_path):
+    run("finetune_edits", tmp_path / "edits", EXPERIENCES[:1], max_steps=-1, num_train_epochs=1)
+    assert [row["step"] for row in read_results(tmp_path / "edits")["history"]] == [1, 2, 3, 4, 5, 6]  # a document, five edits
+    with pytest.raises(SleepkitError, match="Ada has no edits to train on"):
+        run("finetune_edits", tmp_path / "none", [replace(EXPERIENCES[0], edits=[])])
 
 
 @pytest.mark.parametrize("name", ["ewc", "o_lora", "lwf"])

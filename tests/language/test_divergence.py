@@ -16,6 +16,7 @@ from sleepkit.language.divergence import (
     divergence_of_log_probs,
     token_divergence,
     token_log_probs,
+    token_scores,
 )
 
 N, D, VOCAB, K = 13, 8, 37, 5
@@ -118,6 +119,11 @@ def test_token_log_probs(head_name, chunk_size):
         return token_log_probs(h, head, tokens, chunk_size)
 
     assert_same(value_and_gradient(chunked, hidden), value_and_gradient(plain, hidden))
+    logits = reference_logits(hidden, head)
+    tokens[::2] = logits.argmax(-1)[::2]
+    found, likeliest = token_scores(hidden, head, tokens, chunk_size)
+    torch.testing.assert_close(found, plain(hidden))
+    assert torch.equal(likeliest, tokens == logits.argmax(-1)) and likeliest[::2].all() and not likeliest.all()
 
 
 @pytest.mark.parametrize(("beta", "kind"), [(0.0, "forward_kl"), (0.5, "jsd"), (1.0, "reverse_kl")])

@@ -13,8 +13,8 @@ from sleepkit.language import dreaming_trainer
 from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.dream_policy import policy_items
 from sleepkit.language.dreaming_config import DreamingConfig
-from sleepkit.language.dreaming_trainer import Context, DreamingTrainer
-from sleepkit.language.dreams import Dream, Dreamed
+from sleepkit.language.dreaming_trainer import DreamingTrainer, shared_out
+from sleepkit.language.dreams import Context, Dream, Dreamed
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.trials import Trials
 
@@ -87,14 +87,13 @@ def test_the_dreamer_learns_to_dream_what_was_rewarded(tmp_path, dreamer):
     dreams = [
         Dream("rewrite", rows[0][1], rows, "orrin", reward=reward) for rows, reward in zip(DREAMS, (0.5, -0.5, -0.1), strict=True)
     ]
-    texts = {"orrin": CONTEXTS[0].chunk.text}
-    items = policy_items(dreams, texts, one.tokenizer, dreamer)
+    items = policy_items(dreams, CONTEXTS, one.tokenizer, dreamer)
     assert len(items) == (1 if dreamer == "rest_em" else 3)
     one.learn(dreams, CONTEXTS, 1)
     from sleepkit.language.dream_policy import DreamPolicyTrainer, dreaming_with
 
     def log_probs():
-        every = policy_items([copy.copy(d) for d in dreams], texts, one.tokenizer, "grpo")
+        every = policy_items([copy.copy(d) for d in dreams], CONTEXTS, one.tokenizer, "grpo")
         return [float(DreamPolicyTrainer._log_probs(holder, one.model, [item]).mean()) for item in every]
 
     from types import SimpleNamespace
@@ -109,6 +108,35 @@ def test_the_dreamer_learns_to_dream_what_was_rewarded(tmp_path, dreamer):
         assert log_probs() == before  # taken off again
     assert after[0] > before[0]
     assert after[0] - after[1] > before[0] - before[1] + 0.05
+
+
+def test_styles_that_helped_are_dreamed_more(tmp_path, fixed_dreams):
+    assert shared_out(["a", "b", "c"], [1, 1, 1], 6) == ["a", "b", "c"] * 2
+    names = shared_out(["a", "b", "c"], [0.8, 0.15, 0.05], 12)
+    assert [names.count(name) for name in "abc"] == [8, 2, 2] and shared_out(["a", "b", "c"], [1, 9, 1], 2) == ["b", "b"]
+    styles = {"dream_styles": ["rewrite", "self_qa"], "dreams_per_context": 12}
+    one, alike = trainer(tmp_path / "learns", **styles), trainer(tmp_path / "alike", dream_learn_styles=False, **styles)
+    dreams = [Dream(style, "x", DREAMS[0], "orrin", reward=reward) for style, reward in (("rewrite", 0.5), ("self_qa", -0.5))] * 4
+    for number in (1, 2):  # what helped in any round counts
+        one.learn(dreams if number == 1 else [], CONTEXTS, number)
+        alike.learn(dreams, CONTEXTS, number)
+        dreamer = tmp_path / "learns" / "dreams" / f"dreamer_{number}"
+        assert one._styles(dreamer).count("rewrite") > 8 > one._styles(dreamer).count("self_qa") > 0
+    assert alike._styles(tmp_path / "alike" / "dreams" / "dreamer_1").count("rewrite") == 6
+
+
+def test_the_dreamer_does_without_tonights_expert(tmp_path, monkeypatch):
+    seen = []
+    one = trainer(tmp_path, dream_random_expert=False)
+
+    def dream(model, *_):
+        seen.append([experts.visible for experts in one.bank.per_layer()])
+        return Dreamed([Dream("rewrite", rows[0][1], rows, "orrin") for rows in DREAMS])
+
+    monkeypatch.setattr(dreaming_trainer, "dream", dream)
+    one.round(CONTEXTS, 1)
+    assert all(one.slot not in visible for visible in seen[0])
+    assert all(one.slot in experts.visible for experts in one.bank.per_layer())
 
 
 def test_the_worked_dream_is_the_zero_of_the_reward(tmp_path, fixed_dreams, monkeypatch):

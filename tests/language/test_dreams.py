@@ -6,9 +6,10 @@ from tiny import tiny_model, tiny_tokenizer
 from sleepkit.errors import SleepkitError
 from sleepkit.language import dreams
 from sleepkit.language.context_memory import MemoryChunk
-from sleepkit.language.dreams import Dream, dream, load_dreams, rows_of, save_dreams
+from sleepkit.language.dreaming_config import DreamingConfig
+from sleepkit.language.dreams import STYLES, Context, Dream, dream, load_dreams, rows_of, save_dreams
 
-CHUNK = MemoryChunk("The bell of Orrin rings at noon.", "Orrin", 0, 0)
+CONTEXT = Context(MemoryChunk("The bell of Orrin rings at noon.", "Orrin", 0, 0), [])
 
 
 def test_rows_of_statements_and_of_questions():
@@ -27,13 +28,15 @@ def test_empty_looping_over_long_and_copied_dreams_are_dropped_and_counted(monke
     monkeypatch.setattr(dreams, "generate", lambda *_, **__: tokens)
     texts = iter(made)
     monkeypatch.setattr(dreams, "decode", lambda *_: next(texts))
-    found = dream(None, tiny_tokenizer(), CHUNK, 5, ["rewrite"], max_tokens=limit)
+    found = dream(None, tiny_tokenizer(), CONTEXT, ["rewrite"] * 5, max_tokens=limit)
     assert found.dropped == {"empty": 1, "looping": 1, "over-long": 1, "copied": 1}
     assert [one.text for one in found.dreams] == [whole]
 
 
 def test_dreams_of_a_real_model_are_the_same_for_the_same_seed():
-    runs = [dream(tiny_model(max_position_embeddings=2048), tiny_tokenizer(), CHUNK, 5, max_tokens=20, seed=3) for _ in range(2)]
+    styles = [*STYLES, "rewrite"]
+    model = tiny_model(max_position_embeddings=2048)
+    runs = [dream(model, tiny_tokenizer(), CONTEXT, styles, max_tokens=20, seed=3) for _ in range(2)]
     assert runs[0] == runs[1]
     assert len(runs[0].dreams) + sum(runs[0].dropped.values()) == 5
 
@@ -49,5 +52,5 @@ def test_files_come_back_and_damaged_ones_are_refused(tmp_path):
 
 
 def test_unknown_style_is_refused():
-    with pytest.raises(SleepkitError, match="'poem'"):
-        dream(None, None, CHUNK, 1, ["poem"])
+    with pytest.raises(SleepkitError, match="dream_styles has 'poem'"):
+        DreamingConfig(dream_styles=["rewrite", "poem"])

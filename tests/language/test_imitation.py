@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from sleepkit.errors import SleepkitError
 from sleepkit.language.imitation import (
     LocalModelJudge,
+    NumberJudge,
     TokenF1Judge,
     absolute_reward,
     clipped_policy_loss,
@@ -127,6 +128,7 @@ def test_token_f1_judge():
     assert verdicts.tolist() == [1, 0, 1, 1]
     with pytest.raises(SleepkitError, match="threshold is 0"):
         TokenF1Judge(0)
+    assert NumberJudge()(["6 * 7 = 42", "41"], ["#### 42", "#### 42"]).tolist() == [1, 0]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from sleepkit.language.scoring import contained, normalize_answer, token_f1
+from sleepkit.language.scoring import chrf, contained, normalize_answer, number, score, token_f1
 
 
 def squad_normalize(s):
@@ -79,3 +79,12 @@ def test_f1_is_the_official_one(prediction, gold):
 )
 def test_contained(prediction, gold, expected):
     assert contained(prediction, gold) is expected
+
+
+def test_the_last_number_and_chrf():
+    assert number("48/2 = 24, so 24 + 48 = 72.", "... #### 72") and number("1,200.0 apples", "#### 1200")
+    assert not number("It is 71", "#### 72") and not number("none", "#### 72") and number("-3", "so #### -3")
+    assert chrf("This shirt is thin.", "This shirt is thin.") == 1 and chrf("xyz", "This shirt is thin.") == 0
+    assert 0.3 < chrf("The shirt is thick.", "This shirt is thin.") < 0.9
+    assert [score("label", answer, "change language") for answer in ("Change language.", "to change language")] == [1, 0]
+    assert score("direct", "It is to change language", "change language") == 1 and score("number", "7", "7") == 1

@@ -53,6 +53,16 @@ def test_learning_the_questions_themselves_is_rewarded():
     assert trials.run(rows)[0].reward > 0.1
 
 
+def test_a_dream_may_choose_its_settings():
+    model, _, _ = grown()
+    trials = Trials(model, tiny_tokenizer(), QUESTIONS[:1], steps=2, learning_rate=1e-3, rank=4)
+    other = Trials(model, tiny_tokenizer(), QUESTIONS[:1], steps=30, learning_rate=2e-2, rank=4)
+    rows = [prepare_rows(trials.backbone, trials.tokenizer, QUESTIONS[:1])]
+    (few,), (many,) = trials.run(rows), trials.run(rows, steps=30.0, learning_rate=2e-2)
+    assert many == other.run(rows)[0] and trials.run(rows) == [few]
+    assert many.reward > few.reward + 0.1 and trials.solved_before == few.solved == 0
+
+
 def test_a_trial_that_is_not_finite_fails_alone():
     model, _, _ = grown()
     trials = Trials(model, tiny_tokenizer(), QUESTIONS, steps=2, rank=2)
@@ -70,11 +80,11 @@ def test_out_of_memory_is_tried_in_halves(monkeypatch):
     expected = trials.run(prepared(trials))
     plain, sizes = Trials.train, []
 
-    def limited(self, dreams, seed):
+    def limited(self, dreams, *settings):
         sizes.append(len(dreams))
         if len(dreams) > 1:
             raise torch.OutOfMemoryError("out of memory")
-        return plain(self, dreams, seed)
+        return plain(self, dreams, *settings)
 
     monkeypatch.setattr(Trials, "train", limited)
     found = trials.run(prepared(trials))

@@ -1,0 +1,34 @@
+"""Hide the stories of bAbI in a text longer than a model's window, in parts of a night each.
+
+python recipes/long_context_data.py --stories babi.jsonl.gz --filler book.txt.gz --output runs/long_context.jsonl
+accelerate launch recipes/sleep.py --config recipes/configs/sleep/long_context_smollm2_cpu.yaml --dataset runs/long_context.jsonl
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sleepkit.cli import guard
+from sleepkit.long_context import shown, write_long_context
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--stories", type=Path, required=True, help="bAbI as .jsonl[.gz], {task, lines: [{n, t} | {n, q, a, sup}]}"
+    )
+    parser.add_argument("--filler", type=Path, required=True, help="a text to hide them in, .txt[.gz]")
+    parser.add_argument("--output", type=Path, required=True, help=".jsonl to write")
+    parser.add_argument("--task", default="qa1", help="of bAbI: qa1 to qa3, qa6 to qa14")
+    parser.add_argument("--questions", type=int, default=16, help="stories, one question each")
+    parser.add_argument("--parts", type=int, default=9, help="of the text, one for each night")
+    parser.add_argument("--words", type=int, default=750, help="of filler in a part")
+    parser.add_argument("--seed", type=int, default=0, help="of stories, places and filler")
+    given = vars(parser.parse_args())
+    print(shown(write_long_context(**given)))
+
+
+if __name__ == "__main__":
+    sys.exit(guard(main))
