@@ -4,7 +4,8 @@
     python benchmarks/bench_idsprites.py --sizes 64 --seconds 1
 
     idsprites     `InfiniteDSprites.draw`, an image a call; left out, with a line, if the package is not installed
-    sleepkit      `SpriteRenderer`, a batch a call; anti-aliased, at sub-pixel positions
+    sleepkit      `SpriteRenderer`, a batch a call; anti-aliased, at sub-pixel positions; by the compiled loop of numba
+    tensors       the same without numba
     reference     `ReferenceRenderer`: ours, bit-identical to the package
     a query       `ExemplarMemory.classify` of an image in a known pose, in batches of 64, by both comparisons
 
@@ -28,14 +29,14 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-SYSTEMS = ("idsprites", "sleepkit", "reference")
+SYSTEMS = ("idsprites", "sleepkit", "tensors", "reference")
 
 
 def main() -> None:
     from sleepkit.results import hardware, versions, write_json
 
     options = arguments()
-    missing = {"idsprites": "idsprites", "reference": "cv2"}
+    missing = {"idsprites": "idsprites", "sleepkit": "numba", "reference": "cv2"}
     systems = []
     for name in SYSTEMS:
         if name in missing and importlib.util.find_spec(missing[name]) is None:
@@ -126,11 +127,14 @@ def package(size: int, options: argparse.Namespace) -> tuple[Callable[[], Any], 
 def ours(name: str, size: int, options: argparse.Namespace) -> tuple[Callable[[], Any], int]:
     import torch
 
+    from sleepkit.vision.idsprites import renderer as module
     from sleepkit.vision.idsprites.factors import FactorRanges
     from sleepkit.vision.idsprites.reference import ReferenceRenderer
-    from sleepkit.vision.idsprites.renderer import SpriteRenderer
 
-    renderer = (SpriteRenderer if name == "sleepkit" else ReferenceRenderer)(size, options.seed, channels=options.channels)
+    if name == "tensors":
+        module._kernel = lambda: None
+    draws = ReferenceRenderer if name == "reference" else module.SpriteRenderer
+    renderer = draws(size, options.seed, channels=options.channels)
     batch = max(1, options.batch_size * 64**2 // size**2)
     places = torch.arange(batch)
     classes = places % options.shapes

@@ -28,6 +28,7 @@ MOST_NIGHTS = 50  # of which the whole matrix is kept
 VARIANTS: dict[str, dict[str, Any]] = {
     " as published": {"mode": "as_published"},
     " as in the paper": {"output": "affine6", "backbone": "resnet18", "refinements": 0, "pose_replay": 0, "match": "nearest"},
+    " without further looks": {"output": "similarity4", "refinements": 0},
     " of VAEs of images": {"mode": "intended", "replay_space": "pixels"},
 }
 """Settings that make a method another one in the tables."""

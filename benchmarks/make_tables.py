@@ -6,9 +6,10 @@
 `NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `summary` all files that hold
 knowledge seeding's own results, `streams` all methods of the files whose name begins with mygo_split.  A file holds one of: runs
 that `run_table.py` collected (`runs`), the speed of one step (`systems`), the cost of dreaming (`dreaming`), that of the Trainer
-on images (`mygo`), the speed of drawing sprites (`images_per_second`), runs on images that `image_table.py` collected
-(`image_runs`; those of recipes/disentangled.py, dream2learn.py and dream.py have tables of their own), or one run's own
-`results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
+on images (`mygo`), the speed of drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs on
+images that `image_table.py` collected (`image_runs`; those of recipes/disentangled.py, with distortions or without, of
+recipes/dream2learn.py and of recipes/dream.py have tables of their own), or one run's own `results.json` (`metrics`).  Left out:
+prose; what the numbers mean is the README's to say.
 """
 
 from __future__ import annotations
@@ -58,8 +59,12 @@ def render(document: Mapping[str, Any]) -> str:
         return _overhead(document)
     if "images_per_second" in document:
         return _sprites(document)
+    if "sensitivity" in document:
+        return _sensitivity(document["sensitivity"])
     if "image_runs" in document:
         runs = document["image_runs"]
+        if any(run["config"].get(name) for run in runs for name in DISTORTIONS):
+            return _distorted(runs)
         for method, table in (("disentangled", _poses), (PAIRED, _gains), ("dreaming", _dreamers)):
             if all(run["method"].startswith(method) for run in runs):
                 return table(runs)
@@ -69,7 +74,7 @@ def render(document: Mapping[str, Any]) -> str:
         return markdown_table(["measure", "value"], rows)
     raise SleepkitError(
         f"a results file with {', '.join(document) or 'nothing'} has no table; "
-        "give runs, systems, dreaming, mygo, images_per_second, image_runs or metrics"
+        "give runs, systems, dreaming, mygo, images_per_second, sensitivity, image_runs or metrics"
     )
 
 
@@ -131,6 +136,20 @@ def _sprites(document: Mapping[str, Any]) -> str:
     return "\n\n".join(tables)
 
 
+def _sensitivity(found: Mapping[str, Any]) -> str:
+    """What more exemplars of a class bring, and what sigmas accept."""
+    names = ("accuracy", "off_grid_accuracy", "auroc_ratio", "auroc_residual", "auroc_knn")
+    rows = [
+        [row["exemplars"], *(f"{row[name]:.3f}" for name in names), f"{row['bytes_per_class']:,.0f}"]
+        for row in found["exemplars"]
+    ]
+    heads = ["exemplars of a class", "accuracy", "off the grid", "AUROC, ratio", "residual", "k-NN", "bytes of a class"]
+    names = ("sigma", "known_accepted", "novel_accepted")
+    accepted = [[f"{row['accepted']:.2f}", *(f"{row[name]:.3f}" for name in names)] for row in found["sigma"]]
+    sigmas = ["accepts of validation images", "sigma", "of known images", "of novel images"]
+    return f"{markdown_table(heads, rows)}\n\n{markdown_table(sigmas, accepted)}"
+
+
 def _poses(runs: Sequence[Mapping[str, Any]]) -> str:
     """Each source of poses with both comparisons; seconds are those of learning.  Of further methods the learned pose only."""
     from sleepkit.vision.disentangled_protocol import POSES, SHOWN, metric_prefix
@@ -162,6 +181,19 @@ def _dreamers(runs: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(["passages", "measure", "seeds", *(f"round {number}" for number in range(1, rounds + 1))], rows)
 
 
+def _distorted(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Learned and true pose, by the runs' own comparison, on images distorted in ways that no pose undoes."""
+    shown = {"accuracy": "accuracy", "off_grid_accuracy": "off the grid", "one_shot": "one-shot", "auroc": "AUROC"}
+    heads = ["distortion", *shown.values(), "pose RMS", "accuracy, true pose", "one-shot, true pose"]
+    rows = []
+    for run in sorted(runs, key=lambda one: [one["config"][name] for name in DISTORTIONS]):
+        strengths = {name: run["config"][name] for name in DISTORTIONS}
+        heading = ", ".join(f"{name} {value:g}" for name, value in strengths.items() if value) or "none"
+        names = (*shown, "pose_rms", "oracle_accuracy", "oracle_one_shot")
+        rows.append([heading, *(run["metrics"][name] for name in names)])
+    return markdown_table(heads, rows)
+
+
 def _gains(runs: Sequence[Mapping[str, Any]]) -> str:
     """What dreams bring, with 95 % intervals over seeds; a row is named by what differs from the first one."""
     heads = ["variant", "seeds", "accuracy without", "gain", "forgetting", "probe", "assigned", "collapsed", "cost"]
@@ -180,6 +212,7 @@ def _gain(metrics: Mapping[str, float], name: str) -> str:
     return f"{mean:+.3f}" + ("" if low is None else f" ± {mean - low:.3f}")
 
 
+DISTORTIONS = ("elastic", "perspective")
 SUMMARY = {
     "closed_book_before": "closed book before",
     "closed_book_after": "after",

@@ -87,9 +87,9 @@ def build_sprites(args: DisentangledArguments, seed: int) -> SpritesStream:
     shares = (1 - 2 * args.test_share, args.test_share, args.test_share)
     if args.dataset is not None:
         from sleepkit.vision.images import load_images
-        from sleepkit.vision.warped_images import warped_renderer
+        from sleepkit.vision.warped_images import span, warped_renderer
 
-        data = load_images(args.dataset, channels=args.channels, seed=seed)
+        data = load_images(args.dataset, image_size=span(args.image_size), channels=args.channels, seed=seed)
         wanted = args.experiences * args.classes_per_experience + args.novel_classes
         if wanted > len(data.names):
             raise SleepkitError(

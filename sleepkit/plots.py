@@ -171,13 +171,15 @@ def retention_figure(results: Mapping[str, Any]) -> Figure | None:
     taught = np.tril(np.ones_like(scores, dtype=bool))  # night i has met experiences 0..i
     seen = np.where(taught, scores, np.nan)
     counts = np.isfinite(seen).sum(axis=1)
-    mean = np.nansum(seen, axis=1) / np.where(counts, counts, np.nan)
+    tested = np.isfinite(seen).any(axis=0) & taught
+    whole = (counts > 0) & (counts == tested.sum(axis=1))  # nights in which all that was met was tested
+    mean = np.nansum(seen[whole], axis=1) / counts[whole]
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, experiences))  # the last yellow is too pale
-    figure, (axes,) = _axes(max(6.4, 0.25 * nights + 4), 3.8)
+    figure, (axes,) = _axes(min(max(6.4, 0.25 * nights + 4), 60), 3.8)
     x = np.arange(1, nights + 1)
     for j in range(experiences):
         axes.plot(x, seen[:, j], color=colours[j], linewidth=1.5, marker="o", markersize=4)
-    axes.plot(x, mean, color=_INK, linewidth=2.5, linestyle=(0, (3, 1.5)), label="mean so far")
+    axes.plot(x[whole], mean, color=_INK, linewidth=2.5, linestyle=(0, (3, 1.5)), label="mean so far")
     axes.set_xticks([i + 1 for i in _number_ticks(nights)])
     axes.set(title="Retention over nights", xlabel="after night", ylabel="score", ylim=(-0.03, 1.03))
     axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.99))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import AutoModel, ResNetConfig, ViTImageProcessor
 
 from sleepkit.vision.classifier import IncrementalClassifier, IncrementalClassifierConfig
 from sleepkit.vision.images import ImageData, Images
@@ -33,6 +34,15 @@ def write_npz(folder: Path, classes: int = 4, splits: tuple[str, ...] = ("train"
     for seed, split in enumerate(splits):
         x, y = pictures(classes, COUNTS[split], seed, **options)
         np.savez(folder / f"{split}.npz", x=x, y=y)
+    return folder
+
+
+def tiny_resnet(folder: Path, channels: int = 3) -> Path:
+    """A folder with a ResNet of random weights and its image processor, as a pretrained backbone has it."""
+    torch.manual_seed(0)
+    form = ResNetConfig(num_channels=channels, embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], layer_type="basic")
+    AutoModel.from_config(form).save_pretrained(folder)
+    ViTImageProcessor(image_mean=[0.5, 0.4, 0.3][:channels], image_std=[0.2, 0.3, 0.4][:channels]).save_pretrained(folder)
     return folder
 
 

@@ -13,11 +13,14 @@ Training (`forward` with `matrix`) minimises
 
     |Theta_0 - Theta|^2   +   mean |g(image seen through Theta M(e)^-1) - e|^2 / spread^2,       e = spread x normal noise
 
-so g learns to undo errors of each size alike, in an image that it sees near its canonical form in whatever pose it is.
+so g learns to undo errors of each size alike, in an image that it sees near its canonical form (in any orientation, with `turn`)
+in whatever pose it is; and, with
+`restore_width`, |r(straightened picture) - plain picture of its class|^2 of a restorer r (restorer.py).
 
 Source: the regression of six entries by a ResNet-18 with the squared error is that of "Infinite dSprites for Disentangled
-Continual Learning" (arXiv 2312.16731, section 4): ``affine6``, backbone `RESNET_18`, no refinements.  Ours: the similarity and
-the refinements.  Left out: the reference's crop, whose size depends on the batch.
+Continual Learning" (arXiv 2312.16731, section 4): ``affine6``, backbone `RESNET_18`, no refinements.  Ours: the similarity, whose
+scale is learned apart from its angle (`_squared_error`), pretrained backbones, and the refinements.  Left out: the reference's
+crop, whose size depends on the batch.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils.generic import ModelOutput
 
 from sleepkit.errors import SleepkitError
+from sleepkit.vision.backbones import hidden_size, load_backbone, pooled
 from sleepkit.vision.idsprites.affine import invert, normalize
+from sleepkit.vision.restorer import Restorer
 
 __all__ = ["OUTPUTS", "RESNET_18", "Canonicalizer", "CanonicalizerConfig", "CanonicalizerOutput", "parameters", "to_matrix"]
 
@@ -78,6 +83,8 @@ class CanonicalizerConfig(PreTrainedConfig):
         refine_widths, refine_hidden_size, refine_size, refine_extent: of g, and of what it sees.
         image_mean, image_std: of pixels from 0 to 1; the first is best the background, which is
             taken to go on beyond the image.
+        restore_width: channels of the restorer; 0: there is none.
+        backbone_mean, backbone_std: of each channel of the pixels that a pretrained backbone knows; empty: as the two above.
     """
 
     model_type = "sleepkit_canonicalizer"
@@ -95,6 +102,9 @@ class CanonicalizerConfig(PreTrainedConfig):
     refine_extent: float = 0.75
     image_mean: float = 0.66
     image_std: float = 0.33
+    restore_width: int = 0
+    backbone_mean: list[float] | tuple[float, ...] = ()
+    backbone_std: list[float] | tuple[float, ...] = ()
 
 
 @dataclass
@@ -122,14 +132,26 @@ class Canonicalizer(PreTrainedModel):
             self.estimator: nn.Module = _cnn(config.num_channels, config.image_size, config.widths, config.hidden_size, size)
         else:
             inner = AutoConfig.for_model(**{**config.backbone, "num_channels": config.num_channels})
-            self.estimator = _Backbone(AutoModel.from_config(inner), inner.hidden_sizes[-1], size)
+            self.estimator = _Backbone(AutoModel.from_config(inner), size, config)
         refines = config.refinements > 0
         self.refiner = (
             _cnn(config.num_channels, config.refine_size, config.refine_widths, config.refine_hidden_size, size)
             if refines
             else None
         )
+        self.restorer = Restorer(config.num_channels, config.restore_width, config.image_mean) if config.restore_width else None
         self.post_init()
+
+    @classmethod
+    def on_backbone(cls, name: str, config: CanonicalizerConfig) -> Canonicalizer:
+        """One whose first look is a pretrained model (Hub id or folder).  Raises `SleepkitError` as `load_backbone` does."""
+        backbone, scale = load_backbone(name, config.num_channels)
+        config.backbone = backbone.config.to_dict()
+        config.backbone_mean, config.backbone_std = scale.get("image_mean", ()), scale.get("image_std", ())
+        model = cls(config)
+        assert isinstance(model.estimator, _Backbone)
+        model.estimator.backbone.load_state_dict(backbone.state_dict())
+        return model
 
     def _init_weights(self, module: nn.Module) -> None:
         """PyTorch's own initialisation stands; a transformers backbone has initialised itself."""
@@ -140,6 +162,9 @@ class Canonicalizer(PreTrainedModel):
         matrix: Tensor | None = None,
         noise: Tensor | None = None,
         spread: Tensor | None = None,
+        turn: Tensor | None = None,
+        views: Tensor | None = None,
+        plain: Tensor | None = None,
         **kwargs: Any,
     ) -> CanonicalizerOutput:
         """
@@ -147,16 +172,21 @@ class Canonicalizer(PreTrainedModel):
             pixel_values: ``(N, C, S, S)``, uint8 or float from 0 to 1.
             matrix: ``(N, 2 or 3, 3)`` true matrices, in training.
             noise, spread: ``(N, 4 or 6)`` normal numbers and ``(N, 1)`` sizes above 0 of the errors that g undoes.
+            turn: ``(N, 3, 3)`` rotations through which g sees images besides, so that it does not count on their orientation.
+            views, plain: ``(n, C, P, P)`` from 0 to 1, straightened pictures and what the restorer is to make of them.
         """
         images = self.scaled(pixel_values)
         coarse = to_matrix(self.estimator(images))
         if matrix is None:
             return CanonicalizerOutput(matrix=self.refined(images, coarse))
-        loss = F.mse_loss(coarse[:, :2], matrix[:, :2])
+        loss = _squared_error(coarse[:, :2], matrix[:, :2], self.config.output)
         if self.refiner is not None and noise is not None and spread is not None:
             error = spread * noise
-            found = self.correction(images, matrix_product(matrix, invert(to_matrix(error))))
+            seen_through = invert(to_matrix(error)) if turn is None else turn @ invert(to_matrix(error))
+            found = self.correction(images, matrix_product(matrix, seen_through))
             loss = loss + (((found - error) / spread) ** 2).mean()
+        if self.restorer is not None and views is not None and plain is not None:
+            loss = loss + F.mse_loss(self.restorer(views), plain)
         return CanonicalizerOutput(loss=loss, coarse=coarse)
 
     def scaled(self, pixel_values: Tensor) -> Tensor:
@@ -178,14 +208,21 @@ class Canonicalizer(PreTrainedModel):
 
 
 class _Backbone(nn.Module):
-    """A pooled transformers backbone and a linear layer."""
+    """A pooled transformers backbone and a linear layer, for `scaled` images."""
 
-    def __init__(self, backbone: nn.Module, hidden: int, outputs: int) -> None:
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(self, backbone: nn.Module, outputs: int, config: CanonicalizerConfig) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, _near_zero(nn.Linear(hidden, outputs))
+        self.backbone, self.head = backbone, _near_zero(nn.Linear(hidden_size(backbone.config), outputs))
+        mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (config.backbone_mean, config.backbone_std))
+        known = len(config.backbone_mean) > 0  # else it takes images as they are scaled
+        self.register_buffer("factor", config.image_std / std if known else torch.ones(1), persistent=False)
+        self.register_buffer("offset", (config.image_mean - mean) / std if known else torch.zeros(1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        found: Tensor = self.head(self.backbone(images).pooler_output.flatten(1))
+        found: Tensor = self.head(pooled(self.backbone(images * self.factor + self.offset)))
         return found
 
 
@@ -202,6 +239,20 @@ def _cnn(channels: int, size: int, widths: list[int] | tuple[int, ...], hidden: 
         size = -(-size // 2)
     inputs = widths[-1] * size**2
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(), _near_zero(nn.Linear(hidden, outputs)))
+
+
+def _squared_error(found: Tensor, matrix: Tensor, output: str) -> Tensor:
+    """Mean of the squared errors of ``(N, 2, 3)``; of a similarity's scale r and angle t: (r - R)^2 + 2 r R (1 - cos (t - T)).
+
+    There the r before the cosine gets no gradient: it would pull the scale of what may be any way up towards 0.
+    """
+    error = F.mse_loss(found, matrix)
+    if output != "similarity4":
+        return error
+    (a, b), (c, d) = found[:, :, 0].unbind(1), matrix[:, :, 0].unbind(1)
+    scale = torch.hypot(a, b).clamp(min=1e-6)
+    apart = torch.hypot(c, d) - (a * c + b * d) / scale  # R (1 - cos (t - T))
+    return error + (2 * (scale.detach() - scale) * apart).mean() * 2 / 6  # two columns of six entries
 
 
 @torch.no_grad()

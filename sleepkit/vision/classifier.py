@@ -18,7 +18,6 @@ Left out: training.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from sleepkit.errors import SleepkitError, first_line
+from sleepkit.vision.backbones import hidden_size, load_backbone, pooled
 from sleepkit.vision.slots import DREAM, FREE, REAL, Slots
 
 __all__ = ["ClassifierOutput", "IncrementalClassifier", "IncrementalClassifierConfig", "masked_cross_entropy"]
@@ -126,7 +125,7 @@ class IncrementalClassifier(PreTrainedModel):
         else:
             inner = AutoConfig.for_model(**config.backbone)
             self.backbone = AutoModel.from_config(inner)
-            hidden = _hidden_size(inner)
+            hidden = hidden_size(inner)
         self.code_size = hidden
         self.top = _top(hidden, config.top_size) if config.top_size else nn.Identity()
         self.head = _linear(config.top_size or hidden, len(self.slots))
@@ -148,29 +147,9 @@ class IncrementalClassifier(PreTrainedModel):
         Raises:
             SleepkitError: no such model, or it takes images of another number of channels.
         """
-        from transformers import AutoImageProcessor
-
-        try:
-            inner = (
-                AutoConfig.from_pretrained(name) if pretrained else AutoConfig.from_pretrained(name, num_channels=num_channels)
-            )
-            backbone = AutoModel.from_pretrained(name) if pretrained else AutoModel.from_config(inner)
-        except (OSError, ValueError) as error:
-            raise SleepkitError(
-                f"backbone {name!r} cannot be loaded ({first_line(error)}); give 'cnn', a folder or a Hub id"
-            ) from None
-        takes = getattr(inner, "num_channels", num_channels)
-        if takes != num_channels:
-            raise SleepkitError(
-                f"backbone {name!r} takes {takes} channels, the images have {num_channels}; set channels to {takes}"
-            )
-        scale: dict[str, Any] = {}  # from -1 to 1
-        if pretrained:
-            with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # a folder without a processor's file
-                processor: Any = AutoImageProcessor.from_pretrained(name)
-                scale = {"image_mean": list(processor.image_mean), "image_std": list(processor.image_std)}
+        backbone, scale = load_backbone(name, num_channels, pretrained)
         config = IncrementalClassifierConfig(
-            num_channels=num_channels, image_size=list(image_size), backbone=inner.to_dict(), top_size=top_size, **scale
+            num_channels=num_channels, image_size=list(image_size), backbone=backbone.config.to_dict(), top_size=top_size, **scale
         )
         model = cls(config)
         model.backbone.load_state_dict(backbone.state_dict())
@@ -205,11 +184,7 @@ class IncrementalClassifier(PreTrainedModel):
         """What the backbone makes of images, ``(batch, size)``."""
         pixels = pixel_values / 255 if pixel_values.dtype == torch.uint8 else pixel_values
         pixels = ((pixels - self.image_mean) / self.image_std).to(self.dtype)
-        found = self.backbone(pixels)
-        if isinstance(found, Tensor):
-            return found
-        pooled = found.get("pooler_output")
-        return pooled.flatten(1) if pooled is not None else found.last_hidden_state.mean(1)
+        return pooled(self.backbone(pixels))
 
     def mask(self, state: str = REAL, task: int | None = None) -> Tensor:
         """``(units,)`` bool: units of a state, of one task or of all."""
@@ -280,11 +255,6 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 def _top(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, outputs), nn.ReLU())
-
-
-def _hidden_size(config: Any) -> int:
-    sizes = getattr(config, "hidden_sizes", None)
-    return int(sizes[-1] if sizes else config.hidden_size)
 
 
 AutoConfig.register(IncrementalClassifierConfig.model_type, IncrementalClassifierConfig)

@@ -14,9 +14,8 @@ from sleepkit.vision.canonicalizer import OUTPUTS
 from sleepkit.vision.exemplars import MATCHES
 from sleepkit.vision.training_config import IncrementalTrainingConfig
 
-__all__ = ["BACKBONES", "SOURCES", "DisentangledConfig"]
+__all__ = ["SOURCES", "DisentangledConfig"]
 
-BACKBONES = ("cnn", "resnet18")
 SOURCES = ("render", "first")
 
 
@@ -32,7 +31,9 @@ class DisentangledConfig(IncrementalTrainingConfig):
 
     # canonicaliser
     output: str = option("similarity4", f"What is said of a pose, one of {', '.join(OUTPUTS)}.")
-    backbone: str = option("cnn", f"Network of the first look, one of {', '.join(BACKBONES)}.")
+    backbone: str = option(
+        "cnn", "Network of the first look: 'cnn'; 'resnet18', a new one; or Hub id or folder of a transformers vision model."
+    )
     widths: list[int] = option((16, 32, 64, 128), "Channels of the first look's convolutions (cnn).")
     hidden_size: int = option(256, "Hidden units of the first look (cnn) and of the further ones.")
     refinements: int = option(5, "Further looks, each at what the one before has straightened; 0: none.")
@@ -44,6 +45,10 @@ class DisentangledConfig(IncrementalTrainingConfig):
     spread_high: float = option(0.2, "Largest.")
     image_weight: float = option(0.0, "Weight of the squared distance of straightened images to their class' exemplar.")
     equivariance_weight: float = option(0.0, "Weight of the squared distance of two looks at an image, turned by a known angle.")
+    restore_width: int = option(
+        0, "Channels of a network that shows a straightened picture as its class' plain one before they are compared; 0: none."
+    )
+    evaluate_every: int = option(1, "Nights between tests of all classes met; else only of the night's own. The last is tested.")
 
     # memory
     exemplar_source: str = option(
@@ -54,24 +59,31 @@ class DisentangledConfig(IncrementalTrainingConfig):
     match: str = option("aligned", f"How exemplars are compared, one of {', '.join(MATCHES)}.")
     candidates: int = option(5, "Nearest classes that are looked at more closely, and that open-set scores see.")
     align_steps: int = option(2, "Steps of alignment to each candidate.")
-    turns: int = option(1, "Orientations that are tried, from the canonicaliser's on, where it cannot be sure of it.")
+    turns: int = option(
+        1,
+        "Orientations that are tried, from the canonicaliser's on, where it cannot be sure of it; further looks learn any then.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice(self, "output", OUTPUTS)
-        require_choice(self, "backbone", BACKBONES)
         require_choice(self, "exemplar_source", SOURCES)
         require_choice(self, "match", MATCHES)
         require(self, ("exemplar_size",), lambda size: size >= 8 and size % 2 == 0, "an even number of at least 8")
-        sizes = ("hidden_size", "exemplars_per_class", "align_steps", "turns")
+        sizes = ("hidden_size", "exemplars_per_class", "align_steps", "turns", "evaluate_every")
         require(self, sizes, lambda value: value >= 1, "a whole number of at least 1")
         require(self, ("candidates",), lambda value: value >= 2, "at least 2: open-set scores compare two classes")
         require(self, ("widths", "refine_widths"), lambda one: one and min(one) >= 1, "at least one number, each at least 1")
-        weights = ("refinements", "pose_replay", "image_weight", "equivariance_weight")
+        weights = ("refinements", "pose_replay", "image_weight", "equivariance_weight", "restore_width")
         require(self, weights, lambda value: value >= 0, "at least 0")
         if not 0 < self.spread_low <= self.spread_high:
             raise SleepkitError(f"spreads are {self.spread_low} to {self.spread_high}; give two above 0, the lower one first")
         if self.exemplar_source == "render" and self.exemplars_per_class > 1:
             raise SleepkitError(
                 f"exemplars_per_class is {self.exemplars_per_class} and a class has one render; set exemplar_source to first"
+            )
+        if self.restore_width and (self.exemplar_source == "first" or self.exemplar_size % 4):
+            raise SleepkitError(
+                f"restore_width is {self.restore_width}; it needs plain pictures of classes (exemplar_source render) and an "
+                f"exemplar_size divisible by 4, or set it to 0"
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -16,18 +15,18 @@ __all__ = ["accuracy_curve", "straightened_grid"]
 
 
 def accuracy_curve(matrix: Sequence[Sequence[float | None]]) -> Figure:
-    """After each night: mean, and lowest, accuracy of the experiences met so far; and that of the first one."""
-    seen = [[value for value in row if value is not None] for row in matrix]
+    """After each night in which all were tested: mean, and lowest, accuracy of the experiences met; and that of the first one."""
+    rows = {night: [value for value in row if value is not None] for night, row in enumerate(matrix, 1)}
+    rows = {night: row for night, row in rows.items() if len(row) == night}
     figure = Figure(figsize=(7.2, 3.8), dpi=150, layout="constrained")
     axes = figure.subplots()
-    nights = np.arange(1, len(seen) + 1)
     curves: dict[str, Callable[[list[float]], float]] = {
         "all classes met": statistics.fmean,
         "worst experience": min,
         "first experience": lambda row: row[0],
     }
     for (name, value), style in zip(curves.items(), ("-", ":", "--"), strict=True):
-        axes.plot(nights, [value(row) for row in seen], style, label=name, linewidth=2)
+        axes.plot(list(rows), [value(row) for row in rows.values()], style, label=name, linewidth=2)
     axes.set(title="Accuracy among all classes met", xlabel="after night", ylabel="accuracy", ylim=(-0.03, 1.03))
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
@@ -48,6 +47,7 @@ def straightened_grid(learner: DisentangledLearner, stream: SpritesStream, colum
         "image": images,
         "straightened": memory.view(images, matrix),
         "aligned": memory.view(images, match.matrix),
+        **({"restored": memory.restore(memory.view(images, matrix))} if memory.restore else {}),
         "exemplar": memory.pictures[chosen] / 255,
     }
     figure = Figure(figsize=(columns, len(rows) + 0.2), dpi=100, layout="constrained")

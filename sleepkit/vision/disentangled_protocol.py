@@ -37,7 +37,7 @@ from sleepkit.vision.idsprites.dataset import SpritesDataset
 from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
 from sleepkit.vision.idsprites.stream import SpritesStream
 
-__all__ = ["POSES", "SHOWN", "measure", "metric_prefix", "table_rows"]
+__all__ = ["POSES", "SHOWN", "measure", "metric_prefix", "table_rows", "image_sets"]
 
 POSES = {"learned": "learned", "closed_form": "closed form", "oracle": "true"}
 """Headings of the sources."""
@@ -62,24 +62,17 @@ class Images(NamedTuple):
 
 def measure(learner: DisentangledLearner, stream: SpritesStream, novel_classes: int, novel_images: int) -> dict[str, float]:
     """All metrics, by name; see the module."""
-    met = len(stream) * stream.classes_per_experience
-    elsewhere = _between(stream.factors, stream.seed)
-    splits = stream.splits()
-    rows = torch.cat([_evenly(splits[name].rows, ACCUMULATED) for name in ("validation", "test")])
-    off = _all(SpritesDataset(range(met), elsewhere, stream.renderer, rows))
-    each = torch.arange(novel_classes)[:, None] * len(elsewhere) + torch.arange(novel_images + 1)  # the first one is not tested
-    novel = _all(SpritesDataset(range(met, met + novel_classes), elsewhere, stream.renderer, each.flatten()))
-    sets = {
-        "test": _all(splits["test"].select(_evenly(torch.arange(len(splits["test"])), ACCUMULATED))),
-        "off": off,
-        "novel": novel,
-    }
+    sets = image_sets(stream, novel_classes, novel_images)
+    off = sets["off"]
     validation = _all(stream[len(stream) - 1].validation)
     found: dict[str, float] = {}
     for source in POSES:
         pose = _pose_function(learner, source)
         matrices = {name: pose(images) for name, images in sets.items()}
-        errors = {"pose_rms": pose_rms(matrices["off"], off.matrix), "novel_pose_rms": pose_rms(matrices["novel"], novel.matrix)}
+        errors = {
+            "pose_rms": pose_rms(matrices["off"], off.matrix),
+            "novel_pose_rms": pose_rms(matrices["novel"], sets["novel"].matrix),
+        }
         errors["pose_median"] = (matrices["off"] - off.matrix)[:, :2].square().mean((1, 2)).sqrt().median().item()
         for how in MATCHES:
             matches = {name: learner.match(images.pixels, matrices[name], how=how) for name, images in sets.items()}
@@ -89,6 +82,19 @@ def measure(learner: DisentangledLearner, stream: SpritesStream, novel_classes: 
                 scores |= _other_scores(matches, learner.match(validation.pixels, pose(validation)))
             found |= {prefix + name: value for name, value in scores.items()}
     return found
+
+
+def image_sets(stream: SpritesStream, novel_classes: int, novel_images: int) -> dict[str, Images]:
+    """Images of all classes met in their own poses (``test``) and in others (``off``), and of classes never met (``novel``)."""
+    met = len(stream) * stream.classes_per_experience
+    elsewhere = _between(stream.factors, stream.seed)
+    splits = stream.splits()
+    rows = torch.cat([_evenly(splits[name].rows, ACCUMULATED) for name in ("validation", "test")])
+    off = _all(SpritesDataset(range(met), elsewhere, stream.renderer, rows))
+    each = torch.arange(novel_classes)[:, None] * len(elsewhere) + torch.arange(novel_images + 1)  # the first one is not tested
+    novel = _all(SpritesDataset(range(met, met + novel_classes), elsewhere, stream.renderer, each.flatten()))
+    test = splits["test"].select(_evenly(torch.arange(len(splits["test"])), ACCUMULATED))
+    return {"test": _all(test), "off": off, "novel": novel}
 
 
 def table_rows(found: dict[str, float], match: str) -> list[list[object]]:

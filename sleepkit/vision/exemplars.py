@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +76,7 @@ class ExemplarMemory:
             raise SleepkitError(f"exemplars of {size} pixels cannot be halved or are too small; give an even size of at least 8")
         self.image_size, self.channels, self.output, self.size = image_size, channels, output, size
         self.background = background
+        self.restore: Callable[[Tensor], Tensor] | None = None  # what is done to views ``(N, C, P, P)`` before they are compared
         self.pictures = torch.empty(0, channels, self.size, self.size, dtype=torch.uint8)
         self.labels = torch.empty(0, dtype=torch.int64)
         self._points = self._orthonormal = self._to_delta = torch.empty(0)
@@ -111,7 +113,9 @@ class ExemplarMemory:
 
     def without_classes(self) -> ExemplarMemory:
         """An empty one of the same form."""
-        return ExemplarMemory(self.image_size, self.channels, self.output, self.size, self.background)
+        other = ExemplarMemory(self.image_size, self.channels, self.output, self.size, self.background)
+        other.restore = self.restore
+        return other
 
     def copy(self) -> ExemplarMemory:
         """Another one with the same content."""
@@ -212,13 +216,21 @@ class ExemplarMemory:
         distances, first = distances.masked_fill(again, float("inf")).sort(dim=1, stable=True)
         return distances[:, :count], places.gather(1, first)[:, :count]
 
-    def described(self, images: Tensor, matrix: Tensor) -> Tensor:
-        """What `search` takes."""
-        return _blurred(self.view(images, matrix))
+    def described(self, images: Tensor, matrix: Tensor, restored: bool = True) -> Tensor:
+        """What `search` takes; ``restored`` False leaves views as they are."""
+        views = self.view(images, matrix)
+        return _blurred(self.restore(views) if restored and self.restore else views)
+
+    def pictures_of(self, labels: Tensor) -> Tensor:
+        """``(N, C, P, P)`` from 0 to 1, the first exemplar of each label; all must be kept."""
+        return self.pictures[self._first(labels)] / 255
 
     def described_exemplars(self, labels: Tensor) -> Tensor:
         """``(N, pixels)``, of the first exemplar of each label; all must be kept."""
-        return self._points[(self.labels == labels.cpu()[:, None]).int().argmax(1)]
+        return self._points[self._first(labels)]
+
+    def _first(self, labels: Tensor) -> Tensor:
+        return (self.labels == labels.cpu()[:, None]).int().argmax(1)
 
     def _align(self, images: Tensor, matrices: Tensor, places: Tensor, seen: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """Squared distances ``(N, k)`` and matrices ``(N, k, 3, 3)`` after so many steps to each candidate."""
@@ -231,7 +243,7 @@ class ExemplarMemory:
         for _ in range(steps):
             delta = to_delta @ (bases.transpose(1, 2) @ rest[..., None])
             poses = poses @ invert(to_matrix(delta[..., 0].clamp(-0.3, 0.3)))
-            rest = _blurred(self.view(copies, poses)) - points
+            rest = self.described(copies, poses) - points
             distance = rest.square().sum(1)
             better = distance < best
             best = torch.where(better, distance, best)

@@ -30,9 +30,9 @@ def test_renderers_are_measured_in_one_run(tmp_path):
     done = succeed(command)
     document = read_json(tmp_path / "bench.json")
     speeds = document["images_per_second"]["16"]
-    assert speeds["sleepkit"]["one_process"] > 0 and "| 16 px | sleepkit |" in done.stdout
+    assert speeds["tensors"]["one_process"] > 0 and "| 16 px | tensors |" in done.stdout
     assert all(document["query_milliseconds"]["12"][name] > 0 for name in ("nearest", "aligned"))
     assert "| 12 |" in done.stdout
-    for name, module in (("idsprites", "idsprites"), ("reference", "cv2")):
+    for name, module in (("idsprites", "idsprites"), ("sleepkit", "numba"), ("reference", "cv2")):
         installed = importlib.util.find_spec(module) is not None
         assert (name in speeds) == installed and (f"{name} is left out" in done.stdout) != installed

@@ -7,7 +7,15 @@ import torch
 from transformers import AutoModel
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, CanonicalizerConfig, parameters, to_matrix
+from sleepkit.vision.canonicalizer import (
+    OUTPUTS,
+    RESNET_18,
+    Canonicalizer,
+    CanonicalizerConfig,
+    _squared_error,
+    parameters,
+    to_matrix,
+)
 from sleepkit.vision.idsprites.affine import factors_to_matrix, normalize
 from sleepkit.vision.idsprites.factors import FactorRanges
 from sleepkit.vision.idsprites.renderer import SpriteRenderer
@@ -124,3 +132,21 @@ def test_the_normaliser_is_exact_with_known_parameters():
     assert (found - canonical)[..., inside, inside].abs().mean() < 0.02
     window = normalize(canonical, torch.eye(3).expand(20, 3, 3), size=32, extent=0.5)
     torch.testing.assert_close(window, canonical[..., inside, inside], atol=1e-5, rtol=0)
+
+
+def test_an_unknown_angle_does_not_shrink_the_scale():
+    """The best single answer for a pose of any angle keeps its scale; the plain squared error would have it at 0."""
+    angle = torch.linspace(0, 2 * math.pi, 101)[:-1]
+    poses = torch.stack([0.7 * angle.cos() - 1, 0.7 * angle.sin(), 0 * angle + 0.2, 0 * angle], dim=1)
+    truth = to_matrix(poses)[:, :2]
+    answer = torch.tensor([[0.1, 0.2, 0.0, 0.0]], requires_grad=True)
+    optimizer = torch.optim.Adam([answer], 0.05)
+    for _ in range(300):
+        found = to_matrix(answer.expand(100, 4))[:, :2]
+        loss = _squared_error(found, truth, "similarity4")
+        torch.testing.assert_close(loss, torch.nn.functional.mse_loss(found, truth))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    a, b, x, _ = answer[0].tolist()
+    assert math.hypot(1 + a, b) == pytest.approx(0.7, abs=0.01) and x == pytest.approx(0.2, abs=0.01)

@@ -1,6 +1,7 @@
 """Rendered sprites: exactness, determinism, the harder variants, and the package they reproduce."""
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -40,6 +41,32 @@ def test_chunks_make_no_difference(monkeypatch):
     whole = drawn(SpriteRenderer(32))
     monkeypatch.setattr(module, "_CHUNK", 5 * 2 * 32 * 32)
     assert torch.equal(drawn(SpriteRenderer(32)), whole)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"channels": 1, "marker": False}, {"noise": 0.1, "clutter": 2, "occluders": 1}], ids=["plain", "grey", "hard"]
+)
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_compiled_loop_draws_what_tensors_draw(change, size, monkeypatch):
+    pytest.importorskip("numba")
+    from sleepkit.vision.idsprites import renderer as module
+
+    renderer = SpriteRenderer(size, **change)
+    compiled = drawn(renderer, 100, 50)
+    assert module._kernel() is not None
+    monkeypatch.setattr(module, "_kernel", lambda: None)
+    tensors = drawn(renderer, 100, 50)
+    assert tensors.std() > 0.03
+    torch.testing.assert_close(compiled, tensors, rtol=0, atol=3e-6)
+
+
+def test_without_numba_images_are_drawn_by_tensors(monkeypatch):
+    from sleepkit.vision.idsprites import renderer as module
+
+    monkeypatch.setitem(sys.modules, "sleepkit.vision.idsprites.raster_kernel", None)
+    module._kernel.cache_clear()
+    assert module._kernel() is None
+    module._kernel.cache_clear()
 
 
 def test_grey_levels_are_exact_at_sub_pixel_positions():

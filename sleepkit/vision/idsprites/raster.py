@@ -37,17 +37,17 @@ def coverage(ends: Tensor, polygon: Tensor, polygons: int, size: int) -> Tensor:
     edge = torch.maximum(start.floor(), end.floor())  # the one pixel edge that may lie between the ends
     cut = ((edge - start) / torch.where(along == 0, 1, along)).clamp(0, 1)  # 0 or 1 if it does not
     first, second = torch.minimum(cut[0], cut[1]), torch.maximum(cut[0], cut[1])
-    points = torch.stack([start, start + first * along, start + second * along, end])  # (4, 2 axes, N, P)
-    points = points.clamp_(0, size)  # beyond the left and right edges nothing is left of dx; above the image all rows are below
-    before, after = points[:-1], points[1:]
-    dx, middle = after[:, 0] - before[:, 0], (before + after).mul_(0.5)  # (3, N, P), (3, 2 axes, N, P)
-    cell = middle.detach().floor()
-    in_next_row = dx * (middle[:, 1] - cell[:, 1])
-    column, row = cell.unbind(1)
-    place = ((row * polygons + polygon) * size + column.clamp_(max=size - 1)).long().flatten()
     area = ends.new_zeros((size + 2) * polygons * size)  # rows outermost, so that the running sum adds long vectors
-    area.scatter_add_(0, place, (dx - in_next_row).flatten())
-    area.scatter_add_(0, place + polygons * size, in_next_row.flatten())
+    before = start.clamp(0, size)  # beyond the left and right edges nothing is left of dx; above the image all rows are below
+    for after in (start + first * along, start + second * along, end):  # one third at a time, which stays in the cache
+        after = after.clamp(0, size)
+        dx, middle = after[0] - before[0], (before + after) * 0.5  # (N, P), (2 axes, N, P)
+        column, row = middle.detach().floor()
+        in_next_row = dx * (middle[1] - row)
+        place = ((row * polygons + polygon) * size + column.clamp_(max=size - 1)).long().flatten()
+        area.scatter_add_(0, place, (dx - in_next_row).flatten())
+        area.scatter_add_(0, place + polygons * size, in_next_row.flatten())
+        before = after
     area = area.view(size + 2, polygons, size)[:size]
     if area.requires_grad or area.is_cuda:
         area = 1 - (1 - area.cumsum(0).abs()).abs()
