@@ -6,10 +6,10 @@
 `NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `summary` all files that hold
 knowledge seeding's own results, `streams` all methods of the files whose name begins with mygo_split.  A file holds one of: runs
 that `run_table.py` collected (`runs`), the speed of one step (`systems`), the cost of dreaming (`dreaming`), that of the Trainer
-on images (`mygo`), the speed of drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs on
-images that `image_table.py` collected (`image_runs`; those of recipes/disentangled.py, with distortions or without, of
-recipes/dream2learn.py and of recipes/dream.py have tables of their own), or one run's own `results.json` (`metrics`).  Left out:
-prose; what the numbers mean is the README's to say.
+on images (`mygo`), that of dreams (`dream2learn`), what each part of a night of dreams brings (`dream_controls`), the speed of
+drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs that `image_table.py` collected
+(`image_runs`; those of recipes/disentangled.py, with distortions or without, of dream2learn.py and of dream.py have tables of
+their own), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from sleepkit.errors import SleepkitError
@@ -38,7 +39,7 @@ ROOT = Path(__file__).parent.parent
 PAIRED = "dream2learn"  # how the method of a comparison with and without dreams begins
 OF_DREAMS = (
     *("dreams", "dream_kind", "repaint", "oracle", "assignment", "refresh", "strength", "stop_threshold", "dream_weight"),
-    *("sleep_steps", "prompt_learning_rate"),
+    *("shared_noise", "wake_dream_weight", "dream_updates", "sleep_steps", "memory_steps", "prompt_learning_rate"),
 )
 MARKER = re.compile(r"(?P<head><!-- table:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<tail><!-- /table -->)", re.DOTALL)
 
@@ -57,6 +58,10 @@ def render(document: Mapping[str, Any]) -> str:
         return _dreaming(document)
     if "mygo" in document:
         return _overhead(document)
+    if "dream2learn" in document:
+        return _prompts(document)
+    if "dream_controls" in document:
+        return _controls(document)
     if "images_per_second" in document:
         return _sprites(document)
     if "sensitivity" in document:
@@ -74,7 +79,7 @@ def render(document: Mapping[str, Any]) -> str:
         return markdown_table(["measure", "value"], rows)
     raise SleepkitError(
         f"a results file with {', '.join(document) or 'nothing'} has no table; "
-        "give runs, systems, dreaming, mygo, images_per_second, sensitivity, image_runs or metrics"
+        "give runs, systems, dreaming, mygo, dream2learn, dream_controls, images_per_second, sensitivity, image_runs or metrics"
     )
 
 
@@ -115,6 +120,33 @@ def _overhead(document: Mapping[str, Any]) -> str:
         for name, found in document["mygo"].items()
     ]
     return markdown_table(["phase", "steps", "sleepkit", "plain loop", "ratio"], rows)
+
+
+def _prompts(document: Mapping[str, Any]) -> str:
+    """What a batch of prompts gains, and what a night of dreams costs beside its learning."""
+    found = document["dream2learn"]
+    rows = []
+    for dtype, one in found["prompts"].items():
+        speeds = [f"{one[name]:.1f}" for name in ("batched_per_second", "alone_per_second")]
+        measure = f"updates of prompts a CPU second, {one['prompts_per_batch']} in a batch, {dtype}"
+        rows.append([measure, *speeds, f"{one['speedup']:.1f}x"])
+    night = found["night"]
+    rows.append(["CPU seconds of a night", *(f"{night[name]:.1f}" for name in ("dreaming", "base")), f"{night['ratio']:.1f}x"])
+    return markdown_table(["measure", "batched, or with dreams", "alone, or without", "ratio"], rows)
+
+
+def _controls(document: Mapping[str, Any]) -> str:
+    """A night of sleep on the memory alone, and what each control adds to it, the mean over its seeds."""
+    heads = ["accuracy", "probe", "assigned", "own", "old then"]
+    found = document["dream_controls"]
+    alone = found["memory alone"]
+    rows = [["memory alone", len(alone), *(fmean(one[head] for one in alone.values()) for head in heads), None]]
+    for name, seeds in found.items():
+        if name != "memory alone":
+            gains = [f"{fmean(one[head] - alone[seed][head] for seed, one in seeds.items()):+.3f}" for head in heads]
+            collapsed = [one["collapse_rate"] for one in seeds.values() if "collapse_rate" in one]
+            rows.append([name, len(seeds), *gains, fmean(collapsed) if collapsed else None])
+    return markdown_table(["one night", "seeds", *heads, "collapsed"], rows)
 
 
 def _sprites(document: Mapping[str, Any]) -> str:
@@ -196,19 +228,22 @@ def _distorted(runs: Sequence[Mapping[str, Any]]) -> str:
 
 def _gains(runs: Sequence[Mapping[str, Any]]) -> str:
     """What dreams bring, with 95 % intervals over seeds; a row is named by what differs from the first one."""
-    heads = ["variant", "seeds", "accuracy without", "gain", "forgetting", "probe", "assigned", "collapsed", "cost"]
+    heads = ["variant", "seeds", "accuracy without", "gain", "forgetting", "probe", "assigned", "among its own"]
+    heads += ["collapsed", "cost"]
     rows: list[list[Any]] = []
     for run in runs:
         m, first = run["metrics"], runs[0]["config"]
-        changed = [f"{name} {value}" for name, value in run["config"].items() if name in OF_DREAMS and value != first[name]]
-        gains = [_gain(m, name) for name in ("faa", "forgetting", "fwt_probe", "fwt_assigned")]
+        changed = [f"{name} {value}" for name, value in run["config"].items() if name in OF_DREAMS and value != first.get(name)]
+        gains = [_gain(m, name) for name in ("faa", "forgetting", "fwt_probe", "fwt_assigned", "fwt_assigned_task_il")]
         base = [", ".join(changed) or "as the recipe", len(run["config"]["seeds"]), m["faa_base"]]
         rows.append([*base, *gains, m.get("collapse_rate"), f"{m['cost_ratio']:.1f}x"])
     return markdown_table(heads, rows)
 
 
 def _gain(metrics: Mapping[str, float], name: str) -> str:
-    mean, low = metrics[f"{name}_gain"], metrics.get(f"{name}_gain_low")
+    mean, low = metrics.get(f"{name}_gain"), metrics.get(f"{name}_gain_low")
+    if mean is None:
+        return "–"
     return f"{mean:+.3f}" + ("" if low is None else f" ± {mean - low:.3f}")
 
 

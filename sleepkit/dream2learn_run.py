@@ -6,6 +6,7 @@
 
     fwt_probe_gain       mean over seeds of fwt_probe with dreams - without       fwt_probe_gain_low     lower end of its 95 %
     fwt_assigned_gain    accuracy on new classes that have their units and are not learned yet             interval (Student's t)
+    fwt_assigned_task_il_gain    the same, each among its night's classes only: units that win over all others gain nothing here
     faa_gain, forgetting_gain, ...
     cost_ratio           CPU seconds of all nights with dreams / without
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["paired_metrics", "run_dream2learn"]
 
-PAIRED = ("fwt_probe", "fwt_assigned", "faa", "aia", "bwt", "forgetting", "task_il")
+PAIRED = ("fwt_probe", "fwt_assigned", "fwt_assigned_task_il", "faa", "aia", "bwt", "forgetting", "task_il")
 
 
 def run_dream2learn(args: VisionArguments, config: Dream2LearnConfig) -> RunRecord:

@@ -32,6 +32,8 @@ class GeneratorArguments:
     classes: list[int] | None = option(None, "Labels that it may see; None: all.")
     image_size: int | None = option(None, "Resize images to this height and width, a multiple of 8; None keeps their size.")
     channels: int | None = option(None, "Turn images into 1 (grey) or 3 (RGB) channels; None keeps them.")
+    test_share: float | None = option(None, "Leave this share of each class out, and other splits, which may have other classes.")
+    invert: bool = option(False, "Turn black into white, as where the stream has white strokes and these images black ones.")
     images: int = option(8192, "Pictures that are drawn of the procedural world.")
 
     def __post_init__(self) -> None:
@@ -71,9 +73,10 @@ def _pictures(args: GeneratorArguments, seed: int) -> tuple[Tensor, list[str]]:
 
     if args.dataset == "procedural_others":
         return generator_images(args.images, seed)
-    found: Any = load_images(args.dataset, image_size=args.image_size, channels=args.channels)
+    found: Any = load_images(args.dataset, image_size=args.image_size, channels=args.channels, test_share=args.test_share)
     labels, names = found.train.labels, found.names
     if args.classes is not None and not set(args.classes) <= set(range(len(names))):
         raise SleepkitError(f"classes is {args.classes}; {args.dataset} has the labels 0 to {len(names) - 1}")
     wanted = torch.isin(labels, torch.tensor(args.classes if args.classes is not None else range(len(names))))
-    return found.train.pixels[wanted], [names[label] for label in labels[wanted].tolist()]
+    pixels = found.train.pixels[wanted]
+    return 255 - pixels if args.invert else pixels, [names[label] for label in labels[wanted].tolist()]

@@ -49,6 +49,7 @@ METRICS = {
     "retention_first": "share of the first experience's first-night score that is left",
     "fwt_probe": "forward transfer to a linear probe on the features",
     "fwt_assigned": "accuracy on new classes that have their units and are not learned yet",
+    "fwt_assigned_task_il": "the same, each among its night's classes only",
     "bytes": "bytes kept besides the model",
     "dream_fidelity": "share of dreams that a judge of all classes recognises",
     "dream_diversity": "variance of dreams over that of images",

@@ -95,9 +95,10 @@ class ImageState(CycleState):
         found["nights_committed"] = sum(bool(night["committed"]) for night in self.nights)
         found["seconds_per_night"] = statistics.fmean(night["seconds"] for night in self.nights)
         found |= {name: self.nights[-1].get(name) for name in LAST}
-        placed = [night["assigned"] for night in self.nights[1:] if night.get("assigned") is not None]
-        if placed and main != "domain_il":
-            found["fwt_assigned"] = statistics.fmean(placed)  # without units, before any night, the score is 0
+        for name in ("assigned", "assigned_task_il"):
+            placed = [night[name] for night in self.nights[1:] if night.get(name) is not None]
+            if placed and main != "domain_il":
+                found[f"fwt_{name}"] = statistics.fmean(placed)  # without units, before any night, the score is 0
         for name in MEANS:
             values = [night[name] for night in self.nights if night.get(name) is not None]
             found |= {name: statistics.fmean(values)} if values else {}

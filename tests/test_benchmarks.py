@@ -88,6 +88,32 @@ def test_dreamers_are_collected(tmp_path):
     assert "| held out | share positive | 2 | 0.250 ± 0.177 | 0.500 ± 0.354 |" in table
 
 
+def test_what_dreaming_costs():
+    speeds = {"prompts_per_batch": 12, "batched_per_second": 40.0, "alone_per_second": 10.0, "speedup": 4.0}
+    night = {"base": 5.0, "dreaming": 15.0, "led": 12, "ratio": 3.0}
+    table = make_tables.render({"dream2learn": {"prompts": {"bfloat16": speeds}, "night": night}})
+    assert "| updates of prompts a CPU second, 12 in a batch, bfloat16 | 40.0 | 10.0 | 4.0x |" in table
+    assert "| CPU seconds of a night | 15.0 | 5.0 | 3.0x |" in table
+
+
+def test_what_each_part_of_a_night_of_dreams_brings():
+    alone = {"accuracy": 0.9, "probe": 0.6, "assigned": 0.2, "own": 0.8, "old then": 0.85}
+    dreams = {**alone, "accuracy": 0.92, "collapse_rate": 0.1}
+    controls = {"dreams": {"0": dreams}, "memory alone": {"0": alone, "1": alone}}
+    table = make_tables.render({"night": 4, "dream_controls": controls})
+    assert "| memory alone | 2 | 0.900 | 0.600 |" in table
+    assert "| dreams | 1 | +0.020 | +0.000 | +0.000 | +0.000 | +0.000 | 0.100 |" in table
+
+
+def test_gains_of_dreams_are_named_by_what_they_change():
+    def run(**config):
+        metrics = {f"{name}_gain": 0.02 for name in ("faa", "forgetting", "fwt_probe", "fwt_assigned")}
+        return {"method": "dream2learn (er)", "metrics": {**metrics, "faa_base": 0.8, "cost_ratio": 2}, "config": config}
+
+    table = make_tables.render({"image_runs": [run(seeds=[0, 1], dreams=12), run(seeds=[0], dreams=12, sleep_steps=0)]})
+    assert "| as the recipe | 2 | 0.800 | +0.020 |" in table and "| sleep_steps 0 | 1 | 0.800 |" in table
+
+
 def test_a_file_without_a_table_is_refused():
     with pytest.raises(SleepkitError, match="a results file with rows has no table"):
         make_tables.render({"rows": []})

@@ -43,7 +43,15 @@ def test_what_a_comparison_leaves(data, generator, tmp_path, capsys):
     record = run_dream2learn(*parse_dream2learn(command(data, generator, tmp_path, *more)))
     found = read_results(tmp_path)
     assert found["metrics"] == record.metrics and record.config["seeds"] == [0, 1]
-    promised = {"fwt_probe_gain", "fwt_probe_gain_low", "fwt_assigned_gain", "faa_gain", "cost_ratio", "forgetting_gain"}
+    promised = {
+        "fwt_probe_gain",
+        "fwt_probe_gain_low",
+        "fwt_assigned_gain",
+        "fwt_assigned_task_il_gain",
+        "faa_gain",
+        "cost_ratio",
+        "forgetting_gain",
+    }
     promised |= {"stop_updates", "stopped_early", "collapse_rate", "unet_calls"}
     assert promised <= record.metrics.keys() and record.metrics["cost_ratio"] > 1
     assert len(record.config["generator_hash"]) == 1 and (tmp_path / "stops.png").is_file()

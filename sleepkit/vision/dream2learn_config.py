@@ -32,6 +32,7 @@ class Dream2LearnConfig(IncrementalTrainingConfig):
     lcm_lora: str | None = option(None, "Folder or Hub id of an LCM-LoRA for it, which brings the few-step scheduler.")
     sampler_steps: int = option(4, "Calls of the UNet for an image.")
     strength: float = option(0.8, "Share of a start image that noise replaces, above 0 to 1.")
+    shared_noise: float = option(0.0, "Share of the noise that all images of a dream have in common, 0 to 1.")
     grad_steps: int = option(0, "Last steps of the sampler that carry a gradient; 0: all.")
     checkpointing: bool = option(False, "Compute the UNet's activations twice, to save memory.")
 
@@ -46,7 +47,7 @@ class Dream2LearnConfig(IncrementalTrainingConfig):
 
     # oracle
     oracle: str = option("learned", "'learned' in the first night; 'none': all prompts make all updates.")
-    dream_updates: int = option(20, "Most updates of a prompt.")
+    dream_updates: int = option(20, "Most updates of a prompt; 0: prompts stay as they start.")
     least_updates: int = option(2, "Fewest, before the oracle is asked.")
     stop_threshold: float = option(0.5, "Probability from which on the oracle stops a dream.")
 
@@ -60,9 +61,11 @@ class Dream2LearnConfig(IncrementalTrainingConfig):
     # learning from dreams
     dream_images: int = option(64, "Images painted of each dream, again every night.")
     repaint: bool = option(True, "Learn the memory's images too as the generator's autoencoder repaints them.")
-    dream_weight: float = option(1.0, "Weight of the dreams' cross-entropy.")
+    dream_weight: float = option(1.0, "Weight of the dreams' cross-entropy asleep.")
+    wake_dream_weight: float = option(1.0, "The same awake; 0: dreams are learned asleep only, and have no say awake.")
     dream_batch_size: int = option(64, "Dreamt images per step and device.")
     sleep_steps: int = option(60, "Steps on memory and dreams after dreaming; 0: none.")
+    memory_steps: int = option(0, "Steps on the memory alone after these; 0: none.")
     sleep_learning_rate: float = option(1e-3, "Initial learning rate of these.")
 
     # measuring
@@ -76,14 +79,15 @@ class Dream2LearnConfig(IncrementalTrainingConfig):
         require_choice(self, "assignment", ASSIGNMENTS)
         require_choice(self, "dream_kind", KINDS)
         require_choice(self, "prompt_start", STARTS)
-        counts = ("sampler_steps", "prompt_vectors", "prompts_per_batch", "checkpoint_updates", "dream_updates", "dream_images")
+        counts = ("sampler_steps", "prompt_vectors", "prompts_per_batch", "checkpoint_updates", "dream_images")
         require(self, (*counts, "dream_batch_size"), lambda value: value >= 1, "at least 1")
         require(self, ("probes",), lambda value: value >= 2, "at least 2, as a dream's images are compared with each other")
-        from_zero = ("grad_steps", "least_updates", "dreams", "dream_weight", "sleep_steps", "judge_epochs")
+        weights, steps = ("dream_weight", "wake_dream_weight"), ("sleep_steps", "memory_steps", "grad_steps")
+        from_zero = (*weights, *steps, "dream_updates", "least_updates", "dreams", "judge_epochs")
         require(self, from_zero, lambda value: value >= 0, "a number of at least 0")
         require(self, ("prompt_learning_rate", "sleep_learning_rate"), lambda value: value > 0, "a number above 0")
         require(self, ("strength",), lambda value: 0 < value <= 1, "a number above 0, to 1")
-        require(self, ("stop_threshold",), lambda value: 0 <= value <= 1, "a number from 0 to 1")
+        require(self, ("stop_threshold", "shared_noise"), lambda value: 0 <= value <= 1, "a number from 0 to 1")
         require(self, ("max_units",), lambda value: value is None or value >= 1, "at least 1")
         if self.others_dataset is None and (self.judge_epochs or self.dream_kind == "auxiliary"):
             raise SleepkitError(

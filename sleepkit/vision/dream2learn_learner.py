@@ -1,12 +1,13 @@
 """Dream2Learn: a classifier dreams classes that do not exist, learns them, and gives their units to the real ones that come.
 
     wake     place     each new class takes over the dream's unit that most of its images fall on (assignment.py)
-             learn     rehearsal (er, er_ace or der) on new images and memory, whose softmax now runs over dreams too,
-                       + dream_weight CE(dreamt images, their units)
+             learn     rehearsal (er, er_ace or der) on new images and memory; with `wake_dream_weight` w above 0 the softmax
+                       runs over dreams too, + w CE(dreamt images, their units)
     sleep    dream     pairs of seen classes (target, source): a prompt is led to the target on images of the source
                        (dreaming.py) until the oracle stops it; what has not collapsed gets a unit, up to `dreams` of them
              paint     images of every dream, from its prompt, memory images of its source, and fresh noise
-             learn     `sleep_steps` on memory and dreams, so that the new units mean something
+             learn     `sleep_steps` on memory and dreams, + `dream_weight` CE(..), so that the new units mean something
+             settle    `memory_steps` on the memory alone: what dreams have moved real classes by is put right
 
 Kept between nights: the prompts (`extras`) and their units; dreamt images never.  A unit whose meaning changes (taken over,
 released, given to a new dream) is forgotten in the logits that DER++ has stored.  Batch norm: dreams pass in a
@@ -56,7 +57,7 @@ from sleepkit.vision.training_config import IncrementalTrainingConfig
 
 __all__ = ["DreamingDer", "DreamingEr", "DreamingErAce"]
 
-PROMPTS, PAINT_SLEEP, PAINT_WAKE, SLEEP, LOOKED_AT = range(5)  # what a seed is for
+PROMPTS, PAINT_SLEEP, PAINT_WAKE, SLEEP, LOOKED_AT, SETTLE = range(6)  # what a seed is for
 LOOKED_AT_IMAGES = 16  # of each dream
 PARTS = 10
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -99,6 +100,7 @@ class Dreaming(DreamBank):
             config.generator,
             sampler_steps=config.sampler_steps,
             strength=config.strength,
+            shared_noise=config.shared_noise,
             grad_steps=config.grad_steps,
             checkpointing=config.checkpointing,
             template=config.prompt_template,
@@ -112,9 +114,9 @@ class Dreaming(DreamBank):
 
     # -- wake -------------------------------------------------------------------------------------------------------
     def before_training(self) -> None:
-        """Paint the dreams that are left."""
+        """Paint the dreams that are left, if they are learned awake."""
         super().before_training()
-        self.dreamt = self.paint(PAINT_WAKE)
+        self.dreamt = self.paint(PAINT_WAKE) if self.config.wake_dream_weight else None
 
     def train(self, folder: Path) -> dict[str, Any]:
         """Rehearsal with dreams, once."""
@@ -133,9 +135,7 @@ class Dreaming(DreamBank):
         set_seed(self._seed(PROMPTS))  # not where learning left off, which a resumed night does not do again
         self.dream_log = self._dream() if self.config.dreams else {}
         self.dreamt = self.paint(PAINT_SLEEP)
-        if self.config.sleep_steps:
-            self._sleep()
-        self.dreamt = None
+        self._sleep()
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """The night, what it says of its dreams, and what is only looked at."""
@@ -149,7 +149,7 @@ class Dreaming(DreamBank):
 
     def _among_all_units(self) -> float:
         """Accuracy on all classes so far where dreams may be answered too, the mean over the experiences."""
-        known, slots = self.allowed(torch.empty(0)).cpu(), self.model.slots
+        known, slots = self._real_and_dreamt().cpu(), self.model.slots
         shares = []
         for one in self.stream:
             if set(one.labels) <= set(slots.labels_of(REAL)):
@@ -170,7 +170,7 @@ class Dreaming(DreamBank):
 
         def walk(row: int, vectors: Tensor) -> Tensor:
             start = gallery.some(new[row][0].source, 1, seed).expand(len(vectors), -1, -1, -1)
-            return self.images.painted(start, vectors, seed, same_noise=True)
+            return self.images.painted(start, vectors, seed, new[row][0].number, same_noise=True)
 
         def draw() -> None:
             save_dreams(sources, dreamt, folder / f"{name}.png")
@@ -193,21 +193,28 @@ class Dreaming(DreamBank):
     def _recognised(self, dreamt: Tensor, dreams: list[Dream]) -> float:
         """Share of new images of dreams that the classifier gives to their unit, among all of real classes and dreams."""
         units = torch.tensor([self._unit(dream) for dream in dreams]).repeat_interleave(LOOKED_AT_IMAGES)
-        return share_right(self.in_batches(self.logits, dreamt), units, self.allowed(units).cpu())
+        return share_right(self.in_batches(self.logits, dreamt), units, self._real_and_dreamt().cpu())
+
+    def _real_and_dreamt(self) -> Tensor:
+        return self.model.mask(REAL) | self.model.mask(DREAM)
+
+    def allowed(self, units: Tensor) -> Tensor:
+        """Real classes, and dreams where they are learned too."""
+        return self.model.mask(REAL) if self.dreamt is None else self._real_and_dreamt()
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
         """That of the rehearsal method, and of dreams."""
-        return super().loss(model, pixels, units, step) + self._dream_loss(model, step)
+        return super().loss(model, pixels, units, step) + self._dream_loss(model, step, self.config.wake_dream_weight)
 
-    def _dream_loss(self, model: nn.Module, step: int) -> Tensor | float:
-        if self.dreamt is None or not self.config.dream_weight:
+    def _dream_loss(self, model: nn.Module, step: int, weight: float) -> Tensor | float:
+        if self.dreamt is None or not weight:
             return 0.0
         source = np.random.default_rng([self.config.seed, self.night, step, PartialState().process_index, 7])
         rows = torch.from_numpy(source.integers(len(self.dreamt), size=self.config.dream_batch_size))
         images, units = self.dreamt.pixel_values[rows], self.dreamt.labels[rows].to(self.model.device)
         with running_statistics(model):
             logits = self.forward(model, images.to(self.model.device))
-        return self.config.dream_weight * masked_cross_entropy(logits, units, self.allowed(units))
+        return weight * masked_cross_entropy(logits, units, self.allowed(units))
 
     # -- sleep ------------------------------------------------------------------------------------------------------
     def _dream(self) -> dict[str, Any]:
@@ -246,7 +253,8 @@ class Dreaming(DreamBank):
         for place, dream in enumerate(dreams):
             seed = 1000 * self._seed(PROMPTS) + place
             images = gallery.some(dream.source, config.probes, seed)
-            wishes.append(Wish(classes.index(dream.target), classes.index(dream.source), images, dream.vectors.cpu(), seed))
+            of = classes.index(dream.target), classes.index(dream.source)
+            wishes.append(Wish(*of, images, dream.vectors.cpu(), seed, dream.number))
         return wishes, dreams
 
     def _judge_and_keep(self, dreams: list[Dream], led: list[Led]) -> dict[str, Any]:
@@ -269,19 +277,26 @@ class Dreaming(DreamBank):
         return {"dreams": len(self.dreams()), "led": len(led)} | summary(led, stops, self.config.dream_updates)
 
     def _sleep(self) -> None:
-        """Train on memory and dreams."""
+        """Train on memory and dreams, then on the memory."""
+        self._rehearse(self.config.sleep_steps, self._seed(SLEEP))
+        self.dreamt = None
+        self._rehearse(self.config.memory_steps, self._seed(SETTLE))
+
+    def _rehearse(self, steps: int, seed: int) -> None:
+        if not steps:
+            return
         assert self.replayed is not None
         config = copy.copy(self.config)
-        config.max_steps, config.learning_rate = self.config.sleep_steps, self.config.sleep_learning_rate
-        length = self.config.sleep_steps * self.config.train_batch_size * PartialState().num_processes
+        config.max_steps, config.learning_rate = steps, self.config.sleep_learning_rate
+        length = steps * self.config.train_batch_size * PartialState().num_processes
         rows = TensorRows(self.replayed.pixels.cpu(), self.replayed.units.cpu(), length)
 
         def loss(model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
             own = masked_cross_entropy(self.forward(model, pixels), units, self.allowed(units))
-            return own + self._dream_loss(model, step + 1_000_000)  # other rows than while awake
+            return own + self._dream_loss(model, step + 1_000_000, self.config.dream_weight)  # other rows than while awake
 
         self.model.train()
-        IncrementalTrainer(self.model, loss, config, rows, self._seed(SLEEP), self.folder).run()
+        IncrementalTrainer(self.model, loss, config, rows, seed, self.folder).run()
         self.model.eval()
 
     # -- dreams -----------------------------------------------------------------------------------------------------

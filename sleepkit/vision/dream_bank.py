@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from sleepkit.errors import SleepkitError
 from sleepkit.vision.assignment import assign, hit_shares
 from sleepkit.vision.dream2learn_config import Dream2LearnConfig
@@ -55,10 +53,6 @@ class DreamBank(ImageLearner):
         for dream in dreams:
             self.model.slots.release([self._forget(dream.number)])
         self.model.name_units({})
-
-    def allowed(self, units: Tensor) -> Tensor:
-        """Real classes and dreams share the softmax."""
-        return self.model.mask(REAL) | self.model.mask(DREAM)
 
     def oracle(self) -> Oracle | None:
         """None before it is trained, and where there shall be none."""

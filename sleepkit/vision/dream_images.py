@@ -78,18 +78,18 @@ class DreamImages:
             own = torch.randint(256, images.shape[1:], generator=torch.Generator().manual_seed(dream.number))
             noise = torch.randint(-NOISE, NOISE + 1, images.shape, generator=torch.Generator().manual_seed(seed))
             return (own + noise).clamp(0, 255).to(torch.uint8)
-        return self.painted(images, dream.vectors.expand(count, -1, -1), seed)
+        return self.painted(images, dream.vectors.expand(count, -1, -1), seed, dream.number)
 
     @torch.no_grad()
-    def painted(self, images: Tensor, vectors: Tensor, seed: int, same_noise: bool = False) -> Tensor:
-        """Images repainted, each by its own prompt ``(n, vectors, token size)``."""
+    def painted(self, images: Tensor, vectors: Tensor, seed: int, common: int, same_noise: bool = False) -> Tensor:
+        """Images repainted, each by its own prompt ``(n, vectors, token size)``; ``common`` seeds the noise that they share."""
         assert self.painter is not None
         found = []
         for rows in torch.arange(len(images)).split(self.batch):
             latents = self.painter.encode(images[rows])
             seeds = [1000 * seed + (0 if same_noise else place) for place in rows.tolist()]
             own = vectors[rows].to(self.painter.device)
-            found.append(self.painter.paint(latents, own, seeds, images.shape[-1]).cpu())
+            found.append(self.painter.paint(latents, own, seeds, images.shape[-1], [common] * len(seeds)).cpu())
         return as_bytes(torch.cat(found))
 
     @torch.no_grad()

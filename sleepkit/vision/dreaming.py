@@ -62,6 +62,7 @@ class Wish:
         images: ``(m, channels, height, width)``, of the source.
         vectors: where the prompt starts, ``(n, token size)``.
         seed: of the noise.
+        number: of the dream, the seed of what noise its images share.
     """
 
     target: int
@@ -69,6 +70,7 @@ class Wish:
     images: Tensor
     vectors: Tensor
     seed: int
+    number: int
 
     @property
     def seeds(self) -> list[int]:
@@ -221,11 +223,12 @@ class _Leader:
         """What the classifier sees of the images of some prompts, without gradient, and each prompt's loss ``(rows,)``."""
         latents = torch.cat([self.latents[row] for row in rows])
         seeds = [seed for row in rows for seed in self.wishes[row].seeds]
-        images = self.painter.paint(latents, vectors, seeds, self.wishes[0].images.shape[-1])
+        m, size = len(self.wishes[0].images), self.wishes[0].images.shape[-1]
+        common = [self.wishes[row].number for row in rows for _ in range(m)]
+        images = self.painter.paint(latents, vectors, seeds, size, common)
         found = self.model(pixel_values=images)
         logits = found.logits[:, self.seen.units]
         targets = torch.tensor([self.wishes[row].target for row in rows], device=logits.device)
-        m = len(self.wishes[0].images)
         losses = F.cross_entropy(logits, targets.repeat_interleave(m), reduction="none").view(-1, m).mean(1)
         features, shares = found.features.detach().split(m), logits.detach().softmax(1).split(m)
         return [Sight(*one) for one in zip(features, shares, strict=True)], losses
@@ -240,7 +243,7 @@ class _Leader:
     def _note(self, row: int, update: int, now: Sight) -> None:
         state, wish, first = self.state, self.wishes[row], self.started.setdefault(row, now)
         own, other = self.seen.prototypes[wish.target], self.seen.prototypes[wish.source]
-        progress = update / self.config.dream_updates
+        progress = update / max(self.config.dream_updates, 1)
         state["described"][row, update] = describe(first, now, wish.target, own, other, progress)
         state["scores"][row, update] = score(first, now)
         near = self.seen.near[wish.target].item()

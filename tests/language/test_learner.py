@@ -182,7 +182,8 @@ def dreamed(monkeypatch):
     from sleepkit.language import dreaming_trainer
     from sleepkit.language.dreams import Dream, Dreamed, context_name
 
-    def dream(model, tokenizer, chunk, *_):
+    def dream(model, tokenizer, context, *_):
+        chunk = context.chunk
         lines = chunk.text.split(". ")
         good = Dream("rewrite", chunk.text, [(f"Tell me about {chunk.title}.", line) for line in lines], context_name(chunk))
         return Dreamed([good, Dream("long", "zzzz", [("say zz.", "zzzz zzzz zzzz")], context_name(chunk))])

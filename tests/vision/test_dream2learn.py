@@ -136,6 +136,39 @@ def test_no_oracle_makes_all_updates(tmp_path, generator):
     assert one.oracle() is None and all(log["stop_updates"] == 4 and log["stopped_early"] == 0 for log in logs)
 
 
+def test_prompts_may_stay_as_they_start(tmp_path, generator):
+    one = make(tmp_path, generator, oracle="none", dream_updates=0)
+    log = night(one, 1, tmp_path)
+    starts = one._wishes([], [(dream.target, dream.source) for dream in one.dreams()])[1]
+    assert log["stop_updates"] == 0 and all(torch.equal(a.vectors, b.vectors) for a, b in zip(starts, one.dreams(), strict=True))
+
+
+def test_dreams_that_are_learned_asleep_only_have_no_say_awake(tmp_path, generator):
+    one = make(tmp_path, generator, wake_dream_weight=0, assignment="none")
+    night(one, 1, tmp_path)
+    before = {name: values for name, values in one.snapshot().items() if name.startswith("model.head")}
+    one.wake(one.stream[1])
+    one.night = 2
+    one._grow()
+    one.before_training()
+    assert one.dreamt is None and torch.equal(one.allowed(torch.zeros(1)), one.model.mask(REAL))
+    one.train(tmp_path / "night_02")
+    left = one.model.slots.where(DREAM)
+    assert left and torch.equal(one.model.head.weight[left], before["model.head.weight"][left])
+    one.after_training()
+    assert not torch.equal(one.model.head.weight[left], before["model.head.weight"][left])
+
+
+def test_the_memory_alone_is_learned_last(tmp_path, generator):
+    one, other = (make(tmp_path / str(steps), generator, memory_steps=steps) for steps in (0, 5))
+    night(one, 1, tmp_path / "0")
+    painted = []
+    rehearse = other._rehearse
+    other._rehearse = lambda steps, seed: (painted.append((steps, other.dreamt is not None)), rehearse(steps, seed))
+    night(other, 1, tmp_path / "5")
+    assert painted == [(6, True), (5, False)] and "model.head.weight" in differing(one, other)
+
+
 class Killed(BaseException):
     """Stands for a signal."""
 
@@ -200,6 +233,8 @@ def test_batch_norm_keeps_the_statistics_of_real_images():
         ({"prompt_template": "a photo"}, "give one with one {}"),
         ({"prompt_learning_rate": float("nan")}, "prompt_learning_rate is nan; give a number above 0"),
         ({"generator_dtype": "int8"}, "generator_dtype is 'int8'; use one of float32"),
+        ({"memory_steps": -1}, "memory_steps is -1; give a number of at least 0"),
+        ({"wake_dream_weight": -1}, "wake_dream_weight is -1; give a number of at least 0"),
     ],
 )
 def test_bad_values_are_named(tmp_path, options, words):

@@ -96,6 +96,8 @@ def test_half_precision_and_costs(folder):
         assert painted.dtype == gradient.dtype == torch.float32 and gradient.isfinite().all() and gradient.abs().sum() > 0
         found.append(painted)
     assert (found[0] - found[1]).abs().max() < 0.1
+    assert half.encode(images()).dtype == torch.float32
+    assert {type(each).__name__ for each in half.unet.attn_processors.values()} == {"AttnProcessor"}
     assert one.flops == 3 * 4 * one.flops_per_image > 0 and one.calls == 8
 
 
@@ -109,6 +111,16 @@ def test_strength_decides_how_much_of_the_start_is_left(folder):
         share = one.scheduler.alphas_cumprod[steps[0]].sqrt()
         assert torch.allclose(noisy - share * latents, one.start(torch.zeros_like(latents), [0, 1]), atol=1e-5)
     assert torch.equal(one.start(latents, [0, 1]), noisy) and not torch.equal(one.start(latents, [0, 2]), noisy)
+
+
+def test_noise_may_be_shared(folder):
+    latents = torch.zeros(3, 8, 4, 4)
+    one, half, all_of_it = (painter(folder, strength=1.0, shared_noise=share) for share in (0.0, 0.5, 1.0))
+    noise = one.start(latents, [1, 2, 3])
+    assert torch.equal(noise, one.start(latents, [1, 2, 3], [9, 9, 8])) and torch.equal(noise, half.start(latents, [1, 2, 3]))
+    shared = all_of_it.start(latents, [1, 2, 3], [9, 9, 8])
+    assert torch.equal(shared[0], shared[1]) and not torch.equal(shared[0], shared[2])
+    torch.testing.assert_close(half.start(latents, [1, 2, 3], [9, 9, 8]), (noise + shared) / 2**0.5)
 
 
 def test_other_sizes_are_resized_and_the_weights_have_a_hash(folder, tmp_path):

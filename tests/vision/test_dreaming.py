@@ -48,7 +48,7 @@ def test_prompts_led_together_equal_prompts_led_alone_and_come_nearer_to_their_t
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 1, 8, 8), dtype=torch.uint8, generator=generator)
     seen = seen_classes(model, torch.rand(6, 8, generator=generator), torch.tensor([0, 1] * 3), 0.05)
-    wishes = [Wish(k, 1 - k, images[k], initial_vectors(painter.table, 2, k), k) for k in range(2)]
+    wishes = [Wish(k, 1 - k, images[k], initial_vectors(painter.table, 2, k), k, k) for k in range(2)]
     found = {}
     for size in (2, 1):
         config = Dream2LearnConfig(

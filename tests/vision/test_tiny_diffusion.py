@@ -1,16 +1,21 @@
 """The embedded generator: it learns, and what it leaves is a folder of Stable Diffusion."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from diffusers import StableDiffusionPipeline
 from tiny_images import write_npz
 
 from sleepkit.errors import SleepkitError
-from sleepkit.generator_run import parse_generator, train_generator
+from sleepkit.generator_run import _pictures, parse_generator, train_generator
 from sleepkit.vision.dream_generator import DreamPainter
 from sleepkit.vision.soft_prompt import initial_vectors
 from sleepkit.vision.tiny_diffusion import TinyDiffusionConfig, build_tiny_diffusion, train_tiny_diffusion
 
+CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
+RECIPES, DREAMING = (sorted((CONFIGS / name).glob("*.yaml")) for name in ("tiny_diffusion", "dream2learn"))
 BRIEF = {
     "max_steps": 4,
     "autoencoder_steps": 150,
@@ -57,6 +62,11 @@ def test_a_part_of_a_data_set(tmp_path):
     folder = train_generator(*parse_generator(command))
     words = StableDiffusionPipeline.from_pretrained(folder).tokenizer.get_added_vocab()
     assert {"1", "3"} <= words.keys() and not {"0", "2"} & words.keys()
+    args = parse_generator([*command, "--test_share", "0.5", "--invert", "true"])[0]
+    whole, captions = _pictures(parse_generator(command)[0], 0)
+    half, names = _pictures(args, 0)
+    assert 0 < len(half) < len(whole) == len(captions) and {"1", "3"} == set(names)
+    assert {255 - pixel for pixel in half.flatten().tolist()} <= set(whole.flatten().tolist())
     with pytest.raises(SleepkitError, match="has the labels 0 to 3"):
         train_generator(*parse_generator([*command, "--classes", "4"]))
 
@@ -69,3 +79,13 @@ def test_bad_input(tmp_path):
         build_tiny_diffusion(["a"], size=28)
     with pytest.raises(SleepkitError, match="caption_dropout is 1; give a number from 0 to 1, below 1"):
         TinyDiffusionConfig(output_dir=str(tmp_path), caption_dropout=1)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes(path):
+    args, config = parse_generator(["--config", str(path)])
+    for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        assert getattr(args if hasattr(args, key) else config, key) == value, key
+    assert Path(config.output_dir) == Path("runs") / f"{path.stem}_generator"
+    painted = [yaml.safe_load(one.read_text(encoding="utf-8"))["generator"] for one in DREAMING]
+    assert config.output_dir in painted
