@@ -13,7 +13,8 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -52,10 +53,16 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
+def window_of(model: nn.Module) -> float:
+    """Tokens that the model's context window holds; infinite where its configuration names no limit."""
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr,operator]
+    return math.inf if window is None else window
+
+
 def require_window(model: nn.Module, length: int, what: str) -> None:
     """Raise unless ``length`` tokens fit the model's context window."""
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr,operator]
-    if window is not None and length > window:
+    window = window_of(model)
+    if length > window:
         raise SleepkitError(
             f"{what} needs {length} tokens, the model's window holds {window}; "
             "lower `memory_max_tokens` so that documents are split, or use a model with a longer window"
@@ -122,9 +129,10 @@ def generate(
             if cache is not None:
                 past = copy.deepcopy(cache)
                 past.batch_repeat_interleave(len(batch))
-            output = model.generate(  # type: ignore[operator]
-                input_ids=ids, attention_mask=mask, past_key_values=past, synced_gpus=is_zero3(), **options
-            )
+            with _contiguous_head(model):
+                output = model.generate(  # type: ignore[operator]
+                    input_ids=ids, attention_mask=mask, past_key_values=past, synced_gpus=is_zero3(), **options
+                )
             for i, tokens in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
                 end = next((k for k, token in enumerate(tokens) if token in ends), len(tokens))
                 done[i] = tokens[:end]
@@ -167,13 +175,29 @@ def reply_log_probs(
         ids = torch.tensor([seq + [tokenizer.pad_token_id] * (width - len(seq)) for seq in sequences], device=device)
         mask = torch.tensor([[1] * len(seq) + [0] * (width - len(seq)) for seq in sequences], device=device)
         longest = max(width - len(pairs[i][0]) for i in batch) + 1
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=longest).logits
+        with _contiguous_head(model):
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=longest).logits
         for row, i in enumerate(batch):
             context, reply = pairs[i]
             first = len(context) - 1 - (width - longest)
             log_probs = torch.log_softmax(logits[row, first : first + len(reply)].float(), dim=-1)
             found[i] = log_probs.gather(1, torch.tensor(reply, device=device)[:, None])[:, 0]
     return [found[i] for i in range(len(pairs))]
+
+
+@contextmanager
+def _contiguous_head(model: nn.Module) -> Iterator[None]:
+    """Inside, the output head is given contiguous hidden states.
+
+    Of the last tokens of a batch, a strided view, `torch.matmul` makes a batched product with a copy of a frozen head for each row:
+    32 copies of SmolLM2's took 10 seconds and 1.8 GB on one core.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _shared_prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
