@@ -59,17 +59,14 @@ def parse_arc(argv: Sequence[str]) -> tuple[ArcArguments, KnowledgeSeedingConfig
     from sleepkit.language.arc_dreams import STYLE
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 
-    args, args_dreaming, config = read(
+    args, dreaming, config = read(
         argv,
         (ArcArguments, DreamingConfig, KnowledgeSeedingConfig),
         prog="recipes/arc.py",
         description="Let a model dream how to learn ARC tasks, and see whether it learns to.",
     )
-    args.dreaming = args_dreaming
-    args.dreaming.dream_styles, args.dreaming.trial_control = (
-        [STYLE],
-        False,
-    )  # there is one style, and no worked task to compare with
+    args.dreaming = dreaming
+    dreaming.dream_styles, dreaming.trial_control = [STYLE], False  # there is one style, and no worked task to compare with
     return args, config
 
 

@@ -46,6 +46,7 @@ Baseline = Literal[
     "o_lora",
 ]
 BASELINES: tuple[str, ...] = get_args(Baseline)
+AnswerScore = Literal["contained", "chrf", "number"]  # some of `scoring.SCORES`
 
 
 @dataclass
@@ -77,7 +78,7 @@ class SleepArguments:
     # rows with labels or written answers, one task a night
     label_column: str | None = option(None, "Column of labels: the data are classification tasks, learned from their rows.")
     answer_column: str | None = option(None, "Column of written answers: the data are tasks, learned from their rows.")
-    answer_score: Literal["contained", "chrf", "number"] = option(
+    answer_score: AnswerScore = option(
         "contained", "How a written answer is judged: the right one stands in it, ChrF, or its last number."
     )
     text_column: str = option("text", "Column of the texts that have labels or answers.")
@@ -133,7 +134,7 @@ class SleepArguments:
         require_choice(self, "order", ("file", "random"))
         require_choice(self, "baseline", (None, *BASELINES))
         require_choice(self, "sender", ("context", "adapter"))
-        require_choice(self, "answer_score", ("contained", "chrf", "number"))
+        require_choice(self, "answer_score", get_args(AnswerScore))
         counts = (
             "expert_slots",
             "expert_width",

@@ -164,9 +164,8 @@ def _rows(rows: Rows, columns: LabelledColumns, task: str = "all") -> list[_Row]
             raise SleepkitError(f"{place} is a {type(row).__name__}, not an object; expected {expected}")
         text, answer, *named = (text_of(row, column, place, expected) for column in wanted)
         name = named[0] if named else task
-        if columns.kind == LABEL:
-            answer = answer.replace("_", " ")
-        found.append(_Row(text, answer, name, answer if columns.kind == LABEL else name))
+        label = answer.replace("_", " ")
+        found.append(_Row(text, label, name, label) if columns.kind == LABEL else _Row(text, answer, name, name))
     return found
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sleepkit.arc import AUGMENTATIONS, ArcTask, demonstrations_text, example, training_rows
 from sleepkit.language.context_memory import MemoryChunk
@@ -31,14 +31,14 @@ _ANSWER = '{"augmentations": ["rotations", "flips"], "learning_rate": 0.001, "st
 
 @dataclass
 class ArcContext(Context):
-    """A task whose test pairs judge dreams of it."""
+    """A task whose test pairs judge dreams of it; a dream of it has at most so many training ``rows``."""
 
-    task: ArcTask = field(default_factory=lambda: ArcTask("", [], []))
-    rows: int = 16
+    task: ArcTask
+    rows: int
 
     @classmethod
     def of(cls, task: ArcTask, rows: int = 16) -> ArcContext:
-        """The context of a task; a dream has at most so many training rows."""
+        """The context of a task."""
         chunk = MemoryChunk(demonstrations_text(task.train), task.name, 0, 0)
         return cls(chunk, [example(task.train, pair) for pair in task.test], task, rows)
 

@@ -40,7 +40,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.chat import chat_ids, decode, text_ids
+from sleepkit.language.chat import chat_ids, decode, text_ids, window_of
 from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.learner import IN_CONTEXT, Evaluation, LanguageLearner
@@ -133,14 +133,12 @@ class InWindow(InContext):
         """As always, but with one text for all questions."""
         read = "\n\n".join(document for one in experiences if one.name in self.met for document in one.documents)
         longest = max((question.question for one in experiences for question in one.questions), key=len, default="")
-        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr,operator]
-        if window is not None:
-            asked = len(chat_ids(self.tokenizer, IN_CONTEXT.format(text="", question=longest))) + SLACK
-            kept = window - asked - self.args.max_new_tokens
-            tokens = text_ids(self.tokenizer, read)
-            if len(tokens) > kept:
-                logger.warning(f"the window holds the last {kept} of {len(tokens)} tokens that were read")
-                read = decode(self.tokenizer, tokens[-kept:])
+        asked = len(chat_ids(self.tokenizer, IN_CONTEXT.format(text="", question=longest))) + SLACK
+        kept = window_of(self.model) - asked - self.args.max_new_tokens
+        tokens = text_ids(self.tokenizer, read)
+        if len(tokens) > kept:
+            logger.warning(f"the window holds the last {kept} of {len(tokens)} tokens that were read")
+            read = decode(self.tokenizer, tokens[-int(kept) :])
         self.life = read
         return super().evaluate(experiences, in_context)
 
