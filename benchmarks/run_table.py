@@ -1,13 +1,14 @@
 """Runs a list of methods or ablations for some seeds, one after another, and collects them into one table.
 
     python benchmarks/run_table.py squad --config recipes/configs/sleep/squad_smollm2_cpu.yaml \\
-        --variants knowledge_seeding lora finetune_qa --steps finetune_qa=24 --seeds 0 1 -- --dataset passages.jsonl.gz
+        --variants knowledge_seeding lora finetune_qa --own finetune_qa.max_steps=24 --seeds 0 1 -- --dataset passages.jsonl.gz
     python benchmarks/run_table.py ablations --config ... --variants ablations --seeds 0 1 -- --nights 4 --lmbda 0.5
 
 A variant is `knowledge_seeding`, a baseline, an ablation of the paper's Table 1 or 3, or `baselines`, `ablations` or
-`dream_ablations` for all of them.  What follows `--` goes to every run.  A finished run is not repeated, one that was
-killed goes on.  Runs are kept in runs/tables/NAME/<variant>/seed_<n>, the table in benchmarks/results/NAME.json: what it
-has already, of the same recipe and arguments, stays there and is not run again.
+`dream_ablations` for all of them; `joint` learns all nights' experiences in one, as the baseline `lora` does.  What follows
+`--` goes to every run, what `--own` says to one variant.  A finished run is not repeated, one that was killed goes on.
+Runs are kept in runs/tables/NAME/<variant>/seed_<n>, the table in benchmarks/results/NAME.json: what it has already, of the
+same recipe and arguments, stays there and is not run again.
 
 Ours: an ablation switches one part off of whatever the given recipe does, so a recipe without rollouts has nothing to
 lose from `no_imitation`, `no_semantic_reward` and `off_policy_only`, and one without dreams nothing from those of Table 3;
@@ -25,7 +26,7 @@ from typing import Any
 
 from make_tables import ROOT, render
 
-from sleepkit.arguments import BASELINES, parse
+from sleepkit.arguments import BASELINES, SleepArguments, parse
 from sleepkit.errors import SleepkitError
 from sleepkit.results import FILE_NAME, hardware, read_json, read_results, versions, write_json
 
@@ -43,7 +44,7 @@ DREAM_ABLATIONS: dict[str, list[str]] = {
 METRICS = (
     *("recovery", "recovery_final", "closed_book_before", "closed_book_after", "in_context", "anchor_kl"),
     *("anchor_kl_final", "anchor_accuracy_before", "anchor_accuracy_after", "bwt", "forgetting", "retention_first"),
-    *("faa", "aia", "nights_committed", "answer_length_words"),
+    *("faa", "aia", "nights_committed", "answer_length_words", "out_of_scope_auroc"),
 )
 
 
@@ -55,26 +56,38 @@ def expand(names: Sequence[str]) -> dict[str, list[str]]:
     """
     groups = {"baselines": BASELINES, "ablations": ABLATIONS, "dream_ablations": DREAM_ABLATIONS}
     flat = [variant for name in names for variant in (["knowledge_seeding", *groups[name]] if name in groups else [name])]
-    known = {"knowledge_seeding": [], **{name: ["--baseline", name] for name in BASELINES}, **ABLATIONS, **DREAM_ABLATIONS}
+    known = {"knowledge_seeding": [], "joint": ["--baseline", "lora"], **ABLATIONS, **DREAM_ABLATIONS}
+    known |= {name: ["--baseline", name] for name in BASELINES}
     for name in flat:
         if name not in known:
             raise SleepkitError(f"variant is {name!r}; use one of {', '.join([*groups, *known])}")
     return {name: known[name] for name in flat}
 
 
-def with_steps(variants: Mapping[str, list[str]], steps: Sequence[str]) -> dict[str, list[str]]:
-    """Give some variants steps of their own, ``["lora=50"]``: what takes longer a step gets fewer in the same time.
+def with_own(variants: Mapping[str, list[str]], own: Sequence[str]) -> dict[str, list[str]]:
+    """Give some variants arguments of their own, ``["lora.max_steps=50"]``: what takes longer a step gets fewer in the same time.
 
     Raises:
         SleepkitError: not of that form, or a variant that is not asked for.
     """
     changed = dict(variants)
-    for word in steps:
-        name, _, number = word.partition("=")
-        if name not in changed or not number.isdigit():
-            raise SleepkitError(f"--steps has {word!r}; write VARIANT=N, with one of {', '.join(changed)}")
-        changed[name] = [*changed[name], "--max_steps", number]
+    for word in own:
+        name, _, setting = word.partition(".")
+        field, equals, value = setting.partition("=")
+        if name not in changed or not (field and equals):
+            raise SleepkitError(f"--own has {word!r}; write VARIANT.FIELD=VALUE, with one of {', '.join(changed)}")
+        changed[name] = [*changed[name], f"--{field}", value]
     return changed
+
+
+def with_joint(variants: Mapping[str, list[str]], args: SleepArguments) -> dict[str, list[str]]:
+    """Tell `joint` to take all that the nights take in one.  Raises `SleepkitError` if their number is not known."""
+    if "joint" not in variants:
+        return dict(variants)
+    if args.nights is None:
+        raise SleepkitError("joint learns the experiences of all nights in one; give their number with --nights after `--`")
+    together = ["--nights", "1", "--passages_per_night", str(args.nights * args.passages_per_night)]
+    return {**variants, "joint": [*variants["joint"], *together]}
 
 
 def command(config: str, variant: Sequence[str], seed: int, folder: Path, extra: Sequence[str]) -> list[str]:
@@ -113,12 +126,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="recipe of every run")
     parser.add_argument("--variants", nargs="+", required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--steps", nargs="+", default=[], metavar="VARIANT=N", help="max_steps of a variant, to equal seconds")
+    parser.add_argument("--own", nargs="+", default=[], metavar="VARIANT.FIELD=VALUE", help="for one variant, to equal seconds")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs" / "tables")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options, extra = parser.parse_args(argv[:split]), argv[split + 1 :]
     try:
-        variants = with_steps(expand(options.variants), options.steps)
+        variants = expand(options.variants)
+        variants = with_own(with_joint(variants, parse(command(options.config, [], 0, Path("unused"), extra))[0]), options.own)
         check(variants, options.config, extra)
         failed = run_all(options, variants, extra)
     except SleepkitError as error:

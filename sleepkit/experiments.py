@@ -10,7 +10,8 @@ Intervals are two-sided 95 % ones of the mean, ``t(n - 1) s / sqrt(n)``: with tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from sleepkit.results import read_json
 QUALITY = {
     "recovery": "recovery",
     "closed_book_after": "closed book",
+    "faa": "at the end",
     "anchor_kl": "anchor KL",
     "bwt": "BWT",
     "retention_first": "passage 1 kept",
-}
+    "out_of_scope_auroc": "out of scope, AUROC",
+}  # metric -> heading; a table has those that some run has
 COST = {
     "seconds": "seconds a night",
     "train_tokens": "train tokens a night",
@@ -36,12 +39,17 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> str:
     """One row for each variant: mean ± standard deviation over its seeds."""
-    columns = QUALITY | COST
+    columns = _measured(QUALITY, runs) | COST
     rows = [
         [name, len(seeds), *(spread([run.get(column) for run in seeds], 0 if column in COST else 3, ",") for column in columns)]
         for name, seeds in grouped(runs, "variant").items()
     ]
     return markdown_table(["variant", "seeds", *columns.values()], rows)
+
+
+def _measured(columns: Mapping[str, str], runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    runs = list(runs)
+    return {name: heading for name, heading in columns.items() if any(run.get(name) is not None for run in runs)}
 
 
 def matrices(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -87,15 +95,16 @@ def experiment_page(path: Path) -> Path:
 
 
 def _intervals(variants: Runs) -> str:
+    columns = _measured(QUALITY, chain.from_iterable(variants.values()))
     rows = []
     for name, runs in variants.items():
         cells = []
-        for column in QUALITY:
+        for column in columns:
             mean, half = mean_interval([run[column] for run in runs if run.get(column) is not None])
             shown = format_value(None) if mean is None else f"{mean:.3f}"
             cells.append(shown if half is None else f"{shown} ± {half:.3f}")
         rows.append([name, ", ".join(str(run["seed"]) for run in runs), *cells])
-    return markdown_table(["variant", "seeds", *QUALITY.values()], rows)
+    return markdown_table(["variant", "seeds", *columns.values()], rows)
 
 
 def _costs(variants: Runs) -> str:

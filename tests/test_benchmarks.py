@@ -119,11 +119,24 @@ def test_a_file_without_a_table_is_refused():
         make_tables.render({"rows": []})
 
 
-def test_steps_of_a_variant():
-    variants = run_table.with_steps({"lora": ["--baseline", "lora"], "knowledge_seeding": []}, ["lora=50"])
+def test_arguments_of_a_variant():
+    variants = run_table.with_own({"lora": ["--baseline", "lora"], "knowledge_seeding": []}, ["lora.max_steps=50"])
     assert variants == {"lora": ["--baseline", "lora", "--max_steps", "50"], "knowledge_seeding": []}
-    with pytest.raises(SleepkitError, match="'no_sleep=5'"):
-        run_table.with_steps(variants, ["no_sleep=5"])
+    for word in ("no_sleep.max_steps=5", "lora=5", "lora.max_steps"):
+        with pytest.raises(SleepkitError, match=repr(word)):
+            run_table.with_own(variants, [word])
+
+
+def test_joint_training_takes_what_all_nights_take():
+    args, _ = run_table.parse(["--config", RECIPE, "--nights", "3", "--passages_per_night", "2"])
+    found = run_table.with_joint(run_table.expand(["joint", "lora"]), args)
+    assert found == {
+        "joint": ["--baseline", "lora", "--nights", "1", "--passages_per_night", "6"],
+        "lora": ["--baseline", "lora"],
+    }
+    args.nights = None
+    with pytest.raises(SleepkitError, match="give their number with --nights"):
+        run_table.with_joint(found, args)
 
 
 def fake_sleep(calls):

@@ -189,8 +189,8 @@ def reply_log_probs(
 def _contiguous_head(model: nn.Module) -> Iterator[None]:
     """Inside, the output head is given contiguous hidden states.
 
-    Of the last tokens of a batch, a strided view, `torch.matmul` makes a batched product with a copy of a frozen head for each row:
-    32 copies of SmolLM2's took 10 seconds and 1.8 GB on one core.
+    Of the last tokens of a batch, a strided view, `torch.matmul` makes a batched product with a copy of a frozen head for
+    each row: 32 copies of SmolLM2's took 10 seconds and 1.8 GB on one core.
     """
     head = model.get_output_embeddings()  # type: ignore[operator]
     handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))

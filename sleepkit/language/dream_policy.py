@@ -93,6 +93,13 @@ class DreamPolicyTrainer(Trainer):
             loss = clipped_surrogate(log_probs, old, advantage).mean()
         return (loss, {}) if return_outputs else loss
 
+    def train(self, *args: Any, **options: Any) -> Any:
+        """As always; activations are kept again afterwards, for the model trains on."""
+        try:
+            return super().train(*args, **options)
+        finally:
+            self.accelerator.unwrap_model(self.model).activation_checkpointing_disable()
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not estimated: inputs are items."""
         return 0
@@ -146,6 +153,7 @@ def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, fol
         per_device_train_batch_size=1,  # one after the other: no padding, and activations of one dream at a time
         gradient_accumulation_steps=BATCH,
         warmup_steps=0,
+        activation_checkpointing=True,  # all layers learn, with the context in view
     )
 
 

@@ -39,6 +39,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
+from sleepkit.release import free_memory
 from sleepkit.language.chat import is_zero3
 from sleepkit.language.dream_policy import DreamPolicyTrainer, dreaming_with, new_dreamer, policy_items, policy_settings
 from sleepkit.language.dream_scores import GradientScorer, select
@@ -52,7 +53,7 @@ from sleepkit.ranks import all_find, main_only
 from sleepkit.results import read_json, write_json
 
 STYLES_NAME = "styles.json"  # of a dreamer: {style: (dreams that helped, dreams that were tried)}
-TRIALS_AT_ONCE = 6  # of one process: so many LoRAs, with their rows, are in memory together
+TRIALS_AT_ONCE = 4  # of one process: so many LoRAs, with their rows, are in memory together
 logger = logging.get_logger(__name__)
 
 
@@ -144,8 +145,10 @@ class DreamingTrainer:
                 self._dream(context, number, _seed(self.seeding.seed, self.night, number, k, len(name)), path, counts)
             found = load_dreams(path)
             dropped.update(read_json(counts))
+            free_memory()
             with self._before_tonight():
                 self._try(context, found, path, folder.parent / f"{name}_control_{k:03d}.json")
+            free_memory()
             dreams += found
         log = RoundLog.of(number, dreams, dropped)
         main_only(lambda: write_json(folder / "log.json", asdict(log)))

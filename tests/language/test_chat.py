@@ -50,3 +50,15 @@ def test_log_probs_of_replies_are_those_of_a_row_alone(family):
         torch.testing.assert_close(log_probs, logits[torch.arange(len(reply)), reply], atol=1e-5, rtol=1e-5)
     sure = chat.confidences(model, tokenizer, ["hello", "who are you?"], 4)
     assert len(sure) == 2 and all(value < 0 for value in sure)
+
+
+def test_a_frozen_head_is_given_contiguous_states():
+    """Of a strided view `torch.matmul` makes a product with a copy of the head for each row."""
+    model, tokenizer = tiny_model().requires_grad_(False), tiny_tokenizer()
+    seen = []
+    model.lm_head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].is_contiguous()))
+    prompts = [chat.text_ids(tokenizer, text) for text in ("one two three", "four five six seven")]
+    chat.generate(model, tokenizer, prompts, 2)
+    chat.reply_log_probs(model, tokenizer, [(prompt, prompt[:2]) for prompt in prompts])
+    assert len(seen) >= 2 and all(seen)
+    assert not model.lm_head._forward_pre_hooks

@@ -90,6 +90,7 @@ def test_the_dreamer_learns_to_dream_what_was_rewarded(tmp_path, dreamer):
     items = policy_items(dreams, CONTEXTS, one.tokenizer, dreamer)
     assert len(items) == (1 if dreamer == "rest_em" else 3)
     one.learn(dreams, CONTEXTS, 1)
+    assert not one.model.is_activation_checkpointing  # the nights after it keep their activations
     from sleepkit.language.dream_policy import DreamPolicyTrainer, dreaming_with
 
     def log_probs():
