@@ -39,7 +39,6 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
-from sleepkit.release import free_memory
 from sleepkit.language.chat import is_zero3
 from sleepkit.language.dream_policy import DreamPolicyTrainer, dreaming_with, new_dreamer, policy_items, policy_settings
 from sleepkit.language.dream_scores import GradientScorer, select
@@ -50,6 +49,7 @@ from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.packing import Backbone
 from sleepkit.language.trials import Trials, prepare_rows
 from sleepkit.ranks import all_find, main_only
+from sleepkit.release import free_memory
 from sleepkit.results import read_json, write_json
 
 STYLES_NAME = "styles.json"  # of a dreamer: {style: (dreams that helped, dreams that were tried)}
