@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -50,37 +50,28 @@ def render(document: Mapping[str, Any]) -> str:
     Raises:
         SleepkitError: a file of none of these kinds.
     """
-    if "runs" in document:
-        return runs_table(document["runs"])
-    if "systems" in document:
-        return _systems(document)
-    if "dreaming" in document:
-        return _dreaming(document)
-    if "mygo" in document:
-        return _overhead(document)
-    if "dream2learn" in document:
-        return _prompts(document)
-    if "dream_controls" in document:
-        return _controls(document)
-    if "images_per_second" in document:
-        return _sprites(document)
-    if "sensitivity" in document:
-        return _sensitivity(document["sensitivity"])
-    if "image_runs" in document:
-        runs = document["image_runs"]
-        if any(run["config"].get(name) for run in runs for name in DISTORTIONS):
-            return _distorted(runs)
-        for method, table in (("disentangled", _poses), (PAIRED, _gains), ("dreaming", _dreamers)):
-            if all(run["method"].startswith(method) for run in runs):
-                return table(runs)
-        return comparison_table(runs)
-    if "metrics" in document:
-        rows = [*headline(document), ("time", format_duration(document["seconds"]))]
-        return markdown_table(["measure", "value"], rows)
-    raise SleepkitError(
-        f"a results file with {', '.join(document) or 'nothing'} has no table; "
-        "give runs, systems, dreaming, mygo, dream2learn, dream_controls, images_per_second, sensitivity, image_runs or metrics"
-    )
+    for kind, table in KINDS.items():
+        if kind in document:
+            return table(document)
+    *kinds, last = KINDS
+    raise SleepkitError(f"a results file with {', '.join(document) or 'nothing'} has no table; give {', '.join(kinds)} or {last}")
+
+
+def _image_runs(document: Mapping[str, Any]) -> str:
+    """The table of the runs' method, or that of all methods on images."""
+    runs = document["image_runs"]
+    if any(run["config"].get(name) for run in runs for name in DISTORTIONS):
+        return _distorted(runs)
+    for method, table in (("disentangled", _poses), (PAIRED, _gains), ("dreaming", _dreamers)):
+        if all(run["method"].startswith(method) for run in runs):
+            return table(runs)
+    return comparison_table(runs)
+
+
+def _measures(document: Mapping[str, Any]) -> str:
+    """One run's headline."""
+    rows = [*headline(document), ("time", format_duration(document["seconds"]))]
+    return markdown_table(["measure", "value"], rows)
 
 
 def _systems(document: Mapping[str, Any]) -> str:
@@ -168,8 +159,9 @@ def _sprites(document: Mapping[str, Any]) -> str:
     return "\n\n".join(tables)
 
 
-def _sensitivity(found: Mapping[str, Any]) -> str:
+def _sensitivity(document: Mapping[str, Any]) -> str:
     """What more exemplars of a class bring, and what sigmas accept."""
+    found = document["sensitivity"]
     names = ("accuracy", "off_grid_accuracy", "auroc_ratio", "auroc_residual", "auroc_knn")
     rows = [
         [row["exemplars"], *(f"{row[name]:.3f}" for name in names), f"{row['bytes_per_class']:,.0f}"]
@@ -248,6 +240,19 @@ def _gain(metrics: Mapping[str, float], name: str) -> str:
 
 
 DISTORTIONS = ("elastic", "perspective")
+KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "runs": lambda document: runs_table(document["runs"]),
+    "systems": _systems,
+    "dreaming": _dreaming,
+    "mygo": _overhead,
+    "dream2learn": _prompts,
+    "dream_controls": _controls,
+    "images_per_second": _sprites,
+    "sensitivity": _sensitivity,
+    "image_runs": _image_runs,
+    "metrics": _measures,
+}
+"""What a results file holds -> its table; the first that is there counts."""
 SUMMARY = {
     "closed_book_before": "closed book before",
     "closed_book_after": "after",

@@ -11,7 +11,6 @@ training, arXiv 2411.07279); which augmentations to use is what a dream chooses 
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from sleepkit.errors import SleepkitError
+from sleepkit.stream import open_text
 
 Grid = np.ndarray  # (rows, columns) of 0..9
 Pair = tuple[Grid, Grid]
@@ -64,7 +64,7 @@ def load_arc(dataset: str | Path, names: Sequence[str] | None = None, largest: i
         if path.is_dir():
             found = {one.stem: json.loads(one.read_text()) for one in sorted(path.glob("*.json"))}
         else:
-            with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+            with open_text(path) as file:
                 found = json.load(file)
         tasks = {name: ArcTask(name, *(_pairs(row[part]) for part in ("train", "test"))) for name, row in found.items()}
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -46,7 +46,7 @@ Baseline = Literal[
     "o_lora",
 ]
 BASELINES: tuple[str, ...] = get_args(Baseline)
-AnswerScore = Literal["contained", "chrf", "number"]  # some of `scoring.SCORES`
+AnswerScore = Literal["contained", "chrf", "number"]  # as `scoring.score` knows them
 
 
 @dataclass

@@ -10,8 +10,7 @@ Intervals are two-sided 95 % ones of the mean, ``t(n - 1) s / sqrt(n)``: with tw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> str:
     """One row for each variant: mean ± standard deviation over its seeds."""
-    columns = _measured(QUALITY, runs) | COST
+    columns = _measured(runs) | COST
     rows = [
         [name, len(seeds), *(spread([run.get(column) for run in seeds], 0 if column in COST else 3, ",") for column in columns)]
         for name, seeds in grouped(runs, "variant").items()
@@ -47,9 +46,8 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(["variant", "seeds", *columns.values()], rows)
 
 
-def _measured(columns: Mapping[str, str], runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    runs = list(runs)
-    return {name: heading for name, heading in columns.items() if any(run.get(name) is not None for run in runs)}
+def _measured(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {name: heading for name, heading in QUALITY.items() if any(run.get(name) is not None for run in runs)}
 
 
 def matrices(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -95,7 +93,7 @@ def experiment_page(path: Path) -> Path:
 
 
 def _intervals(variants: Runs) -> str:
-    columns = _measured(QUALITY, chain.from_iterable(variants.values()))
+    columns = _measured([run for runs in variants.values() for run in runs])
     rows = []
     for name, runs in variants.items():
         cells = []

@@ -16,7 +16,6 @@ Ours: many stories in one text, and names for them.  Left out: stories about ani
 from __future__ import annotations
 
 import bisect
-import gzip
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from typing import Any
 from sleepkit.errors import SleepkitError
 from sleepkit.language.sentences import sentences
 from sleepkit.results import write_jsonl
-from sleepkit.stream import file_rows
+from sleepkit.stream import file_rows, open_text
 
 PERSONS = ("Mary", "John", "Daniel", "Sandra")
 NAMES = (
@@ -103,8 +102,7 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
 
 def _filler(path: Path, parts: int, words: int, rng: random.Random) -> list[list[str]]:
     """Sentences of each part."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
+    with open_text(path) as file:
         found = [line for line in sentences(" ".join(file.read().split())) if 4 <= len(line.split()) <= 40]
     lengths = [len(line.split()) for line in found]
     if sum(lengths) < parts * words:

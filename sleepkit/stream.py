@@ -32,7 +32,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from sleepkit.errors import SleepkitError
 
@@ -168,12 +168,17 @@ def _read_document(path: Path) -> str:
     return text_of({"text": text}, "text", f"{path}")
 
 
+def open_text(path: Path) -> TextIO:
+    """A UTF-8 file to read; one that ends in .gz is unpacked."""
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+
+
 def file_rows(path: Path) -> Rows:
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise SleepkitError(f"{path} is not a .jsonl, .jsonl.gz, .md or .txt file; convert it to one of these")
     rows = []
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        with open_text(path) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     rows.append((f"{path} line {number}", json.loads(line)))

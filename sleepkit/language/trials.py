@@ -89,15 +89,14 @@ class Trials:
     ) -> list[TrialResult]:
         """One result for each dream (its rows, from `prepare_rows`), in their order; other settings than the trials' own
         where they are given."""
-        settings = int(steps or self.steps), learning_rate or self.learning_rate
-        found = torch.tensor([self._try(list(dreams), seed, *settings) for seed in seeds]).mean(0)  # (dreams, 2)
+        found = torch.tensor([self._try(list(dreams), seed, steps, learning_rate) for seed in seeds]).mean(0)  # (dreams, 2)
         return [
             TrialResult(score - self.before, solved=solved) if math.isfinite(score) else TrialResult(None, "not finite")
             for score, solved in found.tolist()
         ]
 
     def _try(
-        self, dreams: list[Sequence[PreparedItem]], seed: int, steps: int, learning_rate: float
+        self, dreams: list[Sequence[PreparedItem]], seed: int, steps: float | None, learning_rate: float | None
     ) -> list[tuple[float, float]]:
         """Scores and shares of solved questions after training, NaN where it failed; in halves if memory runs out."""
         try:
@@ -113,7 +112,7 @@ class Trials:
         return [one for part in (dreams[:half], dreams[half:]) for one in self._try(part, seed, steps, learning_rate)]
 
     def train(
-        self, dreams: Sequence[Sequence[PreparedItem]], seed: int, steps: int | None = None, learning_rate: float | None = None
+        self, dreams: Sequence[Sequence[PreparedItem]], seed: int, steps: float | None = None, learning_rate: float | None = None
     ) -> BatchedLora:
         """The adapters of some dreams, trained together; each step takes all rows of each dream."""
         n, q = len(dreams), max(map(len, dreams))
@@ -124,11 +123,11 @@ class Trials:
         group = dream_of[batch.item_of]  # (tokens,)
         weight = (1 / torch.bincount(group, minlength=n))[group]
         lora = BatchedLora(self.maps, n, self.rank, ALPHA / RANK * self.rank, seed)
-        steps = steps or self.steps
+        count = int(steps or self.steps)
         optimizer = torch.optim.AdamW(lora.parameters(), lr=learning_rate or self.learning_rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, count)
         with lora.on():
-            for _ in tqdm(range(steps), desc="trials", leave=False):
+            for _ in tqdm(range(count), desc="trials", leave=False):
                 with torch.enable_grad():
                     loss = -(self._log_probs(batch, rows) * weight).sum()  # over groups: adapters do not touch each other
                     optimizer.zero_grad()

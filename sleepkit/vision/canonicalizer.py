@@ -14,8 +14,8 @@ Training (`forward` with `matrix`) minimises
     |Theta_0 - Theta|^2   +   mean |g(image seen through Theta M(e)^-1) - e|^2 / spread^2,       e = spread x normal noise
 
 so g learns to undo errors of each size alike, in an image that it sees near its canonical form (in any orientation, with `turn`)
-in whatever pose it is; and, with
-`restore_width`, |r(straightened picture) - plain picture of its class|^2 of a restorer r (restorer.py).
+in whatever pose it is; and, with `restore_width`, |r(straightened picture) - plain picture of its class|^2 of a restorer r
+(restorer.py).
 
 Source: the regression of six entries by a ResNet-18 with the squared error is that of "Infinite dSprites for Disentangled
 Continual Learning" (arXiv 2312.16731, section 4): ``affine6``, backbone `RESNET_18`, no refinements.  Ours: the similarity, whose
