@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer
 
+from sleepkit.errors import SleepkitError, first_line
 from sleepkit.language.chat import chat_ids, text_ids
 from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.divergence import OutputHead, token_log_probs
@@ -172,10 +174,17 @@ def new_dreamer(model: nn.Module, rank: int) -> Iterator[Any]:
 
 @contextmanager
 def dreaming_with(model: nn.Module, folder: Path, trainable: bool = False) -> Iterator[Any]:
-    """Inside, the dreamer saved in ``folder`` is on; it is taken off again exactly."""
+    """Inside, the dreamer saved in ``folder`` is on; it is taken off again exactly.
+
+    Raises:
+        SleepkitError: it cannot be read, or is another model's.
+    """
     from peft import PeftModel
 
-    adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        raise SleepkitError(f"the dreamer in {folder} does not fit ({first_line(error)}); give one of this model") from error
     try:
         yield adapted
     finally:

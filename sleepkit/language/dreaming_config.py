@@ -7,6 +7,7 @@ All names begin with `dream` or `trial`, as a recipe is flat.  Every ablation of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from sleepkit.errors import SleepkitError
@@ -50,6 +51,9 @@ class DreamingConfig:
     )
     trial_seeds: int = option(1, "Trials of a dream, from different starts; the reward is their mean.")
     dreamer: Literal["rest_em", "grpo"] = option("rest_em", "SFT on rewarded dreams, or policy gradient with advantages.")
+    dreamer_path: str | None = option(
+        None, "Folder of a dreamer that has learned before (dreams/dreamer_<n> of recipes/dream.py); it dreams the first round."
+    )
     dreamer_learning_rate: float = option(3e-4, "Learning rate of the dreamer's LoRA.")
     dreamer_epochs: int = option(2, "Epochs over the dreams of a round.")
     dreamer_rank: int = option(64, "Rank of the dreamer's LoRA; its alpha is twice as much.")
@@ -70,3 +74,5 @@ class DreamingConfig:
             raise SleepkitError("dream_keep_top and dream_keep_random are both 0; try at least one dream")
         if self.dreamer not in ("rest_em", "grpo"):
             raise SleepkitError(f"dreamer is {self.dreamer!r}; use 'rest_em' or 'grpo'")
+        if self.dreamer_path and not (Path(self.dreamer_path) / "adapter_config.json").is_file():
+            raise SleepkitError(f"dreamer_path {self.dreamer_path} holds no dreamer; give one that recipes/dream.py has written")

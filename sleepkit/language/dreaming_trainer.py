@@ -157,10 +157,10 @@ class DreamingTrainer:
     # -- dream and choose ---------------------------------------------------------------------------------------------
     def _dream(self, context: Context, number: int, seed: int, path: Path, counts: Path) -> None:
         config = self.config
-        dreamer = self.folder / f"dreamer_{number - 1}"
+        dreamer = self._dreamer(number - 1)
         with (
             self._before_tonight(),
-            dreaming_with(self.model, dreamer) if dreamer.is_dir() else nullcontext(),
+            dreaming_with(self.model, dreamer) if dreamer else nullcontext(),
             self.bank.one_ajar(seed, config.dream_expert_gate) if config.dream_random_expert else nullcontext(),
         ):
             made = dream(
@@ -185,10 +185,17 @@ class DreamingTrainer:
         """Inside, the model is that of the evening: it knows the contexts by what stands in its prompt."""
         return self.bank.view([slot for slot in self.bank.active if slot != self.slot])
 
-    def _styles(self, dreamer: Path) -> list[str]:
+    def _dreamer(self, number: int) -> Path | None:
+        """The folder of a round's dreamer; before the first round that of `dreamer_path`, or none."""
+        if number == 0:
+            return Path(self.config.dreamer_path) if self.config.dreamer_path else None
+        folder = self.folder / f"dreamer_{number}"
+        return folder if folder.is_dir() else None
+
+    def _styles(self, dreamer: Path | None) -> list[str]:
         """A style for each dream of a context: all alike, or by what the dreamer's own dreams have been worth."""
         config = self.config
-        found = read_json(dreamer / STYLES_NAME) if config.dream_learn_styles and dreamer.is_dir() else {}
+        found = style_counts(dreamer) if config.dream_learn_styles else {}
         worth = [(found.get(style, (0, 0))[0] + 1) / (found.get(style, (0, 0))[1] + 2) for style in config.dream_styles]
         return shared_out(config.dream_styles, worth, config.dreams_per_context)
 
@@ -244,7 +251,7 @@ class DreamingTrainer:
     def learn(self, dreams: Sequence[Dream], contexts: Sequence[Context], number: int) -> None:
         """Train the dreamer of this round, by ReST-EM from the beginning, by policy gradient from the one that dreamed; where
         nothing was rewarded it stays as it is."""
-        folder, before = self.folder / f"dreamer_{number}", self.folder / f"dreamer_{number - 1}"
+        folder, before = self.folder / f"dreamer_{number}", self._dreamer(number - 1)
         if all_find(folder):  # trained before the run was killed
             return
         items = policy_items(dreams, contexts, self.tokenizer, self.config.dreamer)
@@ -252,20 +259,26 @@ class DreamingTrainer:
         with (
             self._before_tonight(),
             dreaming_with(self.model, before, trainable=True)
-            if before.is_dir() and (self.config.dreamer == "grpo" or not items)
+            if before and (self.config.dreamer == "grpo" or not items)
             else new_dreamer(self.model, self.config.dreamer_rank) as adapted,
         ):
             if items:
                 args = policy_settings(self.seeding, self.config, self.folder / f"learn_{number}", self.seeding.seed + number)
                 DreamPolicyTrainer(adapted, args, items, self.tokenizer).train()
             main_only(lambda: adapted.save_pretrained(draft))
-        counts = read_json(before / STYLES_NAME) if before.is_dir() else {}
+        counts = style_counts(before)
         for one in dreams:
             if one.reward is not None:
                 helped, tried = counts.get(one.style, (0, 0))
                 counts[one.style] = (helped + (one.reward > 0), tried + 1)
         main_only(lambda: write_json(draft / STYLES_NAME, counts))
         main_only(lambda: os.replace(draft, folder))
+
+
+def style_counts(dreamer: Path | None) -> dict[str, tuple[int, int]]:
+    """Of each style, how many dreams of a dreamer and of those before it helped, and how many were tried."""
+    path = dreamer / STYLES_NAME if dreamer else None
+    return dict(read_json(path)) if path and path.is_file() else {}
 
 
 def shared_out(names: Sequence[str], worth: Sequence[float], count: int) -> list[str]:

@@ -108,6 +108,11 @@ class LanguageLearner:
             layers: Any = sleep.expert_layers
             config = ExpertBankConfig(slots=sleep.expert_slots, width=sleep.expert_width, layers=layers, gate=sleep.expert_gate)
             self.bank = ExpertBank.grow(model, config)
+        if self.dreaming.dream_rounds and self.dreaming.dreamer_path:
+            from sleepkit.language.dream_policy import dreaming_with
+
+            with dreaming_with(model, Path(self.dreaming.dreamer_path)):  # refused now, not at the end of the first night
+                pass
         self.schedule = SleepSchedule(sleep.chain, unit="manual")
         slowest = len(self.schedule.chunk_sizes) - 1
         self.level_of = dict.fromkeys(self.bank.active, slowest)  # of each expert in use; 0 is the fastest

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tiny import tiny_tokenizer
 from sleepkit.errors import SleepkitError
 from sleepkit.language import dreaming_trainer
 from sleepkit.language.context_memory import MemoryChunk
-from sleepkit.language.dream_policy import policy_items
+from sleepkit.language.dream_policy import dreaming_with, policy_items
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.language.dreaming_trainer import DreamingTrainer, shared_out
 from sleepkit.language.dreams import Context, Dream, Dreamed
@@ -91,7 +92,7 @@ def test_the_dreamer_learns_to_dream_what_was_rewarded(tmp_path, dreamer):
     assert len(items) == (1 if dreamer == "rest_em" else 3)
     one.learn(dreams, CONTEXTS, 1)
     assert not one.model.is_activation_checkpointing  # the nights after it keep their activations
-    from sleepkit.language.dream_policy import DreamPolicyTrainer, dreaming_with
+    from sleepkit.language.dream_policy import DreamPolicyTrainer
 
     def log_probs():
         every = policy_items([copy.copy(d) for d in dreams], CONTEXTS, one.tokenizer, "grpo")
@@ -124,6 +125,21 @@ def test_styles_that_helped_are_dreamed_more(tmp_path, fixed_dreams):
         dreamer = tmp_path / "learns" / "dreams" / f"dreamer_{number}"
         assert one._styles(dreamer).count("rewrite") > 8 > one._styles(dreamer).count("self_qa") > 0
     assert alike._styles(tmp_path / "alike" / "dreams" / "dreamer_1").count("rewrite") == 6
+
+
+def test_a_dreamer_that_has_learned_before_dreams_the_first_round(tmp_path, fixed_dreams, monkeypatch):
+    first = trainer(tmp_path / "first", dream_styles=["rewrite", "self_qa"])
+    first.learn([Dream("rewrite", "x", DREAMS[0], "orrin", reward=0.5)], CONTEXTS, 1)
+    learned, used = str(tmp_path / "first" / "dreams" / "dreamer_1"), []
+    plain = dreaming_trainer.dreaming_with
+    monkeypatch.setattr(dreaming_trainer, "dreaming_with", lambda model, folder: used.append(str(folder)) or plain(model, folder))
+    one = trainer(tmp_path / "second", dreamer_path=learned, dream_styles=["rewrite", "self_qa"], dreams_per_context=12)
+    one.run(CONTEXTS)
+    assert used == [learned, str(tmp_path / "second" / "dreams" / "dreamer_1")]
+    assert one._styles(Path(learned)).count("rewrite") > 6
+    (tmp_path / "first" / "dreams" / "dreamer_1" / "adapter_model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(SleepkitError, match="does not fit .*of this model"), dreaming_with(one.model, Path(learned)):
+        pass
 
 
 def test_the_dreamer_does_without_tonights_expert(tmp_path, monkeypatch):
@@ -171,6 +187,7 @@ def test_needs_an_expert(tmp_path):
         ("dream_rounds", -1),
         ("trial_steps", 0),
         ("dreamer", "ppo"),
+        ("dreamer_path", "nowhere"),
         ("dream_top_p", 2),
         ("dream_temperature", 0),
     ],
