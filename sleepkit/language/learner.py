@@ -144,13 +144,11 @@ class LanguageLearner:
             self.memory.add_document(document, title)
 
     def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
-        """Ask the questions of all experiences together; the answers are decoded greedily."""
-        prompts = [
-            chat_ids(self.tokenizer, self.asked(experience, question, in_context))
-            for experience in experiences
-            for question in experience.questions
-        ]
-        rows = iter(generate(self.model, self.tokenizer, prompts, self.args.max_new_tokens))
+        """Ask the questions of all experiences together, in context of one after the other: generation computes once what all
+        its prompts begin with.  The answers are decoded greedily."""
+        prompts = [[chat_ids(self.tokenizer, self.asked(e, q, in_context)) for q in e.questions] for e in experiences]
+        groups = prompts if in_context else [[prompt for group in prompts for prompt in group]]
+        rows = (row for group in groups for row in generate(self.model, self.tokenizer, group, self.args.max_new_tokens))
         return [_graded(e.questions, [decode(self.tokenizer, next(rows)) for _ in e.questions]) for e in experiences]
 
     def asked(self, experience: Experience, question: Question, in_context: bool) -> str:
