@@ -108,7 +108,7 @@ class LanguageLearner:
             layers: Any = sleep.expert_layers
             config = ExpertBankConfig(slots=sleep.expert_slots, width=sleep.expert_width, layers=layers, gate=sleep.expert_gate)
             self.bank = ExpertBank.grow(model, config)
-        if self.dreaming.dream_rounds and self.dreaming.dreamer_path:
+        if self.dreaming.dreamer_path:
             from sleepkit.language.dream_policy import dreaming_with
 
             with dreaming_with(model, Path(self.dreaming.dreamer_path)):  # refused now, not at the end of the first night
