@@ -7,6 +7,7 @@ For every span of a sentence that could be an answer (numbers, dates, names, quo
     wh          the same in ordinary word order, by moving the verb      "In which city was Pierre Curie born?"
     keywords    a question word and a few content words of the sentence  "Where Pierre Curie born 1859?"
     about       content words alone                                      "Tell me about Pierre Curie 1859"
+    whereabouts where somebody is who went somewhere                     "Where is Pierre Curie?" of "Pierre Curie went to Paris."
 
 Every span is asked for, so no fact of a document is left out, reversed questions included (the subject is a span too).
 Clozes with question words as noisy questions follow Lewis et al. 2019, "Unsupervised Question Answering by Cloze
@@ -66,6 +67,12 @@ _COORDINATORS = frozenset("and but or nor so yet".split())
 _NO_SUBJECT = _RELATIVE | _COORDINATORS | frozenset("as such with by for to from including rather once also both".split())
 _PREPOSITIONS = frozenset("in on at since during after before by from until within under over through following".split())
 _KEEPS_STEM = frozenset("develop envelop gallop visit limit edit exhibit inhabit prohibit credit benefit deposit permit".split())
+_MOVED = r"(?:went|moved|travell?ed|journeyed|walked|ran|drove|flew|sailed|rode|returned|hurried|fled)(?: back)?"
+_TO_A_PLACE = re.compile(rf"\b{_MOVED} (?:in)?to (?:the )?$")
+_WHEREABOUTS = re.compile(
+    rf"(?P<who>(?:The |[A-Z])[\w’'-]*(?: [A-Z][\w’'-]*){{0,2}}) {_MOVED} (?:in)?to (?P<place>the [\w’'-]+|[A-Z][\w’'-]*)[.,!]"
+)
+_PRONOUNS = frozenset("i you he she it we they this that there who".split())
 ABOUT = ("Tell me about {}.", "What do you know about {}?", "What about {}?")
 
 
@@ -99,8 +106,10 @@ def answer_spans(sentence: str, max_words: int = 7) -> list[str]:
     return found
 
 
-def question_words(span: str) -> list[str]:
-    """Question words that fit an answer, likely ones first."""
+def question_words(span: str, before: str = "") -> list[str]:
+    """Question words that fit an answer, likely ones first; ``before`` is what stands before it in its sentence."""
+    if _TO_A_PLACE.search(before):
+        return ["where"]
     if re.search(rf"\b(?:{MONTHS})\b", span) or re.fullmatch(r"1\d\d\d|20\d\d", span):
         return ["when", "in what year"]
     if re.match(r"[$£€]", span):
@@ -129,7 +138,8 @@ def statement(sentence: str, span: str, rng: random.Random, min_words: int = 9, 
 
 def cloze(text: str, span: str, rng: random.Random) -> str:
     """The text with the span replaced by a question word."""
-    return _capital(text.replace(span, rng.choice(question_words(span)), 1).rstrip(". ")) + "?"
+    word = rng.choice(question_words(span, text.partition(span)[0]))
+    return _capital(text.replace(span, word, 1).rstrip(". ")) + "?"
 
 
 def wh_question(text: str, span: str, rng: random.Random) -> str | None:
@@ -144,7 +154,7 @@ def wh_question(text: str, span: str, rng: random.Random) -> str | None:
     words, rest_of = before.split(), after.split(",")[0].split()
     while words and words[-1].lower() in _DROPPED:
         words = words[:-1]
-    word = rng.choice(question_words(span))
+    word = rng.choice(question_words(span, before))
     if not words and before:  # a leading "In 1902 ...": the subject follows
         if before.split()[0].lower() not in _PREPOSITIONS:
             return None
@@ -241,7 +251,17 @@ def keywords(sentence: str, span: str, rng: random.Random, title: str = "") -> s
     words = content_words(sentence.replace(span, " ", 1))
     kept = sorted(rng.sample(range(len(words)), min(len(words), rng.randint(3, 6))))
     topic = [title] if title and rng.random() < 0.3 and span not in title else []
-    return _capital(" ".join([rng.choice(question_words(span)), *topic, *(words[i] for i in kept)])) + "?"
+    word = rng.choice(question_words(span, sentence.partition(span)[0]))
+    return _capital(" ".join([word, *topic, *(words[i] for i in kept)])) + "?"
+
+
+def whereabouts(sentence: str) -> tuple[str, list[str]] | None:
+    """A place that somebody named went to, and questions for it, or None.  Who went somewhere is there, until newer is said."""
+    found = _WHEREABOUTS.match(sentence)
+    if found is None or found["who"].lower() in _PRONOUNS:
+        return None
+    who = found["who"].replace("The ", "the ", 1)
+    return found["place"].removeprefix("the "), [f"Where is {who}?", f"Where is {who} now?"]
 
 
 def about(sentence: str, rng: random.Random) -> str:

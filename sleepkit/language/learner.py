@@ -43,7 +43,7 @@ from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
-from sleepkit.language.material import SeedItem, load_items, save_items, write_material
+from sleepkit.language.material import SeedItem, load_items, not_outdated, save_items, write_material
 from sleepkit.language.merge import capture_ffn_inputs, merge_slots
 from sleepkit.language.packing import PreparedItem
 from sleepkit.language.scoring import CONTAINED, score, token_f1
@@ -165,7 +165,8 @@ class LanguageLearner:
         start = time.perf_counter()
         items, held_out = self._material(night, folder)
         seconds_writing = time.perf_counter() - start
-        earlier = random.Random(self.seeding.seed * 41 + night).sample(self.quiz, min(2 * QUIZ_ITEMS, len(self.quiz)))
+        quiz = not_outdated(self.quiz, items)
+        earlier = random.Random(self.seeding.seed * 41 + night).sample(quiz, min(2 * QUIZ_ITEMS, len(quiz)))
         dreams = bool(self.dreaming.dream_rounds or self.dream_set)
         if dreams:  # the gate asks others than those that judge dreams
             held_out, judges = held_out[::2], held_out[1::2] or held_out
@@ -238,8 +239,9 @@ class LanguageLearner:
         """Let one new expert of ``level`` take over what those of the level before it know, and reset those."""
         senders = [slot for slot in self.bank.active if self.level_of[slot] == level - 1]
         since = night - self.schedule.chunk_sizes[level]
-        items = [replace(item, style="recall") for item in self.replay if item.night > since]
-        kept = [item for item in self.replay if item.night <= since]
+        replay = not_outdated(self.replay)
+        items = [replace(item, style="recall") for item in replay if item.night > since]
+        kept = [item for item in replay if item.night <= since]
         slot = self._expert(night, level)
         items += self._general_items() + self._at_risk(kept, night, self.seeding.replay_items)
         self._teach(self._trainer, items, night, folder / f"level_{level}", slot=slot, senders=senders)
@@ -283,7 +285,8 @@ class LanguageLearner:
         """Items to train on, and self-written questions that are kept back."""
         path = folder / "material.jsonl"
         if not all_find(path):
-            items = self.write_items(night) + self._general_items() + self._replay_items(night)
+            written = self.write_items(night)
+            items = [*written, *self._general_items(), *self._replay_items(night, written)]
             main_only(lambda: save_items(items, path))
         items = load_items(path)
         self.general = self.general or [item for item in items if item.style == "general"]
@@ -315,8 +318,8 @@ class LanguageLearner:
             self.general = [SeedItem(p, r, "", "general") for p, r in zip(prompts, replies, strict=True) if r.strip()]
         return self.general
 
-    def _replay_items(self, night: int) -> list[SeedItem]:
-        """A fixed number of items of earlier nights, so that the cost of a night does not grow.
+    def _replay_items(self, night: int, tonight: Sequence[SeedItem]) -> list[SeedItem]:
+        """A fixed number of items of earlier nights that ``tonight`` does not outdate, so that the cost of a night does not grow.
 
         Their teacher is the model without tonight's expert, so without expansion there is none that knows them.
         """
@@ -324,7 +327,7 @@ class LanguageLearner:
             return []
         count = min(round(self.dreaming.dream_replay_share * self.seeding.replay_items), len(self.dreams.items))
         dreams = random.Random(self.seeding.seed * 43 + night).sample(self.dreams.items, count)
-        return self._at_risk(self.replay, night, self.seeding.replay_items - count) + dreams
+        return self._at_risk(not_outdated(self.replay, tonight), night, self.seeding.replay_items - count) + dreams
 
     def _at_risk(self, items: Sequence[SeedItem], night: int, most: int) -> list[SeedItem]:
         """Half of what is replayed shares most words with tonight's documents, where a new expert is likely to interfere."""

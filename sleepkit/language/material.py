@@ -43,6 +43,7 @@ from sleepkit.language.cues import (
     question_words,
     statement,
     wh_question,
+    whereabouts,
 )
 from sleepkit.language.scoring import contained
 from sleepkit.language.sentences import sentences
@@ -139,10 +140,27 @@ def write_material(
         items += _paraphrases(model, tokenizer, [item for item in items if item.style == "wh"], seed)
     if "rewrite" in styles:
         items += _rewrites(model, tokenizer, lines, rng, seed)
-    items = list({(item.prompt, item.reply): item for item in items}.values())
+    items = newest(items, [sentence for _, sentence, _ in lines])
     if not items:
         raise SleepkitError("the documents hold no sentence that can be asked about; give documents with full sentences")
     return items
+
+
+def newest(items: Sequence[SeedItem], order: Sequence[str]) -> list[SeedItem]:
+    """Items without repeats, of each prompt those of the last sentence of ``order`` that it asks about: what is newer holds."""
+    place = {sentence: k for k, sentence in enumerate(order)}
+    last: dict[str, int] = {}
+    for item in items:
+        last[item.prompt] = max(last.get(item.prompt, 0), place[item.memory])
+    found = {(item.prompt, item.reply): item for item in items if place[item.memory] == last[item.prompt]}
+    return list(found.values())
+
+
+def not_outdated(kept: Sequence[SeedItem], tonight: Sequence[SeedItem] = ()) -> list[SeedItem]:
+    """Items of earlier nights whose prompt no later night, nor ``tonight``'s memory, answers anew."""
+    latest = {item.prompt: item.night for item in kept}
+    asked = {item.prompt for item in tonight if item.is_memory}
+    return [item for item in kept if item.night == latest[item.prompt] and item.prompt not in asked]
 
 
 def _cues(sentence: str, title: str, styles: Sequence[str], count: int, rng: random.Random) -> list[SeedItem]:
@@ -156,6 +174,9 @@ def _cues(sentence: str, title: str, styles: Sequence[str], count: int, rng: ran
                 made.append((cloze(reply, span, rng), reply, "cloze", span))
         if "keywords" in styles:
             made += [(keywords(sentence, span, rng, title), reply, "keywords", span) for _ in range((count + 1) // 2)]
+    if "wh" in styles and (found := whereabouts(sentence)):
+        place, prompts = found
+        made += [(prompt, statement(sentence, place, rng), "wh", place) for prompt in prompts]
     if len(content_words(sentence)) > 2:
         if "about" in styles:
             made.append((about(sentence, rng), sentence, "about", ""))
@@ -182,7 +203,7 @@ def _written_questions(
         (title, sentence, text, span, word.capitalize())
         for title, sentence, text in lines
         for span in answer_spans(sentence)
-        for word in question_words(span)[:2]
+        for word in question_words(span, sentence.partition(span)[0])[:2]
     ]
     if not asked:
         return []

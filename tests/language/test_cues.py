@@ -4,7 +4,17 @@ import random
 
 import pytest
 
-from sleepkit.language.cues import about, answer_spans, cloze, content_words, keywords, question_words, statement, wh_question
+from sleepkit.language.cues import (
+    about,
+    answer_spans,
+    cloze,
+    content_words,
+    keywords,
+    question_words,
+    statement,
+    wh_question,
+    whereabouts,
+)
 
 MILL = "In 1902 the old mill at Tarn was sold to Edith Marlow for 340 pounds."
 
@@ -48,6 +58,7 @@ def test_question_words_fit_the_answer(span, first):
         ("Norse religion was replaced.", "Norse", None),  # half a subject
         ("Because the gate was shut, the sheep stayed in Tarn.", "Tarn", None),
         ("To about 4.6 billion years for samples derived from the crust.", "4.6 billion", None),
+        ("Gilbert journeyed to the garden.", "garden", "Where did Gilbert journey?"),
         ("The United Methodist Church was founded in 1968.", "1968", "was the United Methodist Church founded?"),
     ],
 )
@@ -78,3 +89,18 @@ def test_no_cue_holds_its_answer_and_equal_seeds_make_equal_cues():
             rng = random.Random(seed)
             assert made == [cloze(MILL, span, rng), keywords(MILL, span, rng, "Tarn mill")]
     assert 2 <= len(set(content_words(about(MILL, random.Random(1)))) & set(content_words(MILL))) <= 4
+
+
+@pytest.mark.parametrize(
+    ("sentence", "place", "first"),
+    [
+        ("Gilbert journeyed to the garden.", "garden", "Where is Gilbert?"),
+        ("The king went back to Paris, and slept.", "Paris", "Where is the king?"),
+        ("She went to the garden.", None, None),  # who?
+        ("Gilbert ran into trouble.", None, None),
+        ("Gilbert gave the key to Ann.", None, None),
+    ],
+)
+def test_who_went_somewhere_is_there(sentence, place, first):
+    found = whereabouts(sentence)
+    assert found is None if place is None else (found[0], found[1][0]) == (place, first)

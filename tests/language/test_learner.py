@@ -1,5 +1,7 @@
 """Nights of a language learner on a tiny model: what passes from level to level, and what a night leaves behind."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
@@ -108,9 +110,11 @@ def test_replay_takes_what_is_close_to_tonight_and_some_of_the_rest(tmp_path):
     sleep(learner, tmp_path, 3)
     learner.wake(STORIES[0])
     learner.seeding.replay_items = 6
-    chosen = learner._replay_items(4)
+    chosen = learner._replay_items(4, [])
     assert len(chosen) == len(set(chosen)) == 6 and sum(item.source == "Ada" for item in chosen) >= 3
-    assert learner._replay_items(4) == chosen
+    assert learner._replay_items(4, []) == chosen
+    outdated = replace(chosen[0], memory="something newer", style="wh")
+    assert chosen[0].prompt not in [item.prompt for item in learner._replay_items(4, [outdated])]
 
 
 def test_a_fast_adapter_is_the_other_sender(tmp_path):
