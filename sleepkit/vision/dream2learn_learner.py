@@ -260,7 +260,7 @@ class Dreaming(DreamBank):
     def _judge_and_keep(self, dreams: list[Dream], led: list[Led]) -> dict[str, Any]:
         """Train the oracle if there is none, choose where to stop, keep what has not collapsed."""
         learned, first = self.config.oracle == "learned", self.config.least_updates
-        stops = [one.updates for one in led]
+        stops = [one.stop(first) if learned else one.updates for one in led]
         if learned and self.oracle() is None and led:
             labels = [stop_labels(one.scores, min(first, one.updates)) for one in led]
             oracle = Oracle.trained(torch.cat([one.described for one in led]), torch.cat(labels), self._seed(PROMPTS))

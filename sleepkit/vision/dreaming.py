@@ -3,7 +3,8 @@
     x_i    = paint(start image i, noise i, p)               i = 1..m, images of a class that is not the target
     loss   = mean_i CE(classifier(x_i), target)             over the units of seen classes
     p     <- Adam(p, learning rate x rms of token embeddings)
-    stop   where k >= least updates and oracle(Z_0, Z_k) >= threshold, or k = most updates
+    stop   where k >= least updates and oracle(Z_0, Z_k) >= threshold, or k = most updates; a dream that has collapsed there
+           goes back to the last update (from the least on) where it had not
 
 Start images and noise stay the same during a run.  A prompt that has stopped leaves the batch.  Where there is no oracle yet,
 every prompt goes to the end, and is taken from where its score was greatest; the trajectories train the oracle.
@@ -93,6 +94,11 @@ class Led:
     def updates(self) -> int:
         """Made."""
         return len(self.path) - 1
+
+    def stop(self, least: int) -> int:
+        """Where a dream that an oracle has stopped is taken from: there, or before it collapsed if it has."""
+        sound = [update for update in range(min(least, self.updates), self.updates + 1) if not self.collapsed[update].any()]
+        return sound[-1] if sound else self.updates
 
 
 def lead(

@@ -29,6 +29,19 @@ def test_summary():
     assert summary([], [], 2) == {}
 
 
+def test_a_dream_that_has_collapsed_goes_back_to_where_it_had_not():
+    def led(*collapsed):
+        flags = torch.tensor(collapsed, dtype=torch.bool)
+        return Led(torch.zeros(len(flags), 1, 2), torch.zeros(len(flags), 8), torch.zeros(len(flags)), flags, True)
+
+    sound, target, alike = (0, 0), (1, 0), (0, 1)
+    assert led(sound, sound, sound, sound).stop(least=2) == 3
+    assert led(sound, sound, sound, target).stop(least=2) == 2
+    assert led(sound, sound, alike, target).stop(least=2) == 3  # nowhere to go back to: it has collapsed
+    assert led(sound, sound, alike, target).stop(least=1) == 1
+    assert led(target).stop(least=2) == 0
+
+
 def test_seen_classes():
     model = tiny_classifier()
     model.grow([4, 7], 0)
