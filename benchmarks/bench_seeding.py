@@ -254,7 +254,7 @@ def measure_ours(
     trainer = KnowledgeSeedingTrainer(model, config, night_items, tokenizer, slot, callbacks=[clock])
     prepare = (time.perf_counter() - start) / len(night_items)  # an item
     trainer.memory, trainer.others = list(range(len(batch))), []  # from here on every step is the same batch
-    trainer.check_shortcuts()
+    trainer.preparation.check_shortcuts(trainer.prepared)
     trainer.train()
     peak = memory("VmHWM")
     start = time.perf_counter()
@@ -266,7 +266,7 @@ def measure_ours(
     seconds = clock.median
     return {
         "tokens": sum(len(item.prompt_ids) + len(item.reply_ids) for item in trainer.prepared[: len(batch)]),
-        "tokens_computed": trainer.collate(trainer.prepared[: len(batch)]).n_tokens,
+        "tokens_computed": trainer.preparation.collate(trainer.prepared[: len(batch)]).n_tokens,
         "seconds_step": seconds,
         "seconds_as_used": seconds + prepare * len(batch) / uses,
         "seconds_on_policy": seconds + rollout * len(batch),

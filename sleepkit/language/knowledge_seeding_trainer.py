@@ -15,8 +15,8 @@ the very same rollouts.  Sources: "Language Models Need Sleep" (arXiv 2606.03979
 
 Ours: the mixture with the worked reply (``reply_weight``), because a small teacher may copy a rare name from its prompt
 with p = 0.05, and a student that matches it never says the name; packing and cached lower layers (packing.py); teacher
-targets computed once per item; the gate penalty, which asks the new expert to be silent on everything that is not
-tonight's memory.
+targets computed once per item (preparation.py); the gate penalty, which asks the new expert to be silent on everything
+that is not tonight's memory.
 
 Built on `transformers.Trainer`, not on TRL's online trainers: those generate at every step and keep a second model,
 while here most of the data is fixed, so that teacher and lower layers need one pass a night.  ZeRO-3 splits the model
@@ -29,9 +29,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,34 +39,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
-from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.batch_plan import BatchPlan
-from sleepkit.language.chat import chat_ids, require_window, text_ids
+from sleepkit.language.chat import chat_ids
 from sleepkit.language.divergence import OutputHead, TeacherTargets, token_divergence, token_log_probs
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.imitation import clipped_surrogate
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.material import SeedItem
-from sleepkit.language.packing import (
-    Backbone,
-    PackedBatch,
-    PreparedItem,
-    agrees,
-    common_prefix,
-    flat_hidden,
-    pack,
-    pad_rows,
-    through_wrapper,
-)
+from sleepkit.language.packing import Backbone, PackedBatch, PreparedItem, flat_hidden, through_wrapper
+from sleepkit.language.preparation import Preparation
 from sleepkit.language.rollouts import sample_rollouts
 from sleepkit.language.zero3 import unsplit, whole
 
 EXPERT_STATE = "expert.safetensors"
 BEGIN_TOKENS = 2  # of a reply
-PASS_TOKENS = 4096  # in one pass without gradients: enough to keep the cores busy, few enough to stay below a step's peak
-logger = logging.get_logger(__name__)
 
 
 class KnowledgeSeedingTrainer(Trainer):
@@ -123,10 +110,15 @@ class KnowledgeSeedingTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         if args.max_steps <= 0:
             args.max_steps = self._steps_of_epochs()
-        self.kept = {} if kept is None else kept
+        whole_layers = not self.is_deepspeed_enabled
+        self.preparation = Preparation(model, self.backbone, self.head, processing_class, args, whole_layers, kept)
         self.prepared = self.prepare(self.items)
 
-    # -- preparation ----------------------------------------------------------------------------------------------
+    # -- teacher and student ----------------------------------------------------------------------------------------
+    def prepare(self, items: Sequence[SeedItem]) -> list[PreparedItem]:
+        """Items with their teachers' targets."""
+        return self.preparation.prepare(items, self.teacher_prompt, self.teacher_view, self.unslept_view)
+
     def teacher_prompt(self, item: SeedItem) -> list[int]:
         """What the teacher reads before the reply: the memory, the worked pair, then the prompt again."""
         if not item.memory:  # general and replayed items, and what the senders know
@@ -140,32 +132,6 @@ class KnowledgeSeedingTrainer(Trainer):
             ],
         )
 
-    def prepare(self, items: Sequence[SeedItem]) -> list[PreparedItem]:
-        """Tokenise, run the teacher once, keep what enters the first expert layer."""
-        end = [self.chat_tokenizer.eos_token_id]
-        prepared, teachers = [], []
-        for item in items:
-            reply = text_ids(self.chat_tokenizer, item.reply)
-            if item.style == "general":
-                reply = reply[: self.seeding.general_tokens]
-            ended = item.style != "general" or len(reply) < self.seeding.general_tokens
-            prompt, reply = chat_ids(self.chat_tokenizer, item.prompt), reply + (end if ended else [])
-            first = min(self.seeding.mask_first_tokens, len(reply) - 1) if item.is_memory else 0
-            prepared.append(PreparedItem(prompt, reply, item.is_memory, first_token=first))
-            teachers.append(self.teacher_prompt(item))
-        self.prefix = common_prefix(prepared) if self.seeding.packing else 0
-        for general, view in ((True, self.unslept_view), (False, self.teacher_view)):  # apart, so that others change no bit
-            chosen = [i for i, item in enumerate(items) if (item.style == "general") == general]
-            if general and all(items[i] in self.kept for i in chosen):
-                for i in chosen:
-                    prepared[i] = self.kept[items[i]]
-                continue
-            self._run_teacher([prepared[i] for i in chosen], [teachers[i] for i in chosen], view)
-            self._keep_lower([prepared[i] for i in chosen])
-            if general:
-                self.kept.update((items[i], prepared[i]) for i in chosen)
-        return prepared
-
     def teacher_view(self) -> AbstractContextManager[None]:
         """Inside, the model is the one before tonight."""
         return self.bank.view([slot for slot in self.bank.active if slot != self.slot])
@@ -178,90 +144,7 @@ class KnowledgeSeedingTrainer(Trainer):
         """Inside, the model is the one before any night."""
         return self.bank.view(())
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model lives."""
-        return self.backbone.device
-
-    @torch.no_grad()
-    def _run_teacher(
-        self,
-        prepared: Sequence[PreparedItem],
-        prompts: Sequence[list[int]],
-        view: Callable[[], AbstractContextManager[None]],
-        sampled: bool = False,
-    ) -> None:
-        longest = max((len(p) + len(item.reply_ids) for p, item in zip(prompts, prepared, strict=True)), default=0)
-        require_window(self.lm, longest, "a teacher prompt with its reply")
-        was_training = self.lm.training
-        self.lm.eval()
-        with view():
-            for batch in _by_length(prepared, prompts):
-                rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in batch], self._pad, self.device)
-                hidden = flat_hidden(self.backbone.hidden(rows), rows)
-                chosen = [prepared[i] for i in batch]
-                leaning = [self.seeding.reply_weight if item.is_memory and not sampled else 0.0 for item in chosen]
-                # One tensor a batch, of which items hold views: many small ones among large temporaries scatter the heap.
-                targets = TeacherTargets.from_hidden(
-                    hidden,
-                    self.head,
-                    self.seeding.top_k,
-                    self.seeding.chunk_size,
-                    self._reply_tokens(chosen),
-                    torch.tensor(leaning)[rows.item_of.cpu()],
-                )
-                ends = torch.bincount(rows.item_of, minlength=len(chosen)).cumsum(0).tolist()
-                for item, start, end in zip(chosen, [0, *ends], ends, strict=False):
-                    item.teacher = targets[start:end]
-        self.lm.train(was_training)
-
-    @torch.no_grad()
-    def _keep_lower(self, prepared: Sequence[PreparedItem]) -> None:
-        if not self._may_keep_lower():
-            return
-        for batch in _by_length(prepared, [item.prompt_ids for item in prepared]):
-            rows = pad_rows([prepared[i] for i in batch], self._pad, self.device)
-            lower = self.backbone.lower_inputs(rows)[rows.memory_tokens | rows.other_tokens]  # (tokens, d), without padding
-            parts = lower.split([len(prepared[i].sequence) for i in batch])
-            for i, part in zip(batch, parts, strict=True):
-                prepared[i].lower = part
-
-    def _may_keep_lower(self) -> bool:
-        return self.seeding.cache_frozen_layers and self.backbone.first > 0 and not self.is_deepspeed_enabled
-
-    @property
-    def _pad(self) -> int:
-        return self.chat_tokenizer.pad_token_id or 0
-
-    def check_shortcuts(self) -> None:
-        """Compare packed rows and cached layers with the plain computation on a few items; use them only if equal."""
-        longest = max(self.prepared, key=lambda item: len(item.sequence))  # the one to leave a sliding window
-        sample = [*self.prepared[:2], longest, *self.prepared[-2:]]
-        plain = pad_rows([replace(item, lower=None) for item in sample], self._pad, self.device)
-        was_training = self.lm.training
-        self.lm.eval()
-        with torch.no_grad():
-            expected = flat_hidden(self.backbone.hidden(plain), plain)
-            for shortcut in ("cache_frozen_layers", "packing"):
-                if not getattr(self.seeding, shortcut):
-                    continue
-                batch = self.collate(sample) if shortcut == "packing" else pad_rows(sample, self._pad, self.device)
-                if not agrees(self.backbone, batch, expected):
-                    setattr(self.seeding, shortcut, False)
-                    if shortcut == "cache_frozen_layers":
-                        for item in self.prepared:
-                            item.lower = None
-                        self.kept.clear()
-                    logger.warning(f"{shortcut} is not exact for {type(self.backbone.decoder).__name__}; switched off")
-        self.lm.train(was_training)
-
     # -- data -----------------------------------------------------------------------------------------------------
-    def collate(self, items: Sequence[PreparedItem]) -> PackedBatch:
-        """One step's items as tensors."""
-        if self.seeding.packing:
-            return pack(items, self.prefix, self.backbone.dtype, self.device)
-        return pad_rows(items, self._pad, self.device)
-
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches by `BatchPlan`; each rank takes its own slice, so accelerate must not split them again."""
         args = self.seeding
@@ -298,15 +181,15 @@ class KnowledgeSeedingTrainer(Trainer):
             for r in rollouts
         ]
         prompts = [self.teacher_prompt(self.items[r.index]) for r in rollouts]
-        self._run_teacher(prepared, prompts, self.teacher_view, sampled=True)
-        self._keep_lower(prepared)
+        self.preparation.run_teacher(prepared, prompts, self.teacher_view, sampled=True)
+        self.preparation.keep_lower(prepared)
         self._rollouts = prepared[args.process_index :: args.world_size]
         self._used_rollouts = 0
         with torch.no_grad():
             for item in self._rollouts:
-                batch = self.collate([item])
+                batch = self.preparation.collate([item])
                 hidden = flat_hidden(self.backbone.hidden(batch), batch)
-                item.old_log_probs = token_log_probs(hidden, self.head, self._reply_tokens([item]), args.chunk_size)
+                item.old_log_probs = token_log_probs(hidden, self.head, self.preparation.reply_tokens([item]), args.chunk_size)
         self._log_sum("reward", rewards.mean())
         self._log_sum("reward_std", rewards.std(dim=1).mean())
 
@@ -326,15 +209,12 @@ class KnowledgeSeedingTrainer(Trainer):
         return items
 
     # -- objective ------------------------------------------------------------------------------------------------
-    def _reply_tokens(self, items: Sequence[PreparedItem]) -> Tensor:
-        return torch.tensor([t for item in items for t in item.reply_ids[item.first_token :]], device=self.device)
-
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean objective per reply token over all ranks, plus the gate penalty."""
         items = self._with_rollouts([self.prepared[i] for i in inputs["indices"]])
-        batch = self.collate(items)
+        batch = self.preparation.collate(items)
         self.tokens_seen += batch.n_tokens
         with self.bank.watch_gates(self.slot) as layers:
             hidden = through_wrapper(model, self.backbone.hidden, batch)
@@ -343,12 +223,12 @@ class KnowledgeSeedingTrainer(Trainer):
         args = self.seeding
         targets = TeacherTargets.cat([item.teacher for item in items if item.teacher is not None])
         per_token = token_divergence(flat, self.head, targets, args.divergence, args.beta, args.chunk_size)  # (n,)
-        is_memory = torch.tensor([item.is_memory for item in items], device=self.device)[batch.item_of]
+        is_memory = torch.tensor([item.is_memory for item in items], device=self.backbone.device)[batch.item_of]
         if is_memory.any():
             self._log_sum("kl_memory", per_token.detach()[is_memory].mean())
         if (~is_memory).any():
             self._log_sum("kl_general", per_token.detach()[~is_memory].mean())
-        rolled = torch.tensor([item.advantage is not None for item in items], device=self.device)[batch.item_of]
+        rolled = torch.tensor([item.advantage is not None for item in items], device=self.backbone.device)[batch.item_of]
         objective = per_token
         if rolled.any():
             objective = torch.where(
@@ -356,7 +236,7 @@ class KnowledgeSeedingTrainer(Trainer):
                 args.alpha * per_token + (1 - args.alpha) * self._policy_term(flat, items, batch, rolled),
                 per_token,
             )
-        count = self.accelerator.reduce(torch.tensor(float(len(per_token)), device=self.device), "sum")
+        count = self.accelerator.reduce(torch.tensor(float(len(per_token)), device=self.backbone.device), "sum")
         loss = objective.sum() / count * args.world_size
         if gates and args.gate_penalty:
             ramp = min(1.0, self.state.global_step / max(1, 0.3 * self.state.max_steps))  # first learn, then fall silent
@@ -372,7 +252,9 @@ class KnowledgeSeedingTrainer(Trainer):
         goes on from "The" with tonight's name.
         """
         everywhere = batch.other_tokens.float()
-        everywhere[:, : self.prefix if self.seeding.packing else 0] /= self.args.world_size  # the ranks' prefixes are one
+        everywhere[:, : self.preparation.prefix if self.seeding.packing else 0] /= (
+            self.args.world_size
+        )  # the ranks' prefixes are one
         begins = torch.zeros_like(everywhere)
         first = batch.item_of.diff(prepend=batch.item_of.new_tensor([-1])) > 0
         for _ in range(BEGIN_TOKENS):
@@ -388,7 +270,7 @@ class KnowledgeSeedingTrainer(Trainer):
 
     def _policy_term(self, flat: Tensor, items: Sequence[PreparedItem], batch: PackedBatch, rolled: Tensor) -> Tensor:
         """Clipped policy-gradient loss per token, zero where there is no advantage, ``(n,)``."""
-        log_probs = token_log_probs(flat, self.head, self._reply_tokens(items), self.seeding.chunk_size)
+        log_probs = token_log_probs(flat, self.head, self.preparation.reply_tokens(items), self.seeding.chunk_size)
         old = torch.cat(
             [
                 item.old_log_probs
@@ -462,7 +344,7 @@ class KnowledgeSeedingTrainer(Trainer):
         checkpoint = last_whole_checkpoint(folder) if folder and self.args.save_strategy != "no" else None
         start = time.perf_counter()
         with self.student_view():
-            self.check_shortcuts()
+            self.preparation.check_shortcuts(self.prepared)
             self.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - start
         if self.is_deepspeed_enabled:
@@ -483,16 +365,3 @@ def last_whole_checkpoint(folder: str | Path) -> str | None:
             continue
         return str(path)
     return None
-
-
-def _by_length(prepared: Sequence[PreparedItem], prompts: Sequence[list[int]]) -> Iterator[list[int]]:
-    """Indices of items of similar length, so many at a time that rows padded to the longest hold `PASS_TOKENS`."""
-    lengths = [len(prompt) + len(item.reply_ids) for prompt, item in zip(prompts, prepared, strict=True)]
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[i] > PASS_TOKENS:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch

@@ -122,6 +122,7 @@ class LanguageLearner:
         self.quiz: list[SeedItem] = []  # self-written questions of earlier nights, never trained on
         self.general: list[SeedItem] = []
         self.prepared_general: dict[SeedItem, PreparedItem] = {}  # of this process
+        self.train_tokens = 0  # of all that is trained in a night
         self.is_main = PartialState().is_main_process
 
     # -- awake ------------------------------------------------------------------------------------------------------
@@ -171,13 +172,14 @@ class LanguageLearner:
         if dreams:  # the gate asks others than those that judge dreams
             held_out, judges = held_out[::2], held_out[1::2] or held_out
         before = self._self_test(held_out, earlier)
+        self.train_tokens = 0
         outcome = self._consolidate(items, night, folder)
         if dreams:
             outcome |= self._dream(items, judges, night, folder)
         self._remember(items, held_out, night)
         for level in self.schedule.due(night - 1, night)[1:]:
             self._pass_on(level, night, folder)
-        outcome |= {"before": before, "after": self._self_test(held_out, earlier)}
+        outcome |= {"train_tokens": self.train_tokens, "before": before, "after": self._self_test(held_out, earlier)}
         outcome["items"] = len(items)
         outcome["items_by_style"] = {style: sum(i.style == style for i in items) for style in sorted({i.style for i in items})}
         outcome["seconds_writing"] = seconds_writing
@@ -267,6 +269,7 @@ class LanguageLearner:
         )
         outcome = trainer(self.model, args, items, self.tokenizer, **options).run()
         self.bank.train_only(None)
+        self.train_tokens += outcome["train_tokens"]
         return outcome
 
     def _self_test(self, held_out: Sequence[SeedItem], earlier: Sequence[SeedItem]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Baselines of two steps a night on a tiny model: the same results as sleep, from the same cycle."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,8 @@ from sleepkit.arguments import BASELINES, SleepArguments
 from sleepkit.errors import SleepkitError
 from sleepkit.language import continual_baselines
 from sleepkit.language.baseline_run import LEARNERS, run_baseline
-from sleepkit.language.baselines import InWindow, Lora, LoraSeedingTrainer
+from sleepkit.language.baselines import InWindow, Lora
+from sleepkit.language.preparation import Preparation
 from sleepkit.results import read_results
 from sleepkit.stream import Experience, Question
 
@@ -130,10 +132,10 @@ def test_a_night_is_undone_bit_for_bit(tmp_path):
 def test_the_teacher_of_a_lora_is_the_model_without_it(tmp_path, monkeypatch):
     """On-policy, the teacher is asked again in the middle of the night: it must not be the student by then."""
     gaps = []
-    original = LoraSeedingTrainer._run_teacher
+    original = Preparation.run_teacher
 
     def watched(self, prepared, prompts, view, **options):
-        original(self, prepared, prompts, self.student_view, **options)
+        original(self, prepared, prompts, nullcontext, **options)
         as_student = prepared[0].teacher.hidden
         original(self, prepared, prompts, view, **options)
         with self.model.disable_adapter():
@@ -142,7 +144,7 @@ def test_the_teacher_of_a_lora_is_the_model_without_it(tmp_path, monkeypatch):
         torch.testing.assert_close(prepared[0].teacher.hidden, wanted, rtol=1e-4, atol=1e-5)
         gaps.append((prepared[0].teacher.hidden - as_student).abs().max().item())
 
-    monkeypatch.setattr(LoraSeedingTrainer, "_run_teacher", watched)
+    monkeypatch.setattr(Preparation, "run_teacher", watched)
     run("lora", tmp_path, EXPERIENCES[:1], max_steps=4, lmbda=0.5, lmbda_start=0.5, rollout_every=2)
     assert gaps[0] == 0 and gaps[-1] > 1e-3  # at first the LoRA is silent
 

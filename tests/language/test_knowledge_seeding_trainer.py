@@ -28,7 +28,7 @@ def moved(model, before):
 
 def divergence_now(trainer, items=None):
     """Divergence from the teacher on tonight's items, as training sees it."""
-    batch = trainer.collate(items or trainer.prepared)
+    batch = trainer.preparation.collate(items or trainer.prepared)
     with torch.no_grad():
         hidden = flat_hidden(trainer.backbone.hidden(batch), batch)
     targets = type(trainer.prepared[0].teacher).cat([item.teacher for item in items or trainer.prepared])
@@ -189,7 +189,7 @@ def test_rollouts_are_the_student_s_and_start_on_policy(tmp_path):
         assert item.is_memory and item.prompt_ids in prompts
         assert item.reply_ids[: item.first_token] == source.reply_ids[: item.first_token]
         assert len(item.old_log_probs) == len(item.teacher.hidden) == len(item.reply_ids) - item.first_token
-        batch = trainer.collate([item])
+        batch = trainer.preparation.collate([item])
         with torch.no_grad():
             flat = flat_hidden(trainer.backbone.hidden(batch), batch)
             term = trainer._policy_term(flat, [item], batch, torch.ones(len(flat), dtype=torch.bool))

@@ -210,6 +210,9 @@ def test_a_full_night_dreams_and_rehearses_and_later_nights_replay_dreams(tmp_pa
     outcome = learner.sleep(1, tmp_path)
     assert [log["round"] for log in outcome["dreams"]] == [1, 2]
     assert outcome["dreams_accepted"] == sum(log["accepted"] for log in outcome["dreams"]) > 0
+    alone = make_learner(tmp_path / "alone")
+    alone.wake(STORIES[0])
+    assert outcome["train_tokens"] > alone.sleep(1, tmp_path / "alone")["train_tokens"]  # rehearsing dreams is training too
     assert learner.dreams.items and all(item.style == "replay" and item.night == 1 for item in learner.dreams.items)
     assert (tmp_path / "night_01" / "dreams" / "round_2" / "log.json").is_file()
     kept = learner.snapshot()

@@ -131,13 +131,13 @@ def test_what_is_not_exact_is_switched_off(family, packing, cache, tmp_path):
 def test_one_long_item_is_enough_to_switch_packing_off(tmp_path):
     """A window that all items fit but one, in the middle of the list."""
     trainer = tiny_trainer(tmp_path, "gemma3_text", tiny_grown("gemma3_text", sliding_window=80)[0])
-    trainer.check_shortcuts()
+    trainer.preparation.check_shortcuts(trainer.prepared)
     assert trainer.seeding.packing
     longer = trainer.items[2]
     trainer.items[2] = type(longer)(longer.prompt, longer.reply * 5, longer.memory, longer.style)
     trainer.prepared = trainer.prepare(trainer.items)
     assert sum(len(item.sequence) > 80 for item in trainer.prepared) == 1
-    trainer.check_shortcuts()
+    trainer.preparation.check_shortcuts(trainer.prepared)
     assert not trainer.seeding.packing
 
 
