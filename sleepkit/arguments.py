@@ -50,7 +50,19 @@ AnswerScore = Literal["contained", "chrf", "number"]  # as `scoring.score` knows
 
 
 @dataclass
-class SleepArguments:
+class RunArguments:
+    """Which seeds a command runs, and what it does with a run that it finds."""
+
+    seeds: list[int] | None = option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
+    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
+    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
+
+    def __post_init__(self) -> None:
+        require(self, ("seeds",), lambda seeds: seeds is None or len(set(seeds)) == len(seeds), "each seed once")
+
+
+@dataclass
+class SleepArguments(RunArguments):
     """What sleeps, what it reads and dreams, and when a night is kept.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
@@ -123,12 +135,10 @@ class SleepArguments:
     # run
     baseline: Baseline | None = option(None, "Run this baseline instead of knowledge seeding, on the same data.")
     max_new_tokens: int = option(48, "Tokens of an answer in the evaluation.")
-    seeds: list[int] | None = option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
-    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
-    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
     push_to_hub_repo: str | None = option(None, "Upload the slept model to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.dataset:
             raise SleepkitError("dataset is missing; give --dataset with a folder, a .jsonl file or a Hub id")
         require_choice(self, "order", ("file", "random"))
@@ -151,7 +161,6 @@ class SleepArguments:
         require(self, limits, lambda value: value >= 0, "a number of at least 0")
         self._check_chain()
         self._check_labels()
-        require(self, ("seeds",), lambda seeds: seeds is None or len(set(seeds)) == len(seeds), "each seed once")
         self.expert_layers = cast(Any, expert_layers(self.expert_layers))  # now as `ExpertBankConfig.layers` wants it
 
     def _check_chain(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sleepkit.arguments import read
+from sleepkit.arguments import RunArguments, read
 from sleepkit.errors import SleepkitError
 from sleepkit.options import option, require
 
@@ -23,7 +23,7 @@ __all__ = ["DisentangledArguments", "build_sprites", "parse_disentangled"]
 
 
 @dataclass
-class DisentangledArguments:
+class DisentangledArguments(RunArguments):
     """What is learned in which parts, and what is measured.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
@@ -60,18 +60,15 @@ class DisentangledArguments:
 
     # run
     export: str | None = option(None, "Write the stream's images to this new folder and stop: a data set for other recipes.")
-    seeds: list[int] | None = option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
-    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
-    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
     push_to_hub_repo: str | None = option(None, "Upload canonicaliser and exemplars to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = ("experiences", "classes_per_experience", "factor_values", "novel_images")
         require(self, counts, lambda count: count >= 1, "a whole number of at least 1")
         require(self, ("novel_classes",), lambda count: count >= 2, "at least 2, to be told apart")
         require(self, ("image_size",), lambda size: size >= 16 and size % 8 == 0, "a multiple of 8 of at least 16")
         require(self, ("test_share",), lambda share: 0 < share < 0.5, "a share above 0 and below a half")
-        require(self, ("seeds",), lambda seeds: seeds is None or len(set(seeds)) == len(seeds), "each seed once")
         if self.experiences * self.classes_per_experience < 2:
             raise SleepkitError("there is one class; give at least 2 experiences, or 2 classes_per_experience")
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from sleepkit.arguments import read
+from sleepkit.arguments import RunArguments, read
 from sleepkit.errors import SleepkitError
 from sleepkit.options import option, require, require_choice
 
@@ -47,7 +47,7 @@ PROBE_SCOPES = ("experience", "stream")
 
 
 @dataclass
-class VisionArguments:
+class VisionArguments(RunArguments):
     """What is learned in which parts, by which model and method.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
@@ -82,12 +82,10 @@ class VisionArguments:
     probe_images: int = option(0, "Training images of an experience that a linear probe learns from, for fwt_probe; 0: no probe.")
     probe_draws: int = option(1, "Probes of an experience, each from other images; the mean is taken.")
     probe_scope: str = option("experience", f"Classes that a probe tells apart, those of the {' or the '.join(PROBE_SCOPES)}.")
-    seeds: list[int] | None = option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
-    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
-    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
     push_to_hub_repo: str | None = option(None, "Upload the model to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.dataset:
             raise SleepkitError("dataset is missing; give --dataset with a folder such as digits/ (train.npz, ...) or a Hub id")
         require_choice(self, "method", METHODS)
@@ -97,7 +95,6 @@ class VisionArguments:
         require(self, ("hidden_size", "top_size", "probe_images"), lambda count: count >= 0, "a whole number of at least 0")
         require(self, ("channels",), lambda channels: channels in (None, 1, 3), "1 (grey) or 3 (RGB)")
         require(self, ("cnn_widths",), lambda widths: widths and min(widths) >= 1, "at least one number, each at least 1")
-        require(self, ("seeds",), lambda seeds: seeds is None or len(set(seeds)) == len(seeds), "each seed once")
         self.class_order = cast(Any, _class_order(self.class_order))  # now as `build_stream` wants it
 
 
