@@ -46,6 +46,10 @@ class KnowledgeSeedingConfig(TrainingArguments):
     notes_kept: int = field(
         default=2, metadata={"help": "Given examples of each label, or task of written answers, kept for later nights."}
     )
+    relearn_notes: bool = field(
+        default=False,
+        metadata={"help": "Learn kept examples of labels anew beside tonight's, as labels that exclude each other need it."},
+    )
 
     # objective
     divergence: str = field(default="forward_kl", metadata={"help": f"One of {', '.join(DIVERGENCES)}; teacher first."})

@@ -92,7 +92,7 @@ class SeedItem:
         style: one of `STYLES`, "note" (of a label), "written" (an answer), "general", "replay" or "recall".
         source: name of the document.
         span: the words of the memory that answer the prompt, where there are such.
-        night: when a replayed item was learned.
+        night: when an item of an earlier night was learned; 0: tonight's.
     """
 
     prompt: str
