@@ -9,6 +9,7 @@ from tiny_night import tiny_config
 
 from sleepkit.arguments import SleepArguments
 from sleepkit.errors import SleepkitError
+from sleepkit.labelled_stream import LABEL
 from sleepkit.language.dream_pool import DreamPool
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.language.learner import LanguageLearner
@@ -115,6 +116,21 @@ def test_replay_takes_what_is_close_to_tonight_and_some_of_the_rest(tmp_path):
     assert learner._replay_items(4, []) == chosen
     outdated = replace(chosen[0], memory="something newer", style="wh")
     assert chosen[0].prompt not in [item.prompt for item in learner._replay_items(4, [outdated])]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_kept_notes_are_learned_again_or_stay_as_they_are(again, tmp_path):
+    learner = make_learner(tmp_path)
+    learner.seeding.relearn_notes, learner.seeding.notes_kept = again, 1
+    for night in (1, 2, 3):
+        notes = [Question(f"say {k} of {night}.", f"label {night}", LABEL) for k in range(3)]
+        learner.wake(Experience(f"Task {night}", [f"Task {night}."], notes=notes))
+        learner.sleep(night, tmp_path)
+    assert [item.night for item in learner.replay] == [1, 2, 3]  # one of each, and each once
+    items = load_items(tmp_path / "night_03" / "material.jsonl")
+    earlier = [item for item in items if item.night]
+    assert [item.span for item in earlier] == ["label 1", "label 2"] and all(item.is_memory == again for item in earlier)
+    assert not any(item in learner.quiz for item in earlier)
 
 
 def test_a_fast_adapter_is_the_other_sender(tmp_path):
