@@ -72,7 +72,7 @@ _TO_A_PLACE = re.compile(rf"\b{_MOVED} (?:in)?to (?:the )?$")
 _WHEREABOUTS = re.compile(
     rf"(?P<who>(?:The |[A-Z])[\w’'-]*(?: [A-Z][\w’'-]*){{0,2}}) {_MOVED} (?:in)?to (?P<place>the [\w’'-]+|[A-Z][\w’'-]*)[.,!]"
 )
-_PRONOUNS = frozenset("i you he she it we they this that there who both all many some most others nobody everybody everyone".split())
+_PRONOUNS = frozenset("i you he she it we they this that there who both all many some most others nobody everybody".split())
 ABOUT = ("Tell me about {}.", "What do you know about {}?", "What about {}?")
 
 
