@@ -106,9 +106,9 @@ def answer_spans(sentence: str, max_words: int = 7) -> list[str]:
     return found
 
 
-def question_words(span: str, before: str = "") -> list[str]:
-    """Question words that fit an answer, likely ones first; ``before`` is what stands before it in its sentence."""
-    if _TO_A_PLACE.search(before):
+def question_words(span: str, sentence: str = "") -> list[str]:
+    """Question words that fit an answer in its sentence, likely ones first."""
+    if _TO_A_PLACE.search(sentence.partition(span)[0]):
         return ["where"]
     if re.search(rf"\b(?:{MONTHS})\b", span) or re.fullmatch(r"1\d\d\d|20\d\d", span):
         return ["when", "in what year"]
@@ -138,8 +138,7 @@ def statement(sentence: str, span: str, rng: random.Random, min_words: int = 9, 
 
 def cloze(text: str, span: str, rng: random.Random) -> str:
     """The text with the span replaced by a question word."""
-    word = rng.choice(question_words(span, text.partition(span)[0]))
-    return _capital(text.replace(span, word, 1).rstrip(". ")) + "?"
+    return _capital(text.replace(span, rng.choice(question_words(span, text)), 1).rstrip(". ")) + "?"
 
 
 def wh_question(text: str, span: str, rng: random.Random) -> str | None:
@@ -154,7 +153,7 @@ def wh_question(text: str, span: str, rng: random.Random) -> str | None:
     words, rest_of = before.split(), after.split(",")[0].split()
     while words and words[-1].lower() in _DROPPED:
         words = words[:-1]
-    word = rng.choice(question_words(span, before))
+    word = rng.choice(question_words(span, text))
     if not words and before:  # a leading "In 1902 ...": the subject follows
         if before.split()[0].lower() not in _PREPOSITIONS:
             return None
@@ -251,8 +250,7 @@ def keywords(sentence: str, span: str, rng: random.Random, title: str = "") -> s
     words = content_words(sentence.replace(span, " ", 1))
     kept = sorted(rng.sample(range(len(words)), min(len(words), rng.randint(3, 6))))
     topic = [title] if title and rng.random() < 0.3 and span not in title else []
-    word = rng.choice(question_words(span, sentence.partition(span)[0]))
-    return _capital(" ".join([word, *topic, *(words[i] for i in kept)])) + "?"
+    return _capital(" ".join([rng.choice(question_words(span, sentence)), *topic, *(words[i] for i in kept)])) + "?"
 
 
 def whereabouts(sentence: str) -> tuple[str, list[str]] | None:

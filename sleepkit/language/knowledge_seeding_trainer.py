@@ -252,9 +252,8 @@ class KnowledgeSeedingTrainer(Trainer):
         goes on from "The" with tonight's name.
         """
         everywhere = batch.other_tokens.float()
-        everywhere[:, : self.preparation.prefix if self.seeding.packing else 0] /= (
-            self.args.world_size
-        )  # the ranks' prefixes are one
+        prefix = self.preparation.prefix if self.seeding.packing else 0
+        everywhere[:, :prefix] /= self.args.world_size  # the ranks' prefixes are one
         begins = torch.zeros_like(everywhere)
         first = batch.item_of.diff(prepend=batch.item_of.new_tensor([-1])) > 0
         for _ in range(BEGIN_TOKENS):

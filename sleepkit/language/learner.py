@@ -293,7 +293,7 @@ class LanguageLearner:
             main_only(lambda: save_items(items, path))
         items = load_items(path)
         self.general = self.general or [item for item in items if item.style == "general"]
-        held_out = [item for item in items if item.style in QUIZ_STYLES and not item.night][::8][:QUIZ_ITEMS]
+        held_out = [item for item in items if item.is_new and item.style in QUIZ_STYLES][::8][:QUIZ_ITEMS]
         return [item for item in items if item not in held_out], held_out
 
     def write_items(self, night: int) -> list[SeedItem]:
@@ -349,7 +349,7 @@ class LanguageLearner:
         self.quiz += held_out
         kept, seen = [], Counter[str]()
         for item in items:
-            if not item.is_memory or item.night:
+            if not item.is_new:
                 continue
             kind = {"note": item.span, "written": item.source}.get(item.style, "")
             seen[kind] += kind != ""

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -108,6 +108,11 @@ class SeedItem:
         """True for what tonight has to be learned; False for what must stay as it is."""
         return self.style not in ("general", "replay")
 
+    @property
+    def is_new(self) -> bool:
+        """True for what tonight has to be learned for the first time."""
+        return self.is_memory and not self.night
+
 
 def write_material(
     model: nn.Module,
@@ -149,18 +154,21 @@ def write_material(
 def newest(items: Sequence[SeedItem], order: Sequence[str]) -> list[SeedItem]:
     """Items without repeats, of each prompt those of the last sentence of ``order`` that it asks about: what is newer holds."""
     place = {sentence: k for k, sentence in enumerate(order)}
-    last: dict[str, int] = {}
-    for item in items:
-        last[item.prompt] = max(last.get(item.prompt, 0), place[item.memory])
-    found = {(item.prompt, item.reply): item for item in items if place[item.memory] == last[item.prompt]}
-    return list(found.values())
+    return list({(item.prompt, item.reply): item for item in _latest(items, lambda item: place[item.memory])}.values())
 
 
 def not_outdated(kept: Sequence[SeedItem], tonight: Sequence[SeedItem] = ()) -> list[SeedItem]:
     """Items of earlier nights whose prompt no later night, nor ``tonight``'s memory, answers anew."""
-    latest = {item.prompt: item.night for item in kept}
     asked = {item.prompt for item in tonight if item.is_memory}
-    return [item for item in kept if item.night == latest[item.prompt] and item.prompt not in asked]
+    return [item for item in _latest(kept, lambda item: item.night) if item.prompt not in asked]
+
+
+def _latest(items: Sequence[SeedItem], when: Callable[[SeedItem], int]) -> list[SeedItem]:
+    """Of each prompt the items for which ``when`` is greatest, a number from 0 on."""
+    last: dict[str, int] = {}
+    for item in items:
+        last[item.prompt] = max(last.get(item.prompt, 0), when(item))
+    return [item for item in items if when(item) == last[item.prompt]]
 
 
 def _cues(sentence: str, title: str, styles: Sequence[str], count: int, rng: random.Random) -> list[SeedItem]:
@@ -203,7 +211,7 @@ def _written_questions(
         (title, sentence, text, span, word.capitalize())
         for title, sentence, text in lines
         for span in answer_spans(sentence)
-        for word in question_words(span, sentence.partition(span)[0])[:2]
+        for word in question_words(span, sentence)[:2]
     ]
     if not asked:
         return []

@@ -11,6 +11,11 @@ from sleepkit.vision.dreaming import Led, Wish, lead, new_pairs, seen_classes, s
 from sleepkit.vision.soft_prompt import initial_vectors
 
 
+def led(*collapsed):
+    flags = torch.tensor(collapsed, dtype=torch.bool)
+    return Led(torch.zeros(len(flags), 1, 2), torch.zeros(len(flags), 8), torch.zeros(len(flags)), flags, False)
+
+
 def test_pairs_take_every_class_in_turn_and_none_twice():
     pairs = new_pairs([3, 5, 8, 9], {(3, 5)}, 12, 0)
     assert len(pairs) == len(set(pairs)) == 11 and (3, 5) not in pairs and all(target != source for target, source in pairs)
@@ -19,10 +24,6 @@ def test_pairs_take_every_class_in_turn_and_none_twice():
 
 
 def test_summary():
-    def led(*collapsed):
-        flags = torch.tensor(collapsed, dtype=torch.bool)
-        return Led(torch.zeros(len(flags), 1, 2), torch.zeros(len(flags), 8), torch.zeros(len(flags)), flags, False)
-
     found = summary([led((0, 0), (0, 0), (1, 0)), led((0, 0), (0, 1), (1, 1))], [1, 1], 2)
     assert found["stop_updates"] == 1 and found["stopped_early"] == 1 and found["collapse_rate_at_end"] == 1
     assert (found["became_target"], found["became_alike"], found["collapse_rate"]) == (0, 0.5, 0.5)
@@ -30,10 +31,6 @@ def test_summary():
 
 
 def test_a_dream_that_has_collapsed_goes_back_to_where_it_had_not():
-    def led(*collapsed):
-        flags = torch.tensor(collapsed, dtype=torch.bool)
-        return Led(torch.zeros(len(flags), 1, 2), torch.zeros(len(flags), 8), torch.zeros(len(flags)), flags, True)
-
     sound, target, alike = (0, 0), (1, 0), (0, 1)
     assert led(sound, sound, sound, sound).stop(least=2) == 3
     assert led(sound, sound, sound, target).stop(least=2) == 2
