@@ -225,7 +225,7 @@ def _base_form(verb: str) -> tuple[str, str] | None:
         return "did", _IRREGULAR[verb]
     if re.fullmatch(r"[a-z]{2,}ed", verb):
         stem = verb[:-2]
-        if re.search(r"([bdgmnprt])\1$", stem):
+        if re.search(r"([bdgmnprt])\1$|[aeiou].*ell$", stem):
             return "did", stem[:-1]
         if stem.endswith("i"):
             return "did", stem[:-1] + "y"

@@ -59,6 +59,8 @@ def test_question_words_fit_the_answer(span, first):
         ("Because the gate was shut, the sheep stayed in Tarn.", "Tarn", None),
         ("To about 4.6 billion years for samples derived from the crust.", "4.6 billion", None),
         ("Gilbert journeyed to the garden.", "garden", "Where did Gilbert journey?"),
+        ("Nils travelled to the kitchen.", "kitchen", "Where did Nils travel?"),
+        ("Ann spelled the name of the mill.", "name of the mill", "did Ann spell?"),
         ("The United Methodist Church was founded in 1968.", "1968", "was the United Methodist Church founded?"),
     ],
 )
