@@ -260,12 +260,13 @@ class Dreaming(DreamBank):
     def _judge_and_keep(self, dreams: list[Dream], led: list[Led]) -> dict[str, Any]:
         """Train the oracle if there is none, choose where to stop, keep what has not collapsed."""
         learned, first = self.config.oracle == "learned", self.config.least_updates
-        stops = [one.stop(first) if learned else one.updates for one in led]
+        ends = [one.updates for one in led]
+        stops = [one.stop(first) for one in led] if learned else ends
         if learned and self.oracle() is None and led:
             labels = [stop_labels(one.scores, min(first, one.updates)) for one in led]
             oracle = Oracle.trained(torch.cat([one.described for one in led]), torch.cat(labels), self._seed(PROMPTS))
             self.keep_oracle(oracle)
-            stops = [int((label == 0).sum()) for label in labels]
+            ends = stops = [int((label == 0).sum()) for label in labels]
         accepted, self.stops = [], stops
         for dream, one, stop in zip(dreams, led, stops, strict=True):
             dream.stop, dream.vectors = stop, one.path[stop]
@@ -274,7 +275,7 @@ class Dreaming(DreamBank):
                 self.paths[dream.number] = one.path[: stop + 1]
         self.retire([dream for dream in self.dreams() if dream.number in {one.number for one in dreams if one not in accepted}])
         self.keep(accepted)
-        return {"dreams": len(self.dreams()), "led": len(led)} | summary(led, stops, self.config.dream_updates)
+        return {"dreams": len(self.dreams()), "led": len(led)} | summary(led, stops, ends, self.config.dream_updates)
 
     def _sleep(self) -> None:
         """Train on memory and dreams, then on the memory."""

@@ -132,15 +132,20 @@ def new_pairs(
     return [pair for pair in every if pair not in taken][: max(count, 0)]
 
 
-def summary(led: Sequence[Led], stops: Sequence[int], most: int) -> dict[str, float]:
-    """Means over prompts: updates, share stopped before the ``most``, and shares of collapses there and after the last update."""
+def summary(led: Sequence[Led], stops: Sequence[int], ends: Sequence[int], most: int) -> dict[str, float]:
+    """Means over prompts.
+
+    Args:
+        stops: update that each is taken from.
+        ends: update at which it was stopped, which is later where it went back; ``most`` if it was not.
+    """
     if not led:
         return {}
     there = torch.stack([one.collapsed[stop] for one, stop in zip(led, stops, strict=True)]).float()
     last = torch.stack([one.collapsed[-1] for one in led])
     return {
         "stop_updates": sum(stops) / len(stops),
-        "stopped_early": sum(stop < most for stop in stops) / len(stops),
+        "stopped_early": sum(end < most for end in ends) / len(ends),
         "became_target": there[:, 0].mean().item(),
         "became_alike": there[:, 1].mean().item(),
         "collapse_rate": there.amax(1).mean().item(),

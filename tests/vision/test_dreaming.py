@@ -24,10 +24,10 @@ def test_pairs_take_every_class_in_turn_and_none_twice():
 
 
 def test_summary():
-    found = summary([led((0, 0), (0, 0), (1, 0)), led((0, 0), (0, 1), (1, 1))], [1, 1], 2)
-    assert found["stop_updates"] == 1 and found["stopped_early"] == 1 and found["collapse_rate_at_end"] == 1
+    found = summary([led((0, 0), (0, 0), (1, 0)), led((0, 0), (0, 1), (1, 1))], [1, 1], [1, 2], 2)
+    assert found["stop_updates"] == 1 and found["stopped_early"] == 0.5 and found["collapse_rate_at_end"] == 1
     assert (found["became_target"], found["became_alike"], found["collapse_rate"]) == (0, 0.5, 0.5)
-    assert summary([], [], 2) == {}
+    assert summary([], [], [], 2) == {}
 
 
 def test_a_dream_that_has_collapsed_goes_back_to_where_it_had_not():
