@@ -127,7 +127,7 @@ class SleepArguments(RunArguments):
     gate: bool = option(True, "Roll a night back exactly if it fails the limits below; False keeps every night.")
     gate_anchor_kl: float = option(0.05, "Highest KL to the unslept model on the anchors, nats per token.")
     gate_anchor_drop: float = option(
-        0.05, "Highest drop of accuracy on the anchors since before any sleep (24 are shipped: one is 0.042)."
+        0.05, "Highest drop of accuracy on the anchors since before any sleep; two of them may be lost by chance."
     )
     gate_min_gain: float = option(0.0, "A night's gain on own questions held out of training must exceed it.")
     gate_retention_drop: float = option(0.1, "Highest drop in one night on self-written questions of earlier nights.")

@@ -3,11 +3,11 @@
 A night is kept if and only if all of these hold, as far as they were measured::
 
     anchor_kl                        <= max_anchor_kl        mean per-token KL(unslept || now), general prompts
-    anchor_accuracy: before - after  <= max_anchor_drop      share of general probes answered
+    anchor_accuracy: before - after  <= max_anchor_drop      share of general probes answered, `anchor_n` of them
     held_out:        after - before  >  min_gain             own questions about tonight, not trained on
     retention:       before - after  <= max_retention_drop   own questions about earlier nights, `retention_n` of them
 
-Of few questions, the last two are no evidence (an answer flips for a comma): up to `CHANCE` of them may be lost.
+Of few questions, what is lost is no evidence (an answer flips for a comma): up to `CHANCE` of them may be.
 
 "Before" is the unslept model for the anchors, so that small losses cannot add up over nights, and the evening for the
 other two.  NaN fails.  Otherwise the learner restores its snapshot, bit for bit: `digest` of the
@@ -68,7 +68,8 @@ class RetentionGate:
             raise SleepkitError("min_gain is not a number; give one from -1 to 1")
 
     def decide(self, before: Mapping[str, float], after: Mapping[str, float]) -> Verdict:
-        """Judge a night by its measures, any of ``anchor_kl, anchor_accuracy, held_out, retention, retention_n``.
+        """Judge a night by its measures, any of ``anchor_kl, anchor_accuracy, anchor_n, held_out, retention,
+        retention_n``.
 
         Args:
             before: measures before the night (``anchor_kl`` is not needed: it is 0 for the unslept model).
@@ -78,12 +79,12 @@ class RetentionGate:
         if "anchor_kl" in after:
             kl = after["anchor_kl"]
             checks.append(_check("anchor KL", kl <= self.max_anchor_kl, f"{kl:.4f}", "<=", self.max_anchor_kl))
-        by_chance = CHANCE / after["retention_n"] if after.get("retention_n") else 0.0
-        for name, label, limit in (
-            ("anchor_accuracy", "anchor accuracy", self.max_anchor_drop),
-            ("retention", "earlier nights", max(self.max_retention_drop, by_chance)),
+        for name, label, limit, count in (
+            ("anchor_accuracy", "anchor accuracy", self.max_anchor_drop, "anchor_n"),
+            ("retention", "earlier nights", self.max_retention_drop, "retention_n"),
         ):
             if name in before and name in after:
+                limit = max(limit, CHANCE / after[count] if after.get(count) else 0.0)
                 drop = before[name] - after[name]
                 shown = f"{before[name]:.3f} -> {after[name]:.3f}"
                 checks.append(_check(label, drop <= limit + _ROUNDING, shown, "drop <=", limit))

@@ -46,11 +46,12 @@ def test_limits_themselves_pass(name, value):
     assert GATE.decide(BEFORE, {**GOOD, name: value}).commit
 
 
-def test_two_answers_of_few_may_flip_by_chance():
-    lost_two = {**GOOD, "retention": 0.8 - 2 / 10}
+@pytest.mark.parametrize(("name", "count"), [("retention", "retention_n"), ("anchor_accuracy", "anchor_n")])
+def test_two_answers_of_few_may_flip_by_chance(name, count):
+    lost_two = {**GOOD, name: BEFORE[name] - 2 / 10}
     assert not GATE.decide(BEFORE, lost_two).commit
-    assert GATE.decide(BEFORE, {**lost_two, "retention_n": 10}).commit
-    assert not GATE.decide(BEFORE, {**lost_two, "retention_n": 20}).commit  # these are four
+    assert GATE.decide(BEFORE, {**lost_two, count: 10}).commit
+    assert not GATE.decide(BEFORE, {**lost_two, count: 20}).commit  # these are four
 
 
 def test_what_was_not_measured_is_not_judged():

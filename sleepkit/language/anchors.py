@@ -74,7 +74,7 @@ class Anchors:
 
     @torch.no_grad()
     def measure(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, bank: ExpertBank) -> dict[str, float]:
-        """``anchor_kl`` and ``anchor_accuracy`` of the model as it is now."""
+        """``anchor_kl``, ``anchor_accuracy`` and the number of questions it is of, of the model as it is now."""
         if not self._items:
             self.prepare(model, tokenizer, bank)
         head, backbone = OutputHead.of(model), Backbone(model, bank)
@@ -88,6 +88,7 @@ class Anchors:
         return {
             "anchor_kl": total / max(1, count),
             "anchor_accuracy": self._accuracy(tokenizer, replies, only_asked=True),
+            "anchor_n": float(len(asked)),
         }
 
     def _hidden(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, backbone: Backbone):  # type: ignore[no-untyped-def]
