@@ -65,7 +65,7 @@ bench-mygo: install ## a wake epoch and 100 sleep steps on images against plain 
 bench-dream2learn: install ## prompts led in one batch against one at a time, and dreaming against the base's training
 	$(BIN)/python benchmarks/bench_dream2learn.py
 
-tables: install ## write the README's tables again from the saved results
+tables: install ## write the tables of README.md and docs/ again from the saved results
 	$(BIN)/python benchmarks/make_tables.py
 
 clean: ## remove caches and builds; runs/ and .venv stay, as they cost time to make again

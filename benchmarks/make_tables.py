@@ -1,4 +1,4 @@
-"""Writes the README's tables, and the page of each experiment, again from the saved results: no number is typed by hand.
+"""Writes the tables of README.md and docs/, and the page of each experiment, again from the saved results: none is typed by hand.
 
     <!-- table:NAME -->   whatever stands between these two lines is replaced
     <!-- /table -->       by the table of benchmarks/results/NAME.json
@@ -9,7 +9,7 @@ that `run_table.py` collected (`runs`), the speed of one step (`systems`), the c
 on images (`mygo`), that of dreams (`dream2learn`), what each part of a night of dreams brings (`dream_controls`), the speed of
 drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs that `image_table.py` collected
 (`image_runs`; those of recipes/disentangled.py, with distortions or without, of dream2learn.py and of dream.py have tables of
-their own), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the README's to say.
+their own), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the pages' to say.
 """
 
 from __future__ import annotations
@@ -324,11 +324,14 @@ def fill(text: str, results: Path) -> tuple[str, list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--pages", type=Path, nargs="+", default=[ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args(argv)
-    text, missing = fill(options.readme.read_text(encoding="utf-8"), options.results)
-    options.readme.write_text(text, encoding="utf-8")
+    missing: list[str] = []
+    for page in options.pages:
+        text, not_there = fill(page.read_text(encoding="utf-8"), options.results)
+        page.write_text(text, encoding="utf-8")
+        missing += not_there
     for path in sorted(options.results.glob("*.json")):
         if "runs" in read_json(path):
             experiment_page(path)

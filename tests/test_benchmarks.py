@@ -41,7 +41,7 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     around = "before\n<!-- table:squad -->\nold\n<!-- /table -->\nbetween\n<!-- table:demo -->\n<!-- /table -->\n"
     around = f"<!-- table:summary -->\n<!-- /table -->\n<!-- table:squad-matrix -->\n<!-- /table -->\n{around}"
     readme.write_text(f"{around}<!-- table:later -->\nkept\n<!-- /table -->\nafter\n")
-    make_tables.main(["--readme", str(readme), "--results", str(tmp_path)])
+    make_tables.main(["--pages", str(readme), "--results", str(tmp_path)])
     text = readme.read_text()
     assert "| knowledge_seeding | 2 | 0.700 ± 0.141 |" in text and "old" not in text
     assert "| no_sleep | 1 | – |" in text and "| 61 | 12,000 |" in text
@@ -51,7 +51,7 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     assert "after night 2 of seed 0   0.50    – \n\nafter night 1 of seed 1   1.00  0.00\n" in text
     assert "on a CPU" in (tmp_path / "squad.md").read_text() and (tmp_path / "squad_retention.png").is_file()
     assert "later.json is not there" in capsys.readouterr().out
-    make_tables.main(["--readme", str(readme), "--results", str(tmp_path)])
+    make_tables.main(["--pages", str(readme), "--results", str(tmp_path)])
     assert readme.read_text() == text  # again: the same
 
 
