@@ -158,7 +158,7 @@ class LoraLearner(Baseline, ABC):
 
     def material(self, night: int, folder: Path) -> list[SeedItem]:
         """What to train on: the night's memory items, the very ones that knowledge seeding would write."""
-        return [item for item in self._material(night, folder)[0] if item.is_new]
+        return [item for item in self._material(night, folder)[0] if item.role == "new"]
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """Write the material, train, merge."""

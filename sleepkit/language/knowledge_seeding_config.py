@@ -16,6 +16,8 @@ from sleepkit.language.divergence import DIVERGENCES
 from sleepkit.language.material import STYLES
 from sleepkit.options import option, require, require_choice
 
+RELEARN = ("none", "notes", "all")
+
 
 @dataclass
 class KnowledgeSeedingConfig(TrainingArguments):
@@ -40,15 +42,16 @@ class KnowledgeSeedingConfig(TrainingArguments):
     general_items: int = field(default=128, metadata={"help": "General prompts, answered by the unslept model, for retention."})
     general_tokens: int = field(default=32, metadata={"help": "Tokens of a reply to a general prompt."})
     general_share: float = field(
-        default=0.5, metadata={"help": "Share of each batch that is general and replayed items, in turn."}
+        default=0.5, metadata={"help": "Share of each batch that is general, replayed and relearned items, in turn."}
     )
     replay_items: int = field(default=256, metadata={"help": "Items of earlier nights that are replayed; the cost stays."})
     notes_kept: int = field(
         default=2, metadata={"help": "Given examples of each label, or task of written answers, kept for later nights."}
     )
-    relearn_notes: bool = field(
-        default=False,
-        metadata={"help": "Learn kept examples of labels anew beside tonight's, as labels that exclude each other need it."},
+    relearn: str = option(
+        "none",
+        f"What of earlier nights is learned again beside tonight's, one of {', '.join(RELEARN)}: labels of different nights, or "
+        "facts that are asked alike, are told apart by what has seen both. The rest is replayed, and closed to the new expert.",
     )
 
     # objective
@@ -98,6 +101,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
                 shown = "lambda" if name == "lmbda" else name
                 raise SleepkitError(f"{shown} is {value}; give a number from 0 to 1")
         require_choice(self, "divergence", DIVERGENCES)
+        require_choice(self, "relearn", RELEARN)
         require_choice(self, "judge", ("token_f1", "number", "model"))
         unknown = sorted(set(self.styles) - set(STYLES))
         if unknown:

@@ -47,7 +47,7 @@ from sleepkit.language.divergence import OutputHead, TeacherTargets, token_diver
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.imitation import clipped_surrogate
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
-from sleepkit.language.material import SeedItem
+from sleepkit.language.material import ROLES, SeedItem
 from sleepkit.language.packing import Backbone, PackedBatch, PreparedItem, flat_hidden, through_wrapper
 from sleepkit.language.preparation import Preparation
 from sleepkit.language.rollouts import sample_rollouts
@@ -87,16 +87,14 @@ class KnowledgeSeedingTrainer(Trainer):
         kept: dict[SeedItem, PreparedItem] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not any(item.is_memory for item in items):
+        if not any(item.role == "new" for item in items):
             raise SleepkitError("a night needs at least one memory item; the material holds none")
         unsplit(model)
         self.bank = ExpertBank.of(model)
         self.slot, self.senders = slot, tuple(senders)
         self.items = list(items)
-        self.memory = [i for i, item in enumerate(self.items) if item.is_memory]  # indices of what is to be learned
-        self.others = [  # and of what must stay: the two kinds take turns
-            [i for i, item in enumerate(self.items) if item.style == style] for style in ("general", "replay")
-        ]
+        of_role = {role: [i for i, item in enumerate(self.items) if item.role == role] for role in ROLES}
+        self.memory, *self.others = of_role.values()  # indices of what is new, and of what takes turns beside it
         self.chat_tokenizer, self.lm = processing_class, model
         self.seeding = args
         self.head = OutputHead.of(model)

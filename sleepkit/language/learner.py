@@ -293,7 +293,7 @@ class LanguageLearner:
             main_only(lambda: save_items(items, path))
         items = load_items(path)
         self.general = self.general or [item for item in items if item.style == "general"]
-        held_out = [item for item in items if item.is_new and item.style in QUIZ_STYLES][::8][:QUIZ_ITEMS]
+        held_out = [item for item in items if item.role == "new" and item.style in QUIZ_STYLES][::8][:QUIZ_ITEMS]
         return [item for item in items if item not in held_out], held_out
 
     def write_items(self, night: int) -> list[SeedItem]:
@@ -349,13 +349,13 @@ class LanguageLearner:
         self.quiz += held_out
         kept, seen = [], Counter[str]()
         for item in items:
-            if not item.is_new:
+            if item.role != "new":
                 continue
             kind = {"note": item.span, "written": item.source}.get(item.style, "")
             seen[kind] += kind != ""
             if seen[kind] <= self.seeding.notes_kept:
-                style = "note" if self.seeding.relearn_notes and item.style == "note" else "replay"
-                kept.append(replace(item, memory="", style=style, night=night))
+                again = self.seeding.relearn == "all" or (self.seeding.relearn, item.style) == ("notes", "note")
+                kept.append(replace(item, memory="", style=item.style if again else "replay", night=night))
         self.replay += kept
 
     def _expert(self, night: int, level: int = 0) -> int:

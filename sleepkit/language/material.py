@@ -11,7 +11,8 @@ items come from the documents alone, never from evaluation questions::
     recite     a sentence from a random prefix on
     rewrite    the model says a sentence in its own words; kept if no number and no name was lost or invented
     general    questions about anything; the reply is the unslept model's own
-    replay     items of earlier nights; the reply is what the model gave before tonight
+    replay     items of earlier nights; the reply is what the model gave before tonight.  With `relearn` they keep their style
+               and are learned again
     note       a pair that was given, learned as it is
     recall     the same, where an expert takes over what faster ones know: something to learn, not to leave alone
 
@@ -50,6 +51,7 @@ from sleepkit.language.sentences import sentences
 from sleepkit.results import read_jsonl, write_jsonl
 
 STYLES = ("question", "wh", "paraphrase", "cloze", "keywords", "about", "recite", "rewrite")
+ROLES = ("new", "general", "replay", "again")  # of an item in a night
 
 # Worked examples of our own wording; raw text, so that any causal LM continues them.
 _EXAMPLES = (
@@ -104,14 +106,16 @@ class SeedItem:
     night: int = 0
 
     @property
-    def is_memory(self) -> bool:
-        """True for what tonight has to be learned; False for what must stay as it is."""
-        return self.style not in ("general", "replay")
+    def role(self) -> str:
+        """One of `ROLES`: what an expert has to learn, what of other kinds must stay as it is, and what it learns again."""
+        if self.style in ("general", "replay"):
+            return self.style
+        return "again" if self.night and self.style != "recall" else "new"
 
     @property
-    def is_new(self) -> bool:
-        """True for what tonight has to be learned for the first time."""
-        return self.is_memory and not self.night
+    def is_memory(self) -> bool:
+        """True for what is learned tonight, new or again; False for what must stay as it is."""
+        return self.role in ("new", "again")
 
 
 def write_material(

@@ -118,10 +118,10 @@ def test_replay_takes_what_is_close_to_tonight_and_some_of_the_rest(tmp_path):
     assert chosen[0].prompt not in [item.prompt for item in learner._replay_items(4, [outdated])]
 
 
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("again", ["none", "notes", "all"])
 def test_kept_notes_are_learned_again_or_stay_as_they_are(again, tmp_path):
     learner = make_learner(tmp_path)
-    learner.seeding.relearn_notes, learner.seeding.notes_kept = again, 1
+    learner.seeding.relearn, learner.seeding.notes_kept = again, 1
     for night in (1, 2, 3):
         notes = [Question(f"say {k} of {night}.", f"label {night}", LABEL) for k in range(3)]
         learner.wake(Experience(f"Task {night}", [f"Task {night}."], notes=notes))
@@ -129,8 +129,19 @@ def test_kept_notes_are_learned_again_or_stay_as_they_are(again, tmp_path):
     assert [item.night for item in learner.replay] == [1, 2, 3]  # one of each, and each once
     items = load_items(tmp_path / "night_03" / "material.jsonl")
     earlier = [item for item in items if item.night]
-    assert [item.span for item in earlier] == ["label 1", "label 2"] and all(item.is_memory == again for item in earlier)
+    assert [item.span for item in earlier] == ["label 1", "label 2"]
+    assert {item.role for item in earlier} == {"replay" if again == "none" else "again"}
     assert not any(item in learner.quiz for item in earlier)
+
+
+@pytest.mark.parametrize("again", ["notes", "all"])
+def test_facts_are_learned_again_if_all_is(again, tmp_path):
+    learner = make_learner(tmp_path)
+    learner.seeding.relearn = again
+    sleep(learner, tmp_path, 2)
+    earlier = [item for item in load_items(tmp_path / "night_02" / "material.jsonl") if item.night]
+    assert {item.role for item in earlier} == {"again" if again == "all" else "replay"}
+    assert not any(item.memory for item in earlier)
 
 
 def test_a_fast_adapter_is_the_other_sender(tmp_path):
