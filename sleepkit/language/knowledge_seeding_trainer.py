@@ -340,8 +340,9 @@ class KnowledgeSeedingTrainer(Trainer):
         folder = self.args.output_dir
         checkpoint = last_whole_checkpoint(folder) if folder and self.args.save_strategy != "no" else None
         start = time.perf_counter()
-        with self.student_view():
+        with self.unslept_view():  # experts see one token at a time; their gates would only make much of bfloat16's rounding
             self.preparation.check_shortcuts(self.prepared)
+        with self.student_view():
             self.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - start
         if self.is_deepspeed_enabled:
