@@ -39,7 +39,8 @@ ROOT = Path(__file__).parent.parent
 PAIRED = "dream2learn"  # how the method of a comparison with and without dreams begins
 OF_DREAMS = (
     *("dreams", "dream_kind", "repaint", "oracle", "assignment", "refresh", "strength", "stop_threshold", "dream_weight"),
-    *("shared_noise", "wake_dream_weight", "dream_updates", "sleep_steps", "memory_steps", "prompt_learning_rate"),
+    *("shared_noise", "wake_dream_weight", "dream_updates", "dream_images", "sleep_steps", "memory_steps"),
+    "prompt_learning_rate",
 )
 MARKER = re.compile(r"(?P<head><!-- table:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<tail><!-- /table -->)", re.DOTALL)
 
