@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=9, help="of the text, one for each night")
     parser.add_argument("--words", type=int, default=750, help="of filler in a part")
     parser.add_argument("--seed", type=int, default=0, help="of stories, places and filler")
+    parser.add_argument("--everybody", action="store_true", help="ask where each person is, not the stories' own questions")
     given = vars(parser.parse_args())
     print(shown(write_long_context(**given)))
 

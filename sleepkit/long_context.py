@@ -1,7 +1,8 @@
 """One long text with facts scattered in it, a part for each night: bAbI's stories among the sentences of another text.
 
     part k of n    ``words`` words of filler; between its sentences, in their order, statements of all stories
-    question       the last one of each story, with the part that holds the last statement that it needs
+    question       the last one of each story, with the part that holds the last statement that it needs; or where each person is,
+                   with the part that says so last
 
     rows           {title, context, questions: [{question, answer}]}, as `stream.load_experiences` reads them
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.cues import whereabouts
 from sleepkit.language.sentences import sentences
 from sleepkit.results import write_jsonl
 from sleepkit.stream import file_rows, open_text
@@ -48,6 +50,7 @@ def write_long_context(
     parts: int = 9,
     words: int = 750,
     seed: int = 0,
+    everybody: bool = False,
 ) -> list[dict[str, Any]]:
     """Write the parts of one long text as .jsonl, and return them.
 
@@ -57,6 +60,7 @@ def write_long_context(
         task: how the names of the tasks to use begin.
         questions: number of stories, of each of which the last question is asked.
         parts: number of parts, of ``words`` words of filler each.
+        everybody: ask where each person is, of those that went somewhere, in place of the stories' own questions.
 
     Raises:
         SleepkitError: too few stories of the task, too little filler, or too many persons for our names.
@@ -80,6 +84,8 @@ def write_long_context(
             placed[int(place)].append((place % 1, text))
         needed = max(places[bisect.bisect_left(list(statements), line)] for line in last["sup"])
         asked[int(needed)].append({"question": _renamed(last["q"], own), "answer": str(last["a"])})
+    if everybody:
+        asked = _whereabouts([[text for _, text in sorted(facts)] for facts in placed])
     made = []
     for k, (filling, facts) in enumerate(zip(texts, placed, strict=True)):
         lines = [((i + 0.5) / len(filling), sentence) for i, sentence in enumerate(filling)]
@@ -88,6 +94,19 @@ def write_long_context(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_jsonl(output, made)
     return made
+
+
+def _whereabouts(parts: Sequence[Sequence[str]]) -> list[list[dict[str, str]]]:
+    """Of each part, where those are that no later statement moves."""
+    last: dict[str, tuple[int, str]] = {}
+    for k, statements in enumerate(parts):
+        for found in filter(None, map(whereabouts, statements)):
+            place, (question, *_) = found
+            last[question] = (k, place)
+    return [
+        [{"question": question, "answer": place} for question, (k, place) in last.items() if k == part]
+        for part in range(len(parts))
+    ]
 
 
 def _story(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[dict[int, str], Mapping[str, Any]]:

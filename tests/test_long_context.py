@@ -46,6 +46,18 @@ def test_every_story_is_whole_in_order_and_asked_where_it_is_known(sources):
     assert [one.name for one in experiences] == [f"Part {k} of 4" for k in (1, 2, 3, 4)]
 
 
+def test_everybody_is_asked_for_where_it_is_said_last(sources):
+    own = write_long_context(*sources, questions=10, parts=4, words=100, seed=3)
+    rows = write_long_context(*sources, questions=10, parts=4, words=100, seed=3, everybody=True)
+    assert [row["context"] for row in rows] == [row["context"] for row in own]
+    asked = [[question["question"] for question in row["questions"]] for row in rows]
+    assert sum(map(len, asked)) == len({one for part in asked for one in part}) == 20  # two persons a story
+    of_own = [question for row in own for question in row["questions"]]
+    assert all(question in [one for row in rows for one in row["questions"]] for question in of_own)
+    for row, names in zip(rows, asked, strict=True):
+        assert all(name.removeprefix("Where is ").rstrip("?") in row["context"] for name in names)
+
+
 def test_refusals(sources):
     for options, message in (
         ({"questions": 13}, "has 12 stories of qa1"),
