@@ -68,8 +68,7 @@ class RetentionGate:
             raise SleepkitError("min_gain is not a number; give one from -1 to 1")
 
     def decide(self, before: Mapping[str, float], after: Mapping[str, float]) -> Verdict:
-        """Judge a night by its measures, any of ``anchor_kl, anchor_accuracy, anchor_n, held_out, retention,
-        retention_n``.
+        """Judge a night by its measures, any of those that the module names.
 
         Args:
             before: measures before the night (``anchor_kl`` is not needed: it is 0 for the unslept model).

@@ -103,10 +103,10 @@ def _whereabouts(parts: Sequence[Sequence[str]]) -> list[list[dict[str, str]]]:
         for found in filter(None, map(whereabouts, statements)):
             place, (question, *_) = found
             last[question] = (k, place)
-    return [
-        [{"question": question, "answer": place} for question, (k, place) in last.items() if k == part]
-        for part in range(len(parts))
-    ]
+    asked: list[list[dict[str, str]]] = [[] for _ in parts]
+    for question, (k, place) in last.items():
+        asked[k].append({"question": question, "answer": place})
+    return asked
 
 
 def _story(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[dict[int, str], Mapping[str, Any]]:

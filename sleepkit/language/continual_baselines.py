@@ -40,7 +40,7 @@ class Replay(FinetuneQa):
     def material(self, night: int, folder: Path) -> list[SeedItem]:
         """Tonight's items and some of earlier nights'."""
         items, held_out = self._material(night, folder)
-        found = [item for item in items if item.is_memory or item.style == "replay"]
+        found = [item for item in items if item.role != "general"]
         self._remember(items, held_out, night)
         return found
 

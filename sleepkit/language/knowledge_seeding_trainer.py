@@ -87,14 +87,14 @@ class KnowledgeSeedingTrainer(Trainer):
         kept: dict[SeedItem, PreparedItem] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not any(item.role == "new" for item in items):
+        self.items = list(items)
+        of_role = {role: [i for i, item in enumerate(self.items) if item.role == role] for role in ROLES}
+        self.memory, *self.others = of_role.values()  # indices of what is new, and of what takes turns beside it
+        if not self.memory:
             raise SleepkitError("a night needs at least one memory item; the material holds none")
         unsplit(model)
         self.bank = ExpertBank.of(model)
         self.slot, self.senders = slot, tuple(senders)
-        self.items = list(items)
-        of_role = {role: [i for i, item in enumerate(self.items) if item.role == role] for role in ROLES}
-        self.memory, *self.others = of_role.values()  # indices of what is new, and of what takes turns beside it
         self.chat_tokenizer, self.lm = processing_class, model
         self.seeding = args
         self.head = OutputHead.of(model)
@@ -340,9 +340,8 @@ class KnowledgeSeedingTrainer(Trainer):
         folder = self.args.output_dir
         checkpoint = last_whole_checkpoint(folder) if folder and self.args.save_strategy != "no" else None
         start = time.perf_counter()
-        with self.unslept_view():  # experts see one token at a time; their gates would only make much of bfloat16's rounding
-            self.preparation.check_shortcuts(self.prepared)
         with self.student_view():
+            self.preparation.check_shortcuts(self.prepared)
             self.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - start
         if self.is_deepspeed_enabled:

@@ -128,7 +128,7 @@ class Preparation:
         plain = pad_rows([replace(item, lower=None) for item in sample], self.pad, self.device)
         was_training = self.model.training
         self.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.backbone.without_experts():
             expected = flat_hidden(self.backbone.hidden(plain), plain)
             for shortcut in ("cache_frozen_layers", "packing"):
                 if not getattr(self.seeding, shortcut):

@@ -76,8 +76,7 @@ class Trials:
         self.maps = linear_maps(model, range(self.backbone.first, len(self.backbone.all_layers)))
         self.steps, self.learning_rate, self.rank = steps, learning_rate, rank
         self.questions = prepare_rows(self.backbone, tokenizer, questions)
-        with bank.view(()):
-            self.packed = packs_exactly(self.backbone, self.questions, tokenizer.pad_token_id or 0)
+        self.packed = packs_exactly(self.backbone, self.questions, tokenizer.pad_token_id or 0)
         before, solved = self._scores(1)
         self.before, self.solved_before = float(before[0]), float(solved[0])
 

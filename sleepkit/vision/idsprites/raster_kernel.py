@@ -25,7 +25,7 @@ _HALF, _ZERO, _ONE = np.float32(0.5), np.float32(0), np.float32(1)
 @njit(cache=True, nogil=True, error_model="numpy")
 def lay(
     images: Floats, outlines: Floats, counts: Whole, which: Whole, scaled: Floats, shift: Floats, first: Floats, second: Floats
-) -> None:  # pragma: no cover, as it is compiled
+) -> None:
     """Lay two halves of a shape over each image in place.
 
     Args:
