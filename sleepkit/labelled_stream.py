@@ -1,6 +1,6 @@
 """Streams of tasks: texts with labels or written answers, one task a night, asked about in words.
 
-    Experience(name=task, documents=[some examples], notes=rows to learn, questions=rows to be tested on)
+    Experience(name=task, documents=[some rows], examples=the same, notes=rows to learn, questions=rows to be tested on)
 
     Question(f"{instruction}\\n\\n{text}", label, kind="label")         answered right if it is the label and nothing else
     Question(f"{instruction}\\n\\n{text}", answer, kind="chrf")         or "contained", "number": see scoring.py
@@ -22,6 +22,7 @@ Ours: all of it, after the class-incremental protocols of the vision literature.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ from sleepkit.stream import Experience, Question, Rows, file_rows, hub_rows, tex
 INSTRUCTION = "Which category does this text belong to? Answer with its name alone."
 LABEL = "label"  # kind of a question that is answered by a label and nothing else
 TRAIN, TESTS = "_train", ("_test", "_val", "_validation")
-EXAMPLES = 8  # of a task of written answers
+EXAMPLES = 8  # of a task, and at least one of each label
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,15 @@ def _experience(
 ) -> Experience:
     if list_labels:
         instruction = f"{instruction} One of: {', '.join(labels)}."
-    first = {row.label: row for row in reversed(learned)}
-    shown = [first[label] for label in labels] if kind == LABEL else learned[:EXAMPLES]
-    examples = "\n".join(f"{row.text} -> {row.answer}" for row in shown)
-    notes, questions = ([Question(asked(row.text, instruction), row.answer, kind) for row in rows] for rows in (learned, tested))
-    return Experience(name, [examples], questions, notes=notes)
+    shown = list(learned[:EXAMPLES])
+    if kind == LABEL:  # in turn, as a model leans towards the label that it saw last
+        of_label = [[row for row in learned if row.label == label] for label in labels]
+        shown = [rows[k] for k in range(math.ceil(EXAMPLES / len(labels))) for rows in of_label if k < len(rows)]
+    text = "\n".join(f"{row.text} -> {row.answer}" for row in shown)
+    notes, questions, examples = (
+        [Question(asked(row.text, instruction), row.answer, kind) for row in rows] for rows in (learned, tested, shown)
+    )
+    return Experience(name, [text], questions, notes=notes, examples=[examples])
 
 
 def _read(dataset: str | Path, split: str | None) -> Rows:

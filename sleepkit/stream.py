@@ -68,7 +68,8 @@ class Experience:
 
     ``titles`` names each document where an experience holds several; empty: they go by the experience's name.  ``notes``
     are question-answer pairs to learn as they are; where there are some, documents are only there to be looked at.
-    ``edits`` holds, for each document, texts that others wrote about it; empty where nobody did.
+    ``edits`` holds, for each document, texts that others wrote about it; empty where nobody did.  ``examples`` holds, for each
+    document, notes that stand for it in a prompt, as turns of a chat; empty where documents are shown as they are.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Experience:
     titles: list[str] = field(default_factory=list)
     notes: list[Question] = field(default_factory=list)
     edits: list[list[str]] = field(default_factory=list)
+    examples: list[list[Question]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The experience as plain JSON."""
@@ -87,8 +89,9 @@ class Experience:
         """The inverse of `to_dict`."""
         questions = [Question(**question) for question in data["questions"]]
         notes = [Question(**note) for note in data.get("notes", ())]
+        examples = [[Question(**note) for note in notes] for notes in data.get("examples", ())]
         edits = [list(texts) for texts in data.get("edits", ())]
-        return cls(data["name"], list(data["documents"]), questions, list(data.get("titles", ())), notes, edits)
+        return cls(data["name"], list(data["documents"]), questions, list(data.get("titles", ())), notes, edits, examples)
 
 
 def load_experiences(
@@ -340,7 +343,9 @@ def together(passages: Sequence[Experience]) -> Experience:
         documents += passage.documents
     titles = [passage.name for passage in passages for _ in passage.documents]
     notes = [note for passage in passages for note in passage.notes]
-    edits = [texts for passage in passages for texts in passage.edits or [[] for _ in passage.documents]]
-    return Experience(
-        f"{passages[0].name} and {len(passages) - 1} more", documents, questions, titles, notes, edits if any(edits) else []
-    )
+    name = f"{passages[0].name} and {len(passages) - 1} more"
+    beside: dict[str, Any] = {}
+    for kind in ("edits", "examples"):  # one list for each document
+        found = [given for passage in passages for given in getattr(passage, kind) or [[] for _ in passage.documents]]
+        beside[kind] = found if any(found) else []
+    return Experience(name, documents, questions, titles, notes, **beside)

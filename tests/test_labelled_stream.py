@@ -7,7 +7,7 @@ import pytest
 
 from sleepkit.errors import SleepkitError
 from sleepkit.labelled_stream import LabelledColumns, asked, load_tasks
-from sleepkit.stream import Experience
+from sleepkit.stream import Experience, together
 
 ROWS = [
     {"text": f"{word} {k}", "intent": f"ask_{word}", "domain": domain}
@@ -41,6 +41,10 @@ def test_tasks_by_a_column(rows):
     assert not texts(bank.notes) & texts(bank.questions) and bank.notes[0].kind == "label"
     assert bank.notes[0].question.startswith("Which category") and " -> ask pay" in bank.documents[0]
     assert Experience.from_dict(bank.to_dict()) == bank
+    shown = bank.examples[0]
+    assert [note.answer for note in shown] == ["ask pay", "ask save"] * 3 and set(shown) <= set(bank.notes)
+    both = together(tasks[:2])
+    assert both.examples == [shown, tasks[1].examples[0]] and {question.document for question in both.questions} == {0, 1}
     assert load_tasks(rows, COLUMNS, rows_per_label=3, test_rows_per_label=2) == tasks
     assert load_tasks(rows, COLUMNS, rows_per_label=3, test_rows_per_label=2, seed=1)[0].notes != bank.notes
     assert [task.name for task in load_tasks(rows, COLUMNS, tasks=["trip", "bank"], test_rows_per_label=1)] == ["trip", "bank"]

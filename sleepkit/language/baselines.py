@@ -108,7 +108,7 @@ class InContext(NoSleep):
         super().wake(experience)
         self.awake_with = experience.name
 
-    def asked(self, experience: Experience, question: Question, in_context: bool) -> str:
+    def asked(self, experience: Experience, question: Question, in_context: bool) -> str | list[dict[str, str]]:
         """Closed book for what was not met yet."""
         return super().asked(experience, question, in_context or experience.name in self.met)
 
@@ -142,7 +142,7 @@ class InWindow(InContext):
         self.life = read
         return super().evaluate(experiences, in_context)
 
-    def asked(self, experience: Experience, question: Question, in_context: bool) -> str:
+    def asked(self, experience: Experience, question: Question, in_context: bool) -> str | list[dict[str, str]]:
         """With its own document for the ceiling, else with what was read so far, if anything."""
         if in_context or not self.life:
             return LanguageLearner.asked(self, experience, question, in_context)

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,17 +146,22 @@ class LanguageLearner:
             self.memory.add_document(document, title)
 
     def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
-        """Ask the questions of all experiences together, in context of one after the other: generation computes once what all
+        """Ask all questions together, in context those of one document after those of another: generation computes once what all
         its prompts begin with.  The answers are decoded greedily."""
-        prompts = [[chat_ids(self.tokenizer, self.asked(e, q, in_context)) for q in e.questions] for e in experiences]
-        groups = prompts if in_context else [[prompt for group in prompts for prompt in group]]
-        rows = (row for group in groups for row in generate(self.model, self.tokenizer, group, self.args.max_new_tokens))
+        asked = [(e, q) for e in experiences for q in e.questions]
+        groups = groupby(asked, key=lambda pair: (pair[0].name, pair[1].document) if in_context else "all")
+        prompts = ([chat_ids(self.tokenizer, self.asked(e, q, in_context)) for e, q in group] for _, group in groups)
+        rows = (row for group in prompts for row in generate(self.model, self.tokenizer, group, self.args.max_new_tokens))
         return [_graded(e.questions, [decode(self.tokenizer, next(rows)) for _ in e.questions]) for e in experiences]
 
-    def asked(self, experience: Experience, question: Question, in_context: bool) -> str:
-        """The prompt of an evaluation question."""
+    def asked(self, experience: Experience, question: Question, in_context: bool) -> str | list[dict[str, str]]:
+        """The prompt of an evaluation question; in context, with its document, or after the examples of its task."""
         if not in_context:
             return question.question
+        if experience.examples:
+            shots = experience.examples[question.document]
+            turns = [turn for shown in shots for turn in (("user", shown.question), ("assistant", shown.answer))]
+            return [{"role": role, "content": text} for role, text in (*turns, ("user", question.question))]
         return IN_CONTEXT.format(text=experience.documents[question.document], question=question.question)
 
     # -- asleep -----------------------------------------------------------------------------------------------------

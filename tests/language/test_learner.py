@@ -118,6 +118,16 @@ def test_replay_takes_what_is_close_to_tonight_and_some_of_the_rest(tmp_path):
     assert chosen[0].prompt not in [item.prompt for item in learner._replay_items(4, [outdated])]
 
 
+def test_in_context_a_task_is_shown_as_turns_of_a_chat(tmp_path):
+    first, second = (Question(f"Which is {name}?", name, LABEL) for name in ("one", "two"))
+    task = Experience("task", ["text"], [first, replace(second, document=1)], examples=[[first], [second, first]])
+    asked = make_learner(tmp_path).asked
+    assert asked(task, first, False) == "Which is one?"
+    turns = asked(task, task.questions[1], True)
+    assert [turn["content"] for turn in turns] == ["Which is two?", "two", "Which is one?", "one", "Which is two?"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2 + ["user"]
+
+
 @pytest.mark.parametrize("again", ["none", "notes", "all"])
 def test_kept_notes_are_learned_again_or_stay_as_they_are(again, tmp_path):
     learner = make_learner(tmp_path)
