@@ -47,6 +47,7 @@ METRICS = {
     "bwt": "backward transfer",
     "forgetting": "forgetting",
     "retention_first": "share of the first experience's first-night score that is left",
+    "out_of_scope_auroc": "AUROC of telling texts of no label from others, by the confidence of the answer",
     "fwt_probe": "forward transfer to a linear probe on the features",
     "fwt_assigned": "accuracy on new classes that have their units and are not learned yet",
     "fwt_assigned_task_il": "the same, each among its night's classes only",

@@ -22,6 +22,7 @@ from sleepkit.arguments import SleepArguments, cycle_options
 from sleepkit.errors import SleepkitError
 from sleepkit.hub import push_if_asked
 from sleepkit.labelled_stream import LABEL, LabelledColumns, asked, load_tasks, read_texts
+from sleepkit.ranks import main_only
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
 from sleepkit.stream import Experience, load_experiences, together
@@ -132,12 +133,14 @@ def _measure_out_of_scope(
     """How well the confidence of an answer tells texts of known labels from others."""
     from sleepkit.language.chat import confidences
     from sleepkit.metrics import auroc
+    from sleepkit.report import write_report
 
     known = [question.question for experience in experiences for question in experience.questions]
     others = [asked(text, args.instruction) for text in texts]
     found = confidences(model, tokenizer, [*known, *others], args.max_new_tokens)
     record.metrics["out_of_scope_auroc"] = auroc(found[: len(known)], found[len(known) :])
     record.save(_folder(config), is_main=config.process_index == 0)
+    main_only(lambda: write_report(_folder(config)))
 
 
 def _sleep(

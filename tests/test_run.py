@@ -156,6 +156,7 @@ def test_classification_tasks_are_learned_from_their_rows(files, tmp_path, capsy
     results = read_results(tmp_path / "run")
     assert [night["experience"] for night in results["nights"]] == ["bank", "home"]
     assert 0 <= results["metrics"]["out_of_scope_auroc"] <= 1
+    assert "AUROC" in (tmp_path / "run" / "report.md").read_text()
     replayed = [json.loads(line) for line in (tmp_path / "run/state/night_02/replay.jsonl").read_text().splitlines()]
     assert sorted(item["span"] for item in replayed) == ["ask clean", "ask cook", "ask pay", "ask save"]
     assert cli.main(command(files, tmp_path / "wrong", "--task_column", "domain")) == 2

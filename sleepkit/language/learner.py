@@ -34,7 +34,7 @@ from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.labelled_stream import LABEL
-from sleepkit.language.chat import chat_ids, decode, generate
+from sleepkit.language.chat import chat_ids, decode, generate, window_of
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.cues import content_words
 from sleepkit.language.dream_pool import DreamPool
@@ -155,13 +155,20 @@ class LanguageLearner:
         return [_graded(e.questions, [decode(self.tokenizer, next(rows)) for _ in e.questions]) for e in experiences]
 
     def asked(self, experience: Experience, question: Question, in_context: bool) -> str | list[dict[str, str]]:
-        """The prompt of an evaluation question; in context, with its document, or after the examples of its task."""
+        """The prompt of an evaluation question; in context, with its document, or after those examples of its task that fit."""
         if not in_context:
             return question.question
         if experience.examples:
-            shots = experience.examples[question.document]
-            turns = [turn for shown in shots for turn in (("user", shown.question), ("assistant", shown.answer))]
-            return [{"role": role, "content": text} for role, text in (*turns, ("user", question.question))]
+            last = {"role": "user", "content": question.question}
+            turns = [
+                {"role": role, "content": text}
+                for shown in experience.examples[question.document]
+                for role, text in (("user", shown.question), ("assistant", shown.answer))
+            ]
+            room = window_of(self.model) - self.args.max_new_tokens
+            while turns and len(chat_ids(self.tokenizer, [*turns, last])) > room:
+                del turns[-2:]
+            return [*turns, last]
         return IN_CONTEXT.format(text=experience.documents[question.document], question=question.question)
 
     # -- asleep -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from tiny_night import tiny_config
 from sleepkit.arguments import SleepArguments
 from sleepkit.errors import SleepkitError
 from sleepkit.labelled_stream import LABEL
+from sleepkit.language.chat import chat_ids
 from sleepkit.language.dream_pool import DreamPool
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.language.learner import LanguageLearner
@@ -126,6 +127,8 @@ def test_in_context_a_task_is_shown_as_turns_of_a_chat(tmp_path):
     turns = asked(task, task.questions[1], True)
     assert [turn["content"] for turn in turns] == ["Which is two?", "two", "Which is one?", "one", "Which is two?"]
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2 + ["user"]
+    short = make_learner(tmp_path, tiny_model(max_position_embeddings=len(chat_ids(tiny_tokenizer(), turns)) + 3)).asked
+    assert short(task, task.questions[1], True) == [*turns[:2], turns[4]]  # four tokens are for the answer
 
 
 @pytest.mark.parametrize("again", ["none", "notes", "all"])
