@@ -84,30 +84,40 @@ class Preparation:
     def run_teacher(
         self, prepared: Sequence[PreparedItem], prompts: Sequence[list[int]], view: View, sampled: bool = False
     ) -> None:
-        """Note what the model says of each reply after its prompt, inside ``view``; ``sampled``: not mixed with the reply."""
-        longest = max((len(p) + len(item.reply_ids) for p, item in zip(prompts, prepared, strict=True)), default=0)
+        """Note what the model says of each reply after its prompt, inside ``view``; ``sampled``: not mixed with the reply.
+
+        Where the reply is all that counts (``reply_weight`` 1) the model is not asked.
+        """
+        weights = [self.seeding.reply_weight if item.is_memory and not sampled else 0.0 for item in prepared]
+        asked = [i for i, weight in enumerate(weights) if weight < 1]
+        longest = max((len(prompts[i]) + len(prepared[i].reply_ids) for i in asked), default=0)
         require_window(self.model, longest, "a teacher prompt with its reply")
         was_training = self.model.training
         self.model.eval()
         with view():
-            for batch in _by_length(prepared, prompts):
-                rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in batch], self.pad, self.device)
+            for batch in _by_length([prepared[i] for i in asked], [prompts[i] for i in asked]):
+                chosen = [asked[k] for k in batch]
+                rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in chosen], self.pad, self.device)
                 hidden = flat_hidden(self.backbone.hidden(rows), rows)
-                chosen = [prepared[i] for i in batch]
-                leaning = [self.seeding.reply_weight if item.is_memory and not sampled else 0.0 for item in chosen]
-                # One tensor a batch, of which items hold views: many small ones among large temporaries scatter the heap.
-                targets = TeacherTargets.from_hidden(
-                    hidden,
-                    self.head,
-                    self.seeding.top_k,
-                    self.seeding.chunk_size,
-                    self.reply_tokens(chosen),
-                    torch.tensor(leaning)[rows.item_of.cpu()],
-                )
-                ends = torch.bincount(rows.item_of, minlength=len(chosen)).cumsum(0).tolist()
-                for item, start, end in zip(chosen, [0, *ends], ends, strict=False):
-                    item.teacher = targets[start:end]
+                self._note([prepared[i] for i in chosen], [weights[i] for i in chosen], hidden)
         self.model.train(was_training)
+        told = [item for item, weight in zip(prepared, weights, strict=True) if weight == 1]
+        if told:
+            shape = sum(len(item.reply_ids) - item.first_token for item in told), self.head.weight.shape[1]
+            self._note(told, [1.0] * len(told), torch.zeros(shape, dtype=self.backbone.dtype, device=self.device))
+
+    def _note(self, items: Sequence[PreparedItem], weights: Sequence[float], hidden: Tensor) -> None:
+        """Targets of items from the last hidden states of their reply tokens; one tensor for all, of which items hold views, as
+        many small ones among large temporaries scatter the heap."""
+        lengths = [len(item.reply_ids) - item.first_token for item in items]
+        leaning = torch.tensor(weights).repeat_interleave(torch.tensor(lengths))
+        targets = TeacherTargets.from_hidden(
+            hidden, self.head, self.seeding.top_k, self.seeding.chunk_size, self.reply_tokens(items), leaning
+        )
+        start = 0
+        for item, length in zip(items, lengths, strict=True):
+            item.teacher = targets[start : start + length]
+            start += length
 
     @torch.no_grad()
     def keep_lower(self, prepared: Sequence[PreparedItem]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tiny_night import losses, tiny_config, tiny_grown, tiny_items, tiny_trainer
 from torch import nn
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.divergence import token_divergence
+from sleepkit.language.divergence import token_divergence, token_log_probs
 from sleepkit.language.knowledge_seeding_trainer import EXPERT_STATE, BatchPlan, KnowledgeSeedingTrainer
 from sleepkit.language.packing import flat_hidden
 
@@ -61,6 +62,21 @@ def test_learning_lowers_the_divergence(tmp_path):
     before = divergence_now(trainer).mean()
     trainer.run()
     assert divergence_now(trainer).mean() < 0.7 * before
+
+
+@pytest.mark.parametrize("top_k", [0, 8])
+def test_where_the_reply_alone_counts_the_teacher_is_not_asked(tmp_path, monkeypatch, top_k):
+    longer_than_any_window = [replace(item, memory=item.memory * 100) for item in tiny_items()]
+    monkeypatch.setattr("tiny_night.tiny_items", lambda: longer_than_any_window)
+    with pytest.raises(SleepkitError, match="a teacher prompt with its reply"):
+        tiny_trainer(tmp_path, reply_weight=0.9)
+    trainer = tiny_trainer(tmp_path, reply_weight=1.0, top_k=top_k)
+    memory = [item for item in trainer.prepared if item.is_memory]
+    batch = trainer.preparation.collate(memory)
+    with torch.no_grad():
+        hidden = flat_hidden(trainer.backbone.hidden(batch), batch)
+        likelihood = token_log_probs(hidden, trainer.head, trainer.preparation.reply_tokens(memory))
+    torch.testing.assert_close(divergence_now(trainer, memory), -likelihood)
 
 
 def test_equal_seeds_equal_nights(tmp_path):
