@@ -234,7 +234,7 @@ class SleepCycle(Generic[E]):
         state.anchors = {name: value for name, value in self.measure_anchors().items() if value == value}
         state.final = state.before
         self._save(state)
-        shown = state.start_scores() | {name: value for name, value in state.anchors.items() if not name.endswith("_n")}
+        shown = state.start_scores() | state.anchors
         if shown:
             self._say("before any sleep: " + _listed(shown))
 

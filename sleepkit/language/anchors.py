@@ -88,7 +88,7 @@ class Anchors:
         return {
             "anchor_kl": total / max(1, count),
             "anchor_accuracy": self._accuracy(tokenizer, replies, only_asked=True),
-            "anchor_n": float(len(asked)),
+            "anchor_n": len(asked),
         }
 
     def _hidden(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, backbone: Backbone):  # type: ignore[no-untyped-def]

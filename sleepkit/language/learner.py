@@ -295,7 +295,7 @@ class LanguageLearner:
             for item, row in zip(asked, rows, strict=True)
         }
         shares = {name: sum(hits[item] for item in items) / len(items) for name, items in named.items() if items}
-        return shares | {"retention_n": float(len(earlier))}
+        return shares | {"retention_n": len(earlier)}
 
     def _material(self, night: int, folder: Path) -> tuple[list[SeedItem], list[SeedItem]]:
         """Items to train on, and self-written questions that are kept back."""

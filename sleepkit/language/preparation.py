@@ -102,7 +102,7 @@ class Preparation:
                 self._note([prepared[i] for i in chosen], [weights[i] for i in chosen], hidden)
         self.model.train(was_training)
         told = [item for item, weight in zip(prepared, weights, strict=True) if weight == 1]
-        if told:
+        if told:  # of hidden states that have no weight any will do
             shape = sum(len(item.reply_ids) - item.first_token for item in told), self.head.weight.shape[1]
             self._note(told, [1.0] * len(told), torch.zeros(shape, dtype=self.backbone.dtype, device=self.device))
 
