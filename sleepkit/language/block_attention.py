@@ -1,7 +1,8 @@
 """Attention of packed rows, block by block: each item sees its row's prefix and itself, and nothing else is computed.
 
     row P a a a b b b    ->    queries (blocks, longest), keys (blocks, prefix + longest);   P is a block of its own
-    cost                 blocks * longest * (prefix + longest)    in place of    time^2
+    cost                 blocks * longest * (prefix + longest), summed over groups of blocks of about one length,
+                         in place of time^2
 
 Registered as an attention implementation of transformers, on only inside `attend_in_blocks` and only for models that
 use "sdpa"; whatever else runs meanwhile, or later (activation checkpointing), takes SDPA with the row's dense mask, which
@@ -26,21 +27,36 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 NAME = "sleepkit_blocks"
 
 
+UNEVEN = 1.5  # a block this much longer than its group's shortest begins the next group
+
+
 @dataclass
-class Blocks:
-    """Where the blocks of packed rows are; places count through all rows, ``row * time + position``.
+class BlockGroup:
+    """Blocks that are computed together; places count through all rows, ``row * time + position``.
 
     Attributes:
         heads: ``(blocks * prefix,)`` places of the prefix that each block sees.
         tokens: ``(blocks * longest,)`` place of each token of each block; padding repeats the block's first.
-        places: ``(rows * time,)`` the inverse; padding repeats the row's first, so that rows have nothing to do with another.
         mask: ``(blocks, 1, longest, prefix + longest)`` additive.
     """
 
     heads: Tensor
     tokens: Tensor
-    places: Tensor
     mask: Tensor
+
+
+@dataclass
+class Blocks:
+    """Where the blocks of packed rows are.
+
+    Attributes:
+        groups: all blocks, from the shortest to the longest.
+        places: ``(rows * time,)`` where each token is among those of all groups, one after another; padding repeats the row's
+            first, so that rows have nothing to do with another.
+    """
+
+    groups: list[BlockGroup]
+    places: Tensor
 
 
 _BLOCKS: ContextVar[Blocks | None] = ContextVar("blocks", default=None)
@@ -53,21 +69,33 @@ def blocks_of(lengths: Sequence[Sequence[int]], prefix: int, dtype: torch.dtype,
     for row, sizes in enumerate(lengths):
         begins = [prefix + sum(sizes[:k]) for k in range(len(sizes))]
         blocks += [(row, 0, prefix)] * bool(prefix) + [(row, begin, size) for begin, size in zip(begins, sizes, strict=True)]
-    place = torch.tensor(blocks)
-    rows, starts, inside = place[:, 0], place[:, 1], torch.arange(int(place[:, 2].max()))[None] < place[:, 2, None]
-    longest = inside.shape[1]
-    first = (rows * time + starts)[:, None]
-    tokens = torch.where(inside, first + torch.arange(longest), first)  # (blocks, longest)
-    places = torch.full((len(lengths) * time,), -1)
-    places[tokens[inside]] = inside.flatten().nonzero()[:, 0]
+    groups, places, before = [], torch.full((len(lengths) * time,), -1), 0
+    for alike in _of_one_length(blocks):
+        row, start, length = torch.tensor(alike).T
+        inside = torch.arange(int(length.max())) < length[:, None]
+        longest, first = inside.shape[1], (row * time + start)[:, None]
+        tokens = torch.where(inside, first + torch.arange(longest), first)  # (blocks, longest)
+        places[tokens[inside]] = before + inside.flatten().nonzero()[:, 0]
+        before += tokens.numel()
+        causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+        seen = torch.cat([torch.ones(longest, prefix, dtype=torch.bool), causal], dim=1).repeat(len(alike), 1, 1)
+        if prefix:
+            seen[start == 0, :, :prefix] = False  # a prefix sees itself among its own tokens
+        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+        heads = (row * time)[:, None] + torch.arange(prefix)
+        groups.append(BlockGroup(heads.flatten().to(device), tokens.flatten().to(device), mask.to(device)))
     places = torch.where(places < 0, places[::time].repeat_interleave(time), places)
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    seen = torch.cat([torch.ones(longest, prefix, dtype=torch.bool), causal], dim=1).repeat(len(blocks), 1, 1)
-    if prefix:
-        seen[starts == 0, :, :prefix] = False  # a prefix sees itself among its own tokens
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
-    heads = (rows * time)[:, None] + torch.arange(prefix)
-    return Blocks(heads.flatten().to(device), tokens.flatten().to(device), places.to(device), mask.to(device))
+    return Blocks(groups, places.to(device))
+
+
+def _of_one_length(blocks: Sequence[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+    """Blocks (row, start, length) in groups, the longest of which is at most `UNEVEN` times as long as the shortest."""
+    groups: list[list[tuple[int, int, int]]] = []
+    for block in sorted(blocks, key=lambda block: block[2]):
+        if not groups or block[2] > UNEVEN * groups[-1][0][2]:
+            groups.append([])
+        groups[-1].append(block)
+    return groups
 
 
 @contextmanager
@@ -100,18 +128,24 @@ def block_attention(
     rows, heads, time, _ = query.shape
     if blocks is None or rows * time != len(blocks.places):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
-    n = len(blocks.mask)
+    flat = [states.transpose(1, 2).flatten(0, 1) for states in (query, key, value)]  # (rows * time, heads, d)
 
-    def cut(states: Tensor, places: Tensor) -> Tensor:  # (rows, heads, time, d) -> (blocks, heads, each, d)
-        found = states.transpose(1, 2).flatten(0, 1).index_select(0, places)
-        return found.view(n, len(places) // n, *found.shape[1:]).transpose(1, 2)
+    def attended(group: BlockGroup) -> Tensor:
+        n = len(group.mask)
 
-    def with_prefix(states: Tensor) -> Tensor:
-        found = torch.cat([cut(states, blocks.heads), cut(states, blocks.tokens)], dim=2)
-        return found.repeat_interleave(heads // states.shape[1], dim=1)
+        def cut(states: Tensor, places: Tensor) -> Tensor:  # (rows * time, heads, d) -> (blocks, heads, each, d)
+            return states.index_select(0, places).view(n, len(places) // n, *states.shape[1:]).transpose(1, 2)
 
-    found = _attend(cut(query, blocks.tokens), with_prefix(key), with_prefix(value), blocks.mask, dropout, scaling)
-    return found.transpose(1, 2).flatten(0, 1).index_select(0, blocks.places).view(rows, time, heads, -1), None
+        def with_prefix(states: Tensor) -> Tensor:
+            found = torch.cat([cut(states, group.heads), cut(states, group.tokens)], dim=2)
+            return found.repeat_interleave(heads // states.shape[1], dim=1)
+
+        q, k, v = flat
+        found = _attend(cut(q, group.tokens), with_prefix(k), with_prefix(v), group.mask, dropout, scaling)
+        return found.transpose(1, 2).flatten(0, 1)
+
+    found = torch.cat([attended(group) for group in blocks.groups])
+    return found.index_select(0, blocks.places).view(rows, time, heads, -1), None
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float, scaling: float | None) -> Tensor:
