@@ -12,7 +12,9 @@ from sleepkit.language.packing import Backbone, common_prefix, flat_hidden, pack
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
 @pytest.mark.parametrize("shared", [True, False])
-def test_equals_the_dense_mask_in_value_and_gradient(family, shared, monkeypatch):
+@pytest.mark.parametrize("long", [block_attention.LONG, 1], ids=["short", "long"])
+def test_equals_the_dense_mask_in_value_and_gradient(family, shared, long, monkeypatch):
+    monkeypatch.setattr(block_attention, "LONG", long)
     model, bank = stirred(family)
     items = some_items()
     batch = pack(items, common_prefix(items) if shared else 0, model.dtype, CPU)
