@@ -5,10 +5,11 @@
     python benchmarks/run_table.py ablations --config ... --variants ablations --seeds 0 1 -- --nights 4 --lmbda 0.5
 
 A variant is `knowledge_seeding`, a baseline, an ablation of the paper's Table 1 or 3, or `baselines`, `ablations` or
-`dream_ablations` for all of them; `joint` learns all nights' experiences in one, as the baseline `lora` does.  What follows
-`--` goes to every run, what `--own` says to one variant.  A finished run is not repeated, one that was killed goes on.
-Runs are kept in runs/tables/NAME/<variant>/seed_<n>, the table in benchmarks/results/NAME.json: what it has already, of the
-same recipe and arguments, stays there and is not run again.
+`dream_ablations` for all of them; `joint` learns all nights' experiences in one, as the baseline `lora` does; `four_level`
+passes on from fast to medium experts every third night, and to a slow one every ninth.  What follows `--` goes to every run,
+what `--own` says to one variant.  A finished run is not repeated, one that was killed goes on.  Runs are kept in
+runs/tables/NAME/<variant>/seed_<n>, the table in benchmarks/results/NAME.json: what it has already, of the same recipe and
+arguments, stays there and is not run again.
 
 Ours: an ablation switches one part off of whatever the given recipe does, so a recipe without rollouts has nothing to
 lose from `no_imitation`, `no_semantic_reward` and `off_policy_only`, and one without dreams nothing from those of Table 3;
@@ -22,13 +23,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from make_tables import ROOT, render
 
 from sleepkit.arguments import BASELINES, SleepArguments, parse
 from sleepkit.errors import SleepkitError
 from sleepkit.results import FILE_NAME, hardware, read_json, read_results, versions, write_json
+
+if TYPE_CHECKING:
+    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 
 ABLATIONS: dict[str, list[str]] = {
     "no_imitation": ["--alpha", "1"],
@@ -41,6 +45,7 @@ DREAM_ABLATIONS: dict[str, list[str]] = {
     "no_random_expert": ["--dream_random_expert", "false"],
     "no_dreaming": ["--dream_rounds", "0"],
 }
+FOUR_LEVEL = ["--chain", "1", "3", "9"]
 METRICS = (
     *("recovery", "recovery_final", "closed_book_before", "closed_book_after", "in_context", "anchor_kl"),
     *("anchor_kl_final", "anchor_accuracy_before", "anchor_accuracy_after", "bwt", "forgetting", "retention_first"),
@@ -56,7 +61,7 @@ def expand(names: Sequence[str]) -> dict[str, list[str]]:
     """
     groups = {"baselines": BASELINES, "ablations": ABLATIONS, "dream_ablations": DREAM_ABLATIONS}
     flat = [variant for name in names for variant in (["knowledge_seeding", *groups[name]] if name in groups else [name])]
-    known = {"knowledge_seeding": [], "joint": ["--baseline", "lora"], **ABLATIONS, **DREAM_ABLATIONS}
+    known = {"knowledge_seeding": [], "four_level": FOUR_LEVEL, "joint": ["--baseline", "lora"], **ABLATIONS, **DREAM_ABLATIONS}
     known |= {name: ["--baseline", name] for name in BASELINES}
     for name in flat:
         if name not in known:
@@ -107,15 +112,23 @@ def row(variant: str, results: Mapping[str, Any]) -> dict[str, Any]:
     return found | {"accuracy_matrix": results["accuracy_matrix"]}
 
 
-def check(arguments: Mapping[str, list[str]], config: str, extra: Sequence[str]) -> None:
-    """Parse every run before the first one starts, and refuse ablations of what the recipe does not do."""
-    args, seeding = parse(command(config, [], 0, Path("unused"), extra))
-    for name, variant in arguments.items():
-        parse(command(config, variant, 0, Path("unused"), extra))
+def parsed(config: str, variant: Sequence[str], extra: Sequence[str]) -> tuple[SleepArguments, KnowledgeSeedingConfig]:
+    """The settings of a run."""
+    return parse(command(config, variant, 0, Path("unused"), extra))
+
+
+def planned(options: argparse.Namespace, extra: Sequence[str]) -> dict[str, list[str]]:
+    """Arguments of each variant.  Every run is parsed before the first one starts, and ablations of what the recipe does not
+    do are refused."""
+    args, seeding = parsed(options.config, [], extra)
+    variants = with_own(with_joint(expand(options.variants), args), options.own)
+    for name, variant in variants.items():
+        parsed(options.config, variant, extra)
         if name in ABLATIONS and name != "no_expansion" and not seeding.on_policy:
             raise SleepkitError(f"{name} changes nothing without rollouts; add `--lmbda 0.5` after `--`")
         if name in DREAM_ABLATIONS and not args.dreaming.dream_rounds:
             raise SleepkitError(f"{name} changes nothing without dreams; add `--dream_rounds 1` after `--`")
+    return variants
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,10 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options, extra = parser.parse_args(argv[:split]), argv[split + 1 :]
     try:
-        variants = expand(options.variants)
-        variants = with_own(with_joint(variants, parse(command(options.config, [], 0, Path("unused"), extra))[0]), options.own)
-        check(variants, options.config, extra)
-        failed = run_all(options, variants, extra)
+        failed = run_all(options, planned(options, extra), extra)
     except SleepkitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

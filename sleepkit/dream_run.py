@@ -155,7 +155,7 @@ def _consolidated(learner: LanguageLearner, experiences: Sequence[Experience], o
         learner.sleep(1, out)
         learner.save(out / "state.draft")
         main_only(lambda: os.replace(out / "state.draft", state))
-    return learner.contexts(learner.quiz)
+    return learner.contexts(learner.rehearsal.quiz)
 
 
 def _questioned(learner: LanguageLearner, experience: Experience, path: Path) -> list[Context]:

@@ -6,11 +6,15 @@ The C library keeps what a phase has freed in pieces that the next one cannot us
 from __future__ import annotations
 
 import ctypes
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from accelerate.utils.memory import clear_device_cache
 
-__all__ = ["free_memory"]
+__all__ = ["free_memory", "returning_blocks"]
+
+M_MMAP_THRESHOLD = -3  # of malloc.h
+LARGE, GLIBC_LARGEST = 1 << 20, 32 << 20  # bytes; the second is where glibc's own threshold ends on 64 bits
 
 
 def free_memory() -> None:
@@ -18,3 +22,19 @@ def free_memory() -> None:
     clear_device_cache(garbage_collection=True)
     with suppress(OSError, AttributeError):  # no glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+@contextmanager
+def returning_blocks() -> Iterator[None]:
+    """Inside, blocks of 1 MiB or more go back to the operating system when they are freed (with glibc; elsewhere nothing).
+
+    glibc asks the system for large blocks one by one too, but raises what it calls large with each that is freed, up to 32 MiB;
+    those below are cut from its heap, and what stays between small ones is lost to other phases.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, LARGE)
+    try:
+        yield
+    finally:
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, GLIBC_LARGEST)

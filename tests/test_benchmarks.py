@@ -183,12 +183,22 @@ def test_ablations_switch_off_what_the_recipe_does(capsys):
     assert list(run_table.expand(["ablations"])) == ["knowledge_seeding", *run_table.ABLATIONS]
     assert run_table.main(["a", "--config", RECIPE, "--variants", "rag"]) == 2
     assert "variant is 'rag'; use one of baselines, ablations, dream_ablations, knowledge_seeding" in capsys.readouterr().err
-    run_table.check(run_table.expand(["ablations", "baselines"]), RECIPE, ["--lmbda", "0.5"])  # each is parsed
+
+
+def planned(variants, *extra):
+    """What would be run by the recipe."""
+    return run_table.planned(SimpleNamespace(config=RECIPE, variants=variants, own=[]), extra)
+
+
+def test_runs_are_checked_before_the_first_one():
+    assert len(planned(["ablations", "baselines", "four_level"], "--lmbda", "0.5")) == 1 + 4 + 13 + 1
+    assert len(planned(["dream_ablations"], "--dream_rounds", "1")) == 4
     with pytest.raises(SleepkitError, match="no_gradient_selection changes nothing without dreams"):
-        run_table.check(run_table.expand(["dream_ablations"]), RECIPE, [])
-    run_table.check(run_table.expand(["dream_ablations"]), RECIPE, ["--dream_rounds", "1"])
+        planned(["dream_ablations"])
     with pytest.raises(SleepkitError, match="no_imitation changes nothing without rollouts"):
-        run_table.check(run_table.expand(["ablations"]), RECIPE, ["--lmbda", "0", "--lmbda_start", "0"])
+        planned(["ablations"], "--lmbda", "0", "--lmbda_start", "0")
+    with pytest.raises(SleepkitError, match="chain .* needs at least 8"):
+        planned(["four_level"], "--expert_slots", "7")
 
 
 def test_one_step_is_compared_with_trl(tmp_path):

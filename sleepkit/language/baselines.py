@@ -271,7 +271,7 @@ class Lora(LoraLearner):
     def material(self, night: int, folder: Path) -> list[SeedItem]:
         """Memory, general and replayed items."""
         items, held_out = self._material(night, folder)
-        self._remember(items, held_out, night)
+        self.rehearsal.remember(items, held_out, night)
         return items
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:

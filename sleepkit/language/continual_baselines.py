@@ -41,7 +41,7 @@ class Replay(FinetuneQa):
         """Tonight's items and some of earlier nights'."""
         items, held_out = self._material(night, folder)
         found = [item for item in items if item.role != "general"]
-        self._remember(items, held_out, night)
+        self.rehearsal.remember(items, held_out, night)
         return found
 
 

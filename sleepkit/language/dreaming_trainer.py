@@ -49,7 +49,7 @@ from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.packing import Backbone
 from sleepkit.language.trials import Trials, prepare_rows
 from sleepkit.ranks import all_find, main_only
-from sleepkit.release import free_memory
+from sleepkit.release import free_memory, returning_blocks
 from sleepkit.results import read_json, write_json
 
 STYLES_NAME = "styles.json"  # of a dreamer: {style: (dreams that helped, dreams that were tried)}
@@ -129,6 +129,7 @@ class DreamingTrainer:
                 self.learn(dreams, contexts, number)
         return sorted(accepted, key=lambda one: -(one.reward or 0.0)), logs
 
+    @returning_blocks()
     def round(self, contexts: Sequence[Context], number: int, name: str = "round") -> tuple[list[Dream], RoundLog]:
         """Dream, choose and try with the dreamer of the round before; what a killed run has done already is read back.
 
@@ -248,6 +249,7 @@ class DreamingTrainer:
         return dict(read_json(path))
 
     # -- learn --------------------------------------------------------------------------------------------------------
+    @returning_blocks()
     def learn(self, dreams: Sequence[Dream], contexts: Sequence[Context], number: int) -> None:
         """Train the dreamer of this round, by ReST-EM from the beginning, by policy gradient from the one that dreamed; where
         nothing was rewarded it stays as it is."""

@@ -9,16 +9,14 @@ Memory is a chain of levels, fast to slow (schedule.py): every night the context
 (fast_adapter.py), passes on to a new expert; in a longer chain, every C(l) nights one new expert of level l takes over
 what the experts of the level before it know, and those are reset.
 
-What a night leaves behind for later nights are its expert, a few of its own items for replay, and a few questions of its
-own that were never trained on: asked again after each night, they tell the gate what was learned and what was lost.
-Their number and so the cost of a night does not grow.
+What a night leaves behind for later nights are its expert, and a few of its own items and questions (rehearsal.py): asked
+again after each night, these tell the gate what was learned and what was lost.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -37,7 +35,6 @@ from sleepkit.labelled_stream import LABEL
 from sleepkit.language.chat import chat_ids, decode, generate, window_of
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.cues import content_words
-from sleepkit.language.dream_pool import DreamPool
 from sleepkit.language.dreams import Context, Dream, context_name, save_dreams
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import ExpertBankConfig
@@ -47,6 +44,7 @@ from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.material import SeedItem, load_items, not_outdated, save_items, write_material
 from sleepkit.language.merge import capture_ffn_inputs, merge_slots
 from sleepkit.language.packing import PreparedItem
+from sleepkit.language.rehearsal import Rehearsal
 from sleepkit.language.scoring import CONTAINED, score, token_f1
 from sleepkit.language.zero3 import unsplit
 from sleepkit.ranks import all_find, main_only
@@ -60,8 +58,7 @@ if TYPE_CHECKING:
 QUIZ_ITEMS = 16
 QUIZ_STYLES = ("question", "wh", "paraphrase", "note", "written")  # whole questions
 MERGE_ITEMS = 256
-LEVELS_NAME, DREAMS_NAME = "levels.json", "dreams.json"
-ACCEPTED_NAME = "accepted.jsonl"
+LEVELS_NAME, ACCEPTED_NAME = "levels.json", "accepted.jsonl"
 
 logger = logging.get_logger(__name__)
 
@@ -100,7 +97,7 @@ class LanguageLearner:
         dream_set: Sequence[Dream] = (),
     ) -> None:
         self.model, self.tokenizer, self.seeding, self.args = model, tokenizer, seeding, sleep
-        self.dreaming, self.dreams, self.dream_set = sleep.dreaming, DreamPool(sleep.dreaming.dream_pool), list(dream_set)
+        self.dreaming, self.dream_set = sleep.dreaming, list(dream_set)
         self.general_prompts = list(general_prompts)
         unsplit(model)
         try:
@@ -118,10 +115,8 @@ class LanguageLearner:
         slowest = len(self.schedule.chunk_sizes) - 1
         self.level_of = dict.fromkeys(self.bank.active, slowest)  # of each expert in use; 0 is the fastest
         self.memory = ContextMemory(tokenizer, sleep.memory_max_tokens, sleep.memory_overlap)
-        self.replay: list[SeedItem] = []
         self.notes: list[SeedItem] = []  # today's
-        self.quiz: list[SeedItem] = []  # self-written questions of earlier nights, never trained on
-        self.general: list[SeedItem] = []
+        self.rehearsal = Rehearsal(seeding, sleep.dreaming)
         self.prepared_general: dict[SeedItem, PreparedItem] = {}  # of this process
         self.train_tokens = 0  # of all that is trained in a night
         self.is_main = PartialState().is_main_process
@@ -179,8 +174,7 @@ class LanguageLearner:
         start = time.perf_counter()
         items, held_out = self._material(night, folder)
         seconds_writing = time.perf_counter() - start
-        quiz = not_outdated(self.quiz, items)
-        earlier = random.Random(self.seeding.seed * 41 + night).sample(quiz, min(2 * QUIZ_ITEMS, len(quiz)))
+        earlier = self.rehearsal.questions(night, items, 2 * QUIZ_ITEMS)
         dreams = bool(self.dreaming.dream_rounds or self.dream_set)
         if dreams:  # the gate asks others than those that judge dreams
             held_out, judges = held_out[::2], held_out[1::2] or held_out
@@ -189,7 +183,7 @@ class LanguageLearner:
         outcome = self._consolidate(items, night, folder)
         if dreams:
             outcome |= self._dream(items, judges, night, folder)
-        self._remember(items, held_out, night)
+        self.rehearsal.remember(items, held_out, night)
         for level in self.schedule.due(night - 1, night)[1:]:
             self._pass_on(level, night, folder)
         outcome |= {"train_tokens": self.train_tokens, "before": before, "after": self._self_test(held_out, earlier)}
@@ -226,7 +220,7 @@ class LanguageLearner:
             self.bank.train_only(slot)
             steps = self.dreaming.dream_rehearsal_steps
             self._teach(self._trainer, [*items, *rehearsed], night, folder / "rehearsal", slot=slot, max_steps=steps)
-            self.dreams.add((replace(i, memory="", style="replay", night=night) for i in rehearsed), self.seeding.seed + night)
+            self.rehearsal.remember_dreams(rehearsed, night)
         return outcome | {"dreams_accepted": len(accepted)}
 
     def contexts(self, questions: Sequence[SeedItem]) -> list[Context]:
@@ -254,11 +248,11 @@ class LanguageLearner:
         """Let one new expert of ``level`` take over what those of the level before it know, and reset those."""
         senders = [slot for slot in self.bank.active if self.level_of[slot] == level - 1]
         since = night - self.schedule.chunk_sizes[level]
-        replay = not_outdated(self.replay)
+        replay = not_outdated(self.rehearsal.replay)
         items = [replace(item, style="recall") for item in replay if item.night > since]
-        kept = [item for item in replay if item.night <= since]
+        before = [item for item in replay if item.night <= since]
         slot = self._expert(night, level)
-        items += self._general_items() + self._at_risk(kept, night, self.seeding.replay_items)
+        items += self._general_items() + self.rehearsal.at_risk(before, night, self._words(), self.seeding.replay_items)
         self._teach(self._trainer, items, night, folder / f"level_{level}", slot=slot, senders=senders)
         for sender in senders:
             self.bank.deactivate(sender)
@@ -302,10 +296,12 @@ class LanguageLearner:
         path = folder / "material.jsonl"
         if not all_find(path):
             written = self.write_items(night)
-            items = [*written, *self._general_items(), *self._replay_items(night, written)]
+            items = [*written, *self._general_items()]
+            if self.args.expansion:  # without it there is no teacher that knows earlier nights
+                items += self.rehearsal.draw(night, written, self._words())
             main_only(lambda: save_items(items, path))
         items = load_items(path)
-        self.general = self.general or [item for item in items if item.style == "general"]
+        self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]
         held_out = [item for item in items if item.role == "new" and item.style in QUIZ_STYLES][::8][:QUIZ_ITEMS]
         return [item for item in items if item not in held_out], held_out
 
@@ -324,52 +320,19 @@ class LanguageLearner:
 
     def _general_items(self) -> list[SeedItem]:
         """General prompts with the unslept model's greedy replies; written once, on the first night."""
-        if not self.general and self.seeding.general_items:
+        if not self.rehearsal.general and self.seeding.general_items:
             rng = random.Random(self.seeding.seed)
             prompts = rng.sample(self.general_prompts, min(self.seeding.general_items, len(self.general_prompts)))
             with self.bank.view(()):
                 ids = [chat_ids(self.tokenizer, prompt) for prompt in prompts]
                 rows = generate(self.model, self.tokenizer, ids, self.seeding.general_tokens, description="general prompts")
             replies = [decode(self.tokenizer, row) for row in rows]
-            self.general = [SeedItem(p, r, "", "general") for p, r in zip(prompts, replies, strict=True) if r.strip()]
-        return self.general
+            self.rehearsal.general = [SeedItem(p, r, "", "general") for p, r in zip(prompts, replies, strict=True) if r.strip()]
+        return self.rehearsal.general
 
-    def _replay_items(self, night: int, tonight: Sequence[SeedItem]) -> list[SeedItem]:
-        """A fixed number of items of earlier nights that ``tonight`` does not outdate, so that the cost of a night does not grow.
-
-        Their teacher is the model without tonight's expert, so without expansion there is none that knows them.
-        """
-        if not self.args.expansion:
-            return []
-        count = min(round(self.dreaming.dream_replay_share * self.seeding.replay_items), len(self.dreams.items))
-        dreams = random.Random(self.seeding.seed * 43 + night).sample(self.dreams.items, count)
-        return self._at_risk(not_outdated(self.replay, tonight), night, self.seeding.replay_items - count) + dreams
-
-    def _at_risk(self, items: Sequence[SeedItem], night: int, most: int) -> list[SeedItem]:
-        """Half of what is replayed shares most words with tonight's documents, where a new expert is likely to interfere."""
-        tonight = {word.lower() for chunk in self._chunks() for word in content_words(chunk.text)}
-
-        def overlap(item: SeedItem) -> float:
-            words = [word.lower() for word in content_words(item.prompt)]
-            return sum(word in tonight for word in words) / max(1, len(words))
-
-        count = min(most, len(items))
-        ranked = sorted(items, key=overlap, reverse=True)
-        close, rest = ranked[: count // 2], ranked[count // 2 :]
-        return close + random.Random(self.seeding.seed * 31 + night).sample(rest, count - len(close))
-
-    def _remember(self, items: Sequence[SeedItem], held_out: Sequence[SeedItem], night: int) -> None:
-        self.quiz += held_out
-        kept, seen = [], Counter[str]()
-        for item in items:
-            if item.role != "new":
-                continue
-            kind = {"note": item.span, "written": item.source}.get(item.style, "")
-            seen[kind] += kind != ""
-            if seen[kind] <= self.seeding.notes_kept:
-                again = self.seeding.relearn == "all" or (self.seeding.relearn, item.style) == ("notes", "note")
-                kept.append(replace(item, memory="", style=item.style if again else "replay", night=night))
-        self.replay += kept
+    def _words(self) -> set[str]:
+        """Of tonight's documents, in lower case."""
+        return {word.lower() for chunk in self._chunks() for word in content_words(chunk.text)}
 
     def _expert(self, night: int, level: int = 0) -> int:
         """A fresh expert; in a full pool the two oldest of the slowest level are merged first."""
@@ -387,8 +350,9 @@ class LanguageLearner:
         """Make room: one expert takes over from two, fitted on what the model says of earlier nights."""
         slowest = max(self.level_of.values())
         oldest = [slot for slot in self.bank.active if self.level_of[slot] == slowest][:2]
-        replay = random.Random(self.seeding.seed * 37 + night).sample(self.replay, min(MERGE_ITEMS, len(self.replay)))
-        texts = [f"{item.prompt}\n{item.reply}" for item in [*replay, *self.general]]
+        replay, general = self.rehearsal.replay, self.rehearsal.general
+        chosen = random.Random(self.seeding.seed * 37 + night).sample(replay, min(MERGE_ITEMS, len(replay)))
+        texts = [f"{item.prompt}\n{item.reply}" for item in [*chosen, *general]]
         batches = [self.tokenizer(texts[k : k + 16], return_tensors="pt", padding=True) for k in range(0, len(texts), 16)]
         device = next(self.model.parameters()).device
         on_device = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
@@ -399,19 +363,16 @@ class LanguageLearner:
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of all that a night may change: active experts and the list of slots."""
         levels = [number for slot in self.bank.active for number in (slot, self.level_of[slot])]
-        counts = [len(self.replay), len(self.quiz), *levels]
-        kept = {"counts": torch.tensor(counts, dtype=torch.int64), "dreams": self.dreams.to_tensor()}
-        return {**self.bank.state_dict(), **kept}
+        return {**self.bank.state_dict(), **self.rehearsal.snapshot(), "levels": torch.tensor(levels, dtype=torch.int64)}
 
     def restore(self, snapshot: dict[str, Tensor]) -> None:
         """Undo a night, bit for bit."""
-        replayed, quizzed, *levels = snapshot["counts"].tolist()
-        self.replay, self.quiz = self.replay[:replayed], self.quiz[:quizzed]
-        self.dreams.from_tensor(snapshot["dreams"])
+        self.rehearsal.restore(snapshot)
+        levels = snapshot["levels"].tolist()
         self.level_of = dict(zip(levels[::2], levels[1::2], strict=True))
         for slot in [slot for slot in self.bank.active if slot not in self.level_of]:
             self.bank.deactivate(slot)
-        self.bank.load_state_dict({k: v for k, v in snapshot.items() if k not in ("counts", "dreams")}, self.level_of)
+        self.bank.load_state_dict({k: v for k, v in snapshot.items() if k not in ("kept", "dreams", "levels")}, self.level_of)
 
     def save(self, folder: Path) -> None:
         """Experts (safetensors + JSON) with their levels, and the items for later nights (jsonl)."""
@@ -420,20 +381,14 @@ class LanguageLearner:
         self.bank.save(folder)  # on all ranks: sharded experts are gathered
         if self.is_main:
             write_json(folder / LEVELS_NAME, [[slot, self.level_of[slot]] for slot in self.bank.active])
-            self.dreams.save(folder / DREAMS_NAME)
-            save_items(self.replay, folder / "replay.jsonl")
-            save_items(self.general, folder / "general.jsonl")
-            save_items(self.quiz, folder / "quiz.jsonl")
+            self.rehearsal.save(folder)
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`, into the same base model."""
         folder = Path(folder)
         self.bank.load_experts(folder)
         self.level_of = dict(read_json(folder / LEVELS_NAME))
-        self.dreams.load(folder / DREAMS_NAME)
-        self.replay = load_items(folder / "replay.jsonl")
-        self.general = load_items(folder / "general.jsonl")
-        self.quiz = load_items(folder / "quiz.jsonl")
+        self.rehearsal.load(folder)
 
 
 def _graded(questions: Sequence[Question], answers: list[str]) -> Evaluation:

@@ -59,7 +59,7 @@ def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path):
     )
     silent = [slot for slot in range(6) if slot != slow]
     assert all(not experts[slot].up.any() for slot in silent for experts in learner.bank.per_layer())  # "pruned"
-    assert {item.night for item in learner.replay} == {1, 2, 3, 4}
+    assert {item.night for item in learner.rehearsal.replay} == {1, 2, 3, 4}
 
 
 def test_the_slower_expert_learns_what_the_faster_ones_say(tmp_path):
@@ -69,7 +69,7 @@ def test_the_slower_expert_learns_what_the_faster_ones_say(tmp_path):
     learner.wake(STORIES[1])
     learner.schedule.chunk_sizes = (1,)  # the second night without passing on
     learner.sleep(2, tmp_path)
-    ids = learner.tokenizer([f"{i.prompt} {i.reply}" for i in learner.replay[:12]], return_tensors="pt", padding=True)[
+    ids = learner.tokenizer([f"{i.prompt} {i.reply}" for i in learner.rehearsal.replay[:12]], return_tensors="pt", padding=True)[
         "input_ids"
     ]
 
@@ -112,11 +112,11 @@ def test_replay_takes_what_is_close_to_tonight_and_some_of_the_rest(tmp_path):
     sleep(learner, tmp_path, 3)
     learner.wake(STORIES[0])
     learner.seeding.replay_items = 6
-    chosen = learner._replay_items(4, [])
+    chosen = learner.rehearsal.draw(4, [], learner._words())
     assert len(chosen) == len(set(chosen)) == 6 and sum(item.source == "Ada" for item in chosen) >= 3
-    assert learner._replay_items(4, []) == chosen
+    assert learner.rehearsal.draw(4, [], learner._words()) == chosen
     outdated = replace(chosen[0], memory="something newer", style="wh")
-    assert chosen[0].prompt not in [item.prompt for item in learner._replay_items(4, [outdated])]
+    assert chosen[0].prompt not in [item.prompt for item in learner.rehearsal.draw(4, [outdated], learner._words())]
 
 
 def test_in_context_a_task_is_shown_as_turns_of_a_chat(tmp_path):
@@ -139,12 +139,12 @@ def test_kept_notes_are_learned_again_or_stay_as_they_are(again, tmp_path):
         notes = [Question(f"say {k} of {night}.", f"label {night}", LABEL) for k in range(3)]
         learner.wake(Experience(f"Task {night}", [f"Task {night}."], notes=notes))
         learner.sleep(night, tmp_path)
-    assert [item.night for item in learner.replay] == [1, 2, 3]  # one of each, and each once
+    assert [item.night for item in learner.rehearsal.replay] == [1, 2, 3]  # one of each, and each once
     items = load_items(tmp_path / "night_03" / "material.jsonl")
     earlier = [item for item in items if item.night]
     assert [item.span for item in earlier] == ["label 1", "label 2"]
     assert {item.role for item in earlier} == {"replay" if again == "none" else "again"}
-    assert not any(item in learner.quiz for item in earlier)
+    assert not any(item in learner.rehearsal.quiz for item in earlier)
 
 
 @pytest.mark.parametrize("again", ["notes", "all"])
@@ -253,19 +253,21 @@ def test_a_full_night_dreams_and_rehearses_and_later_nights_replay_dreams(tmp_pa
     alone = make_learner(tmp_path / "alone")
     alone.wake(STORIES[0])
     assert outcome["train_tokens"] > alone.sleep(1, tmp_path / "alone")["train_tokens"]  # rehearsing dreams is training too
-    assert learner.dreams.items and all(item.style == "replay" and item.night == 1 for item in learner.dreams.items)
+    assert learner.rehearsal.dreams.items and all(
+        item.style == "replay" and item.night == 1 for item in learner.rehearsal.dreams.items
+    )
     assert (tmp_path / "night_01" / "dreams" / "round_2" / "log.json").is_file()
     kept = learner.snapshot()
     learner.save(tmp_path / "saved")
     learner.wake(STORIES[1])
     learner.sleep(2, tmp_path)
     replayed = [item for item in load_items(tmp_path / "night_02" / "material.jsonl") if item.style == "replay"]
-    assert replayed and all(item in learner.dreams.items or item.night == 1 for item in replayed)
+    assert replayed and all(item in learner.rehearsal.dreams.items or item.night == 1 for item in replayed)
     assert {item.prompt for item in replayed} <= {f"Tell me about {STORIES[0].name}.", "say zz."}
     learner.restore(kept)
-    assert learner.dreams.items == make_loaded(tmp_path).dreams.items
+    assert learner.rehearsal.dreams.items == make_loaded(tmp_path).rehearsal.dreams.items
     learner.restore(empty)
-    assert learner.dreams.items == [] and learner.dreams.seen == 0
+    assert learner.rehearsal.dreams.items == [] and learner.rehearsal.dreams.seen == 0
 
 
 def make_loaded(folder):

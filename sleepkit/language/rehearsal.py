@@ -1,0 +1,111 @@
+"""What nights leave for later ones, and what a night takes of it; its number, and so the cost of a night, does not grow.
+
+    items      a night's own items; some are replayed on each later night, half of those that it may disturb, half by chance
+    dreams     a reservoir of rehearsed dreams, of which a share is replayed                                      dream_pool.py
+    quiz       self-written questions that were never trained on: what the gate asks to see what was lost
+    general    general prompts with the unslept model's replies, in every night
+
+Replay as in experience replay (Rolnick et al. 2019, arXiv 1811.11682).  Ours: which items may be disturbed (they share words
+with tonight's documents), and that statements which tonight outdates are neither replayed nor asked.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sleepkit.language.cues import content_words
+from sleepkit.language.dream_pool import DreamPool
+from sleepkit.language.dreaming_config import DreamingConfig
+from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+from sleepkit.language.material import SeedItem, load_items, not_outdated, save_items
+
+DREAMS_NAME = "dreams.json"
+LISTS = ("replay", "general", "quiz")  # files of items
+
+
+class Rehearsal:
+    """See the module's docstring.
+
+    Args:
+        seeding: how much is kept and replayed, and the seed.
+        dreaming: how many dreams are kept, and their share of what is replayed.
+    """
+
+    def __init__(self, seeding: KnowledgeSeedingConfig, dreaming: DreamingConfig) -> None:
+        self.seeding, self.dream_share = seeding, dreaming.dream_replay_share
+        self.replay: list[SeedItem] = []
+        self.quiz: list[SeedItem] = []
+        self.general: list[SeedItem] = []
+        self.dreams = DreamPool(dreaming.dream_pool)
+
+    # -- what a night leaves ------------------------------------------------------------------------------------------
+    def remember(self, items: Sequence[SeedItem], held_out: Sequence[SeedItem], night: int) -> None:
+        """Keep a night's own items, of given examples the first ``notes_kept`` of each kind, and its questions."""
+        self.quiz += held_out
+        seen = Counter[str]()
+        for item in items:
+            if item.role != "new":
+                continue
+            kind = {"note": item.span, "written": item.source}.get(item.style, "")
+            seen[kind] += kind != ""
+            if seen[kind] <= self.seeding.notes_kept:
+                again = self.seeding.relearn == "all" or (self.seeding.relearn, item.style) == ("notes", "note")
+                self.replay.append(replace(item, memory="", style=item.style if again else "replay", night=night))
+
+    def remember_dreams(self, rows: Iterable[SeedItem], night: int) -> None:
+        """Offer a night's rehearsed dreams to the reservoir."""
+        self.dreams.add((replace(row, memory="", style="replay", night=night) for row in rows), self.seeding.seed + night)
+
+    # -- what a night takes -------------------------------------------------------------------------------------------
+    def draw(self, night: int, tonight: Sequence[SeedItem], words: Set[str]) -> list[SeedItem]:
+        """``replay_items`` items and dreams that ``tonight`` does not outdate; ``words`` are those of its documents."""
+        count = min(round(self.dream_share * self.seeding.replay_items), len(self.dreams.items))
+        dreams = random.Random(self.seeding.seed * 43 + night).sample(self.dreams.items, count)
+        return self.at_risk(not_outdated(self.replay, tonight), night, words, self.seeding.replay_items - count) + dreams
+
+    def at_risk(self, items: Sequence[SeedItem], night: int, words: Set[str], most: int) -> list[SeedItem]:
+        """At most so many items: half share most words with tonight's documents, where a new expert is likely to interfere."""
+
+        def overlap(item: SeedItem) -> float:
+            asked = [word.lower() for word in content_words(item.prompt)]
+            return sum(word in words for word in asked) / max(1, len(asked))
+
+        count = min(most, len(items))
+        ranked = sorted(items, key=overlap, reverse=True)
+        close, rest = ranked[: count // 2], ranked[count // 2 :]
+        return close + random.Random(self.seeding.seed * 31 + night).sample(rest, count - len(close))
+
+    def questions(self, night: int, tonight: Sequence[SeedItem], most: int) -> list[SeedItem]:
+        """At most so many questions of earlier nights, none that ``tonight`` outdates."""
+        quiz = not_outdated(self.quiz, tonight)
+        return random.Random(self.seeding.seed * 41 + night).sample(quiz, min(most, len(quiz)))
+
+    # -- keeping ------------------------------------------------------------------------------------------------------
+    def snapshot(self) -> dict[str, Tensor]:
+        """What `restore` needs: lists grow only at their ends."""
+        return {"kept": torch.tensor([len(self.replay), len(self.quiz)]), "dreams": self.dreams.to_tensor()}
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Forget what came since the snapshot."""
+        replayed, quizzed = snapshot["kept"].tolist()
+        self.replay, self.quiz = self.replay[:replayed], self.quiz[:quizzed]
+        self.dreams.from_tensor(snapshot["dreams"])
+
+    def save(self, folder: Path) -> None:
+        """Write items as JSON lines, and the reservoir."""
+        self.dreams.save(folder / DREAMS_NAME)
+        for name in LISTS:
+            save_items(getattr(self, name), folder / f"{name}.jsonl")
+
+    def load(self, folder: Path) -> None:
+        """The inverse of `save`."""
+        self.dreams.load(folder / DREAMS_NAME)
+        for name in LISTS:
+            setattr(self, name, load_items(folder / f"{name}.jsonl"))
