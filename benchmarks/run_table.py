@@ -47,7 +47,7 @@ DREAM_ABLATIONS: dict[str, list[str]] = {
 }
 FOUR_LEVEL = ["--chain", "1", "3", "9"]
 METRICS = (
-    *("recovery", "recovery_final", "closed_book_before", "closed_book_after", "in_context", "anchor_kl"),
+    *("recovery", "recovery_final", "closed_book_before", "closed_book_after", "closed_book_final", "in_context", "anchor_kl"),
     *("anchor_kl_final", "anchor_accuracy_before", "anchor_accuracy_after", "bwt", "forgetting", "retention_first"),
     *("faa", "aia", "nights_committed", "answer_length_words", "out_of_scope_auroc"),
 )

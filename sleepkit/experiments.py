@@ -23,6 +23,7 @@ QUALITY = {
     "recovery": "recovery",
     "closed_book_after": "closed book",
     "faa": "at the end",
+    "closed_book_final": "of all questions",
     "anchor_kl": "anchor KL",
     "bwt": "BWT",
     "retention_first": "passage 1 kept",
