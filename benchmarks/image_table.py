@@ -1,4 +1,4 @@
-"""Collects finished runs on images, or of recipes/dream.py, into one results file.
+"""Collects finished runs on images, or of recipes/dream.py and arc.py, into one results file.
 
     python benchmarks/image_table.py split_mnist runs/vision_split_mnist runs/mygo_split_mnist
 

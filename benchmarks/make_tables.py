@@ -8,8 +8,8 @@ knowledge seeding's own results, `streams` all methods of the files whose name b
 that `run_table.py` collected (`runs`), the speed of one step (`systems`), the cost of dreaming (`dreaming`), that of the Trainer
 on images (`mygo`), that of dreams (`dream2learn`), what each part of a night of dreams brings (`dream_controls`), the speed of
 drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs that `image_table.py` collected
-(`image_runs`; those of recipes/disentangled.py, with distortions or without, of dream2learn.py and of dream.py have tables of
-their own), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the pages' to say.
+(`image_runs`; those of recipes/disentangled.py, with distortions or without, of dream2learn.py, and of dream.py and arc.py have
+tables of their own), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the pages' to say.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _image_runs(document: Mapping[str, Any]) -> str:
     runs = document["image_runs"]
     if any(run["config"].get(name) for run in runs for name in DISTORTIONS):
         return _distorted(runs)
-    for method, table in (("disentangled", _poses), (PAIRED, _gains), ("dreaming", _dreamers)):
+    for method, table in (("disentangled", _poses), (PAIRED, _gains), ("dreaming", _dreamers), ("arc_dreaming", _dreamers)):
         if all(run["method"].startswith(method) for run in runs):
             return table(runs)
     return comparison_table(runs)
@@ -194,16 +194,17 @@ def _poses(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _dreamers(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Share of dreams that help and their mean reward in each round, over seeds."""
+    """Share of dreams that help and their mean reward in each round, over seeds; of ARC also the share that solves its task."""
     rounds = 1 + runs[0]["config"]["dream_rounds"]
     rows = []
-    for measure in ("share_positive", "mean_reward"):
-        for kind, passages in (("", "of the night"), ("_held_out", "held out")):
+    for measure in ("share_positive", "mean_reward", "solved"):
+        for kind, contexts in (("", "learned from"), ("_held_out", "held out")):
             found = [
                 spread([run["metrics"].get(f"{measure}{kind}_round_{number}") for run in runs]) for number in range(1, rounds + 1)
             ]
-            rows.append([passages, measure.replace("_", " "), len(runs), *found])
-    return markdown_table(["passages", "measure", "seeds", *(f"round {number}" for number in range(1, rounds + 1))], rows)
+            if any(f"{measure}{kind}_round_1" in run["metrics"] for run in runs):
+                rows.append([contexts, measure.replace("_", " "), len(runs), *found])
+    return markdown_table(["contexts", "measure", "seeds", *(f"round {number}" for number in range(1, rounds + 1))], rows)
 
 
 def _distorted(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -85,7 +85,9 @@ def test_dreamers_are_collected(tmp_path):
         RunRecord("dreaming", seed, {"dream_rounds": 1}, metrics=metrics).save(tmp_path / "dream" / f"seed_{seed}")
     image_table.main(["dream", str(tmp_path / "dream"), "--results", str(tmp_path)])
     table = make_tables.render(read_json(tmp_path / "dream.json"))
-    assert "| held out | share positive | 2 | 0.250 ± 0.177 | 0.500 ± 0.354 |" in table
+    assert "| held out | share positive | 2 | 0.250 ± 0.177 | 0.500 ± 0.354 |" in table and "solved" not in table
+    of_tasks = {"method": "arc_dreaming", "config": {"dream_rounds": 1}, "metrics": {"solved_held_out_round_1": 0.5}}
+    assert "| held out | solved | 1 | 0.500 | – |" in make_tables.render({"image_runs": [of_tasks]})
 
 
 def test_what_dreaming_costs():
