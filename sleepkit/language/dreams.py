@@ -146,13 +146,15 @@ def dream(
     top_p: float = 0.95,
     seed: int = 0,
 ) -> Dreamed:
-    """Sample a dream of one context for each of ``styles``."""
+    """Sample a dream of one context for each of ``styles``; of those that teach the very same, all but one are dropped."""
     prompts = [chat_ids(tokenizer, context.prompt(style)) for style in styles]
     sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
     made = generate(model, tokenizer, prompts, max_tokens, description="dreaming", **sampling)
     result = Dreamed()
     for style, tokens in zip(styles, made, strict=True):
         found = context.read(style, decode(tokenizer, tokens), ended=len(tokens) < max_tokens)
+        if isinstance(found, Dream) and any(found.rows == one.rows and found.settings == one.settings for one in result.dreams):
+            found = "repeated"
         if isinstance(found, Dream):
             result.dreams.append(found)
         else:

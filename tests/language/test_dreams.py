@@ -20,16 +20,23 @@ def test_rows_of_statements_and_of_questions():
     assert rows_of("self_qa", asked, "Orrin") == [("When does it ring?", "At noon."), ("Who cast it?", "Tamsin.")]
 
 
-def test_empty_looping_over_long_and_copied_dreams_are_dropped_and_counted(monkeypatch):
+def test_empty_looping_over_long_copied_and_repeated_dreams_are_dropped_and_counted(monkeypatch):
     whole = "The bell of Orrin rings at noon."
-    made = ["", "the bell rings " * 12, f"{whole} That is what the text says", "Marie Curie rang the bell at noon.", whole]
+    made = [
+        "",
+        "the bell rings " * 12,
+        f"{whole} That is what the text says",
+        "Marie Curie rang the bell at noon.",
+        whole,
+        f"- {whole}",
+    ]
     limit = 60
     tokens = [[0] * (limit if text.endswith("says") else 5) for text in made]
     monkeypatch.setattr(dreams, "generate", lambda *_, **__: tokens)
     texts = iter(made)
     monkeypatch.setattr(dreams, "decode", lambda *_: next(texts))
-    found = dream(None, tiny_tokenizer(), CONTEXT, ["rewrite"] * 5, max_tokens=limit)
-    assert found.dropped == {"empty": 1, "looping": 1, "over-long": 1, "copied": 1}
+    found = dream(None, tiny_tokenizer(), CONTEXT, ["rewrite"] * 6, max_tokens=limit)
+    assert found.dropped == {"empty": 1, "looping": 1, "over-long": 1, "copied": 1, "repeated": 1}
     assert [one.text for one in found.dreams] == [whole]
 
 
