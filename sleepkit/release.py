@@ -14,7 +14,8 @@ from accelerate.utils.memory import clear_device_cache
 __all__ = ["free_memory", "returning_blocks"]
 
 M_MMAP_THRESHOLD = -3  # of malloc.h
-LARGE, GLIBC_LARGEST = 1 << 20, 32 << 20  # bytes; the second is where glibc's own threshold ends on 64 bits
+LARGE = 1 << 18  # bytes: an activation of SmolLM2 on one dream has twice as many
+GLIBC_LARGEST = 32 << 20  # where glibc's own threshold ends on 64 bits
 
 
 def free_memory() -> None:
@@ -26,7 +27,7 @@ def free_memory() -> None:
 
 @contextmanager
 def returning_blocks() -> Iterator[None]:
-    """Inside, blocks of 1 MiB or more go back to the operating system when they are freed (with glibc; elsewhere nothing).
+    """Inside, blocks of 256 KiB or more go back to the operating system when they are freed (with glibc; elsewhere nothing).
 
     glibc asks the system for large blocks one by one too, but raises what it calls large with each that is freed, up to 32 MiB;
     those below are cut from its heap, and what stays between small ones is lost to other phases.
