@@ -21,21 +21,24 @@ GLIBC_LARGEST = 32 << 20  # where glibc's own threshold ends on 64 bits
 def free_memory() -> None:
     """Collect garbage, and return free memory to the device and to the operating system (the latter with glibc)."""
     clear_device_cache(garbage_collection=True)
-    with suppress(OSError, AttributeError):  # no glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    _glibc("malloc_trim", 0)
 
 
 @contextmanager
 def returning_blocks() -> Iterator[None]:
-    """Inside, blocks of 256 KiB or more go back to the operating system when they are freed (with glibc; elsewhere nothing).
+    """Inside, blocks of `LARGE` bytes or more go back to the operating system when they are freed (with glibc, else nothing).
 
     glibc asks the system for large blocks one by one too, but raises what it calls large with each that is freed, up to 32 MiB;
     those below are cut from its heap, and what stays between small ones is lost to other phases.
     """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, LARGE)
+    _glibc("mallopt", M_MMAP_THRESHOLD, LARGE)
     try:
         yield
     finally:
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, GLIBC_LARGEST)
+        _glibc("mallopt", M_MMAP_THRESHOLD, GLIBC_LARGEST)
+
+
+def _glibc(function: str, *arguments: int) -> None:
+    """Call a function of glibc; where there is none, nothing happens."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6")[function](*arguments)

@@ -44,7 +44,7 @@ from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.material import SeedItem, load_items, not_outdated, save_items, write_material
 from sleepkit.language.merge import capture_ffn_inputs, merge_slots
 from sleepkit.language.packing import PreparedItem
-from sleepkit.language.rehearsal import Rehearsal
+from sleepkit.language.rehearsal import SNAPSHOT, Rehearsal
 from sleepkit.language.scoring import CONTAINED, score, token_f1
 from sleepkit.language.zero3 import unsplit
 from sleepkit.ranks import all_find, main_only
@@ -372,7 +372,7 @@ class LanguageLearner:
         self.level_of = dict(zip(levels[::2], levels[1::2], strict=True))
         for slot in [slot for slot in self.bank.active if slot not in self.level_of]:
             self.bank.deactivate(slot)
-        self.bank.load_state_dict({k: v for k, v in snapshot.items() if k not in ("kept", "dreams", "levels")}, self.level_of)
+        self.bank.load_state_dict({k: v for k, v in snapshot.items() if k not in (*SNAPSHOT, "levels")}, self.level_of)
 
     def save(self, folder: Path) -> None:
         """Experts (safetensors + JSON) with their levels, and the items for later nights (jsonl)."""

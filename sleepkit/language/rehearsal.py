@@ -28,6 +28,7 @@ from sleepkit.language.material import SeedItem, load_items, not_outdated, save_
 
 DREAMS_NAME = "dreams.json"
 LISTS = ("replay", "general", "quiz")  # files of items
+SNAPSHOT = ("kept", "dreams")  # names of the tensors of a snapshot
 
 
 class Rehearsal:
