@@ -29,7 +29,8 @@ def returning_blocks() -> Iterator[None]:
     """Inside, blocks of `LARGE` bytes or more go back to the operating system when they are freed (with glibc, else nothing).
 
     glibc asks the system for large blocks one by one too, but raises what it calls large with each that is freed, up to 32 MiB;
-    those below are cut from its heap, and what stays between small ones is lost to other phases.
+    those below are cut from its heap, and what stays between small ones is lost to other phases.  Holes that the heap has
+    already are filled before the system is asked, and stay.
     """
     _glibc("mallopt", M_MMAP_THRESHOLD, LARGE)
     try:
