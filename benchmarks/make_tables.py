@@ -3,8 +3,9 @@
     <!-- table:NAME -->   whatever stands between these two lines is replaced
     <!-- /table -->       by the table of benchmarks/results/NAME.json
 
-`NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `summary` all files that hold
-knowledge seeding's own results, `streams` all methods of the files whose name begins with mygo_split.  A file holds one of: runs
+`NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `NAME-differences` what each variant has
+more than the first one, `summary` all files that hold knowledge seeding's own results, `streams` all methods of the files whose
+name begins with mygo_split.  A file holds one of: runs
 that `run_table.py` collected (`runs`), the speed of one step (`systems`), the cost of dreaming (`dreaming`), that of the Trainer
 on images (`mygo`), that of dreams (`dream2learn`), what each part of a night of dreams brings (`dream_controls`), the speed of
 drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs that `image_table.py` collected
@@ -22,7 +23,7 @@ from statistics import fmean
 from typing import Any
 
 from sleepkit.errors import SleepkitError
-from sleepkit.experiments import experiment_page, matrices, runs_table
+from sleepkit.experiments import differences_table, experiment_page, matrices, runs_table
 from sleepkit.report import (
     comparison_table,
     format_duration,
@@ -303,6 +304,14 @@ ALL_FILES = {"summary": ("*.json", summary), "streams": ("mygo_split_*.json", st
 """Tables of several files: which ones, and what makes the table."""
 
 
+PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "": render,
+    "matrix": lambda document: matrices(ours(document)),
+    "differences": lambda document: differences_table(document["runs"]),
+}
+"""What follows a file's name in a marker -> what of the file it shows."""
+
+
 def fill(text: str, results: Path) -> tuple[str, list[str]]:
     """Replace each table whose file is there; returns the new text and the names whose file is not."""
     missing = []
@@ -312,14 +321,12 @@ def fill(text: str, results: Path) -> tuple[str, list[str]]:
             pattern, render_all = ALL_FILES[match["name"]]
             documents = {path.stem: read_json(path) for path in results.glob(pattern)}
             return f"{match['head']}{render_all(documents)}\n{match['tail']}"
-        name = match["name"].removesuffix("-matrix")
+        name, _, part = match["name"].partition("-")
         path = results / f"{name}.json"
         if not path.is_file():
             missing.append(name)
             return match[0]
-        if name != match["name"]:
-            return f"{match['head']}{matrices(ours(read_json(path)))}\n{match['tail']}"
-        return f"{match['head']}{render(read_json(path))}\n{match['tail']}"
+        return f"{match['head']}{PARTS[part](read_json(path))}\n{match['tail']}"
 
     return MARKER.sub(table, text), missing
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sleepkit.cli import main
-from sleepkit.experiments import runs_table
+from sleepkit.experiments import differences_table, runs_table
 from sleepkit.metrics import mean_interval
 from sleepkit.results import hardware
 
@@ -38,9 +38,20 @@ def test_page_of_an_experiment(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "squad.md")
     text = (tmp_path / "squad.md").read_text()
     assert "| knowledge_seeding | 0, 1, 2 | 0.700 ± 0.248 |" in text and "| lora | 0 | – |" in text
+    assert "| lora | 0 | – |" in text.partition("Differences of the runs")[2]
     assert "--config squad.yaml --nights 2" in text and "after night 2 of seed 2   0.50  0.50" in text
     assert (tmp_path / "squad_retention.png").stat().st_size > 1000
     assert "| knowledge_seeding | 3 | 0.700 ± 0.100 |" in runs_table(runs)
+
+
+def test_variants_are_compared_on_the_seeds_that_they_share():
+    runs = [run("knowledge_seeding", seed, 0.2 * seed, 1.0) for seed in range(3)]
+    assert differences_table(runs) == ""
+    runs += [run("no_imitation", seed, 0.2 * seed - 0.25, 1.0) for seed in (1, 2, 3)] + [run("lora", 0, 0.5, 1.0)]
+    *_, lower, single = differences_table(runs).splitlines()
+    assert lower == "| no_imitation | 1, 2 | -0.250 ± 0.000 |"  # not seed 3
+    assert single == "| lora | 0 | +0.500 |"
+    assert differences_table([*runs[:3], run("lora", 7, 0.5, 1.0)]) == ""
 
 
 def test_a_file_without_runs_is_refused(tmp_path, capsys):
