@@ -302,14 +302,11 @@ def ours(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 ALL_FILES = {"summary": ("*.json", summary), "streams": ("mygo_split_*.json", streams)}
 """Tables of several files: which ones, and what makes the table."""
-
-
 PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "": render,
     "matrix": lambda document: matrices(ours(document)),
     "differences": lambda document: differences_table(document["runs"]),
 }
-"""What follows a file's name in a marker -> what of the file it shows."""
+"""What may follow a file's name in a marker -> what of the file it shows."""
 
 
 def fill(text: str, results: Path) -> tuple[str, list[str]]:
@@ -321,12 +318,13 @@ def fill(text: str, results: Path) -> tuple[str, list[str]]:
             pattern, render_all = ALL_FILES[match["name"]]
             documents = {path.stem: read_json(path) for path in results.glob(pattern)}
             return f"{match['head']}{render_all(documents)}\n{match['tail']}"
-        name, _, part = match["name"].partition("-")
+        part = next((part for part in PARTS if match["name"].endswith(f"-{part}")), "")
+        name = match["name"].removesuffix(f"-{part}")
         path = results / f"{name}.json"
         if not path.is_file():
             missing.append(name)
             return match[0]
-        return f"{match['head']}{PARTS[part](read_json(path))}\n{match['tail']}"
+        return f"{match['head']}{PARTS.get(part, render)(read_json(path))}\n{match['tail']}"
 
     return MARKER.sub(table, text), missing
 
