@@ -15,15 +15,16 @@ Ours: the strengths, the mean over entries and maps in `o_lora` (the paper: a su
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sleepkit.language.baselines import FinetuneQa
-from sleepkit.language.lora import chat_rows, finetune, linear_maps, trl_settings
+from sleepkit.language.divergence import OutputHead, TeacherTargets, token_divergence
+from sleepkit.language.lora import Penalty, chat_rows, finetune, linear_maps, trl_settings
 from sleepkit.language.material import SeedItem
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 EWC_STRENGTH, LWF_STRENGTH, O_LORA_STRENGTH = 1e4, 1.0, 10.0
 FISHER_ROWS = 64
-Penalty = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 class Replay(FinetuneQa):
@@ -64,7 +64,7 @@ class Penalised(FinetuneQa):
 
     @abstractmethod
     def penalty(self, student: PeftModel) -> Penalty | None:
-        """A function of a batch (``input_ids``, ``labels``, ``attention_mask``) that is added to its loss, if there is one."""
+        """What is added to the loss of a batch (``input_ids``, ``labels``, ``attention_mask``), if there is something."""
 
     @abstractmethod
     def take(self, student: PeftModel, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -89,7 +89,7 @@ class Ewc(Penalised):
             return None
         changes = _products(student)
 
-        def of(_: Mapping[str, Tensor]) -> Tensor:
+        def of(batch: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
             terms = [(self.kept[name].to(device=a.device, dtype=a.dtype) * (s * (b @ a)) ** 2).sum() for name, s, a, b in changes]
             return EWC_STRENGTH / 2 * torch.stack(terms).sum()
 
@@ -126,13 +126,15 @@ class Lwf(Penalised):
     def penalty(self, student: PeftModel) -> Penalty:
         """Mean KL per reply token."""
 
-        def of(batch: Mapping[str, Tensor]) -> Tensor:
+        head = OutputHead.of(self.model)
+        decoder: Any = student.get_base_model().base_model
+
+        def of(batch: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
             places = batch["labels"][:, 1:] != -100
             with torch.no_grad(), student.disable_adapter():
-                evening = student(**inputs, use_cache=False).logits[:, :-1][places].float().log_softmax(-1)
-            now = student(**inputs, use_cache=False).logits[:, :-1][places].float().log_softmax(-1)
-            return LWF_STRENGTH * nn.functional.kl_div(now, evening, log_target=True, reduction="batchmean")
+                evening = decoder(**inputs, use_cache=False).last_hidden_state[:, :-1][places]
+            return LWF_STRENGTH * token_divergence(hidden[:, :-1][places], head, TeacherTargets(evening)).mean()
 
         return of
 
@@ -150,7 +152,7 @@ class OLora(Penalised):
             return None
         changes = _products(student)
 
-        def of(_: Mapping[str, Tensor]) -> Tensor:
+        def of(batch: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
             return O_LORA_STRENGTH * torch.stack([(self.kept[name].to(a) @ a.T).abs().mean() for name, _, a, _ in changes]).mean()
 
         return of

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 
 RANK, ALPHA, LEARNING_RATE = 32, 64, 1e-3
+Penalty = Callable[[Mapping[str, Tensor], Tensor], Tensor]  # of a batch, and the last hidden states (rows, time, d) that it had
 
 
 def add_lora(model: nn.Module, layers: Iterable[int]) -> PeftModel:
@@ -84,20 +85,27 @@ def finetune(
     tokenizer: PreTrainedTokenizerBase,
     rows: list[dict[str, Any]],
     options: dict[str, Any],
-    penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+    penalty: Penalty | None = None,
 ) -> dict[str, Any]:
     """TRL's SFT on rows of ``input_ids`` and ``labels``; nothing is cut.  Returns ``history`` and ``train_tokens``.
 
     Args:
-        penalty: a function of the batch that is added to its loss.
+        penalty: is added to the loss of a batch.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     class PenalisedTrainer(SFTTrainer):
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-            added = 0.0 if penalty is None else penalty(inputs)  # before TRL adds to the inputs
-            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            batch = dict(inputs)  # TRL adds to the inputs
+            seen: list[Tensor] = []
+            decoder: Any = student.get_base_model().base_model
+            handle = decoder.register_forward_hook(lambda module, args, output: seen.append(output.last_hidden_state))
+            try:
+                found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            finally:
+                handle.remove()
+            added = 0.0 if penalty is None else penalty(batch, seen[-1])
             return (found[0] + added, found[1]) if return_outputs else found + added
 
     args = SFTConfig(**options, max_length=None, include_num_input_tokens_seen="non_padding")

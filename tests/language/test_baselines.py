@@ -1,5 +1,6 @@
 """Baselines of two steps a night on a tiny model: the same results as sleep, from the same cycle."""
 
+import copy
 import json
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,6 +15,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language import continual_baselines
 from sleepkit.language.baseline_run import LEARNERS, run_baseline
 from sleepkit.language.baselines import InWindow, Lora
+from sleepkit.language.lora import add_lora
 from sleepkit.language.preparation import Preparation
 from sleepkit.results import read_results
 from sleepkit.stream import Experience, Question
@@ -177,6 +179,25 @@ def test_edits_that_others_wrote_are_read_beside_the_documents(tmp_path):
     assert [row["step"] for row in read_results(tmp_path / "edits")["history"]] == [1, 2, 3, 4, 5, 6]  # a document, five edits
     with pytest.raises(SleepkitError, match="Ada has no edits to train on"):
         run("finetune_edits", tmp_path / "none", [replace(EXPERIENCES[0], edits=[])])
+
+
+def test_the_penalty_of_lwf_is_the_divergence_from_the_evening():
+    model = tiny_model()
+    args = SleepArguments(dataset="given", baseline="lwf")
+    learner = continual_baselines.Lwf(model, tiny_tokenizer(), tiny_config("unused"), args, GENERAL)
+    evening = copy.deepcopy(model)
+    student = add_lora(model, learner.bank.layers)
+    torch.manual_seed(0)
+    for name, parameter in student.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    ids = torch.randint(5, 50, (2, 9))
+    batch = {"input_ids": ids, "labels": torch.where(torch.arange(9) < 4, -100, ids)}
+    found = student(input_ids=ids, output_hidden_states=True)
+    added = learner.penalty(student)(batch, found.hidden_states[-1])
+    then, now = (logits[:, 3:-1].log_softmax(-1) for logits in (evening(input_ids=ids).logits, found.logits))
+    torch.testing.assert_close(added, (then.exp() * (then - now)).sum(-1).mean())
+    assert added > 1e-3 and added.requires_grad
 
 
 @pytest.mark.parametrize("name", ["ewc", "o_lora", "lwf"])
