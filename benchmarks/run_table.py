@@ -152,16 +152,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_all(options: argparse.Namespace, variants: Mapping[str, list[str]], extra: Sequence[str]) -> list[str]:
-    """Run what is not finished, write the table after each run; returns the runs that failed."""
+    """Run what is not finished, write the table after each run; returns the runs that failed.
+
+    The table is read again before each run and each row: another process may fill it with other variants or seeds.
+    """
     failed: list[str] = []
     path = options.results / f"{options.name}.json"
     document: dict[str, Any] = {"name": options.name, "config": Path(options.config).name}
     document["arguments"] = [Path(word).name if Path(word).exists() else word for word in extra]
-    document["runs"] = rows = _earlier(path, document)
-    order = list(dict.fromkeys([*(row["variant"] for row in rows), *variants]))
     for seed in options.seeds:
         for name, variant in variants.items():
-            if any((row["variant"], row["seed"]) == (name, seed) for row in rows):
+            if any((found["variant"], found["seed"]) == (name, seed) for found in _earlier(path, document)):
                 print(f"== {name}, seed {seed}: in {path} already")
                 continue
             folder = options.runs_dir / options.name / name / f"seed_{seed}"
@@ -172,12 +173,12 @@ def run_all(options: argparse.Namespace, variants: Mapping[str, list[str]], extr
                 if subprocess.run([sys.executable, script, *arguments]).returncode:
                     failed.append(f"{name}, seed {seed}")
                     continue
-            rows.append(row(name, read_results(folder)))
-            rows.sort(key=lambda r: (order.index(r["variant"]), r["seed"]))
-            document |= {"versions": versions(), "hardware": hardware()}
-            write_json(path, document)
-    if rows:
-        print(f"\n{render(document)}\n\nwritten to {path}")
+            rows = [*_earlier(path, document), row(name, read_results(folder))]
+            order = list(dict.fromkeys([*(found["variant"] for found in rows[:-1]), *variants]))
+            rows.sort(key=lambda found: (order.index(found["variant"]), found["seed"]))
+            write_json(path, {**document, "runs": rows, "versions": versions(), "hardware": hardware()})
+    if path.is_file():
+        print(f"\n{render(read_json(path))}\n\nwritten to {path}")
     if failed:
         print(f"failed: {'; '.join(failed)}", file=sys.stderr)
     return failed

@@ -181,6 +181,23 @@ def test_runs_are_done_once_and_collected(tmp_path, monkeypatch, capsys):
     assert run_table.main([*command, "--order", "random"]) == 2 and "give the table another name" in capsys.readouterr().err
 
 
+def test_two_processes_fill_one_table(tmp_path, monkeypatch):
+    calls = []
+    sleep = fake_sleep(calls)
+    command = ["squad", "--config", RECIPE, "--runs-dir", str(tmp_path / "runs"), "--results", str(tmp_path), "--variants"]
+
+    def meanwhile(arguments, **options):
+        if not calls:  # while the first run goes, another process does two of its own
+            sleep(arguments, **options)
+            run_table.main([*command, "in_context", "no_sleep"])
+        return sleep(arguments, **options)
+
+    monkeypatch.setattr(run_table.subprocess, "run", meanwhile)
+    assert run_table.main([*command, "knowledge_seeding", "no_sleep"]) == 0
+    variants = [run["variant"] for run in read_json(tmp_path / "squad.json")["runs"]]
+    assert sorted(variants) == ["in_context", "knowledge_seeding", "no_sleep"] and len(calls) == 4
+
+
 def test_ablations_switch_off_what_the_recipe_does(capsys):
     assert list(run_table.expand(["ablations"])) == ["knowledge_seeding", *run_table.ABLATIONS]
     assert run_table.main(["a", "--config", RECIPE, "--variants", "rag"]) == 2
