@@ -187,15 +187,15 @@ def test_two_processes_fill_one_table(tmp_path, monkeypatch):
     command = ["squad", "--config", RECIPE, "--runs-dir", str(tmp_path / "runs"), "--results", str(tmp_path), "--variants"]
 
     def meanwhile(arguments, **options):
-        if not calls:  # while the first run goes, another process does two of its own
-            sleep(arguments, **options)
+        done = sleep(arguments, **options)
+        if len(calls) == 1:  # while the first run goes, another process does two of its own
             run_table.main([*command, "in_context", "no_sleep"])
-        return sleep(arguments, **options)
+        return done
 
     monkeypatch.setattr(run_table.subprocess, "run", meanwhile)
     assert run_table.main([*command, "knowledge_seeding", "no_sleep"]) == 0
     variants = [run["variant"] for run in read_json(tmp_path / "squad.json")["runs"]]
-    assert sorted(variants) == ["in_context", "knowledge_seeding", "no_sleep"] and len(calls) == 4
+    assert sorted(variants) == ["in_context", "knowledge_seeding", "no_sleep"] and len(calls) == 3  # none twice
 
 
 def test_ablations_switch_off_what_the_recipe_does(capsys):
