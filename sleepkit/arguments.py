@@ -120,6 +120,9 @@ class SleepArguments(RunArguments):
         "Nights after which each level passes on what it holds, fastest first: '1' (context -> experts), "
         "'1 4 16' (context -> fast -> medium -> slow experts).",
     )
+    chain_epochs: float | None = option(
+        None, "As num_train_epochs, where max_steps is -1, for what a slower level takes over (default: the same)."
+    )
     memory_max_tokens: int = option(1024, "Tokens of one chunk of the context memory; longer documents are split.")
     memory_overlap: int = option(1, "Sentences that a chunk repeats of the one before.")
 
@@ -159,6 +162,7 @@ class SleepArguments(RunArguments):
         require(self, ("memory_overlap",), lambda value: value >= 0, "a whole number of at least 0")
         limits = ("gate_anchor_kl", "gate_anchor_drop", "gate_retention_drop")
         require(self, limits, lambda value: value >= 0, "a number of at least 0")
+        require(self, ("chain_epochs",), lambda value: value is None or value > 0, "a number above 0")
         self._check_chain()
         self._check_labels()
         self.expert_layers = cast(Any, expert_layers(self.expert_layers))  # now as `ExpertBankConfig.layers` wants it

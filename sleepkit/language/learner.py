@@ -7,7 +7,9 @@
 
 Memory is a chain of levels, fast to slow (schedule.py): every night the context, or a fast adapter that has learned it
 (fast_adapter.py), passes on to a new expert; in a longer chain, every C(l) nights one new expert of level l takes over
-what the experts of the level before it know, and those are reset.
+what all faster ones know, and those are reset.  Ours: in a night when several levels are due, what the fastest know goes
+to the slowest at once, and not through the others, which would learn it to be reset; and the new expert starts from a fit
+to what the old ones put out (merge.py), from where a quarter of the epochs does.
 
 What a night leaves behind for later nights are its expert, and a few of its own items and questions (rehearsal.py): asked
 again after each night, these tell the gate what was learned and what was lost.
@@ -42,7 +44,7 @@ from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.material import SeedItem, load_items, not_outdated, save_items, write_material
-from sleepkit.language.merge import capture_ffn_inputs, merge_slots
+from sleepkit.language.merge import capture_ffn_inputs, fit_slot, merge_slots
 from sleepkit.language.packing import PreparedItem
 from sleepkit.language.rehearsal import SNAPSHOT, Rehearsal
 from sleepkit.language.scoring import CONTAINED, score, token_f1
@@ -184,8 +186,8 @@ class LanguageLearner:
         if dreams:
             outcome |= self._dream(items, judges, night, folder)
         self.rehearsal.remember(items, held_out, night)
-        for level in self.schedule.due(night - 1, night)[1:]:
-            self._pass_on(level, night, folder)
+        if slowest := self.schedule.due(night - 1, night)[-1]:
+            self._pass_on(slowest, night, folder)
         outcome |= {"train_tokens": self.train_tokens, "before": before, "after": self._self_test(held_out, earlier)}
         outcome["items"] = len(items)
         outcome["items_by_style"] = {style: sum(i.style == style for i in items) for style in sorted({i.style for i in items})}
@@ -245,15 +247,17 @@ class LanguageLearner:
         return accepted, {"dreams": [asdict(log) for log in logs]}
 
     def _pass_on(self, level: int, night: int, folder: Path) -> None:
-        """Let one new expert of ``level`` take over what those of the level before it know, and reset those."""
-        senders = [slot for slot in self.bank.active if self.level_of[slot] == level - 1]
+        """Let one new expert of ``level`` take over what those of faster levels know, and reset those."""
+        senders = [slot for slot in self.bank.active if self.level_of[slot] < level]
         since = night - self.schedule.chunk_sizes[level]
         replay = not_outdated(self.rehearsal.replay)
         items = [replace(item, style="recall") for item in replay if item.night > since]
         before = [item for item in replay if item.night <= since]
         slot = self._expert(night, level)
+        fit_slot(self.bank, slot, senders, self._ffn_inputs(night), seed=night)
         items += self._general_items() + self.rehearsal.at_risk(before, night, self._words(), self.seeding.replay_items)
-        self._teach(self._trainer, items, night, folder / f"level_{level}", slot=slot, senders=senders)
+        epochs = self.args.chain_epochs
+        self._teach(self._trainer, items, night, folder / f"level_{level}", epochs=epochs, slot=slot, senders=senders)
         for sender in senders:
             self.bank.deactivate(sender)
             del self.level_of[sender]
@@ -269,10 +273,15 @@ class LanguageLearner:
         night: int,
         folder: Path,
         max_steps: int | None = None,
+        epochs: float | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         args = replace(  # made anew, as DeepSpeed takes the plugin of a configuration once only
-            self.seeding, output_dir=str(folder), seed=self.seeding.seed + night, max_steps=max_steps or self.seeding.max_steps
+            self.seeding,
+            output_dir=str(folder),
+            seed=self.seeding.seed + night,
+            max_steps=max_steps or self.seeding.max_steps,
+            num_train_epochs=epochs or self.seeding.num_train_epochs,
         )
         outcome = trainer(self.model, args, items, self.tokenizer, **options).run()
         self.bank.train_only(None)
@@ -350,14 +359,18 @@ class LanguageLearner:
         """Make room: one expert takes over from two, fitted on what the model says of earlier nights."""
         slowest = max(self.level_of.values())
         oldest = [slot for slot in self.bank.active if self.level_of[slot] == slowest][:2]
+        merge_slots(self.bank, oldest[0], oldest, self._ffn_inputs(night), seed=night)
+        del self.level_of[oldest[1]]
+
+    def _ffn_inputs(self, night: int) -> list[Tensor]:
+        """What the grown layers see when the model reads some items of earlier nights and the general ones."""
         replay, general = self.rehearsal.replay, self.rehearsal.general
         chosen = random.Random(self.seeding.seed * 37 + night).sample(replay, min(MERGE_ITEMS, len(replay)))
         texts = [f"{item.prompt}\n{item.reply}" for item in [*chosen, *general]]
         batches = [self.tokenizer(texts[k : k + 16], return_tensors="pt", padding=True) for k in range(0, len(texts), 16)]
         device = next(self.model.parameters()).device
         on_device = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
-        merge_slots(self.bank, oldest[0], oldest, capture_ffn_inputs(self.bank, on_device, seed=night), seed=night)
-        del self.level_of[oldest[1]]
+        return capture_ffn_inputs(self.bank, on_device, seed=night)
 
     # -- keeping ----------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Make room in a full expert pool: fit one expert to the summed output of several, layer by layer.
+"""Fit one expert to the summed output of several, layer by layer: to make room in a full pool, or to start a slower level.
 
 For each layer, with ``x`` (rows, d) the inputs that its FFN block saw::
 
@@ -27,7 +27,7 @@ from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import Expert, LayerExperts
 from sleepkit.language.zero3 import whole
 
-__all__ = ["capture_ffn_inputs", "merge_oldest", "merge_slots"]
+__all__ = ["capture_ffn_inputs", "fit_slot", "merge_oldest", "merge_slots"]
 
 MIN_ROWS = 20
 
@@ -76,16 +76,7 @@ def merge_slots(
     batch_rows: int = 512,
     seed: int = 0,
 ) -> dict[int, float]:
-    """Fit slot ``into`` to the sum of the slots ``from_``, then free those of ``from_`` that are not ``into``.
-
-    The base is untouched; ``into`` is frozen afterwards and keeps its place among the nights.
-
-    Args:
-        into: one of ``from_``.
-        inputs: FFN inputs of each grown layer, ``(rows, d)``, from :func:`capture_ffn_inputs`.
-
-    Returns:
-        Relative squared error on the held-out rows, by decoder layer.
+    """`fit_slot`, then freeze ``into``, which keeps its place among the nights, and free the others of ``from_``.
 
     Raises:
         SleepkitError: a slot is not in use, ``into`` is not among ``from_``, or there are too few inputs.
@@ -96,6 +87,37 @@ def merge_slots(
             f"cannot merge experts {list(from_)} into {into}: give at least two of those in use, {bank.active}, "
             "and one of them as the target"
         )
+    errors = fit_slot(bank, into, from_, inputs, steps, learning_rate, batch_rows, seed)
+    for parameter in bank.parameters(into):
+        parameter.requires_grad_(False)
+    for slot in from_:
+        if slot != into:
+            bank.deactivate(slot)
+    return errors
+
+
+def fit_slot(
+    bank: ExpertBank,
+    into: int,
+    from_: Sequence[int],
+    inputs: Sequence[Tensor],
+    steps: int = 400,
+    learning_rate: float = 3e-3,
+    batch_rows: int = 512,
+    seed: int = 0,
+) -> dict[int, float]:
+    """Fit slot ``into`` to the sum of the slots ``from_``; nothing else changes.
+
+    Args:
+        into: a slot in use, which may be one of ``from_``.
+        inputs: FFN inputs of each grown layer, ``(rows, d)``, from :func:`capture_ffn_inputs`.
+
+    Returns:
+        Relative squared error on the held-out rows, by decoder layer.
+
+    Raises:
+        SleepkitError: there are too few inputs.
+    """
     rows = {len(x) for x in inputs}
     if len(inputs) != len(bank.layers) or len(rows) != 1 or min(rows) < MIN_ROWS:
         raise SleepkitError(
@@ -104,14 +126,9 @@ def merge_slots(
         )
     errors = {}
     for index, experts, x in zip(bank.layers, bank.per_layer(), inputs, strict=True):
-        with whole([parameter for slot in from_ for parameter in experts[slot].parameters()], write=True):
-            merged, errors[index] = _fit(bank, [experts[slot] for slot in from_], x, steps, learning_rate, batch_rows, seed)
-            experts[into].load_state_dict(merged.state_dict())
-    for parameter in bank.parameters(into):
-        parameter.requires_grad_(False)
-    for slot in from_:
-        if slot != into:
-            bank.deactivate(slot)
+        with whole([parameter for slot in {into, *from_} for parameter in experts[slot].parameters()], write=True):
+            fitted, errors[index] = _fit(bank, [experts[slot] for slot in from_], x, steps, learning_rate, batch_rows, seed)
+            experts[into].load_state_dict(fitted.state_dict())
     return errors
 
 

@@ -44,8 +44,10 @@ def sleep(learner, folder, nights, start=1):
         learner.sleep(night, folder)
 
 
-def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path):
+def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path, monkeypatch):
     learner = make_learner(tmp_path, chain=[1, 2, 4], expert_slots=6)
+    pass_on, levels = learner._pass_on, []
+    monkeypatch.setattr(learner, "_pass_on", lambda level, *night: (levels.append(level), pass_on(level, *night)))
     sleep(learner, tmp_path, 1)
     assert learner.level_of == {0: 0}
     sleep(learner, tmp_path, 3, start=2)
@@ -53,6 +55,7 @@ def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path):
     assert set(learner.bank.active) == set(learner.level_of)
     sleep(learner, tmp_path, 4, start=4)
     assert list(learner.level_of.values()) == [2]
+    assert levels == [1, 2]  # in the fourth night the slow expert took over from the medium and the fast ones at once
     (slow,) = learner.bank.active
     assert any(
         parameter.abs().max() > 0 for name, parameter in learner.bank.named_parameters(slow).items() if name.endswith("up")
@@ -85,6 +88,49 @@ def test_the_slower_expert_learns_what_the_faster_ones_say(tmp_path):
     assert list(learner.level_of.values()) == [1]
     slow = log_probs()
     assert (slow - fast).square().mean() < 0.5 * (none - fast).square().mean()
+
+
+@pytest.mark.parametrize("max_steps, more", [(-1, True), (2, False)])
+def test_chain_epochs_are_those_of_what_a_slower_level_takes_over(tmp_path, max_steps, more):
+    tokens = []
+    for epochs in (1, 2):
+        folder = tmp_path / str(epochs)
+        learner = make_learner(folder, chain=[1, 2], expert_slots=4, max_steps=max_steps, chain_epochs=epochs)
+        learner.seeding.num_train_epochs = 1
+        sleep(learner, folder, 1)
+        night = learner.train_tokens
+        sleep(learner, folder, 2, start=2)
+        tokens.append((night, learner.train_tokens))
+    (first, once), (second, twice) = tokens
+    assert first == second  # a night that passes nothing on
+    assert (twice > 1.3 * once) == more
+
+
+def test_a_slower_expert_starts_from_a_fit_to_those_that_it_takes_over_from(tmp_path, monkeypatch):
+    learner = make_learner(tmp_path, chain=[1, 2], expert_slots=4)
+    teach, missed = learner._teach, []
+
+    def far(slots, other):
+        """How far the logits with some experts are from those with others."""
+        with torch.no_grad():
+            logits = []
+            for chosen in (slots, other):
+                with learner.bank.view(chosen):
+                    logits.append(learner.model(ids).logits.log_softmax(-1))
+        return (logits[0] - logits[1]).square().mean()
+
+    def at_its_start(*args, senders=(), **options):
+        if senders:
+            missed.append(far([options["slot"]], senders) / far([], senders))
+        return teach(*args, **options, **({"senders": senders} if senders else {}))
+
+    sleep(learner, tmp_path, 1)
+    texts = [f"{item.prompt} {item.reply}" for item in learner.rehearsal.replay[:12]]
+    ids = learner.tokenizer(texts, return_tensors="pt", padding=True)["input_ids"]
+    monkeypatch.setattr(learner, "_teach", at_its_start)
+    sleep(learner, tmp_path, 2, start=2)
+    (share,) = missed
+    assert share < 0.5  # of what is lost with the fast ones masked
 
 
 def test_a_chain_is_undone_and_saved_with_its_levels(tmp_path):
