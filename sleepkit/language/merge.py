@@ -18,6 +18,7 @@ Left out: matching the model's logits.  The layers are fitted independently, eac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,17 +67,8 @@ def capture_ffn_inputs(
     return [torch.cat(layer) for layer in rows]
 
 
-def merge_slots(
-    bank: ExpertBank,
-    into: int,
-    from_: Sequence[int],
-    inputs: Sequence[Tensor],
-    steps: int = 400,
-    learning_rate: float = 3e-3,
-    batch_rows: int = 512,
-    seed: int = 0,
-) -> dict[int, float]:
-    """`fit_slot`, then freeze ``into``, which keeps its place among the nights, and free the others of ``from_``.
+def merge_slots(bank: ExpertBank, into: int, from_: Sequence[int], inputs: Sequence[Tensor], **options: Any) -> dict[int, float]:
+    """`fit_slot` with its ``options``, then freeze ``into``, which keeps its place among the nights, and free the others.
 
     Raises:
         SleepkitError: a slot is not in use, ``into`` is not among ``from_``, or there are too few inputs.
@@ -87,7 +79,7 @@ def merge_slots(
             f"cannot merge experts {list(from_)} into {into}: give at least two of those in use, {bank.active}, "
             "and one of them as the target"
         )
-    errors = fit_slot(bank, into, from_, inputs, steps, learning_rate, batch_rows, seed)
+    errors = fit_slot(bank, into, from_, inputs, **options)
     for parameter in bank.parameters(into):
         parameter.requires_grad_(False)
     for slot in from_:

@@ -119,10 +119,10 @@ def test_a_slower_expert_starts_from_a_fit_to_those_that_it_takes_over_from(tmp_
                     logits.append(learner.model(ids).logits.log_softmax(-1))
         return (logits[0] - logits[1]).square().mean()
 
-    def at_its_start(*args, senders=(), **options):
-        if senders:
+    def at_its_start(*args, **options):
+        if senders := options.get("senders"):
             missed.append(far([options["slot"]], senders) / far([], senders))
-        return teach(*args, **options, **({"senders": senders} if senders else {}))
+        return teach(*args, **options)
 
     sleep(learner, tmp_path, 1)
     texts = [f"{item.prompt} {item.reply}" for item in learner.rehearsal.replay[:12]]
