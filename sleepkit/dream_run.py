@@ -71,7 +71,7 @@ def run_dream(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     general = read_prompts(args.general_prompts or shipped("general_prompts.jsonl"))
     set_seed(config.seed)
     clock = Clock(out / "seconds.json")
-    model, tokenizer = load_model(args.model)
+    model, tokenizer = load_model(args.model, args.dtype)
     model.to(config.device)  # type: ignore[arg-type]
     learner = _learner(model, tokenizer, args, config, [row["prompt"] for row in general])
     own = _consolidated(learner, experiences[:awake], out)

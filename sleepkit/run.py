@@ -73,7 +73,7 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     dreams = _dream_set(args, experiences)
     set_seed(config.seed)
     device = config.device  # starts the process group, which a model that ZeRO-3 splits needs before it is loaded
-    model, tokenizer = load_model(args.model)
+    model, tokenizer = load_model(args.model, args.dtype)
     _require_window(model, args)
     if not is_deepspeed_zero3_enabled():
         model.to(device)  # type: ignore[arg-type]

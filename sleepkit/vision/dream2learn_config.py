@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from sleepkit.errors import SleepkitError
 from sleepkit.options import option, require, require_choice
+from sleepkit.precision import DTYPES
 from sleepkit.vision.assignment import ASSIGNMENTS
-from sleepkit.vision.dream_generator import DTYPES
 from sleepkit.vision.dream_images import KINDS
 from sleepkit.vision.soft_prompt import STARTS
 from sleepkit.vision.training_config import IncrementalTrainingConfig
@@ -28,7 +28,9 @@ class Dream2LearnConfig(IncrementalTrainingConfig):
     generator: str = option(
         "runs/procedural_generator", "Folder or Hub id in the layout of Stable Diffusion 1.x; it stays frozen."
     )
-    generator_dtype: str = option("float32", f"Precision of the generator, one of {', '.join(DTYPES)}.")
+    generator_dtype: str = option(
+        "float32", f"Precision of the generator, one of {', '.join(DTYPES)}; auto: bfloat16 if the device computes in it."
+    )
     lcm_lora: str | None = option(None, "Folder or Hub id of an LCM-LoRA for it, which brings the few-step scheduler.")
     sampler_steps: int = option(4, "Calls of the UNet for an image.")
     strength: float = option(0.8, "Share of a start image that noise replaces, above 0 to 1.")

@@ -37,12 +37,12 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from sleepkit.errors import SleepkitError, first_line
+from sleepkit.precision import computes
 
-__all__ = ["DTYPES", "SCHEDULERS", "DreamPainter"]
+__all__ = ["SCHEDULERS", "DreamPainter"]
 
 SCHEDULERS = ("DDIMScheduler", "LCMScheduler")  # whose `step` is differentiable, and takes a start in the middle
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class DreamPainter:
@@ -57,7 +57,7 @@ class DreamPainter:
         checkpointing: trade computation for memory.
         template: the prompt, with ``{}`` where the vectors come.
         lcm_lora: folder or Hub id of an LCM-LoRA, which brings its scheduler; None: the folder's own scheduler.
-        dtype: one of `DTYPES`.
+        dtype: one of `sleepkit.precision.DTYPES`; ``auto``: bfloat16, or float32 where the device only emulates it.
 
     Raises:
         SleepkitError: what cannot be loaded, a part that is missing, a scheduler that is not one of `SCHEDULERS`.
@@ -77,12 +77,14 @@ class DreamPainter:
         dtype: str = "float32",
         device: torch.device | str = "cpu",
     ) -> None:
-        self.pipe = _loaded(str(source), lcm_lora, DTYPES[dtype])
+        self.device = torch.device(device)
+        fitting = "bfloat16" if computes(torch.bfloat16, self.device) else "float32"
+        self.dtype: torch.dtype = getattr(torch, fitting if dtype == "auto" else dtype)
+        self.pipe = _loaded(str(source), lcm_lora, self.dtype)
         self.vae, self.unet, self.text_encoder = (getattr(self.pipe, name) for name in PARTS[:3])
         for part in (self.vae, self.unet, self.text_encoder):
             part.eval().requires_grad_(False).to(device)
         self.tokenizer, self.scheduler = self.pipe.tokenizer, self.pipe.scheduler
-        self.device, self.dtype = torch.device(device), DTYPES[dtype]
         if self.device.type == "cpu" and self.dtype != torch.float32:
             self._suit_cpu()
         self.steps, self.strength, self.shared_noise = sampler_steps, strength, shared_noise

