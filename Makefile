@@ -37,7 +37,7 @@ test test-slow: export OMP_NUM_THREADS := 1
 test test-slow: export HF_HUB_OFFLINE := 1
 
 test: install ## the tests that a change must pass
-	$(BIN)/python -m pytest -m "not slow" -q
+	$(BIN)/python -m pytest -m "not slow" -q --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-slow: install ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow -q

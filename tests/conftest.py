@@ -1,6 +1,7 @@
 """Puts this folder on the import path, so that every test can use `tiny`, and keeps the tests to themselves."""
 
 import gc
+import os
 
 import pytest
 
@@ -12,7 +13,13 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session", autouse=True)
 def own_extensions(tmp_path_factory):
-    """DeepSpeed compiles an operation; a process killed meanwhile leaves a lock on which all later ones wait for ever."""
+    """DeepSpeed compiles an operation; a process killed meanwhile leaves a lock on which all later ones wait for ever.
+
+    The workers of pytest-xdist share what is compiled.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("extensions")))
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(folder / "extensions"))
         yield
