@@ -1,7 +1,8 @@
 """Talking with a causal LM: chat prompts as token ids, and batched generation that is the same on any number of ranks.
 
 Prompts are sorted by length and decoded in batches, left-padded.  A long beginning that all prompts share (worked
-examples) is run once and its key-value cache is reused for every batch.  With several processes each takes every
+examples) is run once and its key-value cache is reused for every batch; a prompt that is sampled from many times is read once
+in a batch.  With several processes each takes every
 ``world``-th prompt and the results are gathered, so that every rank returns the whole list; each rank runs the same number
 of batches, which ZeRO-3 needs.  Sampling draws from a seed per call and rank, and leaves the global generator alone.
 
@@ -20,9 +21,9 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import DynamicCache, LogitsProcessorList, PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.growing_cache import growing_cache
@@ -120,15 +121,23 @@ def generate(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed * 7919 + state.process_index)
         for batch in bar:
-            rows = [list(prompts[i][len(prefix) :]) for i in batch]
-            width = max(map(len, rows))
+            rows = [tuple(prompts[i][len(prefix) :]) for i in batch]
+            kinds = list(dict.fromkeys(rows))
+            width = max(map(len, kinds))
             pad = tokenizer.pad_token_id
-            ids = torch.tensor([prefix + [pad] * (width - len(row)) + row for row in rows], device=device)
-            mask = torch.tensor([[1] * len(prefix) + [0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+            ids = torch.tensor([[*prefix, *[pad] * (width - len(row)), *row] for row in kinds], device=device)
+            mask = torch.tensor([[1] * len(prefix) + [0] * (width - len(row)) + [1] * len(row) for row in kinds], device=device)
             past = growing_cache(model.config)  # type: ignore[arg-type]
             if cache is not None:
                 past = copy.deepcopy(cache)
-                past.batch_repeat_interleave(len(batch))
+                past.batch_repeat_interleave(len(kinds))
+            if len(kinds) < len(rows):
+                copies = torch.tensor([kinds.index(row) for row in rows], device=device)
+                if width > 1 and _caches_exactly(model):
+                    _read(model, ids[:, :-1], mask[:, :-1], past)
+                if past.get_seq_length():
+                    past.batch_select_indices(copies)
+                ids, mask = ids[copies], mask[copies]
             with _contiguous_head(model):
                 output = model.generate(  # type: ignore[operator]
                     input_ids=ids, attention_mask=mask, past_key_values=past, synced_gpus=is_zero3(), **options
@@ -202,14 +211,29 @@ def _contiguous_head(model: nn.Module) -> Iterator[None]:
 
 def _shared_prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
     """The tokens that all prompts begin with, and their key-value cache, where that is worth it and exact."""
-    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
     prefix = list(os.path.commonprefix([list(prompt[:-1]) for prompt in prompts]))
-    if len(prefix) < MIN_SHARED_PREFIX or getattr(config, "sliding_window", None) or is_zero3():
+    if len(prefix) < MIN_SHARED_PREFIX or not _caches_exactly(model):
         return [], None
     device = next(model.parameters()).device
-    cache = growing_cache(config)
-    model(torch.tensor([prefix], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache = growing_cache(model.config)  # type: ignore[arg-type]
+    ids = torch.tensor([prefix], device=device)
+    _read(model, ids, torch.ones_like(ids), cache)
     return prefix, cache
+
+
+def _caches_exactly(model: nn.Module) -> bool:
+    """Whether tokens may be read before `generate` is called, as often as this rank needs it."""
+    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+    return not getattr(config, "sliding_window", None) and not is_zero3()
+
+
+def _read(model: nn.Module, ids: Tensor, mask: Tensor, cache: DynamicCache) -> None:
+    """Add the keys and values of left-padded tokens ``(rows, time)`` to a cache that holds the first of them."""
+    known = cache.get_seq_length()
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, known:]
+    options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
+    with _contiguous_head(model):
+        model(ids[:, known:], attention_mask=mask, position_ids=positions, past_key_values=cache, **options)
 
 
 def is_zero3() -> bool:

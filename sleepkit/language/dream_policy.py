@@ -3,7 +3,8 @@
     rest_em   SFT on the dreams with reward > 0, each round from a fresh LoRA          ReST-EM (arXiv 2312.06585)
     grpo      clipped policy gradient, advantage = (reward - mean) / std of a context's dreams   GRPO (arXiv 2402.03300)
 
-The prompt, with the context in view, carries no loss; logits exist a chunk at a time.  SEAL (arXiv 2506.10943) and
+The prompt, with the context in view, carries no loss and is most of what is read: a step takes dreams of one prompt, as far as
+there are enough, and reads it once for all of them.  Logits exist a chunk at a time.  SEAL (arXiv 2506.10943) and
 "Language Models Need Sleep" (arXiv 2606.03979) train the dreamer by ReST-EM.  From a fresh LoRA, as ReST-EM's authors do: one
 that learned on in the second round knew its own dreams by heart (loss .10), and dreamed of new passages no better than at
 first.  Left out: a KL term to the first dreamer.
@@ -11,16 +12,18 @@ first.  Left out: a KL term to the first dreamer.
 
 from __future__ import annotations
 
-import dataclasses
+import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from sleepkit.errors import SleepkitError, first_line
@@ -31,7 +34,17 @@ from sleepkit.language.dreams import Context, Dream
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.imitation import clipped_surrogate, group_advantages
 from sleepkit.language.lora import linear_maps
-from sleepkit.language.packing import Backbone, PreparedItem, flat_hidden, pad_rows, through_wrapper
+from sleepkit.language.packing import (
+    Backbone,
+    PackedBatch,
+    PreparedItem,
+    common_prefix,
+    flat_hidden,
+    pack,
+    packs_exactly,
+    pad_rows,
+    through_wrapper,
+)
 from sleepkit.language.trials import CHUNK, reply_tokens
 
 if TYPE_CHECKING:
@@ -61,6 +74,8 @@ class DreamPolicyTrainer(Trainer):
     ) -> None:
         self.backbone, self.head = Backbone(model, ExpertBank.of(model)), OutputHead.of(model)
         self.pad_id = processing_class.pad_token_id or 0
+        largest = max(by_prompt(items), key=len)
+        self.packed = packs_exactly(self.backbone, largest[:2], self.pad_id)
         super().__init__(
             model=model,
             args=args,
@@ -72,27 +87,45 @@ class DreamPolicyTrainer(Trainer):
         for item in items:
             if item.advantage is not None and item.old_log_probs is None:
                 with torch.no_grad():
-                    item.old_log_probs = self._log_probs(model, [item])
+                    item.old_log_probs = self._log_probs(model, [[item]])
 
-    def _log_probs(self, model: nn.Module, items: Sequence[PreparedItem]) -> Tensor:
-        """Of the reply tokens, ``(n,)``."""
-        batch = pad_rows(items, self.pad_id, self.backbone.device)
-        hidden = through_wrapper(model, self.backbone.hidden, batch)
-        return token_log_probs(flat_hidden(hidden, batch), self.head, reply_tokens(items, hidden.device), CHUNK)
+    def _get_train_sampler(self, *_: Any) -> PromptSampler:
+        return PromptSampler(cast(Any, self.train_dataset), BATCH, self.args.seed)
+
+    def _log_probs(self, model: nn.Module, groups: Sequence[Sequence[PreparedItem]]) -> Tensor:
+        """Of the reply tokens, ``(n,)``; a group has one prompt."""
+        device, dtype = self.backbone.device, self.backbone.dtype
+        batches = [
+            # attention over the whole row: recomputing activations may not take another way than the first time
+            replace(pack(group, common_prefix(group), dtype, device), blocks=None)
+            if self.packed and len(group) > 1
+            else pad_rows(group, self.pad_id, device)
+            for group in groups
+        ]
+        hidden = through_wrapper(model, self._hidden, batches)
+        return token_log_probs(
+            hidden, self.head, reply_tokens([item for group in groups for item in group], hidden.device), CHUNK
+        )
+
+    def _hidden(self, batches: Sequence[PackedBatch]) -> Tensor:
+        """Of the positions that predict reply tokens, ``(n, d)``."""
+        return torch.cat([flat_hidden(self.backbone.hidden(batch), batch) for batch in batches])
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean over a dream's tokens of the negative log-probability, or of the clipped surrogate."""
-        items: list[PreparedItem] = inputs["items"]
-        log_probs = self._log_probs(model, items)
+        """Mean over dreams, and over the tokens of each, of the negative log-probability, or of the clipped surrogate."""
+        groups = by_prompt(inputs["items"])
+        items = [item for group in groups for item in group]
+        log_probs = self._log_probs(model, groups)
+        lengths = torch.tensor([len(item.reply_ids) for item in items], device=log_probs.device)
         if items[0].advantage is None:
-            loss = -log_probs.mean()
+            losses = -log_probs
         else:
             old = torch.cat([item.old_log_probs for item in items if item.old_log_probs is not None])
-            lengths = torch.tensor([len(item.reply_ids) for item in items], device=old.device)
             advantage = torch.tensor([item.advantage for item in items], device=old.device).repeat_interleave(lengths)
-            loss = clipped_surrogate(log_probs, old, advantage).mean()
+            losses = clipped_surrogate(log_probs, old, advantage)
+        loss = (losses / lengths.repeat_interleave(lengths)).sum() / len(items)
         return (loss, {}) if return_outputs else loss
 
     def train(self, *args: Any, **options: Any) -> Any:
@@ -105,6 +138,36 @@ class DreamPolicyTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not estimated: inputs are items."""
         return 0
+
+
+class PromptSampler(Sampler[int]):
+    """An order, new in each epoch, in which batches of ``size`` are of one prompt; what fills no batch comes last."""
+
+    def __init__(self, items: Sequence[PreparedItem], size: int, seed: int) -> None:
+        place = {id(item): k for k, item in enumerate(items)}
+        self.groups = [[place[id(item)] for item in group] for group in by_prompt(items)]
+        self.size, self.random = size, random.Random(seed)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.groups))
+
+    def __iter__(self) -> Iterator[int]:
+        full, rest = [], []
+        for group in self.random.sample(self.groups, len(self.groups)):
+            places = self.random.sample(group, len(group))
+            whole = len(places) - len(places) % self.size
+            full += [places[start : start + self.size] for start in range(0, whole, self.size)]
+            rest += places[whole:]
+        self.random.shuffle(full)
+        return iter([*(place for batch in full for place in batch), *rest])
+
+
+def by_prompt(items: Iterable[PreparedItem]) -> list[list[PreparedItem]]:
+    """Items in groups of one prompt each, in the order in which these come."""
+    groups: defaultdict[tuple[int, ...], list[PreparedItem]] = defaultdict(list)
+    for item in items:
+        groups[tuple(item.prompt_ids)].append(item)
+    return list(groups.values())
 
 
 def policy_items(
@@ -144,7 +207,7 @@ def policy_items(
 
 def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, folder: Path, seed: int) -> KnowledgeSeedingConfig:
     """The run's own settings (devices, precision, logging) with the dreamer's learning rate and epochs."""
-    return dataclasses.replace(
+    return replace(
         seeding,
         output_dir=str(folder),
         seed=seed,
@@ -152,8 +215,8 @@ def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, fol
         learning_rate=config.dreamer_learning_rate,
         num_train_epochs=config.dreamer_epochs,
         max_steps=-1,
-        per_device_train_batch_size=1,  # one after the other: no padding, and activations of one dream at a time
-        gradient_accumulation_steps=BATCH,
+        per_device_train_batch_size=BATCH,
+        gradient_accumulation_steps=1,
         warmup_steps=0,
         activation_checkpointing=True,  # all layers learn, with the context in view
     )

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from sleepkit.language.block_attention import Blocks, attend_in_blocks, blocks_o
 from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.divergence import TeacherTargets
 from sleepkit.language.expert_bank import ExpertBank
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -244,14 +246,14 @@ def packs_exactly(backbone: Backbone, items: Sequence[PreparedItem], pad_id: int
         return agrees(backbone, packed, flat_hidden(backbone.hidden(padded), padded))
 
 
-def through_wrapper(wrapped: nn.Module, method: Callable[[PackedBatch], Tensor], batch: PackedBatch) -> Tensor:
+def through_wrapper(wrapped: nn.Module, method: Callable[[T], Tensor], batch: T) -> Tensor:
     """Run ``method`` inside the forward of DDP, FSDP or DeepSpeed, so that their hooks see it (as Lightning and TRL do)."""
     inner = wrapped.module if hasattr(wrapped, "module") and isinstance(wrapped.module, nn.Module) else None
     if inner is None:
         return method(batch)
     original = inner.forward
 
-    def forward(_: PackedBatch) -> Tensor:
+    def forward(_: T) -> Tensor:
         inner.forward = original
         return method(batch)
 

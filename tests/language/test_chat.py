@@ -22,6 +22,23 @@ def test_long_prompts_make_smaller_batches_with_the_same_answers(monkeypatch):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+@pytest.mark.parametrize("shared", [0, 40])
+def test_a_prompt_that_is_sampled_from_many_times_is_read_once(family, shared, monkeypatch):
+    model, tokenizer = tiny_model(family), tiny_tokenizer()
+    prompts = [[9] * shared + ending for ending in ([5, 6, 7, 8], [6, 7]) for _ in range(5)]
+    read = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append((kwargs.get("input_ids", *args)).numel()), with_kwargs=True
+    )
+    found = chat.generate(model, tokenizer, prompts, 3, temperature=1.0, top_p=1.0)
+    assert len({tuple(row) for row in found}) > 2
+    if chat._caches_exactly(model):
+        assert read == [*[shared] * bool(shared), 2 * 3, 10, 10, 10]  # two prompts, then what is sampled
+    monkeypatch.setattr(chat, "_caches_exactly", lambda _: False)
+    assert chat.generate(model, tokenizer, prompts, 3, temperature=1.0, top_p=1.0) == found
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
 def test_a_cache_with_room_holds_what_a_plain_one_holds(family, monkeypatch):
     monkeypatch.setattr(growing_cache, "SPARE", 2)
     model = tiny_model(family)

@@ -10,13 +10,22 @@ from test_trials import DREAMS, QUESTIONS, grown
 from tiny import tiny_tokenizer
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language import dreaming_trainer
+from sleepkit.language import dream_policy, dreaming_trainer
+from sleepkit.language.chat import reply_log_probs
 from sleepkit.language.context_memory import MemoryChunk
-from sleepkit.language.dream_policy import dreaming_with, policy_items
+from sleepkit.language.dream_policy import (
+    DreamPolicyTrainer,
+    PromptSampler,
+    dreaming_with,
+    new_dreamer,
+    policy_items,
+    policy_settings,
+)
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.language.dreaming_trainer import DreamingTrainer, shared_out
 from sleepkit.language.dreams import Context, Dream, Dreamed
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+from sleepkit.language.packing import PreparedItem
 from sleepkit.language.trials import Trials
 
 CONTEXTS = [Context(MemoryChunk("the bell of orrin rings at noon.", "orrin", 0, 0), QUESTIONS)]
@@ -92,24 +101,58 @@ def test_the_dreamer_learns_to_dream_what_was_rewarded(tmp_path, dreamer):
     assert len(items) == (1 if dreamer == "rest_em" else 3)
     one.learn(dreams, CONTEXTS, 1)
     assert not one.model.is_activation_checkpointing  # the nights after it keep their activations
-    from sleepkit.language.dream_policy import DreamPolicyTrainer
+    every = policy_items(dreams, CONTEXTS, one.tokenizer, "grpo")
 
     def log_probs():
-        every = policy_items([copy.copy(d) for d in dreams], CONTEXTS, one.tokenizer, "grpo")
-        return [float(DreamPolicyTrainer._log_probs(holder, one.model, [item]).mean()) for item in every]
+        found = reply_log_probs(one.model, one.tokenizer, [(item.prompt_ids, item.reply_ids) for item in every])
+        return [float(row.mean()) for row in found]
 
-    from types import SimpleNamespace
-
-    from sleepkit.language.divergence import OutputHead
-
-    holder = SimpleNamespace(backbone=one.backbone, head=OutputHead.of(one.model), pad_id=one.tokenizer.pad_token_id)
-    with torch.no_grad():
-        before = log_probs()
-        with dreaming_with(one.model, tmp_path / "dreams" / "dreamer_1"):
-            after = log_probs()
-        assert log_probs() == before  # taken off again
+    before = log_probs()
+    with dreaming_with(one.model, tmp_path / "dreams" / "dreamer_1"):
+        after = log_probs()
+    assert log_probs() == before  # taken off again
     assert after[0] > before[0]
     assert after[0] - after[1] > before[0] - before[1] + 0.05
+
+
+@pytest.mark.parametrize("dreamer", ["rest_em", "grpo"])
+def test_a_prompt_is_read_once_for_all_dreams_of_a_step(tmp_path, dreamer, monkeypatch):
+    one = trainer(tmp_path, dreamer=dreamer)
+    dreams = [
+        Dream(style, " ".join(row[1] for row in rows), rows, "orrin", reward=0.5 - 0.2 * k)
+        for k, rows in enumerate(DREAMS)
+        for style in ("rewrite", "long")
+    ]
+    items = policy_items([*dreams, Dream("self_qa", "so.", DREAMS[0], "orrin", reward=0.2)], CONTEXTS, one.tokenizer, dreamer)
+    settings = policy_settings(one.seeding, one.config, tmp_path / "learn", 0)
+    found, read = [], []
+    plain = dream_policy.pad_rows
+    monkeypatch.setattr(dream_policy, "pad_rows", lambda group, *rest: read.append(len(group)) or plain(group, *rest))
+    with new_dreamer(one.model, 2) as adapted:
+        for packs in (True, False):
+            monkeypatch.setattr(dream_policy, "packs_exactly", lambda *_, packs=packs: packs)
+            learning = DreamPolicyTrainer(adapted, settings, items, one.tokenizer)
+            adapted.activation_checkpointing_enable()
+            read.clear()
+            loss = learning.compute_loss(adapted, {"items": items})
+            assert read == ([1] if packs else [3, 3, 1])
+            loss.backward()
+            found.append([loss.detach(), *(p.grad for p in adapted.parameters() if p.grad is not None)])
+            adapted.zero_grad()
+    assert len(found[0]) > 1
+    for packed, padded in zip(*found, strict=True):
+        torch.testing.assert_close(packed, padded, atol=1e-6, rtol=1e-4)
+
+
+def test_batches_of_a_dreamer_are_of_one_prompt_as_far_as_there_are_enough():
+    items = [PreparedItem([prompt, 1], [5, 6], True) for prompt in [1] * 9 + [2] * 5 + [3]]
+    order = PromptSampler(items, 4, seed=0)
+    epochs = [list(order) for _ in range(3)]
+    assert all(sorted(epoch) == list(range(15)) == list(range(len(order))) for epoch in epochs)
+    assert epochs[0] != epochs[1] and epochs == [list(again) for again in [PromptSampler(items, 4, seed=0)] for _ in range(3)]
+    for epoch in epochs:
+        batches = [{items[place].prompt_ids[0] for place in epoch[start : start + 4]} for start in range(0, 15, 4)]
+        assert sorted(map(sorted, batches)) == [[1], [1], [1, 2, 3], [2]] and batches[-1] == {1, 2, 3}
 
 
 def test_styles_that_helped_are_dreamed_more(tmp_path, fixed_dreams):
