@@ -3,27 +3,24 @@
     rest_em   SFT on the dreams with reward > 0, each round from a fresh LoRA          ReST-EM (arXiv 2312.06585)
     grpo      clipped policy gradient, advantage = (reward - mean) / std of a context's dreams   GRPO (arXiv 2402.03300)
 
-The prompt, with the context in view, carries no loss and is most of what is read: a step takes dreams of one prompt, as far as
-there are enough, and reads it once for all of them.  Logits exist a chunk at a time.  SEAL (arXiv 2506.10943) and
-"Language Models Need Sleep" (arXiv 2606.03979) train the dreamer by ReST-EM.  From a fresh LoRA, as ReST-EM's authors do: one
-that learned on in the second round knew its own dreams by heart (loss .10), and dreamed of new passages no better than at
-first.  Left out: a KL term to the first dreamer.
+The prompt, with the context in view, carries no loss and is most of what is read, so a step reads it once for all its dreams of
+one style.  Logits exist a chunk at a time.  SEAL (arXiv 2506.10943) and "Language Models Need Sleep" (arXiv 2606.03979) train
+the dreamer by ReST-EM.  From a fresh LoRA, as ReST-EM's authors do: one that learned on in the second round knew its own dreams
+by heart (loss .10), and dreamed of new passages no better than at first.  Left out: a KL term to the first dreamer.
 """
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from sleepkit.errors import SleepkitError, first_line
@@ -89,9 +86,6 @@ class DreamPolicyTrainer(Trainer):
                 with torch.no_grad():
                     item.old_log_probs = self._log_probs(model, [[item]])
 
-    def _get_train_sampler(self, *_: Any) -> PromptSampler:
-        return PromptSampler(cast(Any, self.train_dataset), BATCH, self.args.seed)
-
     def _log_probs(self, model: nn.Module, groups: Sequence[Sequence[PreparedItem]]) -> Tensor:
         """Of the reply tokens, ``(n,)``; a group has one prompt."""
         device, dtype = self.backbone.device, self.backbone.dtype
@@ -103,9 +97,8 @@ class DreamPolicyTrainer(Trainer):
             for group in groups
         ]
         hidden = through_wrapper(model, self._hidden, batches)
-        return token_log_probs(
-            hidden, self.head, reply_tokens([item for group in groups for item in group], hidden.device), CHUNK
-        )
+        tokens = reply_tokens([item for group in groups for item in group], hidden.device)
+        return token_log_probs(hidden, self.head, tokens, CHUNK)
 
     def _hidden(self, batches: Sequence[PackedBatch]) -> Tensor:
         """Of the positions that predict reply tokens, ``(n, d)``."""
@@ -138,28 +131,6 @@ class DreamPolicyTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not estimated: inputs are items."""
         return 0
-
-
-class PromptSampler(Sampler[int]):
-    """An order, new in each epoch, in which batches of ``size`` are of one prompt; what fills no batch comes last."""
-
-    def __init__(self, items: Sequence[PreparedItem], size: int, seed: int) -> None:
-        place = {id(item): k for k, item in enumerate(items)}
-        self.groups = [[place[id(item)] for item in group] for group in by_prompt(items)]
-        self.size, self.random = size, random.Random(seed)
-
-    def __len__(self) -> int:
-        return sum(map(len, self.groups))
-
-    def __iter__(self) -> Iterator[int]:
-        full, rest = [], []
-        for group in self.random.sample(self.groups, len(self.groups)):
-            places = self.random.sample(group, len(group))
-            whole = len(places) - len(places) % self.size
-            full += [places[start : start + self.size] for start in range(0, whole, self.size)]
-            rest += places[whole:]
-        self.random.shuffle(full)
-        return iter([*(place for batch in full for place in batch), *rest])
 
 
 def by_prompt(items: Iterable[PreparedItem]) -> list[list[PreparedItem]]:

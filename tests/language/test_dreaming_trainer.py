@@ -15,7 +15,6 @@ from sleepkit.language.chat import reply_log_probs
 from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.dream_policy import (
     DreamPolicyTrainer,
-    PromptSampler,
     dreaming_with,
     new_dreamer,
     policy_items,
@@ -25,7 +24,6 @@ from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.language.dreaming_trainer import DreamingTrainer, shared_out
 from sleepkit.language.dreams import Context, Dream, Dreamed
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
-from sleepkit.language.packing import PreparedItem
 from sleepkit.language.trials import Trials
 
 CONTEXTS = [Context(MemoryChunk("the bell of orrin rings at noon.", "orrin", 0, 0), QUESTIONS)]
@@ -142,17 +140,6 @@ def test_a_prompt_is_read_once_for_all_dreams_of_a_step(tmp_path, dreamer, monke
     assert len(found[0]) > 1
     for packed, padded in zip(*found, strict=True):
         torch.testing.assert_close(packed, padded, atol=1e-6, rtol=1e-4)
-
-
-def test_batches_of_a_dreamer_are_of_one_prompt_as_far_as_there_are_enough():
-    items = [PreparedItem([prompt, 1], [5, 6], True) for prompt in [1] * 9 + [2] * 5 + [3]]
-    order = PromptSampler(items, 4, seed=0)
-    epochs = [list(order) for _ in range(3)]
-    assert all(sorted(epoch) == list(range(15)) == list(range(len(order))) for epoch in epochs)
-    assert epochs[0] != epochs[1] and epochs == [list(again) for again in [PromptSampler(items, 4, seed=0)] for _ in range(3)]
-    for epoch in epochs:
-        batches = [{items[place].prompt_ids[0] for place in epoch[start : start + 4]} for start in range(0, 15, 4)]
-        assert sorted(map(sorted, batches)) == [[1], [1], [1, 2, 3], [2]] and batches[-1] == {1, 2, 3}
 
 
 def test_styles_that_helped_are_dreamed_more(tmp_path, fixed_dreams):
