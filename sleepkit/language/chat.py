@@ -2,9 +2,9 @@
 
 Prompts are sorted by length and decoded in batches, left-padded.  A long beginning that all prompts share (worked
 examples) is run once and its key-value cache is reused for every batch; a prompt that is sampled from many times is read once
-in a batch.  With several processes each takes every
-``world``-th prompt and the results are gathered, so that every rank returns the whole list; each rank runs the same number
-of batches, which ZeRO-3 needs.  Sampling draws from a seed per call and rank, and leaves the global generator alone.
+in a batch.  With several processes each takes every ``world``-th prompt and the results are gathered, so that every rank
+returns the whole list; each rank runs the same number of batches, which ZeRO-3 needs.  Sampling draws from a seed per call
+and rank, and leaves the global generator alone.
 
 Left out: serving engines.
 """
