@@ -1,0 +1,119 @@
+"""Folders whose content can be trusted: a manifest of digests, written last, and a lock that only one run holds.
+
+    seal(folder)        MANIFEST.json = {"version": 1, "files": {path: SHA-256 of its bytes}}; all of it synced to the disk
+    damage(folder)      why the folder is not what was sealed, or None
+    locked(folder)      inside, no other process of this machine holds the folder
+
+A kill, a full disk or a flipped bit leaves a folder that `damage` names, and never one that looks whole: files are synced
+before the manifest is, and the manifest is renamed into place.  `flock` is released by the kernel when its process ends,
+however it ends, so that a lock is never left behind.
+
+Left out: defence against somebody who changes a file and its digest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sleepkit.errors import SleepkitError
+from sleepkit.results import write_json
+
+__all__ = ["MANIFEST", "damage", "file_digest", "locked", "seal", "sync"]
+
+MANIFEST = "MANIFEST.json"
+LOCK = ".lock"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest of all files below ``folder``, after they are synced.
+
+    Raises:
+        SleepkitError: a file cannot be read or the manifest cannot be written (full disk, no permission).
+    """
+    try:
+        files = _files(folder)
+        for path in files:
+            sync(path)
+        digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+    except OSError as error:
+        raise SleepkitError(f"cannot read {folder} back: {error.strerror}; check the disk") from error
+    write_json(folder / MANIFEST, {"version": 1, "files": digests})
+    sync(folder)
+
+
+def damage(folder: Path) -> str | None:
+    """Why ``folder`` is not what `seal` saw, in a few words; None if each byte is.
+
+    Files that came later are damage too: a sealed folder is complete.
+    """
+    try:
+        digests = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        found = {path.relative_to(folder).as_posix() for path in _files(folder)}
+        for name in sorted({*digests, *found}):
+            if name not in found:
+                return f"{name} is missing"
+            if name not in digests:
+                return f"{name} is not part of it"
+            if file_digest(folder / name) != digests[name]:
+                return f"{name} has changed"
+    except FileNotFoundError:
+        return "it was not finished"
+    except (OSError, ValueError, TypeError, KeyError):
+        return f"its {MANIFEST} cannot be read"
+    return None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process, which is made if it is missing.
+
+    Raises:
+        SleepkitError: another process holds it (its number is named), or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - closed below, as its lock ends with it
+    except OSError as error:
+        raise SleepkitError(f"cannot use {folder}: {error.strerror}; choose another output_dir") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise SleepkitError(
+                f"process {holder} is working in {folder}; wait for it, stop it (kill {holder}), or choose another output_dir"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below a folder but its manifest."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
