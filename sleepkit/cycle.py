@@ -30,7 +30,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -125,6 +125,7 @@ class SleepCycle(Generic[E]):
         seed: of the run; night t draws from a seed made of it and t.
         config: settings that decide the result; a folder with others belongs to another run.
         inputs: digests of what the settings only name, such as the weights of the model.
+        named: settings that only name what ``inputs`` or the experiences are digests of, and may differ at any time.
         changeable: settings that may differ on a day that brings new experiences; other differences are another run.
         growing: whether the stream may go on where the one of the run in ``output_dir`` ended.
         replaced: index of an experience -> index of the later one that replaces it; it is not asked any more then.
@@ -147,7 +148,8 @@ class SleepCycle(Generic[E]):
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
         inputs: Mapping[str, str] | None = None,
-        changeable: Container[str] = (),
+        named: Collection[str] = (),
+        changeable: Collection[str] = (),
         growing: bool = False,
         replaced: Mapping[int, int] | None = None,
         resume: bool = True,
@@ -164,7 +166,7 @@ class SleepCycle(Generic[E]):
         self.state_dir = self.output_dir / "state"
         self.folder = RunFolder(self.output_dir, WRITTEN)
         self.record = RunRecord(method, seed, dict(config or {}))
-        self.inputs, self.changeable, self.growing = dict(inputs or {}), changeable, growing
+        self.inputs, self.named, self.changeable, self.growing = dict(inputs or {}), named, changeable, growing
         self.replaced = dict(replaced or {})
         self.seed, self.resume, self.overwrite, self.needed_bytes = seed, resume, overwrite, needed_bytes
         self.state_class, self.say = state_class, say
@@ -225,12 +227,11 @@ class SleepCycle(Generic[E]):
                 f"{self.output_dir} belongs to another run (experiences.{same + 1} is {there} there and {here} here, or has "
                 "another content); choose another output_dir, or start anew with --overwrite true"
             )
-        identity = self._identity()
-        a_new_day = len(today) > len(state.nights) and len(before[:same]) == len(state.nights)
-        state.require_run(identity, self.output_dir, self.changeable if a_new_day else ())
-        if identity != state.run:
-            state.run = identity
-            state.days.append(self._today(len(state.nights) + 1))
+        a_new_day = same == len(state.nights) < len(today)
+        state.require_run(self._identity(), self.output_dir, {*self.named, *(self.changeable if a_new_day else ())})
+        state.run = self._identity()
+        if a_new_day:
+            state.days = [day for day in state.days if day["first_night"] <= same] + [self._today(same + 1)]
         state.experiences, state.replaced = today, self.replaced
         state.before, state.in_context = state.before[:same], state.in_context[:same]
 

@@ -12,8 +12,10 @@ With `seeds`, each seed has its folder `seed_<n>`, and `comparison.md` beside th
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +24,12 @@ from sleepkit.arguments import SleepArguments, cycle_options
 from sleepkit.errors import SleepkitError
 from sleepkit.hub import push_if_asked
 from sleepkit.labelled_stream import LABEL, LabelledColumns, asked, load_tasks, read_texts
-from sleepkit.ranks import main_only
+from sleepkit.life import Day, live_on
+from sleepkit.ranks import main_holds, main_only
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
-from sleepkit.stream import Experience, load_experiences, together
+from sleepkit.stream import Experience, load_experiences
+from sleepkit.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,6 +40,11 @@ if TYPE_CHECKING:
 __all__ = ["run_sleep"]
 
 METHOD = "knowledge_seeding"
+NAMED = ("model", "dataset", "dataset_split", "test_dataset", "nights", "order", "general_prompts", "anchors")  # by content
+FIXED = (
+    *("method", "dtype", "expansion", "expert_slots", "expert_width", "expert_layers", "expert_gate", "chain", "baseline"),
+    *("label_column", "answer_column", "answer_score", "instruction", "list_labels", "max_new_tokens"),
+)  # settings of a life of nights that no day may change: the experts' shape, and what is asked in which way
 
 
 def run_sleep(args: SleepArguments, config: KnowledgeSeedingConfig) -> list[RunRecord]:
@@ -64,46 +73,35 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     from sleepkit.language.anchors import read_prompts
     from sleepkit.language.model_io import load_model
 
-    experiences = _stream(args, config.seed)
+    passages = _passages(args, config.seed)
     out_of_scope = None if args.out_of_scope is None else read_texts(args.out_of_scope, args.text_column, args.dataset_split)
     general = read_prompts(args.general_prompts or shipped("general_prompts.jsonl"))
     anchors = read_prompts(args.anchors or shipped("anchors.jsonl"))
     if args.sender == "adapter" and is_deepspeed_zero3_enabled():
         raise SleepkitError("sender 'adapter' adds a LoRA to weights that ZeRO-3 splits; use ZeRO-2 or less, or sender 'context'")
-    dreams = _dream_set(args, experiences)
-    set_seed(config.seed)
+    dreams = _dream_set(args, passages)
+    set_seed(derive_seed(config.seed, "start"))
     device = config.device  # starts the process group, which a model that ZeRO-3 splits needs before it is loaded
     model, tokenizer = load_model(args.model, args.dtype)
     _require_window(model, args)
     if not is_deepspeed_zero3_enabled():
         model.to(device)  # type: ignore[arg-type]
-    if args.baseline is not None:
-        from sleepkit.language.baseline_run import run_baseline
-
-        record: RunRecord = run_baseline(
-            args.baseline,
-            args=args,
-            config=config,
-            model=model,
-            tokenizer=tokenizer,
-            experiences=experiences,
-            general_prompts=[row["prompt"] for row in general],
-            anchors=anchors,
-        )
-    else:
-        record = _sleep(args, config, model, tokenizer, experiences, [row["prompt"] for row in general], anchors, dreams)
-    if out_of_scope is not None and "out_of_scope_auroc" not in record.metrics:
-        _measure_out_of_scope(args, config, model, tokenizer, experiences, out_of_scope, record)
+    with main_holds(Path(_folder(config))):
+        day = live_on(Path(_folder(config)), passages, args.passages_per_night, args.overwrite)
+        main_only(lambda: print(*day.lines(), sep="\n", flush=True) if day.slept else None)
+        record = _live(args, config, model, tokenizer, day, general, anchors, dreams)
+        if out_of_scope is not None and "out_of_scope_auroc" not in record.metrics:
+            _measure_out_of_scope(args, config, model, tokenizer, day.experiences, out_of_scope, record)
     return record
 
 
-def _stream(args: SleepArguments, seed: int) -> list[Experience]:
-    """Passages, chats or notes; or, with a column of labels or answers, tasks that are learned from rows."""
+def _passages(args: SleepArguments, seed: int) -> list[Experience]:
+    """Passages, chats or notes, each an experience; or, with a column of labels or answers, tasks that are learned from rows."""
     column = args.label_column or args.answer_column
+    most = args.nights and args.nights * args.passages_per_night
     if column is None:
-        passages = args.nights and args.nights * args.passages_per_night
-        return load_experiences(args.dataset, args.dataset_split, passages, args.order, seed, args.passages_per_night)
-    tasks = load_tasks(
+        return load_experiences(args.dataset, args.dataset_split, most, args.order, seed)
+    return load_tasks(
         args.dataset,
         LabelledColumns(args.text_column, column, args.task_column, LABEL if args.label_column else args.answer_score),
         args.test_dataset,
@@ -116,9 +114,7 @@ def _stream(args: SleepArguments, seed: int) -> list[Experience]:
         seed,
         args.instruction,
         args.list_labels,
-    )[: args.nights and args.nights * args.passages_per_night]
-    n = args.passages_per_night
-    return [together(tasks[k : k + n]) for k in range(0, len(tasks), n)]
+    )[:most]
 
 
 def _measure_out_of_scope(
@@ -143,17 +139,67 @@ def _measure_out_of_scope(
     main_only(lambda: write_report(_folder(config)))
 
 
+def _live(
+    args: SleepArguments,
+    config: KnowledgeSeedingConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    day: Day,
+    general: Sequence[dict[str, Any]],
+    anchors: Sequence[dict[str, Any]],
+    dreams: Sequence[Dream] = (),
+) -> RunRecord:
+    """Knowledge seeding or a baseline, from the loaded model to the published folder."""
+    from sleepkit.language.fingerprint import model_identity
+
+    prompts = [row["prompt"] for row in general]
+    options = cycle_options(args, config)
+    options |= {"growing": True, "replaced": day.replaced, "named": NAMED, "changeable": set(options["config"]) - set(FIXED)}
+    options["inputs"] = model_identity(model, tokenizer)
+    options["inputs"] |= {"general_prompts": _digest(general), "anchors": _digest(anchors), "slept": _slept_before(model)}
+    if args.baseline is None:
+        return _sleep(args, config, model, tokenizer, day, prompts, anchors, dreams, options)
+    from sleepkit.language.baseline_run import run_baseline
+
+    return run_baseline(
+        args.baseline,
+        args=args,
+        config=config,
+        model=model,
+        tokenizer=tokenizer,
+        experiences=day.experiences,
+        general_prompts=prompts,
+        anchors=anchors,
+        options=options,
+    )
+
+
+def _digest(rows: Sequence[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _slept_before(model: PreTrainedModel) -> str:
+    """A digest of the experts that a model comes with."""
+    from sleepkit.gate import digest
+    from sleepkit.language.expert_bank import ExpertBank
+    from sleepkit.language.experts import LayerExperts
+
+    grown = any(isinstance(module, LayerExperts) for module in model.modules())
+    return digest(ExpertBank.of(model).state_dict())[:16] if grown else "never"
+
+
 def _sleep(
     args: SleepArguments,
     config: KnowledgeSeedingConfig,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    experiences: Sequence[Experience],
+    day: Day,
     general_prompts: Sequence[str],
     anchor_prompts: Sequence[dict[str, Any]],
-    dreams: Sequence[Dream] = (),
+    dreams: Sequence[Dream],
+    options: Mapping[str, Any],
 ) -> RunRecord:
-    """Knowledge seeding, from the loaded model to the published folder."""
+    """Knowledge seeding, and what it publishes."""
     from sleepkit.cycle import SleepCycle
     from sleepkit.gate import RetentionGate
     from sleepkit.language.anchors import Anchors
@@ -164,12 +210,12 @@ def _sleep(
     limits = (args.gate_anchor_kl, args.gate_anchor_drop, args.gate_min_gain, args.gate_retention_drop)
     cycle = SleepCycle(
         learner,
-        experiences,
+        day.experiences,
         measure_anchors=lambda: anchors.measure(model, tokenizer, learner.bank),
         gate=RetentionGate(*limits) if args.gate else None,
         method=METHOD,
         needed_bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
-        **cycle_options(args, config),
+        **options,
     )
     record = cycle.run()
     folder = Path(_folder(config)) / "model"
@@ -177,6 +223,7 @@ def _sleep(
     if config.process_index == 0:
         _write_card(folder, args, record)
         _publish_dreams(args, config, record)
+        cycle.folder.note()
         push_if_asked(folder, args.push_to_hub_repo, token=config.hub_token)
     return record
 

@@ -70,6 +70,7 @@ class Experience:
     are question-answer pairs to learn as they are; where there are some, documents are only there to be looked at.
     ``edits`` holds, for each document, texts that others wrote about it; empty where nobody did.  ``examples`` holds, for each
     document, notes that stand for it in a prompt, as turns of a chat; empty where documents are shown as they are.
+    ``replaces`` are titles of documents of earlier nights that these are newer versions of.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Experience:
     notes: list[Question] = field(default_factory=list)
     edits: list[list[str]] = field(default_factory=list)
     examples: list[list[Question]] = field(default_factory=list)
+    replaces: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The experience as plain JSON."""
@@ -91,7 +93,8 @@ class Experience:
         notes = [Question(**note) for note in data.get("notes", ())]
         examples = [[Question(**note) for note in notes] for notes in data.get("examples", ())]
         edits = [list(texts) for texts in data.get("edits", ())]
-        return cls(data["name"], list(data["documents"]), questions, list(data.get("titles", ())), notes, edits, examples)
+        titles, replaces = (list(data.get(name, ())) for name in ("titles", "replaces"))
+        return cls(data["name"], list(data["documents"]), questions, titles, notes, edits, examples, replaces)
 
 
 def load_experiences(

@@ -122,13 +122,20 @@ def test_a_stage_of_zero_that_a_part_refuses(refused, monkeypatch):
     assert "ZeRO-3" in line and "use ZeRO-2" in line
 
 
-def test_a_folder_of_another_run_and_a_checkpoint_that_was_cut(refused, files, tmp_path, capsys):
+def test_a_folder_of_another_run(refused, files, tmp_path, capsys):
     command = ["sleep", "--model", str(files / "base"), "--dataset", str(files / "rows.jsonl")]
     assert cli.main([*command, "--output_dir", str(tmp_path / "run"), *SMALL.split()]) == 0
     capsys.readouterr()
-    assert "belongs to another run" in refused("--alpha", "0.25") or "another" in refused("--alpha", "0.25")
-    shutil.copytree(files / "base", tmp_path / "other")
-    assert "config.model is" in refused(model=tmp_path / "other")
-    (weights,) = (tmp_path / "run" / "state").glob("night_*/expert_bank.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-64])
-    assert "expert_bank.safetensors cannot be read" in refused()
+    assert "belongs to another run" in refused("--alpha", "0.25") and "another" in refused("--alpha", "0.25")
+    tiny_model(seed=1).save_pretrained(tmp_path / "other")  # of the same shape, with other weights
+    tiny_tokenizer().save_pretrained(tmp_path / "other")
+    assert "inputs.weights is" in refused(model=tmp_path / "other")
+    shutil.copytree(files / "base", tmp_path / "moved")
+    again = ["sleep", "--model", str(tmp_path / "moved"), *command[3:], "--output_dir", str(tmp_path / "run"), *SMALL.split()]
+    assert cli.main(again) == 0  # the same model, wherever it is
+    for weights in (tmp_path / "run" / "state").glob("night_*/expert_bank.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-64])
+    assert cli.main(again) == 0  # the state before the night is whole, so the night is slept again
+    for manifest in (tmp_path / "run" / "state").glob("night_*/MANIFEST.json"):
+        manifest.unlink()
+    assert "has no state that is whole" in refused()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
@@ -57,13 +57,16 @@ def run_baseline(
     experiences: Sequence[Experience],
     general_prompts: Sequence[str],
     anchors: Sequence[dict[str, Any]],
+    options: Mapping[str, Any],
 ) -> RunRecord:
     """Run a baseline through the whole stream; writes and returns what knowledge seeding does, without a gate.
+
+    Args:
+        options: of the `SleepCycle`: where and how it keeps its run.
 
     Raises:
         SleepkitError: unknown name, or a run under DeepSpeed.
     """
-    from sleepkit.arguments import cycle_options
     from sleepkit.cycle import SleepCycle
     from sleepkit.language.anchors import Anchors
 
@@ -80,6 +83,6 @@ def run_baseline(
         measure_anchors=lambda: measure.measure(model, tokenizer, learner.bank),
         method=name,
         needed_bytes=2 * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
-        **cycle_options(args, config),
+        **options,
     )
     return cycle.run()

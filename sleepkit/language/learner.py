@@ -43,7 +43,7 @@ from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
-from sleepkit.language.material import SeedItem, load_items, not_outdated, save_items, write_material
+from sleepkit.language.material import SeedItem, load_items, save_items, write_material
 from sleepkit.language.merge import capture_ffn_inputs, fit_slot, merge_slots
 from sleepkit.language.packing import PreparedItem
 from sleepkit.language.rehearsal import SNAPSHOT, Rehearsal
@@ -118,6 +118,7 @@ class LanguageLearner:
         self.level_of = dict.fromkeys(self.bank.active, slowest)  # of each expert in use; 0 is the fastest
         self.memory = ContextMemory(tokenizer, sleep.memory_max_tokens, sleep.memory_overlap)
         self.notes: list[SeedItem] = []  # today's
+        self.replaces: list[str] = []  # documents of earlier nights, of which today's are newer versions
         self.rehearsal = Rehearsal(seeding, sleep.dreaming)
         self.prepared_general: dict[SeedItem, PreparedItem] = {}  # of this process
         self.train_tokens = 0  # of all that is trained in a night
@@ -127,6 +128,7 @@ class LanguageLearner:
     def wake(self, experience: Experience) -> None:
         """Take the experience's documents into the context memory, which holds one day, and its notes beside it."""
         self.memory.clear()
+        self.replaces = list(experience.replaces)
         self.notes = [
             SeedItem(
                 note.question,
@@ -174,13 +176,14 @@ class LanguageLearner:
         folder = Path(output_dir) / f"night_{night:02d}"
         folder.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
+        self.rehearsal.outdate(self.replaces, night)
         items, held_out = self._material(night, folder)
         seconds_writing = time.perf_counter() - start
         earlier = self.rehearsal.questions(night, items, 2 * QUIZ_ITEMS)
         dreams = bool(self.dreaming.dream_rounds or self.dream_set)
         if dreams:  # the gate asks others than those that judge dreams
             held_out, judges = held_out[::2], held_out[1::2] or held_out
-        before = self._self_test(held_out, earlier)
+        before, said_before = self._self_test(held_out, earlier)
         self.train_tokens = 0
         outcome = self._consolidate(items, night, folder)
         if dreams:
@@ -188,7 +191,13 @@ class LanguageLearner:
         self.rehearsal.remember(items, held_out, night)
         if slowest := self.schedule.due(night - 1, night)[-1]:
             self._pass_on(slowest, night, folder)
-        outcome |= {"train_tokens": self.train_tokens, "before": before, "after": self._self_test(held_out, earlier)}
+        after, said_after = self._self_test(held_out, earlier)
+        outcome |= {"train_tokens": self.train_tokens, "before": before, "after": after}
+        outcome["self_test"] = [
+            {"question": item.prompt, "gold": item.span, "before": first, "after": last}
+            | {"right_before": right_first, "right_after": right_last}
+            for item, (first, right_first), (last, right_last) in zip(held_out, said_before, said_after, strict=True)
+        ]
         outcome["items"] = len(items)
         outcome["items_by_style"] = {style: sum(i.style == style for i in items) for style in sorted({i.style for i in items})}
         outcome["seconds_writing"] = seconds_writing
@@ -250,7 +259,7 @@ class LanguageLearner:
         """Let one new expert of ``level`` take over what those of faster levels know, and reset those."""
         senders = [slot for slot in self.bank.active if self.level_of[slot] < level]
         since = night - self.schedule.chunk_sizes[level]
-        replay = not_outdated(self.rehearsal.replay)
+        replay = self.rehearsal.current(self.rehearsal.replay)
         items = [replace(item, style="recall") for item in replay if item.night > since]
         before = [item for item in replay if item.night <= since]
         slot = self._expert(night, level)
@@ -288,17 +297,24 @@ class LanguageLearner:
         self.train_tokens += outcome["train_tokens"]
         return outcome
 
-    def _self_test(self, held_out: Sequence[SeedItem], earlier: Sequence[SeedItem]) -> dict[str, float]:
-        """Share of self-written questions answered: tonight's (`held_out`) and those of earlier nights (`retention`)."""
-        named = {"held_out": held_out, "retention": earlier}
-        asked = [item for items in named.values() for item in items]
+    def _self_test(
+        self, held_out: Sequence[SeedItem], earlier: Sequence[SeedItem]
+    ) -> tuple[dict[str, float], list[tuple[str, float]]]:
+        """Ask self-written questions that were not trained on, tonight's (``held_out``) and those of earlier nights.
+
+        Returns:
+            Shares of right answers and numbers of questions, ``held_out`` and ``retention`` (of earlier nights); and tonight's
+            answers, each with its score from 0 to 1.
+        """
+        asked = [*held_out, *earlier]
         rows = generate(self.model, self.tokenizer, [chat_ids(self.tokenizer, i.prompt) for i in asked], self.args.max_new_tokens)
-        hits = {
-            item: score(self.args.answer_score if item.style == "written" else CONTAINED, decode(self.tokenizer, row), item.span)
-            for item, row in zip(asked, rows, strict=True)
-        }
-        shares = {name: sum(hits[item] for item in items) / len(items) for name, items in named.items() if items}
-        return shares | {"retention_n": len(earlier)}
+        answers = [decode(self.tokenizer, row) for row in rows]
+        kinds = [self.args.answer_score if item.style == "written" else CONTAINED for item in asked]
+        scores = [score(kind, answer, item.span) for kind, answer, item in zip(kinds, answers, asked, strict=True)]
+        parts = {"held_out": scores[: len(held_out)], "retention": scores[len(held_out) :]}
+        shares = {name: sum(part) / len(part) for name, part in parts.items() if part}
+        shares |= {f"{name}_n": len(part) for name, part in parts.items()}
+        return shares, list(zip(answers, scores, strict=True))[: len(held_out)]
 
     def _material(self, night: int, folder: Path) -> tuple[list[SeedItem], list[SeedItem]]:
         """Items to train on, and self-written questions that are kept back."""

@@ -6,11 +6,13 @@
     general    general prompts with the unslept model's replies, in every night
 
 Replay as in experience replay (Rolnick et al. 2019, arXiv 1811.11682).  Ours: which items may be disturbed (they share words
-with tonight's documents), and that statements which tonight outdates are neither replayed nor asked.
+with tonight's documents), and that statements which tonight outdates are neither replayed nor asked: those that answer the
+same prompt anew, and all of a document of which there is a newer version.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
@@ -25,10 +27,11 @@ from sleepkit.language.dream_pool import DreamPool
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.material import SeedItem, load_items, not_outdated, save_items
+from sleepkit.results import read_json, write_json
 
-DREAMS_NAME = "dreams.json"
+DREAMS_NAME, OUTDATED_NAME = "dreams.json", "outdated.json"
 LISTS = ("replay", "general", "quiz")  # files of items
-SNAPSHOT = ("kept", "dreams")  # names of the tensors of a snapshot
+SNAPSHOT = ("kept", "dreams", "outdated")  # names of the tensors of a snapshot
 
 
 class Rehearsal:
@@ -45,11 +48,20 @@ class Rehearsal:
         self.quiz: list[SeedItem] = []
         self.general: list[SeedItem] = []
         self.dreams = DreamPool(dreaming.dream_pool)
+        self.outdated: dict[str, int] = {}  # title of a document -> the night that read a newer version of it
+
+    def outdate(self, titles: Iterable[str], night: int) -> None:
+        """From ``night`` on, what earlier nights learned of these documents is neither replayed nor asked."""
+        self.outdated |= dict.fromkeys(titles, night)
+
+    def current(self, items: Iterable[SeedItem], tonight: Sequence[SeedItem] = ()) -> list[SeedItem]:
+        """Items of earlier nights that still hold."""
+        return not_outdated([item for item in items if item.night >= self.outdated.get(item.source, 0)], tonight)
 
     # -- what a night leaves ------------------------------------------------------------------------------------------
     def remember(self, items: Sequence[SeedItem], held_out: Sequence[SeedItem], night: int) -> None:
         """Keep a night's own items, of given examples the first ``notes_kept`` of each kind, and its questions."""
-        self.quiz += held_out
+        self.quiz += [replace(item, night=night) for item in held_out]
         seen = Counter[str]()
         for item in items:
             if item.role != "new":
@@ -67,9 +79,10 @@ class Rehearsal:
     # -- what a night takes -------------------------------------------------------------------------------------------
     def draw(self, night: int, tonight: Sequence[SeedItem], words: Set[str]) -> list[SeedItem]:
         """``replay_items`` items and dreams that ``tonight`` does not outdate; ``words`` are those of its documents."""
-        count = min(round(self.dream_share * self.seeding.replay_items), len(self.dreams.items))
-        dreams = random.Random(self.seeding.seed * 43 + night).sample(self.dreams.items, count)
-        return self.at_risk(not_outdated(self.replay, tonight), night, words, self.seeding.replay_items - count) + dreams
+        dreams = [item for item in self.dreams.items if item.night >= self.outdated.get(item.source, 0)]
+        count = min(round(self.dream_share * self.seeding.replay_items), len(dreams))
+        chosen = random.Random(self.seeding.seed * 43 + night).sample(dreams, count)
+        return self.at_risk(self.current(self.replay, tonight), night, words, self.seeding.replay_items - count) + chosen
 
     def at_risk(self, items: Sequence[SeedItem], night: int, words: Set[str], most: int) -> list[SeedItem]:
         """At most so many items: half share most words with tonight's documents, where a new expert is likely to interfere."""
@@ -85,28 +98,33 @@ class Rehearsal:
 
     def questions(self, night: int, tonight: Sequence[SeedItem], most: int) -> list[SeedItem]:
         """At most so many questions of earlier nights, none that ``tonight`` outdates."""
-        quiz = not_outdated(self.quiz, tonight)
+        quiz = self.current(self.quiz, tonight)
         return random.Random(self.seeding.seed * 41 + night).sample(quiz, min(most, len(quiz)))
 
     # -- keeping ------------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:
         """What `restore` needs: lists grow only at their ends."""
-        return {"kept": torch.tensor([len(self.replay), len(self.quiz)]), "dreams": self.dreams.to_tensor()}
+        outdated = torch.tensor(list(json.dumps(self.outdated).encode()), dtype=torch.uint8)
+        kept = torch.tensor([len(self.replay), len(self.quiz)])
+        return {"kept": kept, "dreams": self.dreams.to_tensor(), "outdated": outdated}
 
     def restore(self, snapshot: dict[str, Tensor]) -> None:
         """Forget what came since the snapshot."""
         replayed, quizzed = snapshot["kept"].tolist()
         self.replay, self.quiz = self.replay[:replayed], self.quiz[:quizzed]
         self.dreams.from_tensor(snapshot["dreams"])
+        self.outdated = json.loads(bytes(snapshot["outdated"].tolist()))
 
     def save(self, folder: Path) -> None:
         """Write items as JSON lines, and the reservoir."""
         self.dreams.save(folder / DREAMS_NAME)
+        write_json(folder / OUTDATED_NAME, self.outdated)
         for name in LISTS:
             save_items(getattr(self, name), folder / f"{name}.jsonl")
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`."""
         self.dreams.load(folder / DREAMS_NAME)
+        self.outdated = dict(read_json(folder / OUTDATED_NAME))
         for name in LISTS:
             setattr(self, name, load_items(folder / f"{name}.jsonl"))

@@ -20,6 +20,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from sleepkit.errors import SleepkitError
 from sleepkit.results import write_json
@@ -90,7 +91,7 @@ def damage(folder: Path) -> str | None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process, which is made if it is missing.
+    """Hold ``folder`` for this process; it is made if it is missing, and goes again if nothing was put into it.
 
     Raises:
         SleepkitError: another process holds it (its number is named), or the folder cannot be made.
@@ -99,21 +100,7 @@ def locked(folder: Path) -> Iterator[None]:
     if own in _HELD:
         yield
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - closed below, as its lock ends with it
-    except OSError as error:
-        raise SleepkitError(f"cannot use {folder}: {error.strerror}; choose another output_dir") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise SleepkitError(
-                f"process {holder} is working in {folder}; wait for it, choose another output_dir, or stop it (kill {holder}; "
-                "it may be left over from a launcher that was killed)"
-            ) from error
+    with _lock_file(folder) as file:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -122,6 +109,33 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             _HELD.discard(own)
+            if [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+                folder.rmdir()
+
+
+def _lock_file(folder: Path) -> TextIO:
+    """The folder's lock file, open and locked."""
+    path = folder / LOCK
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - its lock ends when it is closed
+        except OSError as error:
+            raise SleepkitError(f"cannot use {folder}: {error.strerror}; choose another output_dir") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                return file
+            file.close()  # the one that held it took the file away meanwhile
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            raise SleepkitError(
+                f"process {holder} is working in {folder}; wait for it, choose another output_dir, or stop it (kill {holder}; "
+                "it may be left over from a launcher that was killed)"
+            ) from error
 
 
 def _files(folder: Path) -> list[Path]:

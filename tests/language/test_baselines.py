@@ -10,7 +10,7 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 from tiny_night import tiny_config
 
-from sleepkit.arguments import BASELINES, SleepArguments
+from sleepkit.arguments import BASELINES, SleepArguments, cycle_options
 from sleepkit.errors import SleepkitError
 from sleepkit.language import continual_baselines
 from sleepkit.language.baseline_run import LEARNERS, run_baseline
@@ -45,6 +45,7 @@ def run(name, folder, experiences=EXPERIENCES, model=None, **options):
         tokenizer=tiny_tokenizer(),
         experiences=experiences,
         general_prompts=GENERAL,
+        options=cycle_options(args, config),
         anchors=ANCHORS,
     )
 
