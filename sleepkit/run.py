@@ -206,6 +206,8 @@ def _sleep(
     from sleepkit.language.learner import LanguageLearner
 
     learner = LanguageLearner(model, tokenizer, config, args, list(general_prompts), dreams)
+    if crowded := _crowded(args, len(learner.bank.active), len(day.experiences)):
+        main_only(lambda: print(crowded, flush=True))
     anchors = Anchors(anchor_prompts)
     limits = (args.gate_anchor_kl, args.gate_anchor_drop, args.gate_min_gain, args.gate_retention_drop)
     cycle = SleepCycle(
@@ -226,6 +228,28 @@ def _sleep(
         cycle.folder.note()
         push_if_asked(folder, args.push_to_hub_repo, token=config.hub_token)
     return record
+
+
+def _crowded(args: SleepArguments, used: int, nights: int) -> str:
+    """What happens to a stream of more nights than experts; empty where there are enough.
+
+    Args:
+        used: experts that the model came with.
+        nights: of the whole stream.
+
+    Raises:
+        SleepkitError: there are too few experts to merge any.
+    """
+    if not args.expansion or len(args.chain) > 1 or used + nights <= args.expert_slots:
+        return ""
+    if args.expert_slots < 2:
+        raise SleepkitError(f"expert_slots is 1, which is too few for {used + nights} nights: give 2 at least, or one a night")
+    first = max(1, args.expert_slots - used + 1)
+    return (
+        f"{nights} nights and {args.expert_slots} experts a layer, {used} of them in use before: from night {first} on, the two "
+        "oldest are merged into one first, which keeps most of what they know; a life that begins with a higher "
+        "--expert_slots need not"
+    )
 
 
 def _write_card(folder: Path, args: SleepArguments, record: RunRecord) -> None:

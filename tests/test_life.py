@@ -174,3 +174,13 @@ def test_two_commands_at_once(home):
         done = run([BIN / "sleepkit", *text.split()])
     assert done.returncode == 2 and re.search(r"process \d+ is working in .*life; wait for it", done.stderr)
     assert not (home / "life" / LOCK).exists()  # nothing was written
+
+
+def test_more_nights_than_experts_are_said_when_the_run_starts(home, capsys):
+    (home / "notes" / "cleo.md").write_text("Cleo keeps a green lamp in the west tower. It was built by Ines Vole in 1930.")
+    assert sleep(home, "--expert_slots", "2") == 0
+    said = capsys.readouterr().out
+    assert "3 nights and 2 experts a layer" in said and "from night 3 on, the two oldest are merged" in said
+    assert said.index("merged") < said.index("awake:")
+    assert sleep(home, "--expert_slots", "1", run="one") == 2
+    assert "expert_slots is 1, which is too few for 3 nights" in capsys.readouterr().err

@@ -75,15 +75,17 @@ class Anchors:
     @torch.no_grad()
     def measure(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, bank: ExpertBank) -> dict[str, float]:
         """``anchor_kl``, ``anchor_accuracy`` and the number of questions it is of, of the model as it is now."""
+        asked = [chat_ids(tokenizer, row["prompt"]) for row in self.prompts if row.get("answer")]
         if not self._items:
             self.prepare(model, tokenizer, bank)
+            if not bank.active:  # the model is the unslept one, which has just been asked
+                return {"anchor_kl": 0.0, "anchor_accuracy": self.accuracy_before, "anchor_n": len(asked)}
         head, backbone = OutputHead.of(model), Backbone(model, bank)
         total, count = 0.0, 0
         for hidden, _, items in self._hidden(model, tokenizer, backbone):
             targets = TeacherTargets.cat([item.teacher for item in items if item.teacher is not None])
             divergence = token_divergence(hidden, head, targets)
             total, count = total + divergence.sum().item(), count + len(divergence)
-        asked = [chat_ids(tokenizer, row["prompt"]) for row in self.prompts if row.get("answer")]
         replies = generate(model, tokenizer, asked, self.reply_tokens) if asked else []
         return {
             "anchor_kl": total / max(1, count),
