@@ -38,10 +38,11 @@ from torch import Tensor
 from sleepkit.errors import SleepkitError, first_line
 from sleepkit.utils.paths import existing
 from sleepkit.utils.ram import require_memory
+from sleepkit.utils.remarks import Remarks
 from sleepkit.vision.data.arrays import read_npz
 from sleepkit.vision.data.folders import read_class_folders
 from sleepkit.vision.data.pictures import Picture, fitted, fitted_shape
-from sleepkit.vision.data.tables import Remarks, Table, read_datasets, read_parquet, sorted_splits
+from sleepkit.vision.data.tables import Table, read_datasets, read_parquet, sorted_splits
 
 __all__ = ["ImageData", "Images", "as_bytes", "load_images"]
 

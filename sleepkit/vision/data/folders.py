@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sleepkit.errors import SleepkitError
+from sleepkit.utils.remarks import Remarks
 from sleepkit.vision.data.pictures import decoded, is_picture, picture_suffixes
-from sleepkit.vision.data.tables import Remarks, Table, sorted_splits
+from sleepkit.vision.data.tables import Table, sorted_splits
 
 __all__ = ["read_class_folders"]
 

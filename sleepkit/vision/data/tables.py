@@ -1,7 +1,6 @@
 """Splits of a data set before they are stacked, and how they are read from parquet files, `datasets` folders and the Hub.
 
     Table      pictures one after the other or all at once, a label of each, their source, the classes' order if there is one
-    Remarks    what of the source was left out, said once at the end
 
 A label is text or a whole number; anything else is refused, as are missing ones (null, "", -1 of a `ClassLabel`).  Of several
 columns of images, the one called image or img is meant.
@@ -14,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError, first_line
 from sleepkit.vision.data.pictures import Picture, decoded
 
-__all__ = ["SPLITS", "Remarks", "Table", "read_datasets", "read_parquet", "sorted_splits"]
+__all__ = ["SPLITS", "Table", "read_datasets", "read_parquet", "sorted_splits"]
 
 SPLITS = {
     "train": ("train", "training"),
@@ -29,25 +27,6 @@ SPLITS = {
 }
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "y", "fine_label", "class", "wnid")
-SHOWN = 5  # files that a remark names
-
-
-class Remarks:
-    """What of a source is not in the images: kinds of it, each with where it was."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, list[str]] = {}
-
-    def add(self, kind: str, place: str) -> None:
-        """One more; ``kind`` says what the images are."""
-        self.places.setdefault(kind, []).append(place)
-
-    def say(self) -> None:
-        """Print a line for each kind, on the main process."""
-        if PartialState().is_main_process:
-            for kind, places in self.places.items():
-                shown = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
-                print(f"{kind}: {shown}".encode("utf-8", "backslashreplace").decode())  # names of files may be no text
 
 
 @dataclass
