@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from sleepkit.arguments import read
 from sleepkit.errors import SleepkitError
 from sleepkit.options import option, require
+from sleepkit.ranks import all_find
+from sleepkit.utils.paths import new_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,10 +56,17 @@ def parse_generator(argv: Sequence[str]) -> tuple[GeneratorArguments, TinyDiffus
 
 
 def train_generator(args: GeneratorArguments, config: TinyDiffusionConfig) -> Path:
-    """Train and save; returns the folder.  Raises `SleepkitError` for images and captions that do not fit."""
+    """Train and save; returns the folder.
+
+    Raises:
+        SleepkitError: images and captions that do not fit, or a folder that has a generator or cannot be written to.
+    """
     from sleepkit.vision.tiny_diffusion import train_tiny_diffusion
 
     pixels, captions = _pictures(args, config.seed)
+    out = new_folder(str(config.output_dir), "output_dir")
+    if all_find(out / "model_index.json"):
+        raise SleepkitError(f"{out} has a generator already; choose another output_dir, or remove it")
     folder = train_tiny_diffusion(pixels, captions, config)
     if config.process_index == 0:
         size = sum(path.stat().st_size for path in folder.glob("*/*.safetensors"))
@@ -72,11 +81,20 @@ def _pictures(args: GeneratorArguments, seed: int) -> tuple[Tensor, list[str]]:
     from sleepkit.vision.procedural_world import generator_images
 
     if args.dataset == "procedural_others":
+        for name in ("classes", "image_size", "channels", "test_share"):
+            if getattr(args, name) is not None:
+                raise SleepkitError(
+                    f"{name} is {getattr(args, name)} and pictures of {args.dataset} are drawn as they are; leave it out"
+                )
         return generator_images(args.images, seed)
     found: Any = load_images(args.dataset, image_size=args.image_size, channels=args.channels, test_share=args.test_share)
     labels, names = found.train.labels, found.names
-    if args.classes is not None and not set(args.classes) <= set(range(len(names))):
-        raise SleepkitError(f"classes is {args.classes}; {args.dataset} has the labels 0 to {len(names) - 1}")
+    shape = found.train.pixels.shape[2:]
+    if len(shape) != 2 or shape[0] != shape[1]:
+        kind = f"images of {' x '.join(map(str, shape))} pixels" if shape else "features"
+        raise SleepkitError(f"{args.dataset} has {kind}, and a generator paints squares; give image_size, or other images")
+    if args.classes is not None and not (args.classes and set(args.classes) <= set(range(len(names)))):
+        raise SleepkitError(f"classes is {args.classes}; {args.dataset} has the labels 0 to {len(names) - 1}, give some of them")
     wanted = torch.isin(labels, torch.tensor(args.classes if args.classes is not None else range(len(names))))
     pixels = found.train.pixels[wanted]
     return 255 - pixels if args.invert else pixels, [names[label] for label in labels[wanted].tolist()]

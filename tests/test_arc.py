@@ -1,5 +1,6 @@
 """ARC tasks, dreams of how to learn them, and the experiment on a tiny model."""
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -49,8 +50,121 @@ def test_tasks_from_a_file_and_from_a_folder(dataset, tmp_path):
     (tmp_path / "bad.json").write_text(json.dumps({"a": {"train": [pair(10, 0)], "test": []}}))
     with pytest.raises(SleepkitError, match="holds no ARC tasks"):
         load_arc(tmp_path / "bad.json")
-    with pytest.raises(SleepkitError, match="'nowhere'"):
-        load_arc(dataset, ["nowhere"])
+    with pytest.raises(SleepkitError, match=r"tasks has 'task', which .* has not; it has 5 tasks, for example 'task7'"):
+        load_arc(dataset, ["task"])
+    with pytest.raises(SleepkitError, match="tasks has 'task5' twice; name each task once"):  # learned from and held out
+        load_arc(dataset, ["task5", "task4", "task5"])
+
+
+GRID = [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        ([[1.9, 0]], "it has the value 1.9"),
+        ([[1.0, 0]], "it has the value 1.0"),
+        ([[True, 0]], "it has the value true"),
+        ([["1", 0]], 'it has the value "1"'),
+        ([[None, 0]], "it has the value null"),
+        ([[10, 0]], "it has the value 10"),
+        ([[-1, 0]], "it has the value -1"),
+        ([[10**30, 0]], "it has the value 1000"),
+        ([[float("nan"), 0]], "it has the value NaN"),
+        ([[[1]], [[2]]], "it has the value [1]"),
+        ([[1, 2], [3]], "its rows have 1 and 2 cells"),
+        ([], "it has no rows"),
+        ([[], []], "it has 2 x 0 cells"),
+        ([[0] * 31], "it has 1 x 31 cells"),
+        ([[0]] * 31, "it has 31 x 1 cells"),
+        ([0, 1], "it is no list of rows"),
+        ({"0": [0]}, "it is no list of rows"),
+        ("01", "it is no list of rows"),
+        (None, "it is no list of rows"),
+    ],
+)
+@pytest.mark.parametrize("part", ["input", "output"])
+def test_what_is_no_grid_is_named(tmp_path, grid, words, part):
+    pairs = [{"input": GRID, "output": GRID}, {"input": GRID, "output": GRID} | {part: grid}]
+    (tmp_path / "bad.json").write_text(json.dumps({"a": {"train": pairs, "test": pairs[:1]}}))
+    with pytest.raises(SleepkitError) as error:
+        load_arc(tmp_path / "bad.json")
+    said = str(error.value)
+    assert said.startswith(f"{tmp_path}/bad.json holds no ARC tasks (task 'a', train 1, {part}: {words}")
+    assert "; a grid has 1 to 30 rows of equal length" in said and "\n" not in said
+
+
+PAIR = {"input": GRID, "output": GRID}
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({"train": [PAIR], "test": [{"input": GRID}]}, "task 'a', test 0 has no output"),  # as in the challenges of Kaggle
+        ({"train": [PAIR], "test": []}, "task 'a' has no list of pairs 'test'"),
+        ({"train": [], "test": [PAIR]}, "task 'a' has no list of pairs 'train'"),
+        ({"train": [PAIR]}, "task 'a' has no list of pairs 'test'"),
+        ({"train": PAIR, "test": [PAIR]}, "task 'a' has no list of pairs 'train'"),
+        ({"train": [GRID], "test": [PAIR]}, "task 'a', train 0 has no input"),
+        ([PAIR], "task 'a' has no list of pairs 'train'"),
+        (None, "task 'a' has no list of pairs 'train'"),
+    ],
+)
+def test_what_is_no_task_is_named(tmp_path, task, words):
+    (tmp_path / "bad.json").write_text(json.dumps({"a": task}))
+    with pytest.raises(SleepkitError, match=words):
+        load_arc(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("bad.json", b"", "Expecting value"),
+        ("bad.json", b"[]", "it is of type list"),
+        ("bad.json", b"7", "it is of type int"),
+        ("bad.json", b"\xff\xfe{", "can't decode byte"),
+        ("bad.json", b"[" * 100_000, "nested too deeply"),
+        ("bad.json", b'{"a": ' * 100_000, "nested too deeply"),
+        ("bad.json", b'{"a": 1, "a": 2}', "'a' stands there twice"),
+        ("bad.json", b'{"a": {"train": [], "test": [], "train": []}}', "'train' stands there twice"),
+        ("bad.json", b"1" * 5000, "integer string conversion"),
+        ("bad.json.gz", b"{}", "Not a gzipped file"),
+        ("bad.json.gz", gzip.compress(json.dumps(TASKS).encode())[:-20], "ended before the end-of-stream"),
+        ("bad.json.gz", gzip.compress(b"{}")[:10] + b"\xff" * 20, "invalid"),
+    ],
+)
+def test_files_that_hold_no_tasks(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SleepkitError, match=rf"{name} (holds no ARC tasks|cannot).*{words}.*; ") as error:
+        load_arc(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_unpacks_to_more_than_all_tasks(tmp_path):
+    with gzip.open(tmp_path / "bomb.json.gz", "wb", compresslevel=1) as file:
+        for _ in range(80):
+            file.write(b" " * 2**20)
+    with pytest.raises(SleepkitError, match="bomb.json.gz has more than 67,108,864 characters; split it|unpacks to more"):
+        load_arc(tmp_path / "bomb.json.gz")
+
+
+def test_what_else_a_folder_has_is_skipped_and_said_to_be(tmp_path, capsys):
+    for name in ("README.md", ".task.json", "notes.json.bak"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(SleepkitError, match="has no .json file; give a folder of <name>.json"):
+        load_arc(tmp_path)
+    (tmp_path / "task4.json").write_text(json.dumps(TASKS["task4"]))
+    assert [task.name for task in load_arc(tmp_path)] == ["task4"]
+    assert capsys.readouterr().out == "skipped, as no .json file: .task.json, README.md, notes.json.bak\n"
+    (tmp_path / "package.json").write_text('{"name": "arc"}')
+    with pytest.raises(SleepkitError, match="task 'package' has no list of pairs 'train'"):
+        load_arc(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["", "nowhere", "a" * 300, "~nobody-at-all/arc", "a\0b"])
+def test_paths_to_nothing(path):
+    with pytest.raises(SleepkitError, match="^dataset .*; "):
+        load_arc(path)
 
 
 def test_augmentations_keep_the_rule(dataset):

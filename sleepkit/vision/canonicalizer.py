@@ -36,7 +36,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils.generic import ModelOutput
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.backbones import hidden_size, load_backbone, pooled
+from sleepkit.vision.backbones import hidden_size, load_backbone, pooled, require_takes
 from sleepkit.vision.idsprites.affine import invert, normalize
 from sleepkit.vision.restorer import Restorer
 
@@ -151,6 +151,8 @@ class Canonicalizer(PreTrainedModel):
         model = cls(config)
         assert isinstance(model.estimator, _Backbone)
         model.estimator.backbone.load_state_dict(backbone.state_dict())
+        shape = (config.num_channels, config.image_size, config.image_size)
+        require_takes(name, model, lambda pixels: model.estimator(model.scaled(pixels)), shape)
         return model
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from sleepkit.vision.backbones import hidden_size, load_backbone, pooled
+from sleepkit.vision.backbones import hidden_size, load_backbone, pooled, require_takes
 from sleepkit.vision.slots import DREAM, FREE, REAL, Slots
 
 __all__ = ["ClassifierOutput", "IncrementalClassifier", "IncrementalClassifierConfig", "masked_cross_entropy"]
@@ -145,7 +145,7 @@ class IncrementalClassifier(PreTrainedModel):
             pretrained: False takes its architecture only, for images of any number of channels.
 
         Raises:
-            SleepkitError: no such model, or it takes images of another number of channels.
+            SleepkitError: no such model, or it takes texts, or images of another size or number of channels.
         """
         backbone, scale = load_backbone(name, num_channels, pretrained)
         config = IncrementalClassifierConfig(
@@ -153,6 +153,7 @@ class IncrementalClassifier(PreTrainedModel):
         )
         model = cls(config)
         model.backbone.load_state_dict(backbone.state_dict())
+        require_takes(name, model, lambda pixels: model(pixel_values=pixels).features, (num_channels, *image_size))
         return model
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -36,6 +36,8 @@ __all__ = ["CORRUPTIONS", "DOMAINS", "SCENARIOS", "ImageExperience", "ImageSet",
 SCENARIOS = ("class", "task", "domain")
 DOMAINS = ("classes", "permutation", "rotation", "corruption")
 
+MOST_DOMAINS = 1000  # of one seed
+
 Transform = Callable[[Tensor], Tensor]  # uint8 (n, channels, height, width) -> the same
 
 
@@ -119,6 +121,8 @@ def build_stream(
             raise SleepkitError(f"{name} is {value!r}; use one of {', '.join(known)}")
     if experiences < 1:
         raise SleepkitError(f"experiences is {experiences}; give at least 1")
+    if len(data.names) < 2:
+        raise SleepkitError(f"the data have one class ({data.names[0]}), which any answer gets right; give at least 2")
     order = _order(class_order, len(data.names), seed)
     if scenario == "domain" and domains != "classes":
         return _domain_stream(data, experiences, domains, seed)
@@ -135,8 +139,12 @@ def _order(class_order: str | Sequence[int], classes: int, seed: int) -> list[in
     if class_order == "random":
         return torch.randperm(classes, generator=torch.Generator().manual_seed(seed)).tolist()
     if isinstance(class_order, str) or sorted(class_order) != list(range(classes)):
-        raise SleepkitError(f"class_order is {class_order!r:.60}; use 'natural', 'random' or each of 0..{classes - 1} once")
+        raise SleepkitError(f"class_order is {_shown(class_order)}; use 'natural', 'random' or each of 0..{classes - 1} once")
     return list(class_order)
+
+
+def _shown(class_order: str | Sequence[int]) -> str:
+    return repr(class_order) if isinstance(class_order, str) or len(class_order) <= 10 else f"of {len(class_order)} labels"
 
 
 def _of_classes(data: ImageData, part: list[int], number: int, shared_labels: bool) -> ImageExperience:
@@ -155,6 +163,10 @@ def _of_classes(data: ImageData, part: list[int], number: int, shared_labels: bo
 
 
 def _domain_stream(data: ImageData, experiences: int, domains: str, seed: int) -> list[ImageExperience]:
+    if data.train.pixels.dim() != 4:
+        raise SleepkitError(f"domains is {domains!r}, a change of images, and the data are features; use 'classes'")
+    if experiences > MOST_DOMAINS:
+        raise SleepkitError(f"experiences is {experiences}; give at most {MOST_DOMAINS} domains")
     if domains == "corruption" and experiences > len(CORRUPTIONS):
         raise SleepkitError(f"experiences is {experiences}, but there are {len(CORRUPTIONS)} corruptions; give at most as many")
     names = {"permutation": "permutation {k}", "rotation": "rotation {degrees:g}", "corruption": "{corruption}"}[domains]
@@ -181,7 +193,7 @@ def _domain_stream(data: ImageData, experiences: int, domains: str, seed: int) -
 
 def permuted(pixels: Tensor, seed: int, k: int) -> Tensor:
     """The pixels of each channel in another order, the same for all images of domain ``k``."""
-    generator = torch.Generator().manual_seed(1000 * seed + k)
+    generator = torch.Generator().manual_seed((MOST_DOMAINS * seed + k) % 2**64)  # which is what torch takes
     order = torch.randperm(pixels.shape[-2] * pixels.shape[-1], generator=generator)
     return pixels.flatten(2)[..., order].reshape(pixels.shape)
 

@@ -170,7 +170,7 @@ def test_sources_that_cannot_be_read(tmp_path, monkeypatch):
         ("cut", "train.npz cannot be read"),
         ("images.csv", "is not a .npz or .parquet file"),
         ("nowhere", "does not exist; give an existing folder"),
-        ("empty", "cannot be loaded .no network.; give a folder with"),
+        ("empty", "empty has no images; give a folder with"),
         ("cut.parquet", "cannot be read"),
         ("columns.npz", r"has the arrays \['images'\]; it needs x"),
         ("alone.npz", "has no test and no validation split; give --test_dataset"),
