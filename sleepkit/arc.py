@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from sleepkit.errors import SleepkitError
-from sleepkit.stream import open_text
+from sleepkit.language.data.unpacking import open_text
 
 Grid = np.ndarray  # (rows, columns) of 0..9
 Pair = tuple[Grid, Grid]

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 from sleepkit.arguments import SleepArguments, cycle_options
 from sleepkit.errors import SleepkitError
 from sleepkit.hub import push_if_asked
-from sleepkit.labelled_stream import LABEL, LabelledColumns, asked, load_tasks, read_texts
+from sleepkit.language.data.documents import load_experiences
+from sleepkit.language.data.experience import Experience, together
+from sleepkit.language.data.tasks import LABEL, LabelledColumns, asked, load_tasks, read_texts
 from sleepkit.ranks import main_only
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
-from sleepkit.stream import Experience, load_experiences, together
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,7 +103,9 @@ def _stream(args: SleepArguments, seed: int) -> list[Experience]:
     column = args.label_column or args.answer_column
     if column is None:
         passages = args.nights and args.nights * args.passages_per_night
-        return load_experiences(args.dataset, args.dataset_split, passages, args.order, seed, args.passages_per_night)
+        return load_experiences(
+            args.dataset, args.dataset_split, passages, args.order, seed, args.passages_per_night, args.text_column
+        )
     tasks = load_tasks(
         args.dataset,
         LabelledColumns(args.text_column, column, args.task_column, LABEL if args.label_column else args.answer_score),

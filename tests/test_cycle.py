@@ -14,8 +14,8 @@ from sleepkit import cycle as cycle_module
 from sleepkit.cycle import SleepCycle
 from sleepkit.errors import SleepkitError
 from sleepkit.gate import RetentionGate
+from sleepkit.language.data.experience import Experience, Question
 from sleepkit.results import read_json, read_results
-from sleepkit.stream import Experience, Question
 
 STREAM = [
     Experience(name, [f"{name} is here."], [Question(f"{name}, question {k}?", f"{name} {k}") for k in range(count)])
