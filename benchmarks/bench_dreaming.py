@@ -94,8 +94,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def notebook_dreams(count: int) -> tuple[list[list[tuple[str, str]]], list[tuple[str, str]]]:
     """Dreams of the first passages, one row for each sentence, and eight questions about the first."""
+    from sleepkit import load_experiences
     from sleepkit.language.sentences import sentences
-    from sleepkit.stream import load_experiences
 
     passages = load_experiences(str(NOTEBOOK), limit=count)
     dreams = [[(f"Tell me about {p.name}.", line) for line in sentences(p.documents[0])] for p in passages]
@@ -166,13 +166,13 @@ def whole_round(model: Any, tokenizer: Any, dreams: list[Any], questions: list[A
     """Dream of one passage, score, try and learn from four of the dreams, for its memory; returns seconds."""
     import torch
 
+    from sleepkit import load_experiences
     from sleepkit.language.context_memory import MemoryChunk
     from sleepkit.language.dream_policy import BATCH
     from sleepkit.language.dreaming_config import DreamingConfig
     from sleepkit.language.dreaming_trainer import DreamingTrainer
     from sleepkit.language.dreams import Context
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
-    from sleepkit.stream import load_experiences
 
     first = load_experiences(str(NOTEBOOK), limit=1)[0]
     passage = Context(MemoryChunk(first.documents[0], first.name, 0, 0), questions)

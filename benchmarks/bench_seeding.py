@@ -173,9 +173,9 @@ def notebook_items(seed: int) -> list[Any]:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+    from sleepkit import load_experiences
     from sleepkit.language.context_memory import MemoryChunk
     from sleepkit.language.material import write_material
-    from sleepkit.stream import load_experiences
 
     chunks = [
         MemoryChunk(text, experience.name, 0, 0)

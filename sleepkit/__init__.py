@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ContextMemory": "sleepkit.language.context_memory",
-    "Experience": "sleepkit.stream",
+    "Experience": "sleepkit.language.data.experience",
     "ExpertBank": "sleepkit.language.expert_bank",
     "ExpertBankConfig": "sleepkit.language.experts",
     "KnowledgeSeedingConfig": "sleepkit.language.knowledge_seeding_config",
@@ -22,7 +22,7 @@ _HOME = {
     "ImageLearner": "sleepkit.vision.learner",
     "IncrementalClassifier": "sleepkit.vision.classifier",
     "LanguageLearner": "sleepkit.language.learner",
-    "Question": "sleepkit.stream",
+    "Question": "sleepkit.language.data.experience",
     "ReplayMemory": "sleepkit.memory",
     "RetentionGate": "sleepkit.gate",
     "SleepCallback": "sleepkit.schedule",
@@ -30,7 +30,7 @@ _HOME = {
     "SleepSchedule": "sleepkit.schedule",
     "SleepkitError": "sleepkit.errors",
     "build_stream": "sleepkit.vision.streams",
-    "load_experiences": "sleepkit.stream",
+    "load_experiences": "sleepkit.language.data.documents",
     "load_images": "sleepkit.vision.images",
     "load_model": "sleepkit.language.model_io",
     "save_model": "sleepkit.language.model_io",

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from sleepkit.errors import SleepkitError, first_line
-from sleepkit.stream import open_text
+from sleepkit.language.data.unpacking import open_text
 from sleepkit.utils.paths import existing
 from sleepkit.utils.remarks import Remarks
 

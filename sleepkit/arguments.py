@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, get_args
 
 from sleepkit.errors import SleepkitError, first_line
-from sleepkit.labelled_stream import INSTRUCTION
+from sleepkit.language.data.tasks import INSTRUCTION
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.options import option, require, require_choice
 from sleepkit.precision import DTYPES, Dtype

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 from sleepkit.arguments import SleepArguments, settings
 from sleepkit.errors import SleepkitError
+from sleepkit.language.data.documents import load_experiences
+from sleepkit.language.data.experience import Experience, together
 from sleepkit.ranks import all_find, main_only
 from sleepkit.report import format_duration, format_value, markdown_table
 from sleepkit.results import FILE_NAME, RunRecord, read_json, write_json
-from sleepkit.stream import Experience, load_experiences, together
 
 if TYPE_CHECKING:
     from torch import nn

@@ -23,7 +23,7 @@ from sleepkit.cycle import EXPERIENCES_NAME, newest_state
 from sleepkit.cycle_state import CycleState
 from sleepkit.ranks import main_finds
 from sleepkit.results import read_jsonl
-from sleepkit.stream import Experience, together
+from sleepkit.language.data.experience import Experience, together
 
 __all__ = ["Day", "extended", "live_on"]
 
@@ -159,10 +159,9 @@ def _parts(experience: Experience) -> list[Part]:
     """The documents of an experience; where pairs are given to be learned, all of it is one part."""
     if experience.notes:
         pairs = [(note.question, note.answer, note.kind) for note in experience.notes]
-        return [(experience.name, _digest([experience.documents, pairs]))]
-    titles = experience.titles or [experience.name] * len(experience.documents)
+        return [(experience.name, _digest([experience.documents, pairs, experience.also_read]))]
     edits = experience.edits or [[] for _ in experience.documents]
-    rows = zip(titles, experience.documents, edits, strict=True)
+    rows = zip(experience.titled(), experience.documents, edits, strict=True)
     return [(title, _digest([document, texts])) for title, document, texts in rows]
 
 

@@ -4,7 +4,7 @@
     question       the last one of each story, with the part that holds the last statement that it needs; or where each person is,
                    with the part that says so last
 
-    rows           {title, context, questions: [{question, answer}]}, as `stream.load_experiences` reads them
+    rows           {title, context, questions: [{question, answer}]}, as `load_experiences` reads them
 
 A story lasts from one random place of the text to another, so that a question may need an old part, or the newest of several
 statements; its persons get names that no other story has.  A model whose window holds less than the text cannot answer from
@@ -25,9 +25,10 @@ from typing import Any
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.cues import whereabouts
+from sleepkit.language.data.row_files import file_rows
+from sleepkit.language.data.unpacking import open_text
 from sleepkit.language.sentences import sentences
 from sleepkit.results import write_jsonl
-from sleepkit.stream import file_rows, open_text
 
 PERSONS = ("Mary", "John", "Daniel", "Sandra")
 NAMES = (

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 from sleepkit.arguments import SleepArguments, cycle_options
 from sleepkit.errors import SleepkitError
 from sleepkit.hub import push_if_asked
-from sleepkit.labelled_stream import LABEL, LabelledColumns, asked, load_tasks, read_texts
+from sleepkit.language.data.documents import load_experiences
+from sleepkit.language.data.experience import Experience
+from sleepkit.language.data.tasks import LABEL, LabelledColumns, asked, load_tasks, read_texts
 from sleepkit.life import Day, live_on
 from sleepkit.ranks import main_holds, main_only
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
-from sleepkit.stream import Experience, load_experiences
 from sleepkit.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _passages(args: SleepArguments, seed: int) -> list[Experience]:
     column = args.label_column or args.answer_column
     most = args.nights and args.nights * args.passages_per_night
     if column is None:
-        return load_experiences(args.dataset, args.dataset_split, most, args.order, seed)
+        return load_experiences(args.dataset, args.dataset_split, most, args.order, seed, text_column=args.text_column)
     return load_tasks(
         args.dataset,
         LabelledColumns(args.text_column, column, args.task_column, LABEL if args.label_column else args.answer_score),

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
-from sleepkit.stream import file_rows, text_of
+from sleepkit.language.data.columns import text_of
+from sleepkit.language.data.row_files import file_rows
 
 __all__ = ["hidden_states", "write_features"]
 

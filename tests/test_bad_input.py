@@ -56,7 +56,8 @@ def test_a_recipe_with_an_unknown_key(refused, tmp_path):
         ("noise.txt", b"\xff\xfe\x00\xd8", "cannot be read as UTF-8"),
         ("columns.jsonl", b'{"name": "Ada", "body": "text"}', "has the columns ['body', 'name']; expected"),
         ("cut.jsonl.gz", b"\x1f\x8b\x08\x00", "cannot be read"),
-        ("rows.csv", b"a,b", "is not a .jsonl, .jsonl.gz, .md or .txt file"),
+        ("rows.csv", b"a,b\n1,2", "has the columns ['a', 'b']; expected"),
+        ("picture.png", b"\x89PNG", "is a picture"),
     ],
 )
 def test_documents_that_cannot_be_read(refused, tmp_path, name, content, words):
@@ -67,7 +68,7 @@ def test_documents_that_cannot_be_read(refused, tmp_path, name, content, words):
 
 def test_a_folder_without_documents(refused, tmp_path):
     (tmp_path / "nothing").mkdir()
-    assert "has no .md or .txt file" in refused(dataset=tmp_path / "nothing")
+    assert "has no file; give a folder of texts" in refused(dataset=tmp_path / "nothing")
 
 
 def test_a_model_whose_layers_cannot_grow(refused, tmp_path):

@@ -15,8 +15,8 @@ from sleepkit import cycle as cycle_module
 from sleepkit.cycle import SleepCycle, newest_state
 from sleepkit.errors import SleepkitError
 from sleepkit.gate import RetentionGate
+from sleepkit.language.data.experience import Experience, Question
 from sleepkit.results import read_json, read_results
-from sleepkit.stream import Experience, Question
 from sleepkit.utils.sealed import seal
 
 STREAM = [

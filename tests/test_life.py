@@ -10,7 +10,7 @@ from tiny import tiny_model, tiny_tokenizer
 from sleepkit import cli
 from sleepkit.life import extended
 from sleepkit.results import read_results
-from sleepkit.stream import Experience, Question, together
+from sleepkit.language.data.experience import Experience, Question, together
 from sleepkit.utils.sealed import LOCK, locked
 
 

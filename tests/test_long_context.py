@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from sleepkit import load_experiences
 from sleepkit.errors import SleepkitError
 from sleepkit.long_context import NAMES, PERSONS, write_long_context
-from sleepkit.stream import load_experiences
 
 PLACES = ("garden", "kitchen", "office", "hallway", "bedroom")
 

@@ -23,7 +23,7 @@ from sleepkit.language.baselines import (
     TrlDistillation,
 )
 from sleepkit.language.continual_baselines import Ewc, Lwf, OLora, Replay
-from sleepkit.stream import Experience
+from sleepkit.language.data.experience import Experience
 
 if TYPE_CHECKING:
     from sleepkit.arguments import SleepArguments

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.data.experience import render_message, render_note
 from sleepkit.language.sentences import sentence_spans, sentences
-from sleepkit.stream import render_message, render_note
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

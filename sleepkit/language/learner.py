@@ -33,10 +33,11 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
-from sleepkit.labelled_stream import LABEL
 from sleepkit.language.chat import chat_ids, decode, generate, window_of
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.cues import content_words
+from sleepkit.language.data.experience import Experience, Question, render_note
+from sleepkit.language.data.tasks import LABEL
 from sleepkit.language.dreams import Context, Dream, context_name, save_dreams
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import ExpertBankConfig
@@ -52,7 +53,6 @@ from sleepkit.language.zero3 import unsplit
 from sleepkit.ranks import all_find, main_only
 from sleepkit.results import read_json, write_json
 from sleepkit.schedule import SleepSchedule
-from sleepkit.stream import Experience, Question, render_note
 
 if TYPE_CHECKING:
     from sleepkit.arguments import SleepArguments

@@ -15,7 +15,7 @@ from tiny_night import tiny_config  # noqa: E402
 
 from sleepkit.arguments import SleepArguments  # noqa: E402
 from sleepkit.language import knowledge_seeding_trainer, learner  # noqa: E402
-from sleepkit.stream import Experience  # noqa: E402
+from sleepkit.language.data.experience import Experience  # noqa: E402
 
 DAYS = [
     "Mira Tal kept the light of Orta from 1921 to 1934. The lamp burned whale oil.",

@@ -15,10 +15,10 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language import continual_baselines
 from sleepkit.language.baseline_run import LEARNERS, run_baseline
 from sleepkit.language.baselines import InWindow, Lora
+from sleepkit.language.data.experience import Experience, Question
 from sleepkit.language.lora import add_lora
 from sleepkit.language.preparation import Preparation
 from sleepkit.results import read_results
-from sleepkit.stream import Experience, Question
 
 EXPERIENCES = [
     Experience(

@@ -9,13 +9,13 @@ from tiny_night import tiny_config
 
 from sleepkit.arguments import SleepArguments
 from sleepkit.errors import SleepkitError
-from sleepkit.labelled_stream import LABEL
 from sleepkit.language.chat import chat_ids
+from sleepkit.language.data.experience import Experience, Question
+from sleepkit.language.data.tasks import LABEL
 from sleepkit.language.dream_pool import DreamPool
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.language.learner import LanguageLearner
 from sleepkit.language.material import SeedItem, load_items
-from sleepkit.stream import Experience, Question
 
 STORIES = [
     Experience(

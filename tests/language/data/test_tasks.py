@@ -6,8 +6,8 @@ import json
 import pytest
 
 from sleepkit.errors import SleepkitError
-from sleepkit.labelled_stream import LabelledColumns, asked, load_tasks
-from sleepkit.stream import Experience, together
+from sleepkit.language.data.experience import Experience, together
+from sleepkit.language.data.tasks import LabelledColumns, asked, load_tasks
 
 ROWS = [
     {"text": f"{word} {k}", "intent": f"ask_{word}", "domain": domain}

@@ -7,7 +7,8 @@ import datasets
 import pytest
 
 from sleepkit.errors import SleepkitError
-from sleepkit.stream import Experience, Question, load_experiences, together
+from sleepkit.language.data.documents import Experience, Question, load_experiences
+from sleepkit.language.data.experience import LEARNED, together
 
 PASSAGES = [
     {"title": "Rome", "context": "Rome has hills.", "questions": [{"question": "What has Rome?", "answer": "hills"}]},
@@ -35,8 +36,8 @@ def write_jsonl(path, rows):
 @pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz"])
 def test_passages(tmp_path, name):
     stream = load_experiences(write_jsonl(tmp_path / name, PASSAGES))
-    assert [experience.name for experience in stream] == ["Rome [1]", "Oslo", "Rome [2]", "Bern"]
-    assert stream[0] == Experience("Rome [1]", ["Rome has hills."], [Question("What has Rome?", "hills")])
+    assert [experience.name for experience in stream] == ["Rome", "Oslo", "Rome [2]", "Bern"]
+    assert stream[0] == Experience("Rome", ["Rome has hills."], [Question("What has Rome?", "hills")])
     assert stream[2].edits == [["another column"]] and Experience.from_dict(stream[2].to_dict()) == stream[2]
     assert together(stream).edits == [[], [], ["another column"], []] and together(stream[:2]).edits == []
     assert stream[1].questions == []
@@ -53,20 +54,19 @@ def test_folder_of_texts(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.txt").write_bytes(b"\xef\xbb\xbfText a.")
     (tmp_path / "a.txt").write_text("Text a.")
-    (tmp_path / "c.pdf").write_bytes(b"\xff")
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "x.md").write_text("hidden")
     stream = load_experiences(tmp_path)
     assert stream == [
-        Experience("a", ["Text a."]),
-        Experience("b", ["# B\n\nÜber b."]),
-        Experience("sub/a", ["Text a."]),
+        Experience("a.txt", ["Text a."], titles=["a"]),
+        Experience("b.md", ["# B\n\nÜber b."], titles=["b"]),
+        Experience("sub/a.txt", ["Text a."], titles=["sub/a"]),
     ]
-    assert load_experiences(str(tmp_path / "b.md")) == [stream[1]]
+    assert load_experiences(str(tmp_path / "b.md")) == [Experience("b", stream[1].documents)]
     assert {experience.name for experience in load_experiences(tmp_path, order="random", limit=2)} <= {
-        "a",
-        "b",
-        "sub/a",
+        "a.txt",
+        "b.md",
+        "sub/a.txt",
     }
 
 
@@ -83,7 +83,8 @@ def test_notes_are_one_experience(tmp_path):
     (experience,) = load_experiences(write_jsonl(tmp_path / "notes.jsonl", rows))
     assert experience.name == "notes"
     assert experience.documents == ["Q: Who?\nA: Ann\n\nQ: When?\nA: In May"]
-    assert experience.questions == [Question("Who?", "Ann"), Question("When?", "In May")]
+    assert experience.questions == [Question("Who?", "Ann", LEARNED), Question("When?", "In May", LEARNED)]
+    assert experience.notes == experience.questions and not experience.is_read(0)
 
 
 def squad_rows():
@@ -163,7 +164,7 @@ def test_passages_per_experience(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"text": "x", "label": 1}], r"line 1 has the columns \['label', 'text'\]; expected \{context"),
+        ([{"body": "x", "label": 1}], r"line 1 has the columns \['body', 'label'\]; expected \{context"),
         ([{"question": "Q?"}], r"\['question'\]; expected"),
         ([PASSAGES[0], {"title": "x"}], r"line 2 has no 'context' \(found \['title'\]\)"),
         ([{"context": " \n"}], "line 1 has an empty context"),
@@ -171,10 +172,11 @@ def test_passages_per_experience(tmp_path):
         ([{"context": "x", "questions": ["Q?"]}], "expected a list of {question, answer"),
         ([{"context": "x", "questions": [{"question": "Q?"}]}], r"line 1 has no 'answer' \(found \['question'\]\)"),
         ([{"context": "x", "questions": [{"question": "Q?", "answer": ""}]}], "line 1 has an empty answer"),
-        ([{"context": "x", "question": "Q?", "answers": "A"}], "expected {text:"),
+        ([{"context": "x", "question": "Q?", "answers": 3.5}], "answer of type float .3.5.; give text, a list of it or {text:"),
         ([{"messages": []}], "expected a list of {role, content}"),
         ([{"messages": [{"role": "user"}]}], "line 1 has no 'content'"),
-        ([{"messages": [{"role": "user", "content": [{"type": "image"}]}]}], "content of type list"),
+        ([{"messages": [{"role": "user", "content": [{"type": "image"}]}]}], "has a part 'image' in a content"),
+        ([{"messages": [{"role": "user", "content": 3}]}], r"content of type int \(3\)"),
         ([["context"]], "line 1 is a list, not an object"),
         ([], "has no rows"),
     ],
@@ -198,16 +200,16 @@ def test_unreadable_files_are_named(tmp_path):
     refused(tmp_path / "cut.jsonl.gz", "cut.jsonl.gz cannot be read")
     (tmp_path / "plain.jsonl.gz").write_text("{}")
     refused(tmp_path / "plain.jsonl.gz", "plain.jsonl.gz cannot be read")
-    (tmp_path / "table.csv").write_text("context\nx\n")
-    refused(tmp_path / "table.csv", "table.csv is not a .jsonl")
+    (tmp_path / "table.csv").write_text("name\nx\n")
+    refused(tmp_path / "table.csv", r"table.csv line 2 has the columns \['name'\]; expected")
     refused(tmp_path / "missing.jsonl", "missing.jsonl does not exist")
     refused("./nowhere", "nowhere does not exist")
     (tmp_path / "texts").mkdir()
-    refused(tmp_path / "texts", "texts has no .md or .txt file")
+    refused(tmp_path / "texts", "texts has no file; give a folder of texts")
     (tmp_path / "texts" / "a.md").write_text("  \n")
     refused(tmp_path / "texts", "a.md has an empty text")
     (tmp_path / "texts" / "a.md").write_bytes(b"\xff\xfe\x00")
-    refused(tmp_path / "texts", "a.md cannot be read as UTF-8")
+    refused(tmp_path / "texts", "a.md has NUL characters|a.md cannot be read as UTF-8")
     refused(whole_path := tmp_path / "p.jsonl.gz", "split is 'train' but", split="train")
     refused(whole_path, "limit is 999 but .* has 200 passages;", limit=999)
     refused(whole_path, "limit is 200 but .* has 150 passages with a question", limit=200, order="random")

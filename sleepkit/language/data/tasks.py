@@ -30,7 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sleepkit.errors import SleepkitError
-from sleepkit.stream import Experience, Question, Rows, file_rows, hub_rows, text_of
+from sleepkit.language.data.columns import Rows, text_of
+from sleepkit.language.data.documents import local_path, rows_of
+from sleepkit.language.data.experience import Experience, Question
+from sleepkit.language.data.row_files import file_rows
 
 INSTRUCTION = "Which category does this text belong to? Answer with its name alone."
 LABEL = "label"  # kind of a question that is answered by a label and nothing else
@@ -88,10 +91,11 @@ def load_tasks(
     Raises:
         SleepkitError: unreadable data, wrong columns, an unknown task, a label without rows to learn or to be tested on.
     """
-    path = Path(dataset).expanduser()
-    learned, tested = _folder(path, columns) if path.is_dir() else (_rows(_read(dataset, split), columns), [])
+    path = local_path(dataset)
+    is_folder = path is not None and path.is_dir()
+    learned, tested = _folder(path, columns) if path is not None and is_folder else (_rows(rows_of(dataset, split), columns), [])
     if test_dataset is not None:
-        tested = _rows(_read(test_dataset, split), columns)
+        tested = _rows(rows_of(test_dataset, split), columns)
     if not learned:
         raise SleepkitError(f"{dataset} has no rows; give rows with the columns {columns.text} and {columns.label}")
     rng = random.Random(seed)
@@ -125,7 +129,7 @@ def load_tasks(
 
 def read_texts(dataset: str | Path, text_column: str, split: str | None = None) -> list[str]:
     """The texts alone, such as those that belong to no label at all."""
-    return [text_of(row, text_column, place, text_column) for place, row in _read(dataset, split)]
+    return [text_of(row, text_column, place, text_column) for place, row in rows_of(dataset, split)]
 
 
 def asked(text: str, instruction: str = INSTRUCTION) -> str:
@@ -153,11 +157,6 @@ def _experience(
         [Question(asked(row.text, instruction), row.answer, kind) for row in rows] for rows in (learned, tested, shown)
     )
     return Experience(name, [text], questions, notes=notes, examples=[examples])
-
-
-def _read(dataset: str | Path, split: str | None) -> Rows:
-    path = Path(dataset).expanduser()
-    return file_rows(path) if path.is_file() else hub_rows(str(dataset), split or "train")
 
 
 def _rows(rows: Rows, columns: LabelledColumns, task: str = "all") -> list[_Row]:
