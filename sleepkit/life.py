@@ -21,9 +21,9 @@ from typing import Any
 
 from sleepkit.cycle import EXPERIENCES_NAME, newest_state
 from sleepkit.cycle_state import CycleState
+from sleepkit.language.data.experience import Experience, together
 from sleepkit.ranks import main_finds
 from sleepkit.results import read_jsonl
-from sleepkit.language.data.experience import Experience, together
 
 __all__ = ["Day", "extended", "live_on"]
 

@@ -129,8 +129,8 @@ def test_what_is_no_task_is_named(tmp_path, task, words):
         ("bad.json", b'{"a": {"train": [], "test": [], "train": []}}', "'train' stands there twice"),
         ("bad.json", b"1" * 5000, "integer string conversion"),
         ("bad.json.gz", b"{}", "Not a gzipped file"),
-        ("bad.json.gz", gzip.compress(json.dumps(TASKS).encode())[:-20], "ended before the end-of-stream"),
-        ("bad.json.gz", gzip.compress(b"{}")[:10] + b"\xff" * 20, "invalid"),
+        ("bad.json.gz", gzip.compress(json.dumps(TASKS).encode(), mtime=0)[:-20], "ended before the end-of-stream"),
+        ("bad.json.gz", gzip.compress(b"{}", mtime=0)[:10] + b"\xff" * 20, "invalid"),
     ],
 )
 def test_files_that_hold_no_tasks(tmp_path, name, content, words):

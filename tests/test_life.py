@@ -8,9 +8,9 @@ from launch import BIN, run
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
+from sleepkit.language.data.experience import Experience, Question, together
 from sleepkit.life import extended
 from sleepkit.results import read_results
-from sleepkit.language.data.experience import Experience, Question, together
 from sleepkit.utils.sealed import LOCK, locked
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib.util
-import io
 import os
 import signal
 import sys
@@ -119,7 +118,7 @@ class _Pipes:
     """Files for what a child prints and for its moments."""
 
     def __enter__(self) -> _Pipes:
-        self.files = [io.open(os.memfd_create(name), "w+b", buffering=0) for name in ("out", "err", "log")]
+        self.files = [os.fdopen(os.memfd_create(name), "w+b", buffering=0) for name in ("out", "err", "log")]
         return self
 
     def __exit__(self, *_: object) -> None:
