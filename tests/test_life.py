@@ -124,27 +124,27 @@ def items(home, night):
 
 
 def test_days_of_a_life(home, capsys):
-    assert sleep(home) == 0 and nights(home) == ["ada", "bert"]
+    assert sleep(home) == 0 and nights(home) == ["ada.md", "bert.txt"]
     first = read_results(home / "life")
     (home / "notes" / "cleo.md").write_text(
         "Cleo keeps a green lamp in the west tower. The tower was built by Ines Vole in 1930."
     )
     assert sleep(home, "--max_steps", "3") == 0  # another setting on another day
     said = capsys.readouterr().out
-    assert "2 nights were slept before; today brings 1 more" in said and nights(home) == ["ada", "bert", "cleo"]
+    assert "2 nights were slept before; today brings 1 more" in said and nights(home) == ["ada.md", "bert.txt", "cleo.md"]
     second = read_results(home / "life")
     assert second["nights"][:2] == first["nights"] and second["accuracy_matrix"][2] == [None] * 3  # nobody gave questions
     assert [day["config"]["max_steps"] for day in second["days"]] == [2, 3]
-    assert {item["source"] for item in items(home, 3) if item["style"] == "replay"} == {"ada", "bert"}
+    assert {item["source"] for item in items(home, 3) if item["style"] == "replay"} == {"ada.md", "bert.txt"}
 
     (home / "notes" / "ada.md").write_text(TEXTS["ada.md"].replace("Orla Finch in 1871", "Cara Lund in 1880"))
     (home / "notes" / "bert.txt").unlink()
     assert sleep(home, "--max_steps", "3") == 0
     said = capsys.readouterr().out
-    assert "slept on anew: ada;" in said and "still known: bert;" in said and nights(home)[3:] == ["ada"]
+    assert "slept on anew: ada.md;" in said and "still known: bert.txt;" in said and nights(home)[3:] == ["ada.md"]
     fourth = items(home, 4)
     replayed = {item["source"] for item in fourth if item["style"] == "replay"}
-    assert replayed == {"bert", "cleo"} and not any("1871" in item["reply"] for item in fourth)
+    assert replayed == {"bert.txt", "cleo.md"} and not any("1871" in item["reply"] for item in fourth)
     assert "Cara Lund" in " ".join(item["reply"] for item in fourth)
 
     assert sleep(home, "--max_steps", "3") == 0
