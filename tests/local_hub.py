@@ -334,7 +334,9 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": path, "size": len(content)} for path, content in files.items()]
         about = {"private": repository.private, "tags": card.get("tags", []), "library_name": card.get("library_name")}
         times = {"lastModified": "2026-01-01T00:00:00.000Z", "createdAt": "2026-01-01T00:00:00.000Z"}
-        self._json({"id": name, "sha": sha, "siblings": siblings, "cardData": card, "gated": False, "downloads": 0} | about | times)
+        self._json(
+            {"id": name, "sha": sha, "siblings": siblings, "cardData": card, "gated": False, "downloads": 0} | about | times
+        )
 
     def _refs(self, kind: str, name: str) -> None:
         branches = self._repository(kind, name).branches.items()
