@@ -140,9 +140,8 @@ def _plan_model(run: Path, target: Target, rehearsal: bool) -> _Push:
         says = f"with the rehearsal buffer, which holds TEXT OF THE DOCUMENTS ({REHEARSAL}/)"
     bank: Any = content.files.get(BANK)
     if bank is not None and (base := json.loads(bank)).get("base_model") is None:
-        says += (
-            f"; its base is {base.get('base_name')}, a folder of this machine: who loads it must have it, and name it by --model"
-        )
+        name = base.get("base_name")
+        says += f"; its base, {name}, is a folder of this machine: who loads it must have it and give --model"
     return _Push(target, content, says)
 
 

@@ -80,7 +80,8 @@ class BaseModel:
     def public_name(self) -> str:
         """Its name without the folders above it."""
         path = Path(self.name)
-        return (path.parent if path.name == INSIDE else path).name if self.is_folder else self.name
+        whole = path.name == INSIDE and (path.parent / CONFIG_NAME).is_file()
+        return (path.parent if whole else path).name if self.is_folder else self.name
 
     def to_dict(self, hide_folder: bool = False) -> dict[str, Any]:
         """Its fields of ``expert_bank.json``; with ``hide_folder`` a folder of this machine is not told."""
