@@ -28,7 +28,7 @@ _PAPER = "[Language Models Need Sleep](https://arxiv.org/abs/2606.03979)"
 REPOSITORY = "OWNER/NAME"
 _SECRET = re.compile(r"(token|api_key|password|secret)$", re.IGNORECASE)  # names of fields
 _TOKEN = re.compile(r"\bhf_\w{8,}")
-_FOLDERS = re.compile(r"""(?<![\w.:/])(?:~?/|[A-Za-z]:[\\/])(?:[^\s/\\'"]+[/\\])*(?=[^\s/\\'"])""")  # above a file, within a text
+_FOLDERS = re.compile(r"""(?<![\w.:/])(?:~?/|[A-Za-z]:[\\/])(?:[^\s/\\'"]+[/\\])+(?=[^\s/\\'"])""")  # above a file, within a text
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from sleepkit.cards import REPOSITORY
 from sleepkit.errors import SleepkitError, first_line
+from sleepkit.results import read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -86,24 +87,34 @@ def published(folder: str | Path, kind: str = "model") -> Published:
     found = Published()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if re.fullmatch(_ALLOWED[kind], name):
-            found.files[name] = path
-        else:
+        if not re.fullmatch(_ALLOWED[kind], name):
             found.left.append(name)
-    if BANK in found.files:
-        found.files[BANK] = _without_folder(folder / BANK)
+            continue
+        found.files[name] = path
+        if re.search(r"(^|_)config\.json$", path.name):
+            found.files[name] = _as_json(_without_names(read_json(path)))
+        elif name == BANK:
+            found.files[name] = _as_json(_without_folder(read_json(path)))
     return found
 
 
-def _without_folder(path: Path) -> bytes:
+def _without_names(value: Any) -> Any:
+    """A configuration without where it was loaded from, which transformers writes into some."""
+    if isinstance(value, dict):
+        return {key: _without_names(item) for key, item in value.items() if not key.endswith("name_or_path")}
+    return [_without_names(item) for item in value] if isinstance(value, list) else value
+
+
+def _without_folder(document: dict[str, Any]) -> dict[str, Any]:
     """``expert_bank.json`` without a folder of this machine."""
     from sleepkit.language.base_model import INSIDE, BaseModel
-    from sleepkit.results import read_json
 
-    document = read_json(path)
-    if document.get("base_model") not in (None, INSIDE):
-        document |= BaseModel.named(document["base_model"]).to_dict(hide_folder=True)
-    return json.dumps(document, indent=1).encode()
+    stated = document.get("base_model")
+    return document if stated in (None, INSIDE) else document | BaseModel.named(stated).to_dict(hide_folder=True)
+
+
+def _as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def check_access(targets: Sequence[Target], *, private: bool = True, token: str | None = None) -> list[str]:

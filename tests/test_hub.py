@@ -68,7 +68,7 @@ def test_only_what_runs_publish_leaves(folder, hub, ada):
     ours += ["exemplars/exemplars.json", "exemplars/exemplars.safetensors", "base/chat_template.jinja"]
     for name in (*stray, *ours):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"content of {name}")
+        (folder / name).write_text(json.dumps(f"content of {name}"))
     plan = published(folder)
     assert set(plan.left) == set(stray)
     push_folder(folder, "owl")
@@ -83,6 +83,14 @@ def test_a_folder_of_this_machine_is_not_told(folder, hub, ada, tmp_path):
         push_folder(folder, "owl")
         told = json.loads(hub.repository("ada/owl").files["expert_bank.json"])
         assert told["base_model"] is None and told["base_name"] == "small"
+    nested = {
+        "model_type": "x",
+        "_name_or_path": "/secret place/a",
+        "backbone": [{"_name_or_path": "secret place/b", "depth": 2}],
+    }
+    (folder / "config.json").write_text(json.dumps(nested))
+    push_folder(folder, "owl")
+    assert json.loads(hub.repository("ada/owl").files["config.json"]) == {"model_type": "x", "backbone": [{"depth": 2}]}
     assert b"secret place" not in hub.received()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from local_hub import LocalHub
 from test_run import command
 from tiny import tiny_model, tiny_tokenizer
@@ -87,6 +88,7 @@ def slept(world):
     """A run with dreams on a base from the Hub, pushed at its end; what left, and what was said."""
     seen = len(world.hub.requests)
     more = ["--model", "org/base", *DREAMS, "--push_to_hub_repo", "ada/slept", "--hub_token", world.token]
+    more += ["--expert_slots", "4"]
     assert cli.main(command(world.files, world.runs / "slept", *more)) == 0
     return LocalHubPart(world.hub, seen).received()
 
@@ -168,13 +170,21 @@ def test_a_base_in_a_folder_stays_untold_and_is_found_here(world, capsys):
     load_model("ada/local", base_model=str(world.files / "base"))
 
 
-def test_a_second_user_loads_it_and_sleeps_on_it(world, slept, capsys):
+def test_a_second_user_loads_it_sleeps_on_it_and_publishes(world, slept, capsys):
     world.hub.repository("ada/slept").private = False
     with world.hub.used_by(world.hub.token("bob"), world.place / "bob"):
         assert cli.main(["ask", "ada/slept", "who keeps the lamp?", "--max_new_tokens", "3"]) == 0
-        more = ["--model", "ada/slept", "--expert_slots", "4", "--nights", "1", "--push_to_hub_repo", "on-it"]
-        assert cli.main(command(world.files, world.runs / "bob", *more)) in (0, 2)
-    capsys.readouterr()
+        more = ["--model", "ada/slept", "--nights", "1", "--push_to_hub_repo", "on-it"]
+        assert cli.main(command(world.files, world.runs / "bob", *more)) == 0
+        model, _, bank = load_slept("bob/on-it")
+        before = load_slept("ada/slept")[2]
+    assert bank.active == [0, 1, 2] and before.active == [0, 1]
+    assert all(
+        torch.equal(one, other) for k in (0, 1) for one, other in zip(bank.parameters(k), before.parameters(k), strict=True)
+    )
+    saved = json.loads(world.hub.repository("bob/on-it").files["expert_bank.json"])
+    assert saved["base_model"] == "org/base"
+    assert b"base_model: org/base" in world.hub.repository("bob/on-it").files["README.md"]
     world.hub.repository("ada/slept").private = True
 
 
@@ -203,7 +213,7 @@ def test_images_are_checked_beforehand_too(world, tmp_path):
     with pytest.raises(SleepkitError, match="cannot push to bob/x"):
         run_disentangled(*parse_disentangled([*SPRITES, "--output_dir", str(tmp_path / "run"), "--push_to_hub_repo", "bob/x"]))
     with pytest.raises(SleepkitError, match="a comparison has many models: push the run of one of them by `sleepkit push`"):
-        run_comparison([*line, "--methods", "er", "naive", "--push_to_hub_repo", "ada/x"])
+        run_comparison([*line, "--methods", "er", "der", "--push_to_hub_repo", "ada/x"])
     assert not (tmp_path / "run").exists()
 
 
@@ -222,7 +232,7 @@ def test_an_upload_that_fails_keeps_the_results_and_can_be_repeated(world, capsy
 
 def test_a_run_of_which_no_night_was_kept_is_not_pushed(world, capsys, tmp_path):
     run = tmp_path / "run"
-    more = ("--nights", "1", "--push_to_hub_repo", "ada/lost", "--gate", "true", "--gate_min_gain", "99")
+    more = ("--nights", "1", "--push_to_hub_repo", "ada/lost", "--gate", "true", "--gate_anchor_kl", "0")
     assert cli.main(command(world.files, run, *more)) == 0
     said = capsys.readouterr().out
     assert f"not pushed to ada/lost: none of the 1 nights of {run} was kept" in said

@@ -6,6 +6,7 @@ Left out: texts, and models that are no `AutoModel`.
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -36,6 +37,8 @@ def load_backbone(name: str, num_channels: int, pretrained: bool = True) -> tupl
         raise SleepkitError(
             f"backbone {name!r} cannot be loaded ({first_line(error)}); give 'cnn', a folder or a Hub id"
         ) from None
+    if Path(name).expanduser().exists():
+        backbone.config._name_or_path = ""  # it would be saved, and published, with the classifier
     takes = getattr(config, "num_channels", num_channels)
     if takes != num_channels:
         raise SleepkitError(f"backbone {name!r} takes {takes} channels, the images have {num_channels}; set channels to {takes}")
