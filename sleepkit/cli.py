@@ -212,7 +212,7 @@ def _expand(options: argparse.Namespace) -> None:
     bank = ExpertBank.grow(
         model, ExpertBankConfig(slots=options.slots, width=options.width, layers=layers, gate=not options.no_gate)
     )
-    bank.save(options.folder, base_model=options.model)
+    bank.save(options.folder)
     size = sum(parameter.numel() for slot in range(options.slots) for parameter in bank.parameters(slot))
     print(f"{options.folder}: {options.slots} experts in {len(bank.layers)} layers, {size:,} parameters")
 

