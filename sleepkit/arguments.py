@@ -160,6 +160,9 @@ class SleepArguments(ModelArguments, RunArguments):
     baseline: Baseline | None = option(None, "Run this baseline instead of knowledge seeding, on the same data.")
     max_new_tokens: int = option(48, "Tokens of an answer in the evaluation.")
     push_to_hub_repo: str | None = option(None, "Upload the slept model to this Hub repository (private) at the end.")
+    push_to_hub_rehearsal: bool = option(
+        False, "With it the rehearsal buffer, so that others' nights go on from there: text of the documents."
+    )
 
     def __post_init__(self) -> None:
         ModelArguments.__post_init__(self)

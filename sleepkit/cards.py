@@ -3,6 +3,8 @@
 A card carries numbers, settings and versions, never documents, questions or answers: what a model read may be private,
 and a card is public wherever the model is. Local paths are cut to their last part and access tokens left out.
 
+Its code runs as printed: `REPOSITORY` stands in it for the name of the repository, which is put there when it is uploaded.
+
 What it leaves out: uploading (hub.py), and the report for the owner of the run (report.py), which does quote answers.
 """
 
@@ -19,11 +21,14 @@ from sleepkit.report import METRICS, code_block, comparison_table, format_durati
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCard, ModelCard, ModelCardData
 
-__all__ = ["canonicalizer_card", "classifier_card", "dataset_card", "model_card", "model_name", "published_name"]
+__all__ = ["REPOSITORY", "canonicalizer_card", "classifier_card", "dataset_card", "model_card", "model_name", "published_name"]
 
 _TAGS = ["sleepkit", "continual-learning", "knowledge-seeding"]
 _PAPER = "[Language Models Need Sleep](https://arxiv.org/abs/2606.03979)"
-_SECRET = ("token", "hub_token", "push_to_hub_token", "api_key")
+REPOSITORY = "OWNER/NAME"
+_SECRET = re.compile(r"(token|api_key|password|secret)$", re.IGNORECASE)  # names of fields
+_TOKEN = re.compile(r"\bhf_\w{8,}")
+_FOLDERS = re.compile(r"""(?<![\w.:/])(?:~?/|[A-Za-z]:[\\/])(?:[^\s/\\'"]+[/\\])+(?=[^\s/\\'"])""")  # above a file, within a text
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 
 
@@ -80,12 +85,11 @@ def model_card(
     nights = results.get("nights") or []
     kept = sum(bool(night.get("committed")) for night in nights)
     sections = {
-        "": f"{name} after sleep by {results['method']}: it has read {dataset} and answers questions about it with "
-        f"nothing in its context. Made with sleepkit, which follows {_PAPER}.",
+        "": f"{_read(name, results, dataset, len(nights), kept)} Made with sleepkit, which follows {_PAPER}.",
         "Results": markdown_table(["measure", "value"], headline(results)),
         "Nights": f"{len(nights)} nights, of which {kept} were kept; the others were rolled back." if nights else "",
         "Compared with other methods": comparison_table([results, *baselines]) if baselines else "",
-        "Use": "Install sleepkit and chat with the model by `sleepkit ask`.",
+        "Use": _use(name, _is_hub_id(base_model)),
         "Limits": "Answers about what was read come from the weights, without a source, and can be wrong; "
         "the scores above say how often. The biases and limits of the base model remain.",
         "Training": _training(results),
@@ -93,9 +97,40 @@ def model_card(
     return _model_card(model_name, data, sections)
 
 
+def _read(name: str, results: Mapping[str, Any], dataset: str, nights: int, kept: int) -> str:
+    """What the model has done, in words that its nights and measurements bear out."""
+    if nights and not kept:
+        return f"{name} as it was: it slept on {dataset} by {results['method']}, and no night was kept."
+    text = f"{name} after sleep by {results['method']} on {dataset}."
+    metrics = results["metrics"]
+    for before, after, what in (
+        ("closed_book_before", "closed_book_after", "the questions about it"),
+        ("self_test_before", "self_test_after", "the questions that it wrote about it and was never trained on"),
+    ):
+        if metrics.get(before) is not None and metrics.get(after) is not None:
+            return (
+                f"{text} With nothing in its context it answers {metrics[after]:.0%} of {what}; before sleep it answered "
+                f"{metrics[before]:.0%}."
+            )
+    return f"{text} Whether it answers questions about that was not measured."
+
+
+def _use(name: str, on_hub: bool) -> str:
+    """How to ask the model; a base that is not on the Hub must be given."""
+    where = "" if on_hub else f', base_model="{name}"'
+    option = "" if on_hub else f" --model {name}"
+    note = "" if on_hub else f"\n\nThe base, {name}, is not part of this repository: give the folder where you have it."
+    return (
+        f'Install sleepkit, then in a shell:\n\n```bash\nsleepkit ask {REPOSITORY} "What have you read?"{option}\n```\n\n'
+        "or from Python:\n\n```python\nfrom sleepkit import load_model\nfrom sleepkit.language.chat import reply_texts\n\n"
+        f'model, tokenizer = load_model("{REPOSITORY}"{where})\n'
+        f'print(reply_texts(model, tokenizer, ["What have you read?"])[0])\n```{note}'
+    )
+
+
 def published_name(dataset: str) -> str:
     """Name of a data set as it may be published: without the folders above a local file."""
-    return Path(dataset).name if Path(dataset).exists() else dataset
+    return str(_public(dataset))
 
 
 def model_name(repo_id: str | None, default: str) -> str:
@@ -104,7 +139,13 @@ def model_name(repo_id: str | None, default: str) -> str:
 
 
 def classifier_card(
-    results: Mapping[str, Any], *, model_name: str, base_model: str | None, dataset: str, generators: Sequence[str] = ()
+    results: Mapping[str, Any],
+    *,
+    model_name: str,
+    base_model: str | None,
+    dataset: str,
+    generators: Sequence[str] = (),
+    features: bool = False,
 ) -> ModelCard:
     """The card of an image classifier that met its classes one after the other.
 
@@ -114,23 +155,27 @@ def classifier_card(
         base_model: Hub id or local path of the backbone, only a Hub id enters the metadata; None for a small CNN.
         dataset: name of the images, as it may be published.
         generators: folders of its generators of dreams, below ``generators``.
+        features: whether it takes features in place of images.
 
     Raises:
         SleepkitError: if the run has no metrics.
     """
+    shape = "model.config.code_size" if features else "model.config.num_channels, *model.config.image_size"
+    values = "features" if features else "images: uint8, or float from 0 to 1"
     use = (
-        "```python\nimport sleepkit.vision.classifier  # makes the architecture known\n"
+        "```python\nimport torch\nimport sleepkit.vision.classifier  # makes the architecture known\n"
         "from transformers import AutoModelForImageClassification\n\n"
-        f'model = AutoModelForImageClassification.from_pretrained("{model_name}")\n'
-        "logits = model(pixel_values).logits  # uint8, or float from 0 to 1; units are in model.config.id2label\n```"
+        f'model = AutoModelForImageClassification.from_pretrained("{REPOSITORY}")\n'
+        f"pixel_values = torch.rand(1, {shape})  # your {values}\n"
+        "unit = model(pixel_values).logits.argmax(1).item()\nprint(model.config.id2label[unit])\n```"
     )
     if generators:
         use += (
             f"\n\nOf each experience there is a generator of dreams, `generators/{generators[0]}` to `{generators[-1]}`:\n\n"
             "```python\nimport torch\nfrom huggingface_hub import snapshot_download\n"
             "from sleepkit.vision.generators import DreamGenerator\n\n"
-            f'generator = DreamGenerator.from_pretrained(snapshot_download("{model_name}") + "/generators/{generators[0]}")\n'
-            "places = torch.tensor([0, 0, 1])  # of generator.config.labels\n"
+            f'generator = DreamGenerator.from_pretrained(snapshot_download("{REPOSITORY}") + "/generators/{generators[0]}")\n'
+            "places = torch.tensor([0, 0, 0])  # of generator.config.labels\n"
             "dreams = generator.eval().dream(places, torch.Generator().manual_seed(0))\n```"
         )
     about = (
@@ -143,11 +188,13 @@ def classifier_card(
 def canonicalizer_card(results: Mapping[str, Any], *, model_name: str, dataset: str) -> ModelCard:
     """The card of a canonicaliser with its exemplars; arguments and errors as in `classifier_card`."""
     use = (
-        "```python\nfrom pathlib import Path\n\nfrom huggingface_hub import snapshot_download\n"
+        "```python\nfrom pathlib import Path\n\nimport torch\nfrom huggingface_hub import snapshot_download\n"
         "from sleepkit.vision.canonicalizer import Canonicalizer\nfrom sleepkit.vision.exemplars import ExemplarMemory\n\n"
-        f'folder = Path(snapshot_download("{model_name}"))\n'
+        f'folder = Path(snapshot_download("{REPOSITORY}"))\n'
         'model, memory = Canonicalizer.from_pretrained(folder).eval(), ExemplarMemory.load(folder / "exemplars")\n'
-        "labels = memory.classify(images, model(images).matrix).labels[:, 0]  # images (N, C, S, S), float from 0 to 1\n```"
+        "size = model.config.image_size\n"
+        "images = torch.rand(1, model.config.num_channels, size, size)  # yours, float from 0 to 1\n"
+        "print(memory.classify(images, model(images).matrix).labels[:, 0])\n```"
     )
     about = (
         f"A network that says in which pose it sees the shapes of {dataset}, and an exemplar of each of them. It met them in "
@@ -261,10 +308,29 @@ def _training(results: Mapping[str, Any]) -> str:
 def _public(value: Any) -> Any:
     """Settings without access tokens and without the folders above local files."""
     if isinstance(value, Mapping):
-        return {key: _public(item) for key, item in value.items() if item is not None and key not in _SECRET}
+        return {_public(key): _public(item) for key, item in value.items() if item is not None and not _SECRET.search(str(key))}
     if isinstance(value, (list, tuple)):
         return [_public(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).expanduser().is_absolute() else value
+    return _public_text(value) if isinstance(value, str) else value
+
+
+def _public_text(text: str) -> str:
+    """A setting as others may read it: of a path its last part, of an address no login and no query, of a token nothing."""
+    text = _TOKEN.sub("", text)
+    if "://" in text:
+        return re.sub(r"//[^/@\s]*@", "//", text).split("?")[0]
+    path = Path(text).expanduser()
+    nested = re.fullmatch(r"[^\s/]+(/[^\s/]+){2,}/?", text) is not None  # deeper than owner/name
+    if text and (path.is_absolute() or text.startswith((".", "~")) or "\\" in text or nested or _exists(path)):
+        return re.split(r"[/\\]", text.rstrip("/\\"))[-1] if text.rstrip("/\\.~") else path.resolve().name
+    return _FOLDERS.sub("", text)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a path, or a text with what no path has
+        return False
 
 
 def _is_hub_id(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The `sleepkit` command: sleep, ask, report, expand, idsprites.  Each parses its arguments, calls one function and prints.
+"""The `sleepkit` command: sleep, ask, report, push, expand, idsprites.  Each parses its arguments, calls one function and prints.
 
 What the user can repair (`SleepkitError`) is one line, `sleepkit: error: ...`, and exit code 2; everything else is a
 traceback.  Nothing heavy is imported before it is needed, so that `--help` answers at once.
@@ -81,6 +81,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder of a run, or an experiment's file")
     report.set_defaults(run=_report)
+
+    push = commands.add_parser(
+        "push",
+        help="upload what a finished run has to publish to the Hugging Face Hub",
+        description="Upload the model of a finished run, its accepted dreams, or both. What is uploaded is listed first; "
+        "repositories are private unless --public is given. A run of several seeds has a repository for each.",
+        epilog="example: sleepkit push runs/demo me/skarrowmere --dreams me/skarrowmere-dreams",
+    )
+    push.add_argument("folder", help="output folder of a finished run")
+    push.add_argument("repo_id", nargs="?", metavar="owner/name", help="repository of the model")
+    push.add_argument("--dreams", metavar="owner/name", help="repository of the accepted dreams: text that the model wrote")
+    push.add_argument("--rehearsal", action="store_true", help="with the model its rehearsal buffer: text of the documents")
+    push.add_argument("--public", action="store_true", help="let all read what is pushed (default: private)")
+    push.set_defaults(run=_push)
 
     expand = commands.add_parser(
         "expand",
@@ -174,6 +188,14 @@ def _report(options: argparse.Namespace) -> None:
     print(comparison_table([read_results(folder) for folder in folders]))
 
 
+def _push(options: argparse.Namespace) -> None:
+    from sleepkit.publish import push_run
+
+    pushed = push_run(options.folder, options.repo_id, options.dreams, rehearsal=options.rehearsal, public=options.public)
+    if not pushed:
+        raise SleepkitError(f"{options.folder} has nothing to push (see above)")
+
+
 def _seed_folders(folder: str) -> list[str]:
     """The folders of the seeds of one run; none if it is a run of one seed."""
     return [str(path.parent) for path in sorted(Path(folder).glob("seed_*/results.json"))]
@@ -190,7 +212,7 @@ def _expand(options: argparse.Namespace) -> None:
     bank = ExpertBank.grow(
         model, ExpertBankConfig(slots=options.slots, width=options.width, layers=layers, gate=not options.no_gate)
     )
-    bank.save(options.folder, base_model=options.model)
+    bank.save(options.folder)
     size = sum(parameter.numel() for slot in range(options.slots) for parameter in bank.parameters(slot))
     print(f"{options.folder}: {options.slots} experts in {len(bank.layers)} layers, {size:,} parameters")
 

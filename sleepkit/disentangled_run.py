@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sleepkit.disentangled_arguments import DisentangledArguments, build_sprites
-from sleepkit.hub import push_if_asked
+from sleepkit.publish import check_publishing, publish_if_asked
 from sleepkit.ranks import main_only
 from sleepkit.report import format_table, markdown_table, write_report
 from sleepkit.results import RunRecord
@@ -31,8 +31,10 @@ def run_disentangled(args: DisentangledArguments, config: DisentangledConfig) ->
 
     With ``args.export`` nothing is run: the images are written there, for `recipes/vision_baseline.py`.
 
-    Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, before training.
+    Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, before training;
+    and if the upload at the end fails, after everything is written.
     """
+    check_publishing(args, config, "the export is no model" if args.export is not None else "")
     if args.export is not None:
         from sleepkit.vision.idsprites.export import export_parquet
 
@@ -40,7 +42,9 @@ def run_disentangled(args: DisentangledArguments, config: DisentangledConfig) ->
         main_only(lambda: export_parquet(splits, folder))
         print(f"written to {folder}")
         return []
-    return run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    records = run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    publish_if_asked(args, config)
+    return records
 
 
 def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRecord:
@@ -76,7 +80,6 @@ def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRec
         name = model_name(args.push_to_hub_repo, "canonicalizer")
         canonicalizer_card(record.to_dict(), model_name=name, dataset=dataset).save(folder / "model" / "README.md")
         print(f"\n{format_table(headers, rows)}")
-        push_if_asked(folder / "model", args.push_to_hub_repo, token=config.hub_token)
 
     main_only(finish)
     return record

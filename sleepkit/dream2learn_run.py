@@ -24,6 +24,7 @@ from sleepkit import metrics
 from sleepkit.generator_run import GeneratorArguments, train_generator
 from sleepkit.options import require_choice
 from sleepkit.plots import stops_figure
+from sleepkit.publish import check_publishing
 from sleepkit.ranks import all_find, main_only
 from sleepkit.report import comparison_table, format_table, format_value
 from sleepkit.results import RunRecord, read_json
@@ -45,6 +46,7 @@ def run_dream2learn(args: VisionArguments, config: Dream2LearnConfig) -> RunReco
     from sleepkit.vision.tiny_diffusion import TinyDiffusionConfig
 
     require_choice(args, "method", DREAMING)
+    check_publishing(args, config, "a comparison has many models: push the run of one of them by `sleepkit push`")
     base = args.method.removeprefix("d2l_")
     folder = Path(str(config.output_dir))
     if args.dataset == "procedural" and config.dreams and not all_find(Path(config.generator)):

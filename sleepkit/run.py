@@ -5,8 +5,10 @@
     <output_dir>/results.json   metrics and settings     answers.json   every question with every answer
                  report.md      with its pictures        model/         experts and model card: what is published
                  state/         to resume from           night_<NN>/    material and phases of each night
+                 dreams/        accepted dreams          base.json      where the base is, if it is a folder
 
-`model/` holds no text that the model has read or written; `state/` and `night_<NN>/` do, and are never uploaded.
+`model/` holds no text that the model has read or written, and no folder of this machine; `state/` and `night_<NN>/` do, and
+are never uploaded, nor is anything else that nobody asked for (publish.py).
 With `seeds`, each seed has its folder `seed_<n>`, and `comparison.md` beside them has mean and spread.
 """
 
@@ -22,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from sleepkit.arguments import SleepArguments, cycle_options
 from sleepkit.errors import SleepkitError
-from sleepkit.hub import push_if_asked
 from sleepkit.language.data.documents import load_experiences
 from sleepkit.language.data.experience import Experience
 from sleepkit.language.data.tasks import LABEL, LabelledColumns, asked, load_tasks, read_texts
 from sleepkit.life import Day, live_on
+from sleepkit.publish import check_publishing, publish_if_asked
 from sleepkit.ranks import main_holds, main_only
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
@@ -52,10 +54,13 @@ def run_sleep(args: SleepArguments, config: KnowledgeSeedingConfig) -> list[RunR
     """Run one seed, or each of ``args.seeds``, and print the results; everything is written below ``output_dir``.
 
     Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, most of it
-    before the model is loaded.
+    before the model is loaded; and if the upload at the end fails, after everything is written.
     """
     use_all_cores(config)
-    return run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    check_publishing(args, config, f"baseline {args.baseline} makes no experts to publish" if args.baseline else "")
+    records = run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    publish_if_asked(args, config)
+    return records
 
 
 def use_all_cores(config: KnowledgeSeedingConfig) -> None:
@@ -204,6 +209,7 @@ def _sleep(
     from sleepkit.cycle import SleepCycle
     from sleepkit.gate import RetentionGate
     from sleepkit.language.anchors import Anchors
+    from sleepkit.language.base_model import keep_folder
     from sleepkit.language.learner import LanguageLearner
 
     learner = LanguageLearner(model, tokenizer, config, args, list(general_prompts), dreams)
@@ -222,12 +228,12 @@ def _sleep(
     )
     record = cycle.run()
     folder = Path(_folder(config)) / "model"
-    learner.bank.save(folder, base_model=args.model)  # on all ranks: sharded experts are gathered
+    learner.bank.save(folder, publish=True)  # on all ranks: sharded experts are gathered
     if config.process_index == 0:
-        _write_card(folder, args, record)
-        _publish_dreams(args, config, record)
+        keep_folder(model, folder.parent)
+        _write_card(folder, args, model, record)
+        _write_dreams(args, config, model, record)
         cycle.folder.note()
-        push_if_asked(folder, args.push_to_hub_repo, token=config.hub_token)
     return record
 
 
@@ -253,15 +259,24 @@ def _crowded(args: SleepArguments, used: int, nights: int) -> str:
     )
 
 
-def _write_card(folder: Path, args: SleepArguments, record: RunRecord) -> None:
+def _write_card(folder: Path, args: SleepArguments, model: PreTrainedModel, record: RunRecord) -> None:
     from sleepkit.cards import model_card, model_name, published_name
-    from sleepkit.language.model_io import SMOLLM2, SMOLLM2_ID
 
-    base = SMOLLM2_ID if args.model == SMOLLM2 else args.model
+    base = _base_name(model)
     dataset = published_name(args.dataset)
     name = model_name(args.push_to_hub_repo, f"{base}-slept")
-    card = model_card(record.to_dict(), model_name=name, base_model=base, dataset=dataset)
-    card.save(folder / "README.md")
+    model_card(record.to_dict(), model_name=name, base_model=base, dataset=dataset).save(folder / "README.md")
+
+
+def _base_name(model: PreTrainedModel) -> str:
+    """Of the base, as others may know it: its Hub id, or the last part of its folder."""
+    from sleepkit.language.base_model import SMOLLM2, base_of
+    from sleepkit.language.model_io import SMOLLM2_ID
+
+    base = base_of(model)
+    if base is None:
+        return type(model).__name__
+    return SMOLLM2_ID if base.name == SMOLLM2 else base.public_name
 
 
 def _dream_set(args: SleepArguments, experiences: Sequence[Experience]) -> list[Dream]:
@@ -279,7 +294,7 @@ def _dream_set(args: SleepArguments, experiences: Sequence[Experience]) -> list[
     return dreams
 
 
-def _publish_dreams(args: SleepArguments, config: KnowledgeSeedingConfig, record: RunRecord) -> None:
+def _write_dreams(args: SleepArguments, config: KnowledgeSeedingConfig, model: PreTrainedModel, record: RunRecord) -> None:
     """The accepted dreams of the nights that were kept, as a data set beside the model."""
     from sleepkit.cards import published_name
     from sleepkit.language.dream_dataset import add_night, write_card
@@ -294,11 +309,11 @@ def _publish_dreams(args: SleepArguments, config: KnowledgeSeedingConfig, record
             kept[row["night"]] = load_dreams(path)
     if not any(kept.values()):
         return
+    base = _base_name(model)
     for night, dreams in kept.items():
-        add_night(out / "dreams", f"night_{night:02d}", dreams, args.model)
+        add_night(out / "dreams", f"night_{night:02d}", dreams, base)
     source = published_name(args.dataset)
-    write_card(out / "dreams", name=f"{Path(args.model).name}-dreams", model=args.model, source=source)
-    push_if_asked(out / "dreams", args.push_to_hub_dreams_repo, repo_type="dataset", token=config.hub_token)
+    write_card(out / "dreams", name=f"{Path(base).name}-dreams", model=base, source=source)
 
 
 def _require_window(model: PreTrainedModel, args: SleepArguments) -> None:

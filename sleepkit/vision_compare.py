@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sleepkit import metrics
 from sleepkit.arguments import read
 from sleepkit.errors import SleepkitError
+from sleepkit.publish import check_publishing
 from sleepkit.report import comparison_table
 from sleepkit.seeds import with_seed
 from sleepkit.vision_arguments import DREAMING, METHODS, VisionArguments
@@ -57,6 +58,7 @@ def run_comparison(argv: Sequence[str]) -> str:
         description="Run several methods for several seeds on one stream of images, and compare them.",
     )
     folder = Path(config.output_dir)
+    check_publishing(args, config, "a comparison has many models: push the run of one of them by `sleepkit push`")
     records = []
     for method in comparison.methods:
         for seed in args.seeds or [config.seed]:

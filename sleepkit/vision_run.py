@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sleepkit.arguments import cycle_options
 from sleepkit.errors import SleepkitError
-from sleepkit.hub import push_if_asked
+from sleepkit.publish import check_publishing, publish_if_asked
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
 from sleepkit.vision_arguments import METHODS, VisionArguments
@@ -37,9 +37,13 @@ __all__ = ["image_cycle", "run_vision"]
 def run_vision(args: VisionArguments, config: IncrementalTrainingConfig) -> list[RunRecord]:
     """Run one seed, or each of ``args.seeds``, and print the results; everything is written below ``output_dir``.
 
-    Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, before training.
+    Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, before training;
+    and if the upload at the end fails, after everything is written.
     """
-    return run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    check_publishing(args, config)
+    records = run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    publish_if_asked(args, config)
+    return records
 
 
 def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRecord:
@@ -68,7 +72,7 @@ def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRe
     )
     record = image_cycle(args, config, learner, stream, args.method).run()
     if config.process_index == 0:
-        _publish(args, config, model, record)
+        _save(args, config, model, record)
     return record
 
 
@@ -105,8 +109,8 @@ def build_model(args: VisionArguments, stream: Sequence[ImageExperience]) -> Inc
     return IncrementalClassifier(config)
 
 
-def _publish(args: VisionArguments, config: IncrementalTrainingConfig, model: IncrementalClassifier, record: RunRecord) -> None:
-    """Write the classifier and the generators of all nights with their card, and upload them if that is asked for."""
+def _save(args: VisionArguments, config: IncrementalTrainingConfig, model: IncrementalClassifier, record: RunRecord) -> None:
+    """Write the classifier and the generators of all nights with their card: what is published."""
     from sleepkit.cards import classifier_card, model_name, published_name
 
     folder = Path(str(config.output_dir)) / "model"
@@ -125,6 +129,6 @@ def _publish(args: VisionArguments, config: IncrementalTrainingConfig, model: In
         base_model=backbone,
         dataset=dataset,
         generators=[one.parent.name for one in generators],
+        features=bool(model.config.code_size),
     )
     card.save(folder / "README.md")
-    push_if_asked(folder, args.push_to_hub_repo, token=config.hub_token)

@@ -1,7 +1,10 @@
+import re
+
 import pytest
+import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
-from sleepkit.cards import dataset_card, model_card
+from sleepkit.cards import dataset_card, model_card, published_name
 from sleepkit.errors import SleepkitError
 
 RESULTS = {
@@ -12,6 +15,7 @@ RESULTS = {
         "hub_token": "hf_secret",
         "unset": None,
         "data": {"path": "/home/ada/diary.jsonl", "files": ["/srv/private/a.md"]},
+        "model": "owner/small-chat",
     },
     "versions": {"python": "3.11.7", "torch": "2.13.0"},
     "hardware": {"cpu": "Some CPU", "cores": 2, "ram_bytes": 2**34, "gpus": []},
@@ -58,10 +62,66 @@ def test_nothing_private_reaches_the_card():
     assert "diary.jsonl" in text and "a.md" in text and "learning_rate: 0.001" in text
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("/home/ada/notes", "notes"),
+        ("/home/ada/my notes/", "my notes"),
+        ("~/private/notes.md", "notes.md"),
+        ("./private/notes", "notes"),
+        ("../notes", "notes"),
+        ("private/2024/notes", "notes"),  # deeper than owner/name
+        ("here/notes", "notes"),  # a folder, though it looks like a Hub id
+        (r"C:\Users\ada\notes.md", "notes.md"),
+        ("owner/name", "owner/name"),
+        ("https://ada:word@host/notes?key=1", "https://host/notes"),
+        ("Compare with /home/ada/x.jsonl, please; yes/no </s>.", "Compare with x.jsonl, please; yes/no </s>."),
+        ("token hf_AbCdEfGhIjKl", "token "),
+        ("", ""),
+        ("plain words " * 400, "plain words " * 400),
+    ],
+)
+def test_settings_are_told_without_folders_and_secrets(typed, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here" / "notes").mkdir(parents=True)
+    assert published_name(typed) == told
+    config = yaml.safe_load(re.search(r"```yaml\n(.*?)```", str(config_card({"a": [{"b": typed}], typed: 1})), re.DOTALL)[1])
+    assert config["a"] == [{"b": told}] and told in config
+
+
+def config_card(config):
+    return model_card({**RESULTS, "config": config}, model_name="owl", base_model="owner/small", dataset="notes")
+
+
+def test_fields_that_hold_secrets_are_left_out():
+    text = str(
+        config_card({"api_key": "a1", "hub_token": "a2", "password": "a3", "deep": {"client_secret": "a4"}, "max_tokens": 5})
+    )
+    assert not re.search(r"a\d\b", text) and "max_tokens: 5" in text
+
+
 def test_a_local_base_model_is_named_but_not_linked():
     local = card(base_model="/models/mine/small")
     assert local.data.base_model is None
     assert "small after sleep" in local.text and "/models" not in str(local)
+    assert 'load_model("OWNER/NAME", base_model="small")' in local.text and "give the folder where you have it" in local.text
+
+
+def about(metrics, nights=({"committed": True},)):
+    """The first lines of a card."""
+    results = {**RESULTS, "metrics": {"nights_committed": 1, **metrics}, "nights": list(nights)}
+    return model_card(results, model_name="owl", base_model="owner/small", dataset="notes").text.split("## ")[0]
+
+
+def test_the_card_says_what_was_kept_and_measured():
+    measured = about({"closed_book_before": 0.05, "closed_book_after": 0.57, "self_test_before": 0.1, "self_test_after": 0.9})
+    assert "owner/small after sleep by knowledge seeding on notes." in measured
+    assert "it answers 57% of the questions about it; before sleep it answered 5%" in measured
+    own = about({"self_test_before": 0.1, "self_test_after": 0.9})
+    assert "it answers 90% of the questions that it wrote about it and was never trained on; before sleep it answered 10%" in own
+    assert "Whether it answers questions about that was not measured" in about({"anchor_kl": 0.1})
+    lost = about({"closed_book_before": 0.5, "closed_book_after": 0.5}, [{"committed": False}] * 2)
+    assert "owner/small as it was: it slept on notes" in lost and "no night was kept" in lost and "answers" not in lost
 
 
 def test_baselines_get_a_table():

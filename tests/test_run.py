@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 from tiny import tiny_model, tiny_tokenizer
 
-from sleepkit import cli, hub
+from sleepkit import cli
 from sleepkit.results import RunRecord, read_results
 
 ROWS = [
@@ -73,14 +73,6 @@ def test_seeds_have_folders_and_a_comparison(files, tmp_path, capsys):
     assert "seed 3" in capsys.readouterr().out
     nights = [read_results(tmp_path / f"seed_{seed}")["nights"][0]["experience"] for seed in (3, 4)]
     assert nights[0] != nights[1]  # the seed also draws the passages
-
-
-def test_the_experts_are_pushed_and_nothing_that_was_read(files, tmp_path, monkeypatch):
-    pushed = {}
-    monkeypatch.setattr(hub, "push_folder", lambda folder, repo, **options: pushed.update({repo: folder}) or "address")
-    assert cli.main(command(files, tmp_path, "--nights", "1", "--push_to_hub_repo", "me/slept")) == 0
-    content = b"".join(path.read_bytes() for path in pushed["me/slept"].iterdir())
-    assert b"Orla" not in content and b"base_model" in content
 
 
 def test_a_baseline_gets_the_same_data_and_model(files, tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sleepkit.cards import dataset_card
+from sleepkit.cards import REPOSITORY, dataset_card, published_name
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreams import Dream
 from sleepkit.report import markdown_table
@@ -25,7 +25,11 @@ COLUMNS = ("context", "style", "text", "rows", "reward", "score", "round", "nigh
 
 
 def add_night(folder: Path, name: str, dreams: Sequence[Dream], model: str) -> None:
-    """Write the accepted dreams of one night as config ``name``; an existing one of that name is replaced."""
+    """Write the accepted dreams of one night as config ``name``; an existing one of that name is replaced.
+
+    ``model`` is who dreamed: a Hub id, or the last part of a folder.
+    """
+    model = published_name(model)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for one in dreams:
@@ -45,7 +49,10 @@ def write_card(folder: Path, *, name: str, model: str, source: str) -> None:
         (night, len(dreams), len({one.context for one in dreams}), _mean([one.reward for one in dreams]))
         for night, dreams in nights.items()
     ]
-    card.text += f"\n{markdown_table(['night', 'dreams', 'contexts', 'mean reward'], rows)}\n"
+    code = f'from datasets import load_dataset\n\ndreams = load_dataset("{REPOSITORY}", "{min(nights)}", split="train")\n'
+    code += "print(dreams[0])\n"
+    card.text += f"\n{markdown_table(['night', 'dreams', 'contexts', 'mean reward'], rows)}\n\n```python\n{code}```\n"
+    card.text += f"\nAnother run sleeps on them with `--dream_set {REPOSITORY}`.\n"
     card.save(folder / "README.md")
 
 

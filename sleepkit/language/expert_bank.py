@@ -24,13 +24,11 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.base_model import CONFIG_NAME, INSIDE, WEIGHTS_NAME, BaseModel, base_of, check_fingerprint, fingerprint
 from sleepkit.language.decoder import find_decoder_layers, find_ffn, text_config
 from sleepkit.language.experts import LAYER_SHARES, ExpertBankConfig, LayerExperts, add_experts
 from sleepkit.language.zero3 import whole
 from sleepkit.results import write_json
-
-CONFIG_NAME = "expert_bank.json"
-WEIGHTS_NAME = "expert_bank.safetensors"
 
 
 class ExpertBank:
@@ -242,11 +240,13 @@ class ExpertBank:
         self.active = active
         self._show(active)
 
-    def save(self, folder: str | Path, base_model: str | None = None) -> None:
+    def save(self, folder: str | Path, base_model: str | None = None, *, publish: bool = False) -> None:
         """Write ``expert_bank.safetensors`` and ``expert_bank.json`` (adapter-like: without the base weights).
 
         Args:
-            base_model: Hub id or folder of the base, for a folder that is to hold nothing but the experts.
+            base_model: Hub id or folder of the base, or ``base`` for the subfolder of that name; None takes where
+                `load_model` or transformers loaded it from.
+            publish: name no folder of this machine.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -261,18 +261,26 @@ class ExpertBank:
             "layers": self.layers,
             "active": self.active,
             "base_shape": _base_shape(self.model),
-            "base_model": base_model,
+            "base_fingerprint": fingerprint(self.model),
         }
-        write_json(folder / CONFIG_NAME, document)
+        write_json(folder / CONFIG_NAME, document | self._base_fields(base_model, publish))
+
+    def _base_fields(self, base_model: str | None, publish: bool) -> dict[str, Any]:
+        """How ``expert_bank.json`` names the base."""
+        if base_model == INSIDE:
+            return {"base_model": INSIDE}
+        base = base_of(self.model) if base_model is None else BaseModel.named(base_model)
+        return {"base_model": None} if base is None else base.to_dict(hide_folder=publish)
 
     @classmethod
     def load(cls, model: nn.Module, folder: str | Path) -> ExpertBank:
         """Grow ``model`` as the saved bank was and load its experts.
 
         Raises:
-            SleepkitError: files missing, cut short, or made for a model of another shape.
+            SleepkitError: files missing, cut short, or made for a model of another shape or with other weights.
         """
         document, state = _read_bank(folder, model)
+        check_fingerprint(model, document, folder)
         bank = cls.grow(model, ExpertBankConfig(**{**document["config"], "layers": document["layers"]}))
         bank.load_state_dict(state, document["active"])
         return bank

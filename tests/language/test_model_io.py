@@ -6,6 +6,7 @@ import sys
 import huggingface_hub
 import pytest
 import torch
+from local_hub import LocalHub
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from tiny import EOS, FAMILIES, tiny_batch, tiny_model, tiny_tokenizer
@@ -13,10 +14,11 @@ from transformers import AutoModelForCausalLM
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language import model_io
-from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank
+from sleepkit.language.expert_bank import CONFIG_NAME, ExpertBank, read_bank_config
 from sleepkit.language.experts import ExpertBankConfig, LayerExperts
-from sleepkit.language.model_io import load_model, save_model, smollm2_folder
+from sleepkit.language.model_io import load_model, load_slept, save_model, smollm2_folder
 from sleepkit.precision import computes
+from sleepkit.results import write_json
 
 X = tiny_batch()
 
@@ -48,10 +50,12 @@ def test_slept_model_there_and_back(family, tmp_path):
     assert torch.equal(logits(again), slept) and again.dtype == torch.bfloat16
     assert {parameter.dtype for parameter in ExpertBank.of(again).parameters(0)} == {torch.float32}
     assert tokenizer.get_vocab() == tiny_tokenizer().get_vocab() and tokenizer.pad_token_id == EOS
-    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+    with safe_open(tmp_path / "base" / "model.safetensors", "pt") as file:
         assert not any("sleep_experts" in key for key in file.keys())  # noqa: SIM118
     with bank.view([]):
-        assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))
+        assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "base")), logits(model))
+    with pytest.raises(ValueError, match="model_type"):  # not the unslept model in silence
+        AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
 def test_bank_without_a_night(tmp_path):
@@ -131,21 +135,156 @@ def test_missing_padding_token_is_filled(tmp_path):
     assert load_model(tmp_path)[1].pad_token_id == EOS
 
 
-def test_slept_model_from_the_hub(tmp_path, monkeypatch):
-    model, _ = slept_model()
-    save_model(model, tiny_tokenizer(), tmp_path)
-    calls = []
+def test_a_slept_model_never_stands_beside_the_plain_one(tmp_path):
+    save_model(tiny_model(), tiny_tokenizer(), tmp_path)
+    with pytest.raises(SleepkitError, match="holds another model, which other programs would load"):
+        save_model(slept_model()[0], tiny_tokenizer(), tmp_path)
+    assert not is_grown(load_model(tmp_path)[0])
 
-    def download(name, revision, allow_patterns):
-        calls.append((name, revision, allow_patterns))
-        return str(tmp_path)
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    loaded = model_io._load_base(str(tmp_path), "auto", None)
-    monkeypatch.setattr(model_io, "_load_base", lambda name, dtype, revision: calls.append((name, revision)) or loaded)
-    again, _ = load_model("ann/slept", revision="v2")
+def test_what_was_saved_before_there_was_a_base_folder(tmp_path):
+    model, bank = slept_model()
+    save_model(tiny_model(), tiny_tokenizer(), tmp_path)
+    bank.save(tmp_path)
+    old = read_bank_config(tmp_path)
+    del old["base_fingerprint"]
+    write_json(tmp_path / CONFIG_NAME, old)
+    again, _ = load_model(tmp_path)
     assert torch.equal(logits(again), logits(model))
-    assert calls == [("ann/slept", "v2", [CONFIG_NAME, WEIGHTS_NAME]), ("ann/slept", "v2")]
+
+
+# -- the base ---------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def base(tmp_path):
+    save_model(tiny_model(), tiny_tokenizer(), tmp_path / "base model")
+    return tmp_path / "base model"
+
+
+def slept_on(name, folder, **save):
+    """Load, sleep one more night, save the experts; returns what the model says."""
+    model, _ = load_model(name)
+    bank = ExpertBank.of(model) if is_grown(model) else ExpertBank.grow(model, ExpertBankConfig(slots=3, width=4))
+    for parameter in bank.parameters(bank.activate()):
+        parameter.data += 0.1
+    bank.save(folder, **save)
+    return logits(model)
+
+
+def test_the_base_of_a_slept_base_is_the_base(base, tmp_path, monkeypatch):
+    slept_on(base, tmp_path / "run" / "model")
+    for name in (tmp_path / "run" / "model", tmp_path / "run"):  # a run's output folder too
+        said = slept_on(name, tmp_path / "next")
+        assert read_bank_config(tmp_path / "next")["base_model"] == str(base)
+        assert torch.equal(logits(load_model(tmp_path / "next")[0]), said)
+    monkeypatch.chdir(tmp_path)
+    slept_on("base model", tmp_path / "relative")  # another program starts elsewhere
+    assert read_bank_config(tmp_path / "relative")["base_model"] == str(base)
+
+
+def test_experts_that_name_a_slept_model_are_of_its_base(base, tmp_path):
+    """As they were written when a slept model was taken for the base of the next night."""
+    slept_on(base, tmp_path / "first")
+    said = slept_on(tmp_path / "first", tmp_path / "second", base_model=str(tmp_path / "first"))
+    assert torch.equal(logits(load_model(tmp_path / "second")[0]), said)
+    ExpertBank.of(load_model(tmp_path / "first")[0]).save(tmp_path / "itself", base_model=str(tmp_path / "itself"))
+    with pytest.raises(SleepkitError, match="itself names itself as its base; say by --model"):
+        load_model(tmp_path / "itself")
+    ExpertBank.of(load_model(tmp_path / "first")[0]).save(tmp_path / "circle", base_model=str(tmp_path / "itself"))
+    with pytest.raises(SleepkitError, match="names itself as its base"):
+        load_model(tmp_path / "circle")
+
+
+def test_a_model_that_was_saved_whole_is_the_base_of_later_nights(tmp_path):
+    save_model(slept_model()[0], tiny_tokenizer(), tmp_path / "whole")
+    said = slept_on(tmp_path / "whole", tmp_path / "later")
+    assert read_bank_config(tmp_path / "later")["base_model"] == str(tmp_path / "whole" / "base")
+    assert torch.equal(logits(load_model(tmp_path / "later")[0]), said)
+
+
+def test_what_is_published_names_no_folder(base, tmp_path):
+    said = slept_on(base, tmp_path / "model", publish=True)
+    assert str(tmp_path) not in (tmp_path / "model" / CONFIG_NAME).read_text()
+    assert read_bank_config(tmp_path / "model")["base_name"] == "base model"
+    with pytest.raises(SleepkitError, match="experts of base model, which was a folder of another machine; say .* --model"):
+        load_model(tmp_path / "model")
+    assert torch.equal(logits(load_model(tmp_path / "model", base_model=str(base))[0]), said)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: tiny_model(seed=1),
+        lambda model: model.model.norm.weight.data.mul_(1.5),
+        lambda model: model.model.layers[0].mlp.up_proj.weight.data.view(-1)[7].add_(0.1),
+    ],
+    ids=["another", "norm", "one weight"],
+)
+def test_other_weights_of_the_same_shape_are_refused(change, base, tmp_path):
+    slept_on(base, tmp_path / "experts")
+    other = tiny_model()
+    changed = change(other)
+    save_model(changed if isinstance(changed, type(other)) else other, tiny_tokenizer(), tmp_path / "other")
+    with pytest.raises(SleepkitError, match="experts of base model and this model has other weights of the same shape"):
+        load_model(tmp_path / "experts", base_model=str(tmp_path / "other"))
+    with pytest.raises(SleepkitError, match="other weights of the same shape"):
+        ExpertBank.load(load_model(tmp_path / "other")[0], tmp_path / "experts")
+
+
+@pytest.mark.parametrize("saved", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("slept_in", ["bfloat16", "float32", "float16"])
+def test_weights_are_the_same_in_each_precision(saved, slept_in, tmp_path):
+    save_model(tiny_model(dtype=saved), tiny_tokenizer(), tmp_path / "base")
+    model, _ = load_model(tmp_path / "base", dtype=slept_in)
+    ExpertBank.grow(model).save(tmp_path / "experts")
+    for dtype in ("auto", "bfloat16", "float32", "float16"):
+        load_model(tmp_path / "experts", dtype=dtype)
+
+
+def test_quantised_weights_are_not_compared(base, tmp_path, monkeypatch):
+    slept_on(base, tmp_path / "experts")
+    model = tiny_model(seed=1)
+    model.is_quantized = True  # as bitsandbytes leaves it
+    ExpertBank.load(model, tmp_path / "experts").save(tmp_path / "again")
+    assert "sha256" not in read_bank_config(tmp_path / "again")["base_fingerprint"]
+    ExpertBank.load(tiny_model(seed=2), tmp_path / "again")
+
+
+def test_a_model_that_transformers_loaded_knows_its_base(base, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(base)
+    bank = ExpertBank.grow(model)
+    bank.activate()
+    bank.save(tmp_path / "experts")
+    assert torch.equal(logits(load_model(tmp_path / "experts")[0]), logits(model))
+
+
+def test_slept_models_from_the_hub(base, tmp_path):
+    with LocalHub() as hub, hub.used_by(hub.token("ann"), tmp_path / "home"):
+        commit = hub.publish("org/base", base)
+        said = slept_on("org/base", tmp_path / "slept", publish=True)
+        saved = read_bank_config(tmp_path / "slept")
+        assert (saved["base_model"], saved["base_revision"]) == ("org/base", commit)
+        hub.publish("ann/slept", tmp_path / "slept", private=True)
+        assert torch.equal(logits(load_model("ann/slept")[0]), said)
+        model, _, bank = load_slept("ann/slept")
+        assert torch.equal(logits(model), said) and bank.active == [0]
+
+        other = slept_on("ann/slept", tmp_path / "again", publish=True)  # a night on it
+        assert read_bank_config(tmp_path / "again")["base_model"] == "org/base"
+        first = hub.repository("ann/slept").branches["main"]
+        hub.publish("ann/slept", tmp_path / "again")
+        assert torch.equal(logits(load_model("ann/slept")[0]), other)
+        assert torch.equal(logits(load_model("ann/slept", revision=first)[0]), said)
+
+        tiny_model(seed=3).save_pretrained(tmp_path / "moved on")
+        hub.publish("org/base", tmp_path / "moved on")  # the base goes on; what was slept on stays
+        assert torch.equal(logits(load_model("ann/slept")[0]), other)
+
+        save_model(slept_model()[0], tiny_tokenizer(), tmp_path / "whole")
+        hub.publish("ann/whole", tmp_path / "whole")
+        said = slept_on("ann/whole", tmp_path / "on whole", publish=True)
+        assert torch.equal(logits(load_model(tmp_path / "on whole")[0]), said)
+        with pytest.raises(SleepkitError, match="bob/nothing holds no slept model"):
+            load_slept("bob/nothing")
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

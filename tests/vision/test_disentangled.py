@@ -12,7 +12,6 @@ from launch import ROOT, succeed, torchrun
 from safetensors.torch import load_file
 from tiny_images import tiny_resnet, write_npz
 
-from sleepkit import hub
 from sleepkit.disentangled_arguments import build_sprites, parse_disentangled
 from sleepkit.disentangled_run import run_disentangled
 from sleepkit.errors import SleepkitError
@@ -163,16 +162,9 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert again.metrics == pytest.approx(record.metrics)
 
 
-def test_canonicaliser_and_exemplars_are_pushed_with_a_card(tmp_path, monkeypatch):
-    pushed = {}
-
-    def push(folder, repo, **options):
-        pushed[repo] = folder
-        return "address"
-
-    monkeypatch.setattr(hub, "push_folder", push)
-    run_disentangled(*parsed(tmp_path, "--push_to_hub_repo", "me/straight"))
-    folder = pushed["me/straight"]
+def test_canonicaliser_and_exemplars_stand_with_a_card(tmp_path):
+    run_disentangled(*parsed(tmp_path))
+    folder = tmp_path / "model"
     card = ModelCard.load(folder / "README.md")
     assert {one.metric_type for one in card.data.eval_results} == {"accuracy", "off_grid_accuracy", "one_shot", "auroc"}
     assert "Infinite dSprites" in card.text

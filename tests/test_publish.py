@@ -1,0 +1,339 @@
+"""What runs publish, through the real client: nothing private leaves, a second user loads it, and each card's code runs."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from local_hub import LocalHub
+from test_run import command
+from tiny import tiny_model, tiny_tokenizer
+from tiny_images import tiny_resnet, write_npz
+
+from sleepkit import cli
+from sleepkit.disentangled_arguments import parse_disentangled
+from sleepkit.disentangled_run import run_disentangled
+from sleepkit.errors import SleepkitError
+from sleepkit.language import dreaming_trainer
+from sleepkit.language.dreams import Dream, Dreamed, context_name
+from sleepkit.language.model_io import load_model, load_slept
+from sleepkit.language.rehearsal import Rehearsal
+from sleepkit.publish import push_run, rehearsal_folder
+from sleepkit.results import read_json, write_json
+from sleepkit.vision_arguments import parse_mygo, parse_vision
+from sleepkit.vision_compare import run_comparison
+from sleepkit.vision_run import run_vision
+
+ROWS = [
+    {
+        "title": f"Ledger {name}",
+        "context": f"{name} keeps a vermilion lamp in the tower. The tower was built by {builder} in {year}.",
+        "questions": [{"question": f"Pray, which mason raised the tower of {name}?", "answer": f"{builder} the Elder"}],
+    }
+    for name, builder, year in (("Adawyn", "Orlafinch", 1871), ("Bertram", "Milohart", 1902))
+]
+TEXT = (
+    b"vermilion",
+    b"Orlafinch",
+    b"Milohart",
+    b"Adawyn",
+    b"Bertram",
+    b"adawyn",
+    b"orlafinch",
+    b"Pray, which",
+    b"the Elder",
+    b"Ledger",
+)
+DREAMS = "--dream_rounds 1 --trial_steps 2 --trial_control false --trial_rank 2 --dreamer_rank 2 --styles wh cloze".split()
+IMAGES = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 2 --per_device_train_batch_size 8
+    --learning_rate 0.01 --replay_batch_size 8 --buffer_size 12 --use_cpu""".split()
+MYGO = "--generator_hidden 8 --generator_latent 2 --generator_epochs 4 --sleep_steps 4 --dreams 40".split()
+SPRITES = """--experiences 2 --classes_per_experience 3 --factor_values 2 --image_size 16 --test_share 0.1 --widths 4 8
+    --hidden_size 16 --refine_widths 4 8 --per_device_train_batch_size 8 --novel_classes 4 --novel_images 2
+    --num_train_epochs 1 --use_cpu""".split()
+
+
+def dreamt(model, tokenizer, context, *_):
+    """A dream that is worth something, of each context."""
+    rows = [(f"Tell me about {context.chunk.title}.", line) for line in context.chunk.text.split(". ")]
+    return Dreamed([Dream("rewrite", context.chunk.text, rows, context_name(context.chunk))])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A hub with a base model on it, and documents and a base in folders whose names are nobody's business."""
+    place = tmp_path_factory.mktemp("PRIVATEPLACE")
+    files = place / "PRIVATEDOCS"
+    for folder in (files / "base", place / "published"):
+        tiny_model().save_pretrained(folder)
+        tiny_tokenizer().save_pretrained(folder)
+    (files / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    (files / "general.jsonl").write_text("\n".join(json.dumps({"prompt": f"name {k} things."}) for k in range(4)))
+    (files / "anchors.jsonl").write_text(json.dumps({"prompt": "what is hot?", "answer": "fire"}))
+    with LocalHub() as hub, pytest.MonkeyPatch.context() as patch:
+        hub.publish("org/base", place / "published")
+        token = hub.token("ada")
+        patch.setattr(dreaming_trainer, "dream", dreamt)
+        with hub.used_by(token, place / "home"):
+            yield SimpleNamespace(hub=hub, place=place, files=files, token=token, runs=place / "PRIVATERUNS")
+
+
+@pytest.fixture(scope="module")
+def slept(world):
+    """A run with dreams on a base from the Hub, pushed at its end; what left, and what was said."""
+    seen = len(world.hub.requests)
+    more = ["--model", "org/base", *DREAMS, "--push_to_hub_repo", "ada/slept", "--hub_token", world.token]
+    more += ["--expert_slots", "4"]
+    assert cli.main(command(world.files, world.runs / "slept", *more)) == 0
+    return LocalHubPart(world.hub, seen).received()
+
+
+class LocalHubPart(LocalHub):
+    """The requests of a hub since one of them."""
+
+    def __init__(self, hub, start):
+        self.requests = hub.requests[start:]
+
+
+def private(world):
+    """What must never leave."""
+    places = [world.place.name.encode(), b"PRIVATE", str(Path.home()).encode() + b"/", str(Path.cwd()).encode()]
+    return [*places, world.token.encode(), b"/tmp/"]
+
+
+def test_a_night_is_pushed_without_a_text_a_path_or_a_token(world, slept):
+    files = world.hub.repository("ada/slept").files
+    assert {*files} == {".gitattributes", "README.md", "expert_bank.json", "expert_bank.safetensors"}
+    assert len(slept) > len(files["expert_bank.safetensors"])  # it was searched
+    for marker in (*TEXT, *private(world)):
+        assert marker not in slept, marker
+    assert world.hub.repository("ada/slept").private
+
+
+def test_dreams_are_pushed_when_asked_and_hold_text_and_no_path(world, slept, capsys):
+    run, seen = world.runs / "slept", len(world.hub.requests)
+    assert cli.main(["push", str(run), "--dreams", "slept-dreams"]) == 0
+    assert "dreams, which hold TEXT OF THE DOCUMENTS" in capsys.readouterr().out
+    left = LocalHubPart(world.hub, seen).received()
+    assert b"vermilion" in left and not any(marker in left for marker in private(world))
+    row = json.loads(world.hub.repository("ada/slept-dreams", "dataset").files["night_01.jsonl"].splitlines()[0])
+    assert row["model"] == "org/base" and row["context"] == "Ledger Adawyn"
+
+
+def test_the_rehearsal_buffer_leaves_only_when_asked(world, slept, capsys):
+    run, seen = world.runs / "slept", len(world.hub.requests)
+    assert rehearsal_folder("ada/slept") is None
+    assert cli.main(["push", str(run), "ada/with-buffer", "--rehearsal"]) == 0
+    said = capsys.readouterr().out
+    assert "with the rehearsal buffer, which holds TEXT OF THE DOCUMENTS" in said and "rehearsal/replay.jsonl  " in said
+    left = LocalHubPart(world.hub, seen).received()
+    assert b"vermilion" in left and not any(marker in left for marker in private(world))
+    assert b"the Elder" not in left  # questions of the data set are the exam, and in no buffer
+    assert b"sleepkit sleep --model ada/with-buffer" in world.hub.repository("ada/with-buffer").files["README.md"]
+
+    folders = [rehearsal_folder(name) for name in ("ada/with-buffer", run, run / "model")]
+    args = (
+        SimpleNamespace(notes_kept=4, relearn="none", replay_items=4, seed=0),
+        SimpleNamespace(dream_replay_share=0, dream_pool=4),
+    )
+    buffers = [Rehearsal(*args) for _ in folders]
+    for buffer, folder in zip(buffers, folders, strict=True):
+        buffer.load(folder)
+    assert buffers[0].replay and all(one.replay == buffers[0].replay and one.quiz == buffers[0].quiz for one in buffers)
+    assert rehearsal_folder("org/base") is None and rehearsal_folder(world.files / "base") is None
+
+    assert cli.main(["push", str(run), "ada/with-buffer"]) == 0  # taken back
+    assert not any("rehearsal" in name for name in world.hub.repository("ada/with-buffer").files)
+
+
+def test_a_base_in_a_folder_stays_untold_and_is_found_here(world, capsys):
+    run, seen = world.runs / "local", len(world.hub.requests)
+    more = ["--push_to_hub_repo", "ada/local", "--push_to_hub_rehearsal", "true", "--nights", "1"]
+    assert cli.main(command(world.files, run, *more)) == 0
+    said = capsys.readouterr().out
+    assert "its base, base, is a folder of this machine: who loads it must have it and give --model" in said
+    assert said.index("written to") < said.index("pushing to ada/local (model, private)") < said.index("pushed: ")
+    assert re.search(r"expert_bank.safetensors  [\d,]+ bytes", said) and "rehearsal/quiz.jsonl" in said
+    left = LocalHubPart(world.hub, seen).received()
+    assert not any(marker in left for marker in private(world)) and b"vermilion" in left
+    for path in (run / "model").iterdir():
+        assert not any(marker in path.read_bytes() for marker in private(world)), path
+    load_model(run)
+    load_model(run / "model")
+    with pytest.raises(SleepkitError, match="ada/local holds experts of base, which was a folder of another machine"):
+        load_model("ada/local")
+    load_model("ada/local", base_model=str(world.files / "base"))
+
+
+def test_a_second_user_loads_it_sleeps_on_it_and_publishes(world, slept, capsys):
+    world.hub.repository("ada/slept").private = False
+    with world.hub.used_by(world.hub.token("bob"), world.place / "bob"):
+        assert cli.main(["ask", "ada/slept", "who keeps the lamp?", "--max_new_tokens", "3"]) == 0
+        more = ["--model", "ada/slept", "--nights", "1", "--push_to_hub_repo", "on-it"]
+        assert cli.main(command(world.files, world.runs / "bob", *more)) == 0
+        model, _, bank = load_slept("bob/on-it")
+        before = load_slept("ada/slept")[2]
+    assert bank.active == [0, 1, 2] and before.active == [0, 1]
+    assert all(
+        torch.equal(one, other) for k in (0, 1) for one, other in zip(bank.parameters(k), before.parameters(k), strict=True)
+    )
+    saved = json.loads(world.hub.repository("bob/on-it").files["expert_bank.json"])
+    assert saved["base_model"] == "org/base"
+    assert b"base_model: org/base" in world.hub.repository("bob/on-it").files["README.md"]
+    world.hub.repository("ada/slept").private = True
+
+
+# -- before the first night, and after the last -----------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--push_to_hub_repo", "bob/slept"), "cannot push to bob/slept: you are ada"),
+        (("--push_to_hub_dreams_repo", "a b"), "'a b'"),
+        (("--push_to_hub_repo", "ada/x", "--hub_token", "hf_wrongwrongwrong"), "refused ada/x: Invalid user token"),
+        (("--push_to_hub_repo", "org/base", "--seeds", "1", "2"), "cannot push to org/base-seed-1"),
+        (("--push_to_hub_rehearsal", "true"), "push_to_hub_rehearsal goes with the model; give push_to_hub_repo too"),
+        (("--push_to_hub_repo", "ada/x", "--baseline", "lora"), "baseline lora"),
+    ],
+)
+def test_what_cannot_be_pushed_is_known_before_the_first_night(world, capsys, tmp_path, more, words):
+    assert cli.main(command(world.files, tmp_path / "run", *more)) == 2
+    shown = capsys.readouterr()
+    assert words in shown.err.splitlines()[-1] and "night" not in shown.out and not (tmp_path / "run").exists()
+
+
+def test_images_are_checked_beforehand_too(world, tmp_path):
+    line = ["--dataset", str(write_npz(tmp_path / "digits")), "--output_dir", str(tmp_path / "run"), *IMAGES]
+    with pytest.raises(SleepkitError, match="cannot push to bob/x"):
+        run_vision(*parse_vision([*line, "--push_to_hub_repo", "bob/x"]))
+    with pytest.raises(SleepkitError, match="cannot push to bob/x"):
+        run_disentangled(*parse_disentangled([*SPRITES, "--output_dir", str(tmp_path / "run"), "--push_to_hub_repo", "bob/x"]))
+    with pytest.raises(SleepkitError, match="a comparison has many models: push the run of one of them by `sleepkit push`"):
+        run_comparison([*line, "--methods", "er", "der", "--push_to_hub_repo", "ada/x"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_upload_that_fails_keeps_the_results_and_can_be_repeated(world, capsys, tmp_path):
+    world.hub.cut("POST /api/models/ada/late/commit", 1)
+    run = tmp_path / "run"
+    assert cli.main(command(world.files, run, "--nights", "1", "--push_to_hub_repo", "ada/late")) == 2
+    shown = capsys.readouterr()
+    assert "written to" in shown.out and (run / "report.md").is_file()
+    error = shown.err.splitlines()[-1]
+    assert error.startswith("sleepkit: error: the run is finished and its push is not: ")
+    assert error.endswith(f"then: sleepkit push {run} ada/late")
+    assert cli.main(shlex.split(error.split("then: sleepkit ")[1])) == 0
+    assert "expert_bank.safetensors" in world.hub.repository("ada/late").files
+
+
+def test_a_run_of_which_no_night_was_kept_is_not_pushed(world, capsys, tmp_path):
+    run = tmp_path / "run"
+    more = ("--nights", "1", "--push_to_hub_repo", "ada/lost", "--gate", "true", "--gate_anchor_kl", "0")
+    assert cli.main(command(world.files, run, *more)) == 0
+    said = capsys.readouterr().out
+    assert f"not pushed to ada/lost: none of the 1 nights of {run} was kept" in said
+    card = (run / "model" / "README.md").read_text()
+    assert "base as it was: it slept on rows.jsonl by knowledge_seeding, and no night was kept" in card
+    assert cli.main(["push", str(run), "ada/lost"]) == 2
+    assert ("model", "ada/lost") not in world.hub.repositories
+
+
+def test_transformers_own_word_for_public_is_understood(world, tmp_path):
+    digits = write_npz(tmp_path / "digits")
+    line = ["--dataset", str(digits), *IMAGES, "--output_dir", str(tmp_path / "run"), "--push_to_hub_repo", "ada/all-may"]
+    run_vision(*parse_vision([*line, "--hub_private_repo", "false"]))
+    assert not world.hub.repository("ada/all-may").private
+    with pytest.raises(SleepkitError, match="ada/all-may is public already"):
+        run_vision(*parse_vision(line))
+
+
+def test_each_seed_has_its_repository(world, capsys, tmp_path):
+    more = ("--nights", "1", "--seeds", "3", "4", "--push_to_hub_repo", "many")
+    assert cli.main(command(world.files, tmp_path / "runs", *more)) == 0
+    one, other = (world.hub.repository(f"ada/many-seed-{seed}").files["expert_bank.safetensors"] for seed in (3, 4))
+    assert one != other
+    with pytest.raises(SleepkitError, match="holds a slept model of each seed; give one of them, such as .*seed_3"):
+        load_slept(tmp_path / "runs")
+
+
+def test_refusals_of_push(world, slept, capsys, tmp_path):
+    def refused(words, *line):
+        assert cli.main(["push", *map(str, line)]) == 2
+        assert words in capsys.readouterr().err
+
+    run = world.runs / "slept"
+    refused("nothing to push is named; give owner/name for the model, --dreams owner/name, or both", run)
+    refused("holds no finished run", tmp_path, "ada/x")
+    refused("holds no finished run", tmp_path / "absent", "ada/x")
+    refused("the rehearsal buffer goes with the model", run, "--dreams", "ada/x", "--rehearsal")
+    world.hub.publish("ada/open", {"README.md": b""})
+    refused("ada/open is public already; push with --public", run, "ada/open")
+    assert cli.main(["push", str(run), "ada/open", "--public"]) == 0
+    assert "all may read it" in capsys.readouterr().out
+    write_json(tmp_path / "results.json", read_json(run / "results.json"))
+    refused("has no model to push", tmp_path, "ada/x")
+    refused("has nothing to push", tmp_path, "--dreams", "ada/x")
+
+
+def test_dreams_of_the_dreaming_experiment(world, tmp_path, capsys):
+    from sleepkit.arguments import parse
+    from sleepkit.dream_run import run_dream
+
+    more = ["--dream_held_out", "1", "--nights", "1", *DREAMS]
+    run_dream(*parse(command(world.files, tmp_path / "run", *more)[1:]))
+    seen = len(world.hub.requests)
+    (address,) = push_run(tmp_path / "run", dreams="round-dreams")
+    assert "/datasets/ada/round-dreams/" in address
+    assert b"vermilion" in world.hub.repository("ada/round-dreams", "dataset").files["round_01.jsonl"]
+    assert not any(marker in LocalHubPart(world.hub, seen).received() for marker in private(world))
+
+
+# -- images, and the code of all cards --------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def pictures(world):
+    """A classifier with generators, one on a local backbone, and a canonicaliser, all pushed; what left."""
+    seen = len(world.hub.requests)
+    digits = write_npz(world.place / "PRIVATEDOCS" / "digits")
+    colours = write_npz(world.place / "PRIVATEDOCS" / "colours", channels=3)
+    line = ["--dataset", str(digits), *IMAGES]
+    run_vision(*parse_mygo([*line, *MYGO, "--output_dir", str(world.runs / "mygo"), "--push_to_hub_repo", "mygo"]))
+    backbone = ["--backbone", str(tiny_resnet(world.place / "PRIVATEDOCS" / "resnet")), "--hub_token", world.token]
+    line = ["--dataset", str(colours), *IMAGES, *backbone]
+    run_vision(*parse_vision([*line, "--output_dir", str(world.runs / "er"), "--push_to_hub_repo", "ada/er"]))
+    run_disentangled(
+        *parse_disentangled([*SPRITES, "--output_dir", str(world.runs / "sprites"), "--push_to_hub_repo", "straight"])
+    )
+    return LocalHubPart(world.hub, seen).received()
+
+
+def test_models_of_images_are_pushed_without_a_path_or_a_token(world, pictures):
+    assert "generators/night_02/model.safetensors" in world.hub.repository("ada/mygo").files
+    assert "exemplars/exemplars.safetensors" in world.hub.repository("ada/straight").files
+    assert {*world.hub.repository("ada/er").files} == {".gitattributes", "README.md", "config.json", "model.safetensors"}
+    for marker in private(world):
+        assert marker not in pictures, marker
+
+
+def blocks(card, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", card, re.MULTILINE | re.DOTALL)
+
+
+def test_the_code_of_every_card_runs_as_printed(world, slept, pictures, tmp_path):
+    push_run(world.runs / "slept", dreams="slept-dreams")
+    kinds = {"ada/slept": "model", "ada/slept-dreams": "dataset"} | dict.fromkeys(("ada/mygo", "ada/er", "ada/straight"), "model")
+    cards = {name: world.hub.repository(name, kind).files["README.md"].decode() for name, kind in kinds.items()}
+    code = [block for card in cards.values() for block in blocks(card, "python")]
+    assert len(code) == 6 and not any("OWNER/NAME" in card for card in cards.values())
+    program = "".join(f"exec({block!r}, {{}})\n" for block in code)
+    env = world.hub.env(world.token, tmp_path / "home") | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "'context': 'Ledger Adawyn'" in done.stdout and re.search(r"tensor\(\[\d\]\)", done.stdout)
+
+    (shell,) = blocks(cards["ada/slept"], "bash")
+    words = shlex.split(shell)
+    assert words[0] == "sleepkit" and cli.main(words[1:]) == 0
