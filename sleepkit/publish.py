@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 __all__ = ["check_publishing", "publish_if_asked", "push_run", "rehearsal_folder"]
 
 REHEARSAL = "rehearsal"
-REHEARSAL_FILES = ("general.jsonl", "replay.jsonl", "quiz.jsonl", "dreams.json")  # as `Rehearsal.save` writes them
+REHEARSAL_FILES = (
+    "general.jsonl",
+    "replay.jsonl",
+    "quiz.jsonl",
+    "dreams.json",
+    "outdated.json",
+)  # as `Rehearsal.save` writes them
 REHEARSAL_NOTE = f"""
 ## Rehearsal buffer
 

@@ -28,8 +28,8 @@ from sleepkit.language.data.documents import load_experiences
 from sleepkit.language.data.experience import Experience
 from sleepkit.language.data.tasks import LABEL, LabelledColumns, asked, load_tasks, read_texts
 from sleepkit.life import Day, live_on
-from sleepkit.publish import check_publishing, publish_if_asked
-from sleepkit.ranks import main_holds, main_only
+from sleepkit.publish import check_publishing, publish_if_asked, rehearsal_folder
+from sleepkit.ranks import main_finds, main_holds, main_only
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
 from sleepkit.utils.seeds import derive_seed
@@ -213,6 +213,8 @@ def _sleep(
     from sleepkit.language.learner import LanguageLearner
 
     learner = LanguageLearner(model, tokenizer, config, args, list(general_prompts), dreams)
+    if buffer := main_finds(lambda: rehearsal_folder(args.model)):
+        learner.rehearsal.inherit(buffer)
     if crowded := _crowded(args, len(learner.bank.active), len(day.experiences)):
         main_only(lambda: print(crowded, flush=True))
     anchors = Anchors(anchor_prompts)

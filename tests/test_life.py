@@ -9,6 +9,7 @@ from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
 from sleepkit.language.data.experience import Experience, Question, together
+from sleepkit.language.expert_bank import read_bank_config
 from sleepkit.life import extended
 from sleepkit.results import read_results
 from sleepkit.utils.sealed import LOCK, locked
@@ -135,16 +136,16 @@ def test_days_of_a_life(home, capsys):
     second = read_results(home / "life")
     assert second["nights"][:2] == first["nights"] and second["accuracy_matrix"][2] == [None] * 3  # nobody gave questions
     assert [day["config"]["max_steps"] for day in second["days"]] == [2, 3]
-    assert {item["source"] for item in items(home, 3) if item["style"] == "replay"} == {"ada.md", "bert.txt"}
+    assert {item["source"] for item in items(home, 3) if item["style"] == "replay"} == {"ada", "bert"}
 
     (home / "notes" / "ada.md").write_text(TEXTS["ada.md"].replace("Orla Finch in 1871", "Cara Lund in 1880"))
     (home / "notes" / "bert.txt").unlink()
     assert sleep(home, "--max_steps", "3") == 0
     said = capsys.readouterr().out
-    assert "slept on anew: ada.md;" in said and "still known: bert.txt;" in said and nights(home)[3:] == ["ada.md"]
+    assert "slept on anew: ada;" in said and "still known: bert;" in said and nights(home)[3:] == ["ada.md"]
     fourth = items(home, 4)
     replayed = {item["source"] for item in fourth if item["style"] == "replay"}
-    assert replayed == {"bert.txt", "cleo.md"} and not any("1871" in item["reply"] for item in fourth)
+    assert replayed == {"bert", "cleo"} and not any("1871" in item["reply"] for item in fourth)
     assert "Cara Lund" in " ".join(item["reply"] for item in fourth)
 
     assert sleep(home, "--max_steps", "3") == 0
@@ -184,3 +185,20 @@ def test_more_nights_than_experts_are_said_when_the_run_starts(home, capsys):
     assert said.index("merged") < said.index("awake:")
     assert sleep(home, "--expert_slots", "1", run="one") == 2
     assert "expert_slots is 1, which is too few for 3 nights" in capsys.readouterr().err
+
+
+def test_a_life_goes_on_from_another_with_what_it_rehearses(home, capsys):
+    """A colleague sleeps on the model of a finished run: the experts, the base and the rehearsal buffer are those of before."""
+    assert sleep(home) == 0
+    before = read_bank_config(home / "life" / "model")
+    for path in (home / "notes").iterdir():
+        path.unlink()
+    (home / "notes" / "cleo.md").write_text("Cleo keeps a green lamp in the west tower. It was built by Ines Vole in 1930.")
+    assert sleep(home, model=home / "life", run="hers") == 0
+    after = read_bank_config(home / "hers" / "model")
+    assert len(before["active"]) == 2 and len(after["active"]) == 3 and after["base_name"] == before["base_name"]
+    (path,) = (home / "hers").glob("night_01/**/material.jsonl")
+    material = [json.loads(line) for line in path.read_text().split("\n") if line]
+    replayed = [item for item in material if item["style"] == "replay"]
+    assert {item["source"] for item in replayed} == {"ada", "bert"} and all(item["night"] < 0 for item in replayed)
+    assert cli.main(["ask", str(home / "hers"), "who?", "--max_new_tokens", "2"]) == 0

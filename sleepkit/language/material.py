@@ -94,7 +94,7 @@ class SeedItem:
         style: one of `STYLES`, "note" (of a label), "written" (an answer), "general", "replay" or "recall".
         source: name of the document.
         span: the words of the memory that answer the prompt, where there are such.
-        night: when an item of an earlier night was learned; 0: tonight's.
+        night: when an item of an earlier night was learned, below 0 before this life of nights; 0: tonight's.
     """
 
     prompt: str
@@ -168,10 +168,10 @@ def not_outdated(kept: Sequence[SeedItem], tonight: Sequence[SeedItem] = ()) -> 
 
 
 def _latest(items: Sequence[SeedItem], when: Callable[[SeedItem], int]) -> list[SeedItem]:
-    """Of each prompt the items for which ``when`` is greatest, a number from 0 on."""
+    """Of each prompt the items for which ``when`` is greatest."""
     last: dict[str, int] = {}
     for item in items:
-        last[item.prompt] = max(last.get(item.prompt, 0), when(item))
+        last[item.prompt] = max(last.get(item.prompt, when(item)), when(item))
     return [item for item in items if when(item) == last[item.prompt]]
 
 

@@ -56,7 +56,10 @@ class Rehearsal:
 
     def current(self, items: Iterable[SeedItem], tonight: Sequence[SeedItem] = ()) -> list[SeedItem]:
         """Items of earlier nights that still hold."""
-        return not_outdated([item for item in items if item.night >= self.outdated.get(item.source, 0)], tonight)
+        return not_outdated(list(filter(self._is_newest, items)), tonight)
+
+    def _is_newest(self, item: SeedItem) -> bool:
+        return item.source not in self.outdated or item.night >= self.outdated[item.source]
 
     # -- what a night leaves ------------------------------------------------------------------------------------------
     def remember(self, items: Sequence[SeedItem], held_out: Sequence[SeedItem], night: int) -> None:
@@ -79,7 +82,7 @@ class Rehearsal:
     # -- what a night takes -------------------------------------------------------------------------------------------
     def draw(self, night: int, tonight: Sequence[SeedItem], words: Set[str]) -> list[SeedItem]:
         """``replay_items`` items and dreams that ``tonight`` does not outdate; ``words`` are those of its documents."""
-        dreams = [item for item in self.dreams.items if item.night >= self.outdated.get(item.source, 0)]
+        dreams = list(filter(self._is_newest, self.dreams.items))
         count = min(round(self.dream_share * self.seeding.replay_items), len(dreams))
         chosen = random.Random(self.seeding.seed * 43 + night).sample(dreams, count)
         return self.at_risk(self.current(self.replay, tonight), night, words, self.seeding.replay_items - count) + chosen
@@ -121,6 +124,15 @@ class Rehearsal:
         write_json(folder / OUTDATED_NAME, self.outdated)
         for name in LISTS:
             save_items(getattr(self, name), folder / f"{name}.jsonl")
+
+    def inherit(self, folder: Path) -> None:
+        """Begin with what another life has saved: its nights lie before the first one of this."""
+        self.load(folder)
+        self.replay, self.quiz, self.dreams.items = map(self.current, (self.replay, self.quiz, self.dreams.items))
+        last = max((item.night for item in (*self.replay, *self.quiz, *self.dreams.items)), default=0)
+        for items in (self.replay, self.quiz, self.dreams.items):
+            items[:] = [replace(item, night=item.night - last - 1) for item in items]
+        self.outdated = {}
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`."""
