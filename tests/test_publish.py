@@ -128,11 +128,9 @@ def test_dreams_are_pushed_when_asked_and_hold_text_and_no_path(world, slept, ca
 
 def test_runs_of_earlier_versions_tell_no_folder_either(world, slept, tmp_path):
     run = shutil.copytree(world.runs / "slept", tmp_path / "run")
-    path = run / "dreams" / "night_01.jsonl"
-    path.write_text("".join(json.dumps(json.loads(line) | {"model": "/PRIVATE/base"}) + "\n" for line in path.open()))
-    write_json(
-        run / "model" / "expert_bank.json", read_json(run / "model" / "expert_bank.json") | {"base_model": "/PRIVATE/base"}
-    )
+    dreams, bank = run / "dreams" / "night_01.jsonl", run / "model" / "expert_bank.json"
+    dreams.write_text("".join(json.dumps(json.loads(line) | {"model": "/PRIVATE/base"}) + "\n" for line in dreams.open()))
+    write_json(bank, read_json(bank) | {"base_model": "/PRIVATE/base"})
     seen = len(world.hub.requests)
     push_run(run, "ada/old", "ada/old-dreams")
     assert b"PRIVATE" not in LocalHubPart(world.hub, seen).received()
