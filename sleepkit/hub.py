@@ -176,7 +176,10 @@ def _check_repository(api: HfApi, name: str, kind: str, private: bool) -> None:
         )
     files = [one.rfilename for one in info.siblings or []]
     if any(file not in (".gitattributes", ".gitignore", CARD) for file in files) and TAG not in (info.tags or []):
-        raise SleepkitError(f"{name} holds something else ({files[-1]}), which a push would mix with; choose another name")
+        raise SleepkitError(
+            f"{name} holds something else ({files[-1]}), which a push would mix with; choose another name (where it is yours to "
+            f"write over, give its card the tag {TAG})"
+        )
 
 
 def push_files(

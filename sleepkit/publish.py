@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleepkit.cards import REPOSITORY
+from sleepkit.cards import REPOSITORY, published_name
 from sleepkit.errors import SleepkitError
 from sleepkit.hub import BANK, CARD, Published, Target, check_access, published, push_files
 from sleepkit.ranks import main_only
-from sleepkit.results import FILE_NAME, read_results
+from sleepkit.results import FILE_NAME, read_jsonl, read_results
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -137,6 +137,9 @@ def _plan_model(run: Path, target: Target, rehearsal: bool) -> _Push:
     if not (run / "model" / CARD).is_file():
         raise SleepkitError(f"{run} has no model to push; give the folder of a run that makes one, or only --dreams owner/name")
     content, says = published(run / "model"), "no text that the model has read"
+    bank: Any = json.loads(bytes(content.files[BANK])) if BANK in content.files else None
+    if bank is not None and not bank["active"]:
+        return _Push(target, Published(), "", f"{run} holds no expert that is in use")
     if rehearsal:
         folder = rehearsal_folder(run)
         if folder is None:
@@ -145,9 +148,8 @@ def _plan_model(run: Path, target: Target, rehearsal: bool) -> _Push:
         card = (run / "model" / CARD).read_text(encoding="utf-8")
         content.files[CARD] = (card + REHEARSAL_NOTE).encode()
         says = f"with the rehearsal buffer, which holds TEXT OF THE DOCUMENTS ({REHEARSAL}/)"
-    bank: Any = content.files.get(BANK)
-    if bank is not None and (base := json.loads(bank)).get("base_model") is None:
-        name = base.get("base_name")
+    if bank is not None and bank.get("base_model") is None:
+        name = bank.get("base_name")
         says += f"; its base, {name}, is a folder of this machine: who loads it must have it and give --model"
     return _Push(target, content, says)
 
@@ -159,12 +161,18 @@ def _plan_dreams(run: Path, target: Target, scratch: Path) -> _Push:
     if not (folder / CARD).is_file():
         return _Push(target, Published(), "", f"{run} has no accepted dreams")
     content = published(folder, "dataset")
+    content.files |= {name: _without_folders(one) for name, one in content.files.items() if name.endswith(".jsonl")}
     return _Push(target, content, "dreams, which hold TEXT OF THE DOCUMENTS as the model wrote it")
+
+
+def _without_folders(file: Any) -> bytes:
+    """Rows of dreams, whose dreamer may once have been told by its folder."""
+    rows = [row | {"model": published_name(row.get("model") or "")} for row in read_jsonl(file)]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def _dreams_of_rounds(run: Path, folder: Path) -> Path:
     """The dreams of recipes/dream.py that were rewarded, as a data set with a config for each round."""
-    from sleepkit.cards import published_name
     from sleepkit.language.dream_dataset import add_night, write_card
     from sleepkit.language.dreams import load_dreams
 

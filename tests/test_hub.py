@@ -146,7 +146,7 @@ def test_no_network_and_offline(folder, hub, ada, monkeypatch):
         push_folder(folder, "owl")
 
 
-@pytest.mark.parametrize(("where", "times"), [("PUT /lfs", 9), ("POST /api/models/ada/owl/commit", 1)])
+@pytest.mark.parametrize(("where", "times"), [("PUT /lfs", 99), ("POST /api/models/ada/owl/commit", 1)])
 def test_an_upload_that_broke_off_changes_nothing_and_is_repeated(folder, hub, ada, monkeypatch, where, times):
     push_folder(folder, "owl")
     before = hub.repository("ada/owl").branches["main"]

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,19 @@ def test_dreams_are_pushed_when_asked_and_hold_text_and_no_path(world, slept, ca
     assert b"vermilion" in left and not any(marker in left for marker in private(world))
     row = json.loads(world.hub.repository("ada/slept-dreams", "dataset").files["night_01.jsonl"].splitlines()[0])
     assert row["model"] == "org/base" and row["context"] == "Ledger Adawyn"
+
+
+def test_runs_of_earlier_versions_tell_no_folder_either(world, slept, tmp_path):
+    run = shutil.copytree(world.runs / "slept", tmp_path / "run")
+    dreams, bank = run / "dreams" / "night_01.jsonl", run / "model" / "expert_bank.json"
+    dreams.write_text("".join(json.dumps(json.loads(line) | {"model": "/PRIVATE/base"}) + "\n" for line in dreams.open()))
+    write_json(bank, read_json(bank) | {"base_model": "/PRIVATE/base"})
+    seen = len(world.hub.requests)
+    push_run(run, "ada/old", "ada/old-dreams")
+    assert b"PRIVATE" not in LocalHubPart(world.hub, seen).received()
+    assert b'"model": "base"' in world.hub.repository("ada/old-dreams", "dataset").files["night_01.jsonl"]
+    write_json(bank, read_json(bank) | {"active": []})
+    assert push_run(run, "ada/empty") == []
 
 
 def test_the_rehearsal_buffer_leaves_only_when_asked(world, slept, capsys):
