@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import random
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.cues import about, content_words
 from sleepkit.language.items import SeedItem
-from sleepkit.language.passages import flowing, passages
+from sleepkit.language.passages import flowing, is_code, passages
 
 __all__ = ["Line", "quotations", "read_lines", "second_part"]
 
@@ -45,8 +46,12 @@ class Line:
 
 
 def read_lines(chunks: Sequence[MemoryChunk]) -> list[Line]:
-    """Passages of all chunks but those that are there for reference."""
-    read = [(chunk, *passage) for chunk in chunks if not chunk.reference for passage in passages(chunk.text)]
+    """Passages of all chunks but those that are there for reference; a document that is code is quoted in all its chunks."""
+    texts: dict[str, list[str]] = defaultdict(list)
+    for chunk in chunks:
+        texts[chunk.title].append(chunk.text)
+    code = {title: is_code("\n\n".join(parts)) for title, parts in texts.items()}
+    read = [(chunk, *one) for chunk in chunks if not chunk.reference for one in passages(chunk.text, code[chunk.title])]
     lines = (Line(chunk.title, flowing(text) if prose else text, text, chunk.text, prose) for chunk, text, prose in read)
     return list(dict.fromkeys(lines))
 

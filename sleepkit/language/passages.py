@@ -3,8 +3,8 @@
     passages(text) -> [Passage(text, is_prose), ...]          in the order of the text, each a part of it, letter for letter
 
 What is prose says prose.py.  A paragraph of which half the lines are code or data is quoted, and so is all of a text of which
-half is.  In the transcript of a chat (data/chats.py) the names of roles are no part of a passage; what the system says and what
-is asked there is left out, as it states nothing.
+half is code, comments included, unless it stands in fences (```).  In the transcript of a chat (data/chats.py) the names of
+roles are no part of a passage; what the system says and what is asked there is left out, as it states nothing.
 
 Linear in the length of the text.  Ours.
 """
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from sleepkit.language.prose import CODE, DATA, TEXT, is_prose, is_question, is_verse, kind_of_line, without_marker
 from sleepkit.language.sentences import sentence_spans
 
-__all__ = ["Passage", "flowing", "passages"]
+__all__ = ["Passage", "flowing", "is_code", "passages"]
 
 PIECE_LINES, PIECE_CHARACTERS = 6, 300  # of what is quoted
 
@@ -45,9 +45,22 @@ class _Line(NamedTuple):
     paragraph: int
 
 
-def passages(text: str) -> list[Passage]:
-    """What a text says, in order; lines without a letter or a figure are left out."""
-    return [passage for part, in_chat in _spoken(text) for passage in _passages(part, in_chat) if _WORD.search(passage.text)]
+def passages(text: str, quoted: bool | None = None) -> list[Passage]:
+    """What a text says, in order; lines without a letter or a figure are left out.
+
+    Args:
+        quoted: whether all of it is quoted; None: if it is code.
+    """
+    quoted = is_code(text) if quoted is None else quoted
+    found = (passage for part, in_chat in _spoken(text) for passage in _passages(part, in_chat, quoted))
+    return [passage for passage in found if _WORD.search(passage.text)]
+
+
+def is_code(text: str) -> bool:
+    """Whether more than half of a text is code or configuration."""
+    lines = _lines(text)
+    code = sum(line.end - line.start for line in lines if line.kind == CODE)
+    return 2 * code > sum(line.end - line.start for line in lines)
 
 
 def flowing(sentence: str) -> str:
@@ -65,10 +78,9 @@ def _spoken(text: str) -> Iterator[tuple[str, bool]]:
             yield text[turn.end() : end], True
 
 
-def _passages(text: str, in_chat: bool) -> Iterator[Passage]:
+def _passages(text: str, in_chat: bool, quoted: bool) -> Iterator[Passage]:
     lines = _lines(text)
-    quoted = sum(line.end - line.start for line in lines if line.kind != TEXT)
-    if 2 * quoted > sum(line.end - line.start for line in lines):
+    if quoted:
         lines = [line._replace(kind=DATA) for line in lines]
     for (_, kind), run in groupby(lines, key=lambda line: (line.paragraph, line.kind)):
         found = list(run)
@@ -90,16 +102,16 @@ def _lines(text: str) -> list[_Line]:
             paragraph += 1
         else:
             found.append(
-                _Line(match.start(), match.start() + len(line.rstrip()), CODE if fenced else kind_of_line(line), paragraph)
+                _Line(match.start(), match.start() + len(line.rstrip()), DATA if fenced else kind_of_line(line), paragraph)
             )
     return [line for _, group in groupby(found, key=lambda line: line.paragraph) for line in _agreeing(list(group))]
 
 
 def _agreeing(paragraph: Sequence[_Line]) -> list[_Line]:
     """A paragraph is data if half its lines are; one line of what looks like code in a text is a line of that text."""
-    quoted = sum(line.kind != TEXT for line in paragraph)
-    if 2 * quoted >= len(paragraph):
-        return [line._replace(kind=DATA) for line in paragraph]
+    kinds = [line.kind for line in paragraph]
+    if 2 * kinds.count(TEXT) <= len(paragraph):
+        return [line._replace(kind=max((DATA, CODE), key=kinds.count)) for line in paragraph]
     return [line._replace(kind=TEXT if line.kind == CODE else line.kind) for line in paragraph]
 
 

@@ -119,9 +119,9 @@ def is_verse(lines: Sequence[str]) -> bool:
         return False
     ends = sum(_END.search(line.rstrip()[-_LAST:]) is not None for line in lines[:-1])
     capitals = sum(line.lstrip()[:1].isupper() for line in lines[1:])
-    return 2 * ends < len(lines) - 1 + (len(lines) == 2) and (
-        longest < SHORT_VERSE or (len(lines) > 2 and 4 * capitals >= 3 * (len(lines) - 1))
-    )
+    follow = len(lines) - 1
+    broken = 4 * capitals >= 3 * follow if longest >= SHORT_VERSE else capitals == follow or follow > 2
+    return broken and (2 * ends < follow or follow == 1 > ends) and (longest < SHORT_VERSE or follow > 1)
 
 
 def without_marker(sentence: str) -> str:
