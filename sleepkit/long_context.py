@@ -25,8 +25,9 @@ from typing import Any
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.cues import whereabouts
+from sleepkit.language.data.columns import shown_path
 from sleepkit.language.data.row_files import file_rows
-from sleepkit.language.data.unpacking import open_text
+from sleepkit.language.data.unpacking import decoded, file_bytes
 from sleepkit.language.sentences import sentences
 from sleepkit.results import write_jsonl
 
@@ -64,10 +65,14 @@ def write_long_context(
         everybody: ask where each person is, of those that went somewhere, in place of the stories' own questions.
 
     Raises:
-        SleepkitError: too few stories of the task, too little filler, or too many persons for our names.
+        SleepkitError: unreadable files, rows that are no stories, too few of the task, too little filler, or too many persons for
+            our names.
     """
     rng = random.Random(seed)
-    rows = [row for _, row in file_rows(stories) if str(row.get("task", "")).split("_")[0] == task]
+    for name, number in (("questions", questions), ("parts", parts), ("words", words)):
+        if number < 1:
+            raise SleepkitError(f"{name} is {number}; give at least 1")
+    rows = [row for place, row in file_rows(stories) if _is_story(row, place) and str(row["task"]).split("_")[0] == task]
     if len(rows) < questions:
         raise SleepkitError(f"{stories} has {len(rows)} stories of {task}; ask for at most as many questions, not {questions}")
     if questions * len(PERSONS) > len(NAMES):
@@ -110,6 +115,18 @@ def _whereabouts(parts: Sequence[Sequence[str]]) -> list[list[dict[str, str]]]:
     return asked
 
 
+def _is_story(row: Any, place: str) -> bool:
+    """True; raises unless a row has a task, and lines of which each states or asks, the last question with its answer."""
+    lines = row.get("lines") if isinstance(row, Mapping) and "task" in row else None
+    each = lines if isinstance(lines, list) and all(isinstance(line, Mapping) for line in lines) else []
+    numbered = [line for line in each if isinstance(line.get("n"), int) and isinstance(line.get("t", line.get("q")), str)]
+    asked = [line for line in numbered if "q" in line]
+    sound = all("a" in line and isinstance(line.get("sup"), list) and line["sup"] for line in asked)
+    if not asked or not sound or len(numbered) < len(each):
+        raise SleepkitError(f"{place} is no story; rows are {{task, lines: [{{n, t}} or {{n, q, a, sup}}]}}, with a question")
+    return True
+
+
 def _story(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[dict[int, str], Mapping[str, Any]]:
     """Statements by their line up to the last question, and that question."""
     last = max((line for line in row["lines"] if "q" in line), key=lambda line: int(line["n"]))
@@ -122,8 +139,8 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
 
 def _filler(path: Path, parts: int, words: int, rng: random.Random) -> list[list[str]]:
     """Sentences of each part."""
-    with open_text(path) as file:
-        found = [line for line in sentences(" ".join(file.read().split())) if 4 <= len(line.split()) <= 40]
+    text = decoded(file_bytes(path), shown_path(path))
+    found = [line for line in sentences(" ".join(text.split())) if 4 <= len(line.split()) <= 40]
     lengths = [len(line.split()) for line in found]
     if sum(lengths) < parts * words:
         raise SleepkitError(f"{path} has {sum(lengths)} words in whole sentences; {parts} parts of {words} need {parts * words}")

@@ -9,7 +9,6 @@ Ours: the whole measure; the paper reports no retention.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,28 +19,32 @@ from transformers import PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids, decode, generate
+from sleepkit.language.data.columns import text_of
+from sleepkit.language.data.row_files import file_rows
 from sleepkit.language.divergence import OutputHead, TeacherTargets, token_divergence
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.packing import Backbone, PreparedItem, flat_hidden, pad_rows
 from sleepkit.language.scoring import contained
+
+_EXPECTED = "{prompt, answer?}"
 
 
 def read_prompts(path: str | Path) -> list[dict[str, Any]]:
     """Rows ``{prompt, answer?}`` of a jsonl file.
 
     Raises:
-        SleepkitError: unreadable, or a row without a prompt.
+        SleepkitError: unreadable, or a row without a prompt, with its line.
     """
-    try:
-        rows = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
-    except (OSError, json.JSONDecodeError) as error:
-        raise SleepkitError(f"{path} cannot be read as jsonl ({error})") from error
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or not row.get("prompt"):
-            raise SleepkitError(f"{path} line {number} has no 'prompt'; rows are {{prompt, answer?}}")
+    rows = file_rows(Path(path).expanduser())
+    for place, row in rows:
+        if not isinstance(row, dict):
+            raise SleepkitError(f"{place} is a {type(row).__name__}; rows are {_EXPECTED}")
+        text_of(row, "prompt", place, _EXPECTED)
+        if row.get("answer"):
+            text_of(row, "answer", place, _EXPECTED)
     if not rows:
         raise SleepkitError(f"{path} is empty; give at least one prompt")
-    return rows
+    return [dict(row) for _, row in rows]
 
 
 class Anchors:

@@ -43,8 +43,9 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids, decode, text_ids, window_of
 from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.data.experience import Experience, Question
+from sleepkit.language.document_view import IN_CONTEXT
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
-from sleepkit.language.learner import IN_CONTEXT, Evaluation, LanguageLearner
+from sleepkit.language.learner import Evaluation, LanguageLearner
 from sleepkit.language.lora import add_lora, chat_rows, document_rows, finetune, linear_maps, night_settings, trl_settings
 from sleepkit.language.material import SeedItem
 

@@ -8,7 +8,8 @@ second one") keeps its antecedent::
 
 Nothing is dropped: the chunks of a document cover every character of it but the white space at their ends.  A sentence
 that alone exceeds the budget is cut, at white space where there is some.  Where overlap and next sentence do not fit
-together, the overlap gives way.  Question-answer notes in sequence share chunks, and a note that fits is not cut.
+together, the overlap gives way.  Question-answer notes in sequence share chunks, and a note that fits is not cut.  Tokenising
+takes time linear in the length of a text, however long its lines are.
 
 This is the fast, fragile level of the two-level memory of "Language Models Need Sleep" (arXiv 2606.03979): the context.
 Ours: the chunks and their overlap.  Left out: retrieval (the night goes through everything), and any model.
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.data.columns import checked
 from sleepkit.language.data.experience import render_message, render_note
 from sleepkit.language.sentences import sentence_spans, sentences
 
@@ -37,12 +39,16 @@ Span = tuple[int, int]  # [start, end) in a text
 
 @dataclass(frozen=True)
 class MemoryChunk:
-    """Part ``index`` (from 0) of the document ``title``; ``n_tokens`` tokens without special tokens."""
+    """Part ``index`` (from 0) of the document ``title``; ``n_tokens`` tokens without special tokens.
+
+    ``reference``: it is there to be looked at, and nothing is written about it, as what it says is learned from notes.
+    """
 
     text: str
     title: str
     index: int
     n_tokens: int
+    reference: bool = False
 
 
 @dataclass
@@ -52,6 +58,7 @@ class _Entry:
     title: str
     parts: list[str]
     notes: bool = False
+    reference: bool = False
 
 
 class ContextMemory:
@@ -75,9 +82,9 @@ class ContextMemory:
         """Number of documents: a chat is one, notes in sequence are one."""
         return len(self._entries)
 
-    def add_document(self, text: str, title: str = "document") -> None:
-        """Remember a text.  Raises `SleepkitError` if it is empty."""
-        self._entries.append(_Entry(title, [_not_empty(text, f"document {title!r}")]))
+    def add_document(self, text: str, title: str = "document", reference: bool = False) -> None:
+        """Remember a text; ``reference`` as in `MemoryChunk`.  Raises `SleepkitError` if it is empty or cannot be tokenised."""
+        self._entries.append(_Entry(title, [_not_empty(text, f"document {title!r}")], reference=reference))
 
     def add_note(self, question: str, answer: str) -> None:
         """Remember a question with its answer; notes added in sequence share chunks."""
@@ -122,7 +129,7 @@ class ContextMemory:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
             memory = cls(tokenizer, data["max_tokens"], data["overlap"])
             memory._entries = [_Entry(**entry) for entry in data["entries"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SleepkitError(
                 f"{path} is not a saved context memory ({type(error).__name__}: {error}); "
                 "give a file written by ContextMemory.save"
@@ -148,8 +155,8 @@ class ContextMemory:
                 total += estimates[last]
             while last > done and not self._fits(text, units[first][0], units[last][1]):
                 last -= 1
-            content = text[units[first][0] : units[last][1]].strip()
-            chunks.append(MemoryChunk(content, entry.title, len(chunks), self._count(content)))
+            content = _without_margins(text[units[first][0] : units[last][1]])
+            chunks.append(MemoryChunk(content, entry.title, len(chunks), self._count(content), entry.reference))
             done = last + 1
         return chunks
 
@@ -168,30 +175,45 @@ class ContextMemory:
     def _cut(self, text: str, start: int, end: int) -> list[Span]:
         """A span in pieces within the budget."""
         pieces = []
-        while not self._fits(text, start, end):
-            low, high = start, end  # text[start:low] fits, text[start:high] does not
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (middle, high) if self._fits(text, start, middle) else (low, middle)
-            if low == start:
+        while (reached := self._reach(text, start, end)) < end:
+            if reached == start:
                 raise SleepkitError(
                     f"max_tokens is {self.max_tokens}, too small for the character {text[start]!r}; "
                     "raise it to what the model's window leaves beside the prompt and the answer"
                 )
-            words = max((i + 1 for i in range(start, low) if text[i].isspace()), default=low)
-            cut = words if text[start:words].strip() else low
+            words = max((i + 1 for i in range(start, reached) if text[i].isspace()), default=reached)
+            cut = words if text[start:words].strip() else reached
             pieces.append((start, cut))
             start = cut
         return [*pieces, (start, end)]
 
+    def _reach(self, text: str, start: int, end: int) -> int:
+        """Where the longest beginning of a span ends that fits; no more of the text is tokenised than a few times that."""
+        low, high = start, min(end, start + 2 * self.max_tokens)
+        while self._fits(text, start, high):
+            if high == end:
+                return end
+            low, high = high, min(end, start + 2 * (high - start))
+        while high - low > 1:  # text[start:low] fits, text[start:high] does not
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._fits(text, start, middle) else (low, middle)
+        return low
+
     def _fits(self, text: str, start: int, end: int) -> bool:
-        return self._count(text[start:end].strip()) <= self.max_tokens
+        return self._count(_without_margins(text[start:end])) <= self.max_tokens
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
+def _without_margins(text: str) -> str:
+    """Without blank lines in front and white space behind; the first line keeps its indentation, which code needs."""
+    text = text.rstrip()
+    lines = text[: len(text) - len(text.lstrip())].rpartition("\n")
+    return text[len(lines[0]) + len(lines[1]) :]
+
+
 def _not_empty(text: str, what: str) -> str:
     if not text.strip():
         raise SleepkitError(f"the {what} is empty; give text")
-    return text
+    return checked(text, f"the {what}")

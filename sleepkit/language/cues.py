@@ -21,20 +21,21 @@ from __future__ import annotations
 
 import random
 import re
+from itertools import dropwhile
 
 MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 _DATE = re.compile(
     rf"(?:{MONTHS})\s+\d{{1,2}}(?!\d)(?:,\s*\d{{4}})?|\d{{1,2}}\s+(?:{MONTHS})(?:\s+\d{{4}})?|(?:{MONTHS})\s+\d{{4}}"
 )
 _NUMBER = re.compile(r"[$£€]?\d(?:[\d,.]*\d)?(?:[–-]\d+)?(?:%|\s?(?:percent|million|billion|thousand|[a-z]+))?")
-_NAME = re.compile(r"[A-Z][\w’'.-]*(?:\s+(?:of|the|de|von|and|for|&)?\s*[A-Z][\w’'.-]*)*")
+_NAME = re.compile(r"[A-Z][\w’'.-]*(?:\s+(?:(?:of|the|de|von|and|for|&)\s+)?[A-Z][\w’'.-]*)*")
 _QUOTE = re.compile(r"[\"“]([^\"”]{3,60})[\"”]")
 _BOUNDARY = r"of|in|to|for|with|by|and|that|which|who|on|at|from|as|was|is|were|are"
 _PHRASE = re.compile(
     r"\b(?:a|an|the|of|by|in|for|to|with|as|from|into|on|is|are|was|were|called|named|and)\s+"
     rf"((?:[a-z][\w’'-]*\s+){{0,3}}[a-z][\w’'-]*)(?=\s*(?:[,.;:()]|\b(?:{_BOUNDARY})\b|$))"
 )
-_CLAUSE = re.compile(r"(?<=[,;:])\s+|\s+(?=(?:and|but|which|who|when|while|where|because)\s)")
+_CLAUSE = re.compile(r"(?<=[,;:])\s+|(?<!\s)\s+(?=(?:and|but|which|who|when|while|where|because)\s)")
 _WORD = re.compile(r"[\w’'$%–.-]+")
 STOP_WORDS = frozenset(
     "the a an of in on at to for with by and or is are was were be been as from that this it its which who into their his her "
@@ -65,6 +66,8 @@ _THIRD_PERSON = dict(
 _RELATIVE = frozenset("that which who whom whose where when while because although though if whether than".split())
 _COORDINATORS = frozenset("and but or nor so yet".split())
 _NO_SUBJECT = _RELATIVE | _COORDINATORS | frozenset("as such with by for to from including rather once also both".split())
+_BEFORE_NOUNS = frozenset("a an the of and or with in by for to from on at".split())
+_LONGEST_VERB = 30
 _PREPOSITIONS = frozenset("in on at since during after before by from until within under over through following".split())
 _KEEPS_STEM = frozenset("develop envelop gallop visit limit edit exhibit inhabit prohibit credit benefit deposit permit".split())
 _MOVED = r"(?:went|moved|travell?ed|journeyed|walked|ran|drove|flew|sailed|rode|returned|hurried|fled)(?: back)?"
@@ -78,32 +81,29 @@ ABOUT = ("Tell me about {}.", "What do you know about {}?", "What about {}?")
 
 def answer_spans(sentence: str, max_words: int = 7) -> list[str]:
     """Spans of a sentence that could answer a question, verbatim, most specific kinds first, without repeats."""
-    found: list[str] = []
+    found: dict[str, None] = {}  # a set that keeps its order
 
     def add(text: str) -> None:
-        text = text.strip(' ,.;:"“”()')
-        while " " in text and text.rsplit(" ", 1)[1].lower() in STOP_WORDS:
-            text = text.rsplit(" ", 1)[0].rstrip(" ,")
+        words = text.strip(' ,.;:"“”()').split(" ")
+        while len(words) > 1 and words[-1].lower() in STOP_WORDS | {""}:
+            words.pop()
+            words[-1] = words[-1].rstrip(" ,")
+        text = " ".join(words)
         if len(text) > 1 and len(text.split()) <= max_words and text not in found and text in sentence:
-            found.append(text)
+            found[text] = None
 
     for pattern in (_DATE, _NUMBER):
         for match in pattern.finditer(sentence):
             add(match.group())
     for match in _NAME.finditer(sentence):
-        words = match.group().split()
-        while words and words[0].lower() in STOP_WORDS:
-            words = words[1:]
-        add(" ".join(words))
+        add(" ".join(dropwhile(lambda word: word.lower() in STOP_WORDS, match.group().split())))
     for match in _QUOTE.finditer(sentence):
         add(match.group(1))
     for match in _PHRASE.finditer(sentence):
-        words = match.group(1).split()
-        while words and words[0] in STOP_WORDS:
-            words = words[1:]
+        words = list(dropwhile(STOP_WORDS.__contains__, match.group(1).split()))
         if words and not words[0].endswith("ed") and (len(words) > 1 or len(words[0]) > 4):
             add(" ".join(words))
-    return found
+    return list(found)
 
 
 def question_words(span: str, sentence: str = "") -> list[str]:
@@ -155,7 +155,7 @@ def wh_question(text: str, span: str, rng: random.Random) -> str | None:
         words = words[:-1]
     word = rng.choice(question_words(span, text))
     if not words and before:  # a leading "In 1902 ...": the subject follows
-        if before.split()[0].lower() not in _PREPOSITIONS:
+        if before.partition(" ")[0].lower() not in _PREPOSITIONS:
             return None
         words, rest_of = after.strip(" ,").split(), []
     elif not words:  # the span is the subject, if a verb follows
@@ -221,6 +221,8 @@ def _question(word: str, verb: str, subject: list[str], rest: list[str]) -> str 
 
 def _base_form(verb: str) -> tuple[str, str] | None:
     """``(did | does, base form)`` of a past or third-person verb, None for other words."""
+    if len(verb) > _LONGEST_VERB:
+        return None
     if verb in _IRREGULAR:
         return "did", _IRREGULAR[verb]
     if re.fullmatch(r"[a-z]{2,}ed", verb):
@@ -237,6 +239,16 @@ def _base_form(verb: str) -> tuple[str, str] | None:
     if verb in _THIRD_PERSON:
         return "does", _THIRD_PERSON[verb]
     return None
+
+
+def has_verb(text: str) -> bool:
+    """Whether the rules know a finite verb in a text: an auxiliary, an irregular one, or one in -ed that is not before a noun."""
+    words = [word.strip(",.;:!?\"'“”’()*_") for word in text.split()]
+    for before, word in zip(["a", *words], words, strict=False):
+        regular = word.endswith("ed") and before.lower() in _BEFORE_NOUNS
+        if word in _AUXILIARIES or (not regular and _base_form(word) is not None):
+            return True
+    return False
 
 
 def content_words(text: str) -> list[str]:

@@ -9,18 +9,21 @@ A night is appended without touching the others, also to a folder that another r
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sleepkit.cards import REPOSITORY, dataset_card, published_name
-from sleepkit.errors import SleepkitError
+from sleepkit.errors import SleepkitError, first_line
+from sleepkit.language.data.columns import Row, shown, text_of
+from sleepkit.language.data.documents import local_path
+from sleepkit.language.data.row_files import file_rows
 from sleepkit.language.dreams import Dream
 from sleepkit.report import markdown_table
 from sleepkit.results import write_jsonl
 
+_NEEDED = "context, style, text and rows of {prompt, reply}"
 COLUMNS = ("context", "style", "text", "rows", "reward", "score", "round", "night")
 
 
@@ -62,8 +65,8 @@ def load_dream_set(source: str) -> list[Dream]:
     Raises:
         SleepkitError: not there, unreadable, or without the columns of dreams.
     """
-    folder = Path(source)
-    if folder.is_dir():
+    folder = local_path(source)
+    if folder is not None and folder.is_dir():
         paths = sorted(folder.glob("*.jsonl"))
         if not paths:
             raise SleepkitError(f"{source} holds no .jsonl of dreams; give a folder of published dreams")
@@ -74,31 +77,30 @@ def load_dream_set(source: str) -> list[Dream]:
         names = datasets.get_dataset_config_names(source)
         tables = {name: datasets.load_dataset(source, name, split="train") for name in names}
     except Exception as error:
-        raise SleepkitError(f"dream set {source!r} is no folder and cannot be loaded from the Hub ({error})") from error
+        reason = first_line(error)
+        raise SleepkitError(f"dream set {source!r} is no folder and cannot be loaded from the Hub ({reason})") from error
     return [_dream(row, f"{source}, {name}") for name, table in tables.items() for row in table]
 
 
 def _read(path: Path) -> list[Dream]:
-    dreams = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SleepkitError(f"{path} cannot be read ({error}); give a folder of published dreams") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise SleepkitError(f"{path} line {number} is not JSON ({error}); copy the file again") from error
-        dreams.append(_dream(row, f"{path} line {number}"))
-    return dreams
+    return [_dream(row, place) for place, row in file_rows(path)]
 
 
-def _dream(row: Mapping[str, Any], place: str) -> Dream:
-    try:
-        values = {column: row[column] for column in COLUMNS if column in row and column != "rows"}
-        return Dream(rows=[(str(pair["prompt"]), str(pair["reply"])) for pair in row["rows"]], **values)
-    except (KeyError, TypeError) as error:
-        raise SleepkitError(f"{place} is not a dream ({error}); rows need context, style, text and rows") from error
+def _dream(row: Row, place: str) -> Dream:
+    if not isinstance(row, Mapping):
+        raise SleepkitError(f"{place} is not a dream but a {type(row).__name__}; rows need {_NEEDED}")
+    pairs = row.get("rows")
+    if not isinstance(pairs, list) or not all(isinstance(pair, Mapping) for pair in pairs):
+        raise SleepkitError(f"{place} is not a dream (its rows are {shown(pairs)}); rows need {_NEEDED}")
+    read = [(text_of(pair, "prompt", place, _NEEDED), text_of(pair, "reply", place, _NEEDED)) for pair in pairs]
+    style, text, context = (text_of(row, column, place, _NEEDED) for column in ("style", "text", "context"))
+    numbers: dict[str, Any] = {
+        column: row[column] for column in ("reward", "score", "round", "night") if row.get(column) is not None
+    }
+    for column, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise SleepkitError(f"{place} has a {column} of type {type(value).__name__} ({shown(value)}); give a number")
+    return Dream(style, text, read, context, **numbers)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

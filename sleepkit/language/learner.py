@@ -36,19 +36,21 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids, decode, generate, window_of
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.cues import content_words
-from sleepkit.language.data.experience import Experience, Question, render_note
+from sleepkit.language.data.experience import LEARNED, Experience, Question, render_note
 from sleepkit.language.data.tasks import LABEL
+from sleepkit.language.document_view import DocumentView, notes_that_fit
 from sleepkit.language.dreams import Context, Dream, context_name, save_dreams
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
-from sleepkit.language.material import SeedItem, load_items, save_items, write_material
+from sleepkit.language.material import OWN, NothingToAskError, SeedItem, load_items, save_items, write_material
 from sleepkit.language.merge import capture_ffn_inputs, fit_slot, merge_slots
 from sleepkit.language.packing import PreparedItem
 from sleepkit.language.rehearsal import SNAPSHOT, Rehearsal
 from sleepkit.language.scoring import CONTAINED, score, token_f1
+from sleepkit.language.self_written import paraphrases
 from sleepkit.language.zero3 import unsplit
 from sleepkit.ranks import all_find, main_only
 from sleepkit.results import read_json, write_json
@@ -59,12 +61,11 @@ if TYPE_CHECKING:
 
 QUIZ_ITEMS = 16
 QUIZ_STYLES = ("question", "wh", "paraphrase", "note", "written")  # whole questions
+NOTE_STYLES = {LABEL: "note", LEARNED: OWN}  # by the kind of a note
 MERGE_ITEMS = 256
 LEVELS_NAME, ACCEPTED_NAME = "levels.json", "accepted.jsonl"
 
 logger = logging.get_logger(__name__)
-
-IN_CONTEXT = "Read this text and answer the question.\n\nText: {text}\n\nQuestion: {question}"
 
 
 @dataclass
@@ -119,6 +120,7 @@ class LanguageLearner:
         self.memory = ContextMemory(tokenizer, sleep.memory_max_tokens, sleep.memory_overlap)
         self.notes: list[SeedItem] = []  # today's
         self.replaces: list[str] = []  # documents of earlier nights, of which today's are newer versions
+        self.view = DocumentView(tokenizer, sleep.memory_max_tokens, sleep.memory_overlap)
         self.rehearsal = Rehearsal(seeding, sleep.dreaming)
         self.prepared_general: dict[SeedItem, PreparedItem] = {}  # of this process
         self.train_tokens = 0  # of all that is trained in a night
@@ -134,15 +136,14 @@ class LanguageLearner:
                 note.question,
                 note.answer,
                 render_note(note.question, note.answer),
-                "note" if note.kind == LABEL else "written",
+                NOTE_STYLES.get(note.kind, "written"),
                 experience.name,
                 note.answer,
             )
             for note in experience.notes
         ]
-        titles = experience.titles or [experience.name] * len(experience.documents)
-        for title, document in zip(titles, experience.documents, strict=True):
-            self.memory.add_document(document, title)
+        for k, (title, document) in enumerate(zip(experience.titled(), experience.documents, strict=True)):
+            self.memory.add_document(document, title, reference=not experience.is_read(k))
 
     def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
         """Ask all questions together, in context those of one document after those of another: generation computes once what all
@@ -157,18 +158,18 @@ class LanguageLearner:
         """The prompt of an evaluation question; in context, with its document, or after those examples of its task that fit."""
         if not in_context:
             return question.question
-        if experience.examples:
+        room = window_of(self.model) - self.args.max_new_tokens
+        if experience.examples and experience.examples[question.document]:
             last = {"role": "user", "content": question.question}
             turns = [
                 {"role": role, "content": text}
                 for shown in experience.examples[question.document]
                 for role, text in (("user", shown.question), ("assistant", shown.answer))
             ]
-            room = window_of(self.model) - self.args.max_new_tokens
             while turns and len(chat_ids(self.tokenizer, [*turns, last])) > room:
                 del turns[-2:]
             return [*turns, last]
-        return IN_CONTEXT.format(text=experience.documents[question.document], question=question.question)
+        return self.view.prompt(experience.documents[question.document], question, room)
 
     # -- asleep -----------------------------------------------------------------------------------------------------
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
@@ -331,11 +332,24 @@ class LanguageLearner:
         return [item for item in items if item not in held_out], held_out
 
     def write_items(self, night: int) -> list[SeedItem]:
-        """What the model writes about its memory; notes, where there are some, are learned as they are."""
-        if self.notes:
-            return self.notes
-        args = self.seeding
-        return write_material(self.model, self.tokenizer, self._chunks(), args.styles, args.cues_per_span, args.seed + night)
+        """Notes, which are learned as they are, and what the model writes about the rest of its memory.
+
+        It also puts questions that the user gave in other words: those can be kept back for the gate.
+        """
+        args, seed = self.seeding, self.seeding.seed + night
+        items = notes_that_fit(self.notes, self.model, self.tokenizer)
+        own = [note for note in items if note.style == OWN]
+        if own and "paraphrase" in args.styles:
+            items += paraphrases(self.model, self.tokenizer, own, seed)
+        chunks = self._chunks()
+        if items and all(chunk.reference for chunk in chunks):
+            return items
+        try:
+            return items + write_material(self.model, self.tokenizer, chunks, args.styles, args.cues_per_span, seed)
+        except NothingToAskError:
+            if not items:
+                raise
+            return items
 
     def _chunks(self) -> list[MemoryChunk]:
         chunks = list(self.memory.chunks())

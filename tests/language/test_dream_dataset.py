@@ -37,7 +37,16 @@ def test_as_the_datasets_library_reads_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [('{"context": "a"', "line 1 is not JSON"), ('{"context": "a"}\n', "is not a dream")]
+    ("text", "message"),
+    [
+        ('{"context": "a"', "line 1 is not JSON"),
+        ('{"context": "a"}\n', "line 1 is not a dream"),
+        ("[1]\n", "line 1 is not a dream but a list"),
+        ('{"context": "a", "style": "long", "text": 3, "rows": []}\n', "text of type int"),
+        ('{"context": "a", "style": "long", "text": "\\ud800", "rows": []}\n', "half of a surrogate pair"),
+        ('{"context": "a", "style": "long", "text": "b", "rows": [], "reward": "high"}\n', "reward of type str"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
 )
 def test_damaged_sets_are_refused(tmp_path, text, message):
     (tmp_path / "night_01.jsonl").write_text(text)
@@ -49,4 +58,6 @@ def test_missing_sets_are_refused(tmp_path):
     with pytest.raises(SleepkitError, match="holds no .jsonl"):
         load_dream_set(str(tmp_path))
     with pytest.raises(SleepkitError, match="cannot be loaded from the Hub"):
+        load_dream_set("nobody/nowhere")
+    with pytest.raises(SleepkitError, match="nowhere does not exist"):
         load_dream_set(str(tmp_path / "nowhere"))
