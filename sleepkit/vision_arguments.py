@@ -146,6 +146,8 @@ def _class_order(value: Any) -> str | list[int]:
     if words in (["natural"], ["random"]):
         return str(words[0])
     try:
+        if any(isinstance(word, (bool, float)) for word in words):  # of a recipe: 1.9 is no label
+            raise ValueError
         return [int(word) for word in words]
     except (TypeError, ValueError):
         raise SleepkitError(f"class_order is {' '.join(map(str, words))!r}; use 'natural', 'random' or all labels") from None

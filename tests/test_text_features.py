@@ -1,6 +1,10 @@
 """Hidden states of a language model as data: each text's own, whatever stands beside it in a batch; and a run on them."""
 
+import errno
 import json
+import re
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,3 +70,85 @@ def test_bad_rows_are_named(rows, tmp_path):
         text_features.write_features(rows, tmp_path / "features", "tiny")
     with pytest.raises(SleepkitError, match="does not exist; give a .jsonl"):
         text_features.write_features({**rows, "test": tmp_path / "none.jsonl"}, tmp_path / "features", "tiny")
+
+
+def refused(rows, out, **options):
+    with pytest.raises(SleepkitError) as error:
+        text_features.write_features(rows, out, "tiny", **options)
+    assert "\n" not in str(error.value) and ";" in str(error.value)
+    assert not out.is_dir() or not list(out.iterdir())
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "max_tokens"])
+@pytest.mark.parametrize("value", [0, -1, -32])
+def test_sizes_below_one_are_refused(rows, tmp_path, name, value):
+    assert f"{name} is {value}; give a whole number of at least 1" in refused(rows, tmp_path / "out", **{name: value})
+
+
+def test_every_text_is_read_whatever_the_batch_size():
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    for size in (1, 2, 7, 100):
+        found, _ = text_features.hidden_states(model, tokenizer, list(WORDS.values()), 64, size)
+        assert (found.abs().sum(1) > 0).all()
+
+
+def test_texts_beyond_the_window(rows, tmp_path):
+    said = refused(rows, tmp_path / "out", max_tokens=10_000)
+    assert f"max_tokens is 10000 and the model's window holds {tiny_model().config.max_position_embeddings}; lower it" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "has no rows|is empty"),
+        ('{"text": "rain"}', "label"),
+        ('{"text": 7, "label": "a"}', "of type int"),
+        ('{"text": "rain", "label": 1}', "of type int"),
+        ('{"text": " ", "label": "a"}', "empty text"),
+        ('["rain", "a"]', "of type list|no object|list"),
+        ('{"text": "rain", ', "is not JSON"),
+    ],
+)
+def test_rows_that_are_none(rows, tmp_path, content, words):
+    rows["train"].write_text(content)
+    assert re.search(words, refused(rows, tmp_path / "out")) and "train.jsonl" in refused(rows, tmp_path / "out")
+
+
+def test_features_are_not_written_over_others(rows, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "test.npz").write_bytes(b"mine")
+    monkeypatch.setattr("sleepkit.language.model_io.load_model", lambda name: pytest.fail("the model was loaded"))
+    with pytest.raises(SleepkitError, match="out has test.npz already; choose another output_dir, or remove it"):
+        text_features.write_features(rows, tmp_path / "out", "tiny")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["test.npz"]
+    for path in (rows["test"], "/proc/nothing"):
+        with pytest.raises(SleepkitError, match="output_dir .* cannot be written to .*; choose another folder"):
+            text_features.write_features(rows, Path(path), "tiny")
+
+
+def test_states_that_are_not_finite(rows, tmp_path, monkeypatch):
+    model = tiny_model()
+    torch.nn.init.constant_(next(model.get_decoder().parameters()), float("nan"))
+    monkeypatch.setattr("sleepkit.language.model_io.load_model", lambda name: (model, tiny_tokenizer()))
+    assert "are not finite in float16; use another model" in refused(rows, tmp_path / "out")
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(rows, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    assert "train.npz: No space left on device; free some space" in refused(rows, tmp_path / "out")
+
+
+def test_many_labels_take_no_time_each(rows, tmp_path, monkeypatch):
+    found = [{"text": "sun", "label": f"label {number}"} for number in range(5000)]
+    for split in rows:
+        rows[split].write_text("\n".join(map(json.dumps, found)))
+    monkeypatch.setattr(text_features, "hidden_states", lambda *given: (torch.zeros(len(given[2]), 2), 0))
+    start = time.process_time()
+    text_features.write_features(rows, tmp_path / "out", "tiny")
+    assert time.process_time() - start < 5
+    file = np.load(tmp_path / "out" / "test.npz")
+    assert file["names"][file["y"]].tolist() == [row["label"] for row in found]

@@ -46,7 +46,7 @@ from sleepkit.vision.dream2learn_config import Dream2LearnConfig
 from sleepkit.vision.dream_audit import Judge, save_dreams, save_trajectories
 from sleepkit.vision.dream_bank import DreamBank
 from sleepkit.vision.dream_generator import DreamPainter
-from sleepkit.vision.dream_images import PAINTED, DreamImages, Gallery
+from sleepkit.vision.dream_images import PAINTED, DreamImages, Gallery, require_others
 from sleepkit.vision.dreaming import Led, Wish, lead, new_pairs, seen_classes, summary
 from sleepkit.vision.learner import share_right
 from sleepkit.vision.oracle import NEARER_THAN, Oracle, stop_labels
@@ -80,7 +80,11 @@ class Dreaming(DreamBank):
             raise SleepkitError("the d2l methods have a configuration of their own; run recipes/dream2learn.py instead")
         if scenario != "class":
             raise SleepkitError(f"scenario is {scenario!r}; dreams are classes that share one head, use 'class'")
+        if stream[0].train.source.pixels.dim() != 4:
+            raise SleepkitError("dreams are images and the data are features; use recipes/mygo.py, which dreams features too")
         super().__init__(model, config, stream, scenario, probe_images, probe_draws, probe_scope)
+        if config.others_dataset is not None and (config.judge_epochs or config.dream_kind == "auxiliary"):
+            require_others(config.others_dataset, self.today.train.source.pixels.shape[1:])
         self.painter = self._new_painter() if config.dreams and config.dream_kind in PAINTED else None
         self.images = DreamImages(
             config.dream_kind, self.painter, config.others_dataset, config.probes * config.prompts_per_batch

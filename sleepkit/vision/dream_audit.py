@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from sleepkit.vision.classifier import IncrementalClassifier, IncrementalClassifierConfig
+from sleepkit.vision.dream_images import load_others
 from sleepkit.vision.dream_quality import save_grid, trained_judge
-from sleepkit.vision.images import load_images
 from sleepkit.vision.slots import REAL
 from sleepkit.vision.streams import ImageExperience, ImageSet
 from sleepkit.vision.training_config import IncrementalTrainingConfig
@@ -57,7 +57,7 @@ class Judge:
     ) -> None:
         config = copy.copy(config)
         config.num_train_epochs = epochs
-        images = load_images(others)
+        images = load_others(others)
         first = 1 + max(label for experience in stream for label in experience.labels)
         train, validation, test = (
             ImageSet(part, torch.arange(len(part.labels)), part.labels + first)

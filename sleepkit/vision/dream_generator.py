@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,8 @@ class DreamPainter:
         dtype: one of `sleepkit.precision.DTYPES`; ``auto``: bfloat16, or float32 where the device only emulates it.
 
     Raises:
-        SleepkitError: what cannot be loaded, a part that is missing, a scheduler that is not one of `SCHEDULERS`.
+        SleepkitError: what cannot be loaded or cannot paint, parts or weights that are missing or not finite, a scheduler that is
+            not one of `SCHEDULERS`.
     """
 
     def __init__(
@@ -80,7 +80,8 @@ class DreamPainter:
         self.device = torch.device(device)
         fitting = "bfloat16" if computes(torch.bfloat16, self.device) else "float32"
         self.dtype: torch.dtype = getattr(torch, fitting if dtype == "auto" else dtype)
-        self.pipe = _loaded(str(source), lcm_lora, self.dtype)
+        self.source = str(source)
+        self.pipe = _loaded(self.source, lcm_lora, self.dtype)
         self.vae, self.unet, self.text_encoder = (getattr(self.pipe, name) for name in PARTS[:3])
         for part in (self.vae, self.unet, self.text_encoder):
             part.eval().requires_grad_(False).to(device)
@@ -94,8 +95,16 @@ class DreamPainter:
         self.flops = 0  # of sampler and decoder
         self.channels = int(self.vae.config.in_channels)
         self.factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.size = int(self.unet.config.sample_size) * self.factor
-        self.timesteps = self._timesteps()
+        try:
+            self.size = int(self.unet.config.sample_size) * self.factor
+            self.timesteps = self._timesteps()
+            self.flops_per_image = self._first_flops()
+        except SleepkitError:
+            raise
+        except Exception as error:  # parts that do not fit each other fail in many ways
+            raise SleepkitError(
+                f"generator {self.source!r} is loaded and cannot paint ({first_line(error)}); its parts do not fit, save it again"
+            ) from None
 
     def require_images(self, channels: int, height: int, width: int) -> None:
         """Raises `SleepkitError` if images of this form cannot be the start of a dream, or would be more than it."""
@@ -188,13 +197,18 @@ class DreamPainter:
         text = text.repeat_interleave(len(latents) // len(text), 0)
         return self.decode(self.denoise(self.start(latents, seeds, common), text, seeds), size)
 
-    @cached_property
-    def flops_per_image(self) -> int:
-        """Floating point operations of sampler and decoder for one image, forward."""
-        latents = torch.zeros(1, self.unet.config.in_channels, *[self.size // self.factor] * 2, device=self.device)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            self.decode(self.denoise(latents, self.embed(self.table[None, :1]), [0]))
-        self.calls -= self.steps
+    @torch.no_grad()
+    def _first_flops(self) -> int:
+        """Paint a grey image; floating point operations of sampler and decoder for one image, forward."""
+        latents = self.start(self.encode(torch.full((1, self.channels, self.size, self.size), 0.5)), [0])
+        with FlopCounterMode(display=False) as counter:
+            image = self.decode(self.denoise(latents, self.embed(self.table[None, :1]), [0]))
+        self.calls = 0
+        if not image.isfinite().all():
+            raise SleepkitError(
+                f"generator {self.source!r} paints numbers that are not finite; its weights are damaged, or the "
+                "generator_dtype is too short for it"
+            )
         return int(counter.get_total_flops())
 
     def digest(self) -> str:
@@ -227,6 +241,18 @@ class DreamPainter:
         return steps
 
 
+def _text_encoder(place: str) -> Any:
+    """The text encoder of a folder or Hub id; a pipeline would not tell that weights of it are missing."""
+    from transformers import CLIPTextModel
+
+    loaded: Any = CLIPTextModel.from_pretrained(place, subfolder="text_encoder", dtype=torch.float32, output_loading_info=True)
+    model, found = loaded
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise SleepkitError(f"generator {place!r} has no weights of {missing[0]} and {len(missing) - 1} more; save it again")
+    return model
+
+
 def _drawn(latents: Tensor, seeds: Sequence[int]) -> Tensor:
     draws = [torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(draws).to(latents)
@@ -252,8 +278,9 @@ def _loaded(source: str, lcm_lora: str | None, dtype: torch.dtype) -> Any:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # an AutoencoderTiny is not what a pipeline expects, but what it takes
     try:
+        place = str(folder if folder.is_dir() else source)
         pipe: Any = StableDiffusionPipeline.from_pretrained(
-            folder if folder.is_dir() else source, safety_checker=None, requires_safety_checker=False
+            place, text_encoder=_text_encoder(place), safety_checker=None, requires_safety_checker=False
         )
         if lcm_lora is not None:
             pipe.load_lora_weights(lcm_lora)
@@ -261,6 +288,11 @@ def _loaded(source: str, lcm_lora: str | None, dtype: torch.dtype) -> Any:
             pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
         if dtype != torch.float32:
             pipe.to(dtype=dtype)
+        unset = [name for part in PARTS[:2] for name, values in getattr(pipe, part).named_parameters() if values.is_meta]
+        if unset:
+            raise SleepkitError(f"generator {source!r} has no weights of {unset[0]} and {len(unset) - 1} more; save it again")
+    except SleepkitError:
+        raise
     except Exception as error:  # the Hub, the network and each part raise their own
         raise SleepkitError(
             f"generator {source!r} cannot be loaded ({first_line(error)}); give a folder in the layout of Stable Diffusion 1.x "

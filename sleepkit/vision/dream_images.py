@@ -13,20 +13,39 @@ Source: the controls ask what each part of Dream2Learn brings; all of them are o
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
 from sleepkit.vision.dream_generator import DreamPainter
-from sleepkit.vision.images import Images, as_bytes, load_images
+from sleepkit.vision.images import ImageData, Images, as_bytes, load_images
 from sleepkit.vision.soft_prompt import Dream
 
-__all__ = ["KINDS", "PAINTED", "DreamImages", "Gallery"]
+__all__ = ["KINDS", "PAINTED", "DreamImages", "Gallery", "load_others", "require_others"]
 
 KINDS = ("prompt", "relabelled", "mixup", "noise", "auxiliary")
 PAINTED = ("prompt", "relabelled")  # which have prompts, and a generator
 NOISE = 40
+
+
+@functools.lru_cache(maxsize=1)
+def load_others(dataset: str) -> ImageData:
+    """Images of classes that no stream has, read once for dreams and judge."""
+    return load_images(dataset)
+
+
+def require_others(dataset: str, shape: Sequence[int]) -> None:
+    """Raise `SleepkitError` unless a data set can be read and its images are ``(channels, height, width)``."""
+    found = load_others(dataset).train.pixels.shape[1:]
+    if tuple(found) != tuple(shape):
+        forms = " and those of the stream ".join(" x ".join(map(str, one)) for one in (found, shape))
+        raise SleepkitError(
+            f"images of others_dataset {dataset} are {forms} (channels, height, width); give ones of the same form"
+        )
 
 
 class Gallery:
@@ -63,7 +82,7 @@ class DreamImages:
 
     def __init__(self, kind: str, painter: DreamPainter | None, others: str | None, batch: int) -> None:
         self.kind, self.painter, self.batch = kind, painter, batch
-        self.others: Images | None = load_images(others).train if kind == "auxiliary" and others else None
+        self.others: Images | None = load_others(others).train if kind == "auxiliary" and others else None
 
     def __call__(self, dream: Dream, gallery: Gallery, count: int, seed: int) -> Tensor:
         """``(count, channels, height, width)`` uint8."""

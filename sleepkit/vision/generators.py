@@ -37,6 +37,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sleepkit.errors import SleepkitError
 from sleepkit.vision.generator_forms import BATCH, DreamGeneratorConfig
 from sleepkit.vision.image_generators import ClassDiffusion, ConditionalGan, ConvolutionalGan
 from sleepkit.vision.images import as_bytes
@@ -66,6 +67,8 @@ class DreamGenerator(PreTrainedModel):
 
     def __init__(self, config: DreamGeneratorConfig) -> None:
         super().__init__(config)
+        if config.kind not in GENERATORS:
+            raise SleepkitError(f"generator kind is {config.kind!r}; use one of {', '.join(GENERATORS)}")
         self.net: Any = GENERATORS[config.kind](config)
         self.post_init()
 

@@ -1,10 +1,12 @@
 """The frozen diffusion model: gradients of the prompt, the sampler's options, and what cannot be used."""
 
+import json
 import shutil
 
 import pytest
 import torch
 from diffusers import LCMScheduler, PNDMScheduler, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 from tiny_painter import save_tiny_generator
 
 from sleepkit.errors import SleepkitError
@@ -181,3 +183,64 @@ def test_images_and_prompts_that_do_not_fit(folder):
         one.require_images(1, 24, 24)
     with pytest.raises(SleepkitError, match="prompt_vectors is 9, which makes prompts of 11 tokens; the generator takes 10"):
         one.embed(torch.zeros(1, 9, 16))
+
+
+def weights_changed(part, change):
+    def damage(folder):
+        (path,) = (folder / part).glob("*.safetensors")
+        weights = load_file(path)
+        change(weights)
+        save_file(weights, path, metadata={"format": "pt"})
+
+    return damage
+
+
+def edited(path, **changes):
+    def damage(folder):
+        file = folder / path
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return damage
+
+
+def without_first(weights):
+    weights.pop(min(weights))
+
+
+def not_finite(weights):
+    weights[min(weights)].fill_(torch.nan)
+
+
+def cut(folder):
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        *((weights_changed(part, without_first), "has no weights of ") for part in ("unet", "vae", "text_encoder")),
+        *((weights_changed(part, not_finite), "paints numbers that are not finite") for part in ("unet", "vae", "text_encoder")),
+        (cut, "cannot be loaded"),
+        (lambda folder: shutil.rmtree(folder / "tokenizer"), "has no tokenizer"),
+        (lambda folder: [path.unlink() for path in (folder / "tokenizer").iterdir()], "is loaded and cannot paint"),
+        (lambda folder: (folder / "model_index.json").write_text("{}"), "cannot be loaded"),
+        (lambda folder: (folder / "unet" / "config.json").write_text("{"), "cannot be loaded"),
+        (edited("unet/config.json", sample_size=None), "is loaded and cannot paint"),
+        (edited("unet/config.json", block_out_channels=[16, 16]), "cannot be loaded"),
+        (edited("scheduler/scheduler_config.json", prediction_type="x"), "is loaded and cannot paint"),
+        (edited("scheduler/scheduler_config.json", num_train_timesteps=0), "is loaded and cannot paint"),
+        (edited("vae/config.json", scaling_factor=0), "paints numbers that are not finite"),
+    ],
+)
+def test_folders_that_are_damaged(folder, tmp_path, damage, words):
+    shutil.copytree(folder, tmp_path / "bad")
+    damage(tmp_path / "bad")
+    with pytest.raises(SleepkitError, match=f"^generator .*bad.* {words}") as error:
+        painter(tmp_path / "bad")
+    assert "\n" not in str(error.value) and ";" in str(error.value)
+
+
+def test_what_a_painter_has_tried_is_not_counted(folder):
+    one = painter(folder)
+    assert one.calls == one.flops == 0 and one.flops_per_image > 0

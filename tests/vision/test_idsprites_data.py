@@ -1,5 +1,7 @@
 """Data sets, the stream, files and the contact sheet."""
 
+import math
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -7,6 +9,7 @@ from torch.utils.data import DataLoader
 from sleepkit import cli
 from sleepkit.errors import SleepkitError
 from sleepkit.vision.idsprites.dataset import SpritesDataset, SpritesLoader, to_iterable
+from sleepkit.vision.idsprites.distortion import distorted
 from sleepkit.vision.idsprites.export import export_parquet, sprites_card
 from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
 from sleepkit.vision.idsprites.renderer import SpriteRenderer
@@ -127,15 +130,33 @@ def test_the_contact_sheet_is_a_command(tmp_path, capsys):
     path = tmp_path / "sheet.png"
     assert cli.main(["idsprites", "--output", str(path), "--columns", "3", "--image_size", "16"]) == 0
     assert path.read_bytes()[:4] == b"\x89PNG" and str(path) in capsys.readouterr().out
+    before = path.read_bytes()
+    (tmp_path / "folder.png").mkdir()
     for arguments, message in (
         (["--vertices", "5", "50"], "vertices is (5, 50)"),
         (["--columns", "1"], "columns is 1"),
+        (["--columns", "1000000000"], "columns is 1000000000; give 2 to 32768, which images of 16 pixels leave room for"),
+        (["--image_size", "2048", "--columns", "3"], "columns is 3; give 2 to 2"),
+        (["--image_size", "4096"], "image_size is 4096; give at most 2048"),
+        (["--image_size", "-1"], "image_size is -1; give at least 8"),
+        (["--first_class", "-1"], "first_class is -1; give a number from 0"),
+        (["--first_class", str(10**30)], "give a number from 0 to 2**40"),
+        (["--seed", "-1"], "seed is -1; give a whole number from 0"),
+        (["--seed", str(10**30)], "give a whole number from 0"),
+        (["--output", ""], "output is empty"),
+        (["--output", "a" * 300 + ".png"], "cannot be looked at"),
         (["--output", str(tmp_path / "none" / "sheet.png")], "cannot write"),
         (["--output", str(tmp_path / "sheet.xyz")], "cannot write"),
+        (["--output", str(tmp_path / "sheet")], "no ending is unknown; give an existing folder and a name that ends in"),
+        (["--output", str(tmp_path)], "cannot write"),
+        (["--output", str(tmp_path / "folder.png")], "it is a folder; give"),
+        (["--output", "/proc/sheet.png"], "cannot write /proc/sheet.png: "),
     ):
         assert cli.main(["idsprites", "--image_size", "16", "--output", str(path), *arguments]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+    assert path.read_bytes() == before and {one.name for one in tmp_path.iterdir()} == {"sheet.png", "folder.png"}
+    assert cli.main(["idsprites", "--output", str(tmp_path / "other.PDF"), "--columns", "2", "--seed", str(2**63 - 1)]) == 0
 
 
 @pytest.mark.parametrize(
@@ -149,6 +170,15 @@ def test_the_contact_sheet_is_a_command(tmp_path, capsys):
         (lambda: SpritesStream(0), "experiences 0"),
         (lambda: SpritesStream(shares=(0.5, 0.5, 0.5)), r"shares are \(0.5, 0.5, 0.5\)"),
         (lambda: SpritesStream(factors=FactorGrid()), "a class has 1 images"),
+        (lambda: SpritesStream(10**9, 10**3), "1,000,000,000,000 classes of 4,096 images would take .* GiB of memory"),
+        (lambda: SpritesStream(factors=FactorGrid.regular(2), shares=(0.02, 0.49, 0.49)), "leave none to train on"),
+        (lambda: SpriteRenderer(noise=math.inf), "noise is inf; give"),
+        (lambda: SpriteRenderer(noise=math.nan), "noise is nan; give"),
+        (lambda: SpriteRenderer(texture=math.nan), "texture is nan; give"),
+        (lambda: SpriteRenderer(seed=2**63), "seed is .*; give a whole number from 0"),
+        (lambda: distorted(SpriteRenderer(), 0.1, math.inf), "elastic is inf; give"),
+        (lambda: export_parquet({"train": sprites()}, "/proc/nothing"), "folder /proc/nothing cannot be written to"),
+        (lambda: export_parquet({"train": sprites()}, __file__), "cannot be written to"),
         (lambda: SpritesStream(5, 3).accumulated_test(2, size=8), "size is 8 for 9 classes"),
         (lambda: sprites_card({}, name="none"), "no split"),
     ],

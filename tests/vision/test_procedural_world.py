@@ -7,7 +7,16 @@ import torch
 
 from sleepkit.errors import SleepkitError
 from sleepkit.vision.images import load_images
-from sleepkit.vision.procedural_world import COLOURS, GENERATOR_CLASSES, HELD_OUT, SHAPES, TEXTURES, draw, generator_images
+from sleepkit.vision.procedural_world import (
+    COLOURS,
+    GENERATOR_CLASSES,
+    HELD_OUT,
+    SHAPES,
+    TEXTURES,
+    draw,
+    generator_images,
+    stream_images,
+)
 
 
 def test_stream_and_generator_share_no_class_and_every_part():
@@ -44,3 +53,16 @@ def test_as_data_sets():
     assert not torch.equal(load_images("procedural", seed=4).train.pixels, stream.train.pixels)
     with pytest.raises(SleepkitError, match="channels is 1 and the data set 'procedural' is drawn as it is; leave it out"):
         load_images("procedural", channels=1)
+
+
+@pytest.mark.parametrize("seed", [20240115, 2**32, 2**63 - 1])
+def test_any_seed(seed):
+    pixels, captions = generator_images(4, seed)
+    assert pixels.shape == (4, 3, 32, 32) and len(captions) == 4
+    assert not torch.equal(pixels, generator_images(4, seed - 1)[0])
+    assert not torch.equal(stream_images(seed).test.pixels, stream_images(seed - 1).test.pixels)
+
+
+def test_more_pictures_than_memory():
+    with pytest.raises(SleepkitError, match="drawing 1000000000 pictures would take .* GiB of memory .*; lower images"):
+        generator_images(10**9)

@@ -96,9 +96,46 @@ def test_what_tells_experiences_apart():
         ({"experiences": 3}, "experiences is 3, which does not divide 4 classes"),
         ({"experiences": 2, "class_order": "sorted"}, "class_order is 'sorted'; use 'natural', 'random' or each of 0..3"),
         ({"experiences": 2, "class_order": [0, 1, 2, 2]}, "class_order is .0, 1, 2, 2.; use"),
+        ({"experiences": 2, "class_order": [0, 1, 2]}, "class_order is .0, 1, 2.; use"),
+        ({"experiences": 2, "class_order": [0, 1, 2, 4]}, "each of 0..3 once"),
+        ({"experiences": 2, "class_order": list(range(99))}, "class_order is of 99 labels; use"),
+        ({"experiences": 10**12}, "experiences is 1000000000000, which does not divide 4 classes"),
         ({"scenario": "domain", "domains": "corruption", "experiences": 9}, "but there are 7 corruptions"),
+        ({"scenario": "domain", "domains": "permutation", "experiences": 10**12}, "give at most 1000 domains"),
+        ({"scenario": "domain", "domains": "rotation", "experiences": 1001}, "give at most 1000 domains"),
     ],
 )
 def test_what_is_refused(options, words):
     with pytest.raises(SleepkitError, match=words):
         build_stream(DATA, **options)
+
+
+def test_one_class_is_refused():
+    keep = [
+        Images(part.pixels[part.labels == 0], part.labels[part.labels == 0]) for part in (DATA.train, DATA.validation, DATA.test)
+    ]
+    with pytest.raises(SleepkitError, match=r"the data have one class \(class 0\), which any answer gets right; give at least 2"):
+        build_stream(ImageData(*keep, ["class 0"]), experiences=1)
+
+
+def test_features_have_no_domains_but_classes():
+    parts = [Images(part.pixels.flatten(1).float(), part.labels) for part in (DATA.train, DATA.validation, DATA.test)]
+    data = ImageData(*parts, DATA.names)
+    assert len(build_stream(data, "domain", 2)) == 2
+    for domains in ("permutation", "rotation", "corruption"):
+        with pytest.raises(SleepkitError, match=f"domains is '{domains}', a change of images, and the data are features; use"):
+            build_stream(data, "domain", 2, domains=domains)
+
+
+@pytest.mark.parametrize("seed", [20240115, 2**32, 2**54, 2**63 - 1])
+def test_any_seed(seed):
+    pixels = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8)
+    assert permuted(pixels, seed, 1).flatten().sort().values.tolist() == list(range(64))
+    assert not torch.equal(permuted(pixels, seed, 1), permuted(pixels, seed - 1, 1))
+    assert len(build_stream(DATA, experiences=2, class_order="random", seed=seed)) == 2
+
+
+def test_small_seeds_draw_what_they_always_have():
+    first = permuted(torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8), seed=2, k=3)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(2003))
+    assert first.flatten().tolist() == order.tolist()

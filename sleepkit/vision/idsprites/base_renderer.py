@@ -42,6 +42,7 @@ class BaseRenderer(ABC):
         rgb(self.color_background), rgb(self.color_marker)
         require(self, ("channels",), lambda channels: channels in (1, 3), "1 (grey) or 3 (RGB)")
         require(self, ("image_size",), lambda size: size >= 8, "at least 8")
+        require(self, ("seed",), lambda seed: 0 <= seed < 2**63, "a whole number from 0 to 2**63 - 1")
 
     @abstractmethod
     def __call__(self, classes: Tensor, factors: Tensor, colors: Tensor, ids: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ Coordinates are those of affine.py, so 1 is half the width of the image.  The nu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -43,7 +44,7 @@ class DistortedRenderer(BaseRenderer):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, ("perspective",), lambda value: 0 <= value < 0.5, "at least 0 and below 0.5")
-        require(self, ("elastic",), lambda value: value >= 0, "at least 0")
+        require(self, ("elastic",), lambda value: 0 <= value < math.inf, "at least 0")
 
     def __call__(self, classes: Tensor, factors: Tensor, colors: Tensor, ids: Tensor) -> Tensor:
         """As that of the other renderer."""

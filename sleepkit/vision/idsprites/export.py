@@ -16,6 +16,7 @@ import torch
 
 from sleepkit.errors import SleepkitError
 from sleepkit.report import code_block, markdown_table
+from sleepkit.utils.paths import new_folder
 from sleepkit.vision.idsprites.dataset import SpritesDataset
 from sleepkit.vision.idsprites.factors import FACTOR_NAMES
 from sleepkit.vision.images import as_bytes
@@ -43,18 +44,18 @@ def export_parquet(
         shard: most images of a file.
 
     Raises:
-        SleepkitError: a split without images, or a folder that holds something already.
+        SleepkitError: a split without images, or a folder that holds something already or cannot be written to.
     """
     import datasets
     from PIL import Image
 
-    folder = Path(folder)
     if shard < 1:
         raise SleepkitError(f"shard is {shard}; give at least 1 image a file")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise SleepkitError(f"{folder} is not empty; choose a new folder")
     card = sprites_card(splits, name=name, license=license)
-    (folder / "data").mkdir(parents=True, exist_ok=True)
+    folder = new_folder(folder, "folder")
+    if any(folder.iterdir()):
+        raise SleepkitError(f"{folder} is not empty; choose a new folder")
+    (folder / "data").mkdir()
     kinds = {"image": datasets.Image(), "label": datasets.Value("int64")}
     features = datasets.Features(kinds | {factor: datasets.Value("float32") for factor in FACTOR_NAMES})
     for split, images in splits.items():

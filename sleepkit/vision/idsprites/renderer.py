@@ -68,7 +68,7 @@ class SpriteRenderer(BaseRenderer):
         super().__post_init__()
         if not 0 <= self.texture <= 1:
             raise SleepkitError(f"texture is {self.texture:g}; give a share from 0 to 1")
-        require(self, ("seed", "noise", "clutter", "occluders"), lambda value: value >= 0, "at least 0")
+        require(self, ("noise", "clutter", "occluders"), lambda value: 0 <= value < math.inf, "a number of at least 0")
         if self.image_size > 2048:
             raise SleepkitError(f"image_size is {self.image_size}; give at most 2048")
         if not self.max_scale > 0:

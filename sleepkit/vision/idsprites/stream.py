@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
+from sleepkit.utils.ram import require_memory
 from sleepkit.vision.idsprites.base_renderer import BaseRenderer
 from sleepkit.vision.idsprites.dataset import SpritesDataset
 from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
@@ -88,6 +89,16 @@ class SpritesStream:
             raise SleepkitError(f"shares are {self.shares}; give three above 0 that sum to 1, as 0.98 0.01 0.01")
         if len(self.factors) < 3:
             raise SleepkitError(f"a class has {len(self.factors)} images; three splits need at least 3 combinations of factors")
+        classes, each = self.experiences * self.classes_per_experience, len(self.factors)
+        require_memory(
+            3 * 8 * classes * each,  # numbers of rows, of all experiences
+            f"{classes:,} classes of {each:,} images",
+            "lower experiences, classes_per_experience or factor_values",
+        )
+        if sum(self._held_out()) >= each:
+            raise SleepkitError(
+                f"a class has {each} images, of which shares of {self.shares} leave none to train on; lower the last two"
+            )
 
     def __len__(self) -> int:
         return self.experiences
@@ -130,9 +141,14 @@ class SpritesStream:
         names = ("train", "validation", "test")
         return {name: images.select(torch.from_numpy(np.concatenate(part))) for name, part in zip(names, parts, strict=True)}
 
+    def _held_out(self) -> tuple[int, int]:
+        """Images of a class for validation and test."""
+        validation, test = (max(1, round(share * len(self.factors))) for share in self.shares[1:])
+        return validation, test
+
     def _split(self, label: int) -> list[np.ndarray]:
         """Places of a class for train, validation and test; each has one at least."""
         n = len(self.factors)
-        validation, test = (max(1, round(share * n)) for share in self.shares[1:])
+        validation, test = self._held_out()
         order = np.random.default_rng((self.seed, label)).permutation(n)
         return np.split(order, [n - validation - test, n - test])
