@@ -1,17 +1,18 @@
 """What a cycle has lived through so far: scores, verdicts and logs, as one JSON file, and the metrics made of them.
 
-    <output_dir>/state/cycle.json    this; its field `learner` names the folder beside it that the learner saved
-    before[j]      closed book on experience j before any night        matrix[i][j]   after night i + 1
+    <state>/cycle.json    this, in a folder of its own with the learner's files (cycle.py)
+    before[j]      closed book on experience j before it was slept on  matrix[i][j]   after night i + 1
     in_context[j]  with the documents in the prompt (ceiling)          after[j]       after its own night, j + 1
                                                                        final[j]       after the last night so far
 
 A score is ``{contained, token_f1, n, answers}``: two shares in [0, 1] over ``n`` questions, and an answer for each (the
-matrix is without them); an experience without questions has None.  What is asked otherwise (images: vision_state.py) is a
-subclass that says what its scores and metrics are.  All metrics pool questions, so that an experience
-weighs as much as it has questions::
+matrix is without them); an experience without questions has None, and so has one that was not there yet or is replaced.
+What is asked otherwise (images: vision_state.py) is a subclass that says what its scores and metrics are.  All metrics pool
+questions, so that an experience weighs as much as it has questions::
 
     recovery        (after - before) / (in_context - before)      each experience right after its own night
     recovery_final  (final - before) / (in_context - before)      all experiences after the last night
+    self_test       share of the model's own questions that were not trained on: the only measure where nobody gave questions
 
 Left out: running a cycle (cycle.py).
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -40,8 +41,12 @@ class CycleState:
     """The state of a cycle between two nights; fields as in the module.
 
     Attributes:
-        run: identity of the run: method, seed, config, and a hash of each experience.
-        learner: folder of the learner's state; None before the first night.
+        run: identity of the run: method, seed, config, and digests of what the config only names.
+        days: rows ``{first_night, date, config}``, one for each day that brought experiences or other settings.
+        experiences: name and digest of each, in the order of their nights.
+        replaced: index of an experience -> index of the later one that replaces it.
+        self_tests: rows ``{night, committed, question, gold, before, after, right_before, right_after}``: questions of the
+            model's own that were not trained on.
         anchors: measures of the unslept model.
         nights: one row per night, as in `results.json`.
         history: rows of the training logs, with their night.
@@ -51,7 +56,10 @@ class CycleState:
     in_context_too: ClassVar[bool] = True  # whether there is a ceiling with the documents in the prompt
 
     run: dict[str, Any]
-    learner: str | None = None
+    days: list[dict[str, Any]] = field(default_factory=list)
+    experiences: list[dict[str, str]] = field(default_factory=list)
+    replaced: dict[int, int] = field(default_factory=dict)
+    self_tests: list[dict[str, Any]] = field(default_factory=list)
     before: list[Score | None] = field(default_factory=list)
     in_context: list[Score | None] = field(default_factory=list)
     after: list[Score | None] = field(default_factory=list)
@@ -67,22 +75,25 @@ class CycleState:
         write_json(folder / FILE_NAME, self)
 
     @classmethod
-    def load(cls, folder: Path) -> CycleState | None:
-        """The state that a folder holds; None if it holds none.  Raises `SleepkitError` if it is damaged."""
+    def load(cls, folder: Path) -> CycleState:
+        """The state that a folder holds.  Raises `SleepkitError` if another version wrote it."""
         path = folder / FILE_NAME
-        if not path.exists():
-            return None
         data = read_json(path)
         names = {item.name for item in dataclasses.fields(cls)}
         if not isinstance(data, dict) or set(data) != names:
-            raise SleepkitError(f"{path} is damaged or of another version; start anew with --overwrite true")
+            raise SleepkitError(f"{path} is of another version; start anew with --overwrite true")
+        data["replaced"] = {int(old): new for old, new in data["replaced"].items()}
         return cls(**data)
 
-    def require_run(self, run: Mapping[str, Any], output_dir: Path) -> None:
-        """Raise `SleepkitError`, naming the first difference, unless this is the state of ``run``."""
+    def require_run(self, run: Mapping[str, Any], output_dir: Path, changeable: Container[str] = ()) -> None:
+        """Raise `SleepkitError`, naming the first difference, unless this is the state of ``run``.
+
+        Args:
+            changeable: settings (fields of ``config``) that may differ.
+        """
         theirs, ours = _flat(self.run), _flat(run)
         for name in sorted({*theirs, *ours}):
-            if theirs.get(name) != ours.get(name):
+            if theirs.get(name) != ours.get(name) and name.removeprefix("config.") not in changeable:
                 raise SleepkitError(
                     f"{output_dir} belongs to another run ({name} is {theirs.get(name)!r:.60} there and "
                     f"{ours.get(name)!r:.60} here); choose another output_dir, or start anew with --overwrite true"
@@ -118,7 +129,11 @@ class CycleState:
 
     def accuracy_matrix(self) -> list[list[float | None]]:
         """``(nights, experiences)`` shares of questions whose gold answer is contained; None without questions."""
-        return [[score["contained"] if score else None for score in row] for row in self.matrix]
+        return self.padded([[score["contained"] if score else None for score in row] for row in self.matrix])
+
+    def padded(self, matrix: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+        """Rows of nights before some experiences were there, as long as the others."""
+        return [[*row, *[None] * (len(self.experiences) - len(row))] for row in matrix]
 
     def metrics(self) -> dict[str, float]:
         """Everything that the finished nights define, by name; see `report.METRICS` and the module."""
@@ -134,9 +149,13 @@ class CycleState:
                 found[f"recovery{suffix}"] = metrics.recovery(before, ceiling, after)
                 found[f"recovery_final{suffix}"] = metrics.recovery(before, ceiling, final)
         found["recovery_per_experience"] = _mean([night.get("recovery") for night in self.nights])
-        if self.matrix:
-            baseline = [score["contained"] if score else float("nan") for score in self.before]
-            summary = metrics.summary(cast(Any, self.accuracy_matrix()), baseline)  # None counts as NaN there
+        found |= self._self_test_metrics()
+        lasting = [j for j in range(len(self.matrix)) if self.replaced.get(j, len(self.matrix)) >= len(self.matrix)]
+        if lasting:
+            rows, scores = self.accuracy_matrix(), [score["contained"] if score else float("nan") for score in self.before]
+            kept = [*lasting, *range(len(self.matrix), len(self.experiences))]  # what is replaced is not judged any more
+            matrix, baseline = [[rows[i][j] for j in kept] for i in lasting], [scores[j] for j in kept]
+            summary = metrics.summary(cast(Any, matrix), baseline)  # None counts as NaN there
             summary["retention_first"] = summary.pop("retention", float("nan"))
             found |= {name: value for name, value in summary.items() if value == value}
         found |= self._anchor_metrics()
@@ -146,6 +165,16 @@ class CycleState:
         words = [len(answer.split()) for score in self.after if score for answer in score["answers"]]
         found["answer_length_words"] = _mean(words)
         return {name: value for name, value in found.items() if value is not None}
+
+    def _self_test_metrics(self) -> dict[str, float | None]:
+        """Share of the model's own questions, not trained on, that it answered before their night and after it."""
+        asked = self.self_tests
+        if not asked:
+            return {}
+        after = [row["right_after"] if row["committed"] else row["right_before"] for row in asked]  # what was undone is gone
+        before = [row["right_before"] for row in asked]
+        means = {"self_test_before": statistics.fmean(before), "self_test_after": statistics.fmean(after)}
+        return {**means, "self_test_n": len(asked)}
 
     def _anchor_metrics(self) -> dict[str, float | None]:
         """Of the model as it was after each night: a night that was rolled back leaves the one before."""

@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar, cast
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-__all__ = ["all_find", "main_only"]
+from sleepkit.errors import SleepkitError, first_line
+from sleepkit.utils.sealed import locked
+
+__all__ = ["all_find", "main_finds", "main_holds", "main_only"]
+
+T = TypeVar("T")
+
+
+def main_finds(action: Callable[[], T]) -> T:
+    """What ``action`` returns on the main process, on all of them; an error there is one everywhere.
+
+    Call it on all processes.  Each looking for itself may find different things: one that comes late sees what another has
+    written meanwhile.
+    """
+    ranks = PartialState()
+    if ranks.num_processes == 1:
+        return action()
+    outcome: list[object] = [None, None]
+    error: BaseException | None = None
+    if ranks.is_main_process:
+        try:
+            outcome[0] = action()
+        except Exception as raised:
+            error, outcome[1] = raised, first_line(raised)
+    outcome = broadcast_object_list(outcome)
+    if error is not None:
+        raise error
+    if outcome[1] is not None:
+        raise SleepkitError(str(outcome[1]))
+    return cast(T, outcome[0])
 
 
 def main_only(action: Callable[[], object]) -> None:
-    """Run on the main process while the others wait; call it on all."""
-    ranks = PartialState()
-    if ranks.is_main_process:
-        action()
-    ranks.wait_for_everyone()
+    """Run ``action`` on the main process while the others wait, and raise its error everywhere; call it on all."""
+
+    def quietly() -> None:
+        action()  # what it returns may be too much to send
+
+    main_finds(quietly)
+    PartialState().wait_for_everyone()
 
 
 def all_find(path: Path) -> bool:
-    """Whether the main process finds a file or folder; call it on all.
+    """Whether the main process finds a file or folder; call it on all."""
+    return main_finds(path.exists)
 
-    Each looking for itself may find different things: one that comes late sees what another has written meanwhile.
-    """
-    found = [path.exists()]
-    return bool(broadcast_object_list(found)[0]) if PartialState().num_processes > 1 else found[0]
+
+@contextmanager
+def main_holds(folder: Path) -> Iterator[None]:
+    """Inside, this run holds a folder (`sealed.locked`); call it on all processes."""
+    with ExitStack() as stack:
+        main_only(lambda: stack.enter_context(locked(folder)))
+        yield

@@ -1,13 +1,15 @@
 """What one run leaves behind: `results.json`, with all that is needed to read, compare and repeat it.
 
-    results.json = {method, seed, config, seconds, accuracy_matrix, matrices, metrics, examples, history, nights,
+    results.json = {method, seed, config, seconds, accuracy_matrix, matrices, metrics, examples, history, nights, days,
                     versions, hardware, peak_memory_bytes}
 
 - `accuracy_matrix[i][j]`: score in [0, 1] on experience j after night i; null where it was not measured.
 - `matrices`: further matrices of that form, by name, such as `task_il` of an image stream.
 - `metrics`: flat, name -> number. `history`: rows `{step, loss, ...}` of training, optionally with `night`.
 - `nights`: rows `{night, committed, reason, anchor_kl, ...}`, counted from 1 as in the pictures.
-- `examples`: rows `{question, gold, before, after, in_context}` of text.
+- `days`: rows `{first_night, date, config}`, one for each day that brought something new or other settings.
+- `examples`: rows `{question, gold, before, after, in_context}` of text; those with `own` are the model's own questions, with
+  `right_before` and `right_after`.
 - Times are in seconds, memory in bytes.
 
 Writing is atomic: a reader, or a run that was killed, finds the old file or the new one, never half of one.
@@ -178,9 +180,10 @@ class RunRecord:
     accuracy_matrix: list[list[float | None]] = field(default_factory=list)
     matrices: dict[str, list[list[float | None]]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-    examples: list[dict[str, str]] = field(default_factory=list)
+    examples: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     nights: list[dict[str, Any]] = field(default_factory=list)
+    days: list[dict[str, Any]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=versions)
     hardware: dict[str, Any] = field(default_factory=hardware)
     peak_memory_bytes: int = 0
@@ -220,7 +223,7 @@ def read_results(output_dir: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise SleepkitError(f"{path} holds a {type(data).__name__}, not a run; choose another output folder")
     fields = {item.name for item in dataclasses.fields(RunRecord)}
-    missing = sorted(fields - set(data) - {"examples", "history", "matrices", "nights"})
+    missing = sorted(fields - set(data) - {"days", "examples", "history", "matrices", "nights"})
     unknown = sorted(set(data) - fields)
     if missing or unknown:
         raise SleepkitError(

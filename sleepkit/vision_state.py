@@ -111,7 +111,7 @@ class ImageState(CycleState):
         return []
 
     def _matrix(self, column: str) -> list[list[float | None]]:
-        return [[_value(score, column) for score in row] for row in self.matrix]
+        return self.padded([[_value(score, column) for score in row] for row in self.matrix])
 
     def _probes(self) -> bool:
         return any(_value(score, "probe") is not None for score in self.before)

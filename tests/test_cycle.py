@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sleepkit import cycle as cycle_module
-from sleepkit.cycle import SleepCycle
+from sleepkit.cycle import SleepCycle, newest_state
 from sleepkit.errors import SleepkitError
 from sleepkit.gate import RetentionGate
 from sleepkit.results import read_json, read_results
 from sleepkit.stream import Experience, Question
+from sleepkit.utils.sealed import seal
 
 STREAM = [
     Experience(name, [f"{name} is here."], [Question(f"{name}, question {k}?", f"{name} {k}") for k in range(count)])
@@ -125,9 +127,9 @@ def timeless(value):
 
 def outcome(folder):
     """Everything that a finished run leaves."""
-    state = read_json(folder / "state" / "cycle.json")
-    learner = {path.name: path.read_bytes() for path in (folder / "state" / state["learner"]).iterdir()}
-    return timeless(read_results(folder)), read_json(folder / "answers.json"), timeless(state), learner
+    newest = newest_state(folder / "state")
+    parts = {path.name: path.read_bytes() for path in newest.iterdir() if path.name not in ("cycle.json", "MANIFEST.json")}
+    return timeless(read_results(folder)), read_json(folder / "answers.json"), timeless(read_json(newest / "cycle.json")), parts
 
 
 def test_matrix_and_metrics(tmp_path, capsys):
@@ -204,7 +206,7 @@ def test_a_run_killed_at_any_event_and_resumed_equals_the_uninterrupted_run(tmp_
         counted_writes(Bomb())
         make(folder).run()
         assert outcome(folder) == expected, f"killed at event {event}"
-        assert [path.name for path in (folder / "state").glob("*") if path.is_dir()] == ["night_03"]
+        assert sorted(path.name for path in (folder / "state").iterdir()) == ["night_02", "night_03"]
 
 
 def test_a_run_killed_twice(tmp_path):
@@ -325,14 +327,183 @@ def test_results_of_something_else_and_forbidden_resume_are_refused(tmp_path):
         make(tmp_path).run()
 
 
-def test_damaged_state_is_one_line(tmp_path):
+def flip(path):
+    """One bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_in_any_file_of_the_state_is_never_taken(tmp_path, capsys):
+    make(tmp_path / "whole").run()
+    expected = outcome(tmp_path / "whole")
+    names = sorted(path.name for path in (tmp_path / "whole" / "state" / "night_03").iterdir())
+    assert names == ["MANIFEST.json", "cycle.json", "experiences.jsonl", "replay.json", "skills.safetensors"]
+    for name in names:
+        shutil.copytree(tmp_path / "whole", tmp_path / name)
+        flip(tmp_path / name / "state" / "night_03" / name)
+        make(tmp_path / name).run()
+        said = capsys.readouterr().out
+        assert "night_03 is damaged (" in said and "the state before it is used" in said and "2 of 3 nights are done" in said
+        assert outcome(tmp_path / name) == expected
+    for night in ("night_02", "night_03"):
+        flip(tmp_path / "whole" / "state" / night / "cycle.json")
+    with pytest.raises(SleepkitError, match="has no state that is whole; start anew with --overwrite true"):
+        make(tmp_path / "whole").run()
+    make(tmp_path / "whole", overwrite=True).run()
+    assert outcome(tmp_path / "whole") == expected
+
+
+def test_a_state_of_another_version_is_one_line(tmp_path):
     make(tmp_path).run()
-    (tmp_path / "state" / "cycle.json").write_text('{"run": {')
-    with pytest.raises(SleepkitError, match="not valid JSON"):
+    for state in (tmp_path / "state").iterdir():
+        (state / "cycle.json").write_text('{"run": {}}')
+        seal(state)
+    with pytest.raises(SleepkitError, match="is of another version"):
         make(tmp_path).run()
-    (tmp_path / "state" / "cycle.json").write_text('{"run": {}}')
-    with pytest.raises(SleepkitError, match="damaged or of another version"):
-        make(tmp_path).run()
+
+
+def life(folder, stream, learner=None, **options):
+    """A day of a life that grows."""
+    options = {"growing": True, "changeable": ("alpha",), **options}
+    learner = learner or FakeLearner()
+    return SleepCycle(learner, stream, output_dir=folder, **{"seed": 3, "config": {"alpha": 0.5, "width": 8}, **options})
+
+
+def test_the_next_day_is_slept_on_alone_and_keeps_all_that_was(tmp_path, capsys):
+    first = life(tmp_path / "life", STREAM[:2]).run()
+    learner = FakeLearner()
+    second = life(tmp_path / "life", STREAM, learner, config={"alpha": 1.0, "width": 8}).run()
+    assert "awake: 1 more experiences, 4 questions" in capsys.readouterr().out
+    assert learner.today is STREAM[2] and [night["night"] for night in second.nights] == [1, 2, 3]
+    assert second.nights[:2] == first.nights and second.accuracy_matrix[1] == [*first.accuracy_matrix[1], None]
+    assert [day["first_night"] for day in second.days] == [1, 3] and second.days[1]["config"]["alpha"] == 1.0
+    at_once = life(tmp_path / "at_once", STREAM).run()
+    assert second.accuracy_matrix[2] == at_once.accuracy_matrix[2]
+    assert second.metrics["bwt"] == at_once.metrics["bwt"] and second.metrics["recovery"] == at_once.metrics["recovery"]
+    again = life(tmp_path / "life", STREAM, FakeLearner(Bomb(1)), config={"alpha": 1.0, "width": 8}).run()
+    assert timeless(again.to_dict()) == timeless(second.to_dict())
+
+
+def test_a_next_day_killed_at_any_event_equals_one_that_was_not(tmp_path, counted_writes):
+    counted_writes(Bomb())
+    life(tmp_path / "first", STREAM[:2]).run()
+    whole = Bomb()
+    counted_writes(whole)
+    shutil.copytree(tmp_path / "first", tmp_path / "whole")
+    life(tmp_path / "whole", STREAM, FakeLearner(whole)).run()
+    for event in range(1, whole.count + 1):
+        folder, bomb = tmp_path / f"killed_{event}", Bomb(event)
+        shutil.copytree(tmp_path / "first", folder)
+        counted_writes(bomb)
+        with pytest.raises(Killed):
+            life(folder, STREAM, FakeLearner(bomb)).run()
+        counted_writes(Bomb())
+        life(folder, STREAM).run()
+        assert outcome(folder) == outcome(tmp_path / "whole"), f"killed at event {event}"
+
+
+@pytest.mark.parametrize(
+    ("stream", "options", "words"),
+    [
+        (STREAM, {"config": {"alpha": 0.5, "width": 9}}, "config.width is 8 there and 9 here"),
+        (STREAM, {"seed": 4}, "seed is 3 there and 4 here"),
+        (STREAM, {"inputs": {"model": "b"}}, "inputs.model is None there and 'b' here"),
+        (STREAM[:2], {"config": {"alpha": 1.0, "width": 8}}, "config.alpha is 0.5 there"),  # nothing new: an experiment again
+        (STREAM[1:], {}, "experiences.1 is 'Ada' there and 'Bert' here"),
+        (STREAM[:1], {}, "experiences.2 is 'Bert' there and missing here"),
+        (STREAM, {"growing": False}, "experiences.3 is missing there and 'Cleo' here"),
+    ],
+)
+def test_what_a_next_day_may_not_change(tmp_path, stream, options, words):
+    life(tmp_path, STREAM[:2]).run()
+    before = outcome(tmp_path)
+    with pytest.raises(SleepkitError, match=words):
+        life(tmp_path, stream, **options).run()
+    assert outcome(tmp_path) == before
+
+
+def test_settings_stay_until_the_nights_of_a_day_are_slept(tmp_path):
+    with pytest.raises(Killed):
+        life(tmp_path, STREAM[:2], FakeLearner(Bomb(18))).run()
+    with pytest.raises(SleepkitError, match="config.alpha is 0.5 there and 1.0 here"):
+        life(tmp_path, STREAM, config={"alpha": 1.0, "width": 8}).run()
+    assert len(life(tmp_path, STREAM).run().nights) == 3
+
+
+def test_experiences_that_were_not_slept_on_may_still_change(tmp_path):
+    """A document that was corrected before its night is simply the corrected one."""
+    with pytest.raises(Killed):
+        life(tmp_path / "killed", STREAM[:2], FakeLearner(Bomb(20))).run()
+    assert len(read_json(newest_state(tmp_path / "killed" / "state") / "cycle.json")["nights"]) == 1
+    life(tmp_path / "killed", [STREAM[0], STREAM[2]]).run()
+    life(tmp_path / "whole", [STREAM[0], STREAM[2]]).run()
+    killed, whole = (timeless(read_results(tmp_path / name)) for name in ("killed", "whole"))
+    assert killed["accuracy_matrix"][1] == whole["accuracy_matrix"][1] and killed["metrics"]["bwt"] == whole["metrics"]["bwt"]
+
+
+def test_what_is_replaced_is_not_asked_any_more_and_judges_nothing(tmp_path):
+    life(tmp_path, STREAM[:2]).run()
+    learner = FakeLearner()
+    record = life(tmp_path, STREAM, learner, replaced={0: 2}).run()
+    assert record.accuracy_matrix[2][0] is None and None not in record.accuracy_matrix[2][1:]
+    a = record.accuracy_matrix
+    assert record.metrics["bwt"] == pytest.approx(a[2][1] - a[1][1])
+    assert record.metrics["faa"] == pytest.approx((a[2][1] + a[2][2]) / 2)
+    answers = read_json(tmp_path / "answers.json")
+    assert "final" not in answers[0] and "after" in answers[0] and "final" in answers[-1]
+
+
+def test_own_questions_are_metrics_rows_and_examples(tmp_path):
+    class Asking(FakeLearner):
+        def sleep(self, night, output_dir):
+            right = float(night != 2)
+            asked = {
+                "question": f"q{night}?",
+                "gold": "a",
+                "before": "b",
+                "after": "a",
+                "right_before": 0.0,
+                "right_after": right,
+            }
+            share = {"before": {"held_out": 0.0, "held_out_n": 1}, "after": {"held_out": right, "held_out_n": 1}}
+            return super().sleep(night, output_dir) | share | {"self_test": [asked]}
+
+    record = make(tmp_path, Asking()).run()
+    assert [night["committed"] for night in record.nights] == [True, False, True]
+    assert record.nights[0]["held_out_before"] == 0.0 and record.nights[0]["held_out_after"] == 1.0
+    metrics = record.metrics
+    assert (metrics["self_test_before"], metrics["self_test_after"], metrics["self_test_n"]) == (0.0, pytest.approx(2 / 3), 3)
+    assert [row["night"] for row in record.examples if row.get("own")] == [1, 2, 3]
+
+
+def test_overwrite_deletes_what_the_run_wrote_and_nothing_else(tmp_path):
+    make(tmp_path).run()
+    mine = [tmp_path / name for name in ("holiday.png", "notes/today.md", "night_01/thesis.tex", "state/photo.jpg")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    make(tmp_path, overwrite=True, seed=4).run()
+    assert all(path.read_text() == "mine" for path in mine)
+    assert read_results(tmp_path)["seed"] == 4
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("name", ["model/thesis.tex", "pictures/holiday.png", "report.md", "night_07/x", "results.json"])
+def test_a_folder_with_files_of_other_origin_is_refused(tmp_path, name, overwrite):
+    path = tmp_path / "mine" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(SleepkitError, match="holds (no run of sleepkit, but|the results of another run)"):
+        make(tmp_path / "mine", overwrite=overwrite).run()
+    assert path.read_text() == "mine" and {one.name for one in path.parent.iterdir()} <= {path.name, ".lock"}
+
+
+def test_pictures_and_notes_of_other_origin_may_lie_beside_a_run(tmp_path):
+    (tmp_path / "holiday.png").write_text("mine")
+    make(tmp_path, overwrite=True).run()
+    make(tmp_path, overwrite=True).run()
+    assert (tmp_path / "holiday.png").read_text() == "mine"
 
 
 def test_a_full_disk_is_seen_before_the_first_night(tmp_path):

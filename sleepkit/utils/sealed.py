@@ -2,7 +2,7 @@
 
     seal(folder)        MANIFEST.json = {"version": 1, "files": {path: SHA-256 of its bytes}}; all of it synced to the disk
     damage(folder)      why the folder is not what was sealed, or None
-    locked(folder)      inside, no other process of this machine holds the folder
+    locked(folder)      inside, no other process of this machine holds the folder; the same process may take it again
 
 A kill, a full disk or a flipped bit leaves a folder that `damage` names, and never one that looks whole: files are synced
 before the manifest is, and the manifest is renamed into place.  `flock` is released by the kernel when its process ends,
@@ -28,6 +28,7 @@ __all__ = ["MANIFEST", "damage", "file_digest", "locked", "seal", "sync"]
 
 MANIFEST = "MANIFEST.json"
 LOCK = ".lock"
+_HELD: set[Path] = set()  # by this process
 
 
 def file_digest(path: Path) -> str:
@@ -94,6 +95,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         SleepkitError: another process holds it (its number is named), or the folder cannot be made.
     """
+    own = folder.absolute()
+    if own in _HELD:
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - closed below, as its lock ends with it
@@ -106,12 +111,17 @@ def locked(folder: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise SleepkitError(
-                f"process {holder} is working in {folder}; wait for it, stop it (kill {holder}), or choose another output_dir"
+                f"process {holder} is working in {folder}; wait for it, choose another output_dir, or stop it (kill {holder}; "
+                "it may be left over from a launcher that was killed)"
             ) from error
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        _HELD.add(own)
+        try:
+            yield
+        finally:
+            _HELD.discard(own)
 
 
 def _files(folder: Path) -> list[Path]:
