@@ -72,7 +72,8 @@ def _base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 def _bytes(values: Tensor) -> Any:
     """The memory of a tensor, without a copy where it is on the CPU."""
-    return memoryview(values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    array: Any = values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array)
 
 
 def _settings(model: nn.Module) -> dict[str, Any]:
