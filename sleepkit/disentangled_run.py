@@ -18,6 +18,7 @@ from sleepkit.ranks import main_only
 from sleepkit.report import format_table, markdown_table, write_report
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
+from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision_run import image_cycle
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRec
     from sleepkit.vision.disentangled_protocol import SHOWN, measure, table_rows
 
     stream = build_sprites(args, config.seed)
-    set_seed(config.seed)
+    set_seed(derive_seed(config.seed, "start"))
     model = build_canonicalizer(config, stream[0].exemplars)
     learner = DisentangledLearner(model, config)
     record = image_cycle(args, config, learner, list(stream), "disentangled").run()

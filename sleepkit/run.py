@@ -26,6 +26,7 @@ from sleepkit.ranks import main_only
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
 from sleepkit.stream import Experience, load_experiences, together
+from sleepkit.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -71,7 +72,7 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     if args.sender == "adapter" and is_deepspeed_zero3_enabled():
         raise SleepkitError("sender 'adapter' adds a LoRA to weights that ZeRO-3 splits; use ZeRO-2 or less, or sender 'context'")
     dreams = _dream_set(args, experiences)
-    set_seed(config.seed)
+    set_seed(derive_seed(config.seed, "start"))
     device = config.device  # starts the process group, which a model that ZeRO-3 splits needs before it is loaded
     model, tokenizer = load_model(args.model, args.dtype)
     _require_window(model, args)

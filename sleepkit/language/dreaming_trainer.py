@@ -156,16 +156,16 @@ class DreamingTrainer:
         folder = self.folder / f"{name}_{number}"
         for k, context in enumerate(contexts):
             phase = PhaseFile(folder / f"context_{k:03d}.jsonl", self._identity(context, number, name))
-            log = main_finds(phase.read)
-            if log is None:
+            noted = main_finds(phase.read)
+            if noted is None:
                 seed = derive_seed(self.seeding.seed, "dreams", self.night, name, number, k)
-                log = self._dream(context, number, seed, phase)
+                noted = self._dream(context, number, seed, phase)
             found = load_dreams(phase.path)
-            dropped.update(log["dropped"])
+            dropped.update(noted["dropped"])
             free_memory()
             control = PhaseFile(self.folder / f"{name}_control_{k:03d}.json", self._identity(context, 0, name))
             with self._before_tonight():
-                self._try(context, found, phase, log, control)
+                self._try(context, found, phase, noted, control)
             free_memory()
             dreams += found
         log = RoundLog.of(number, dreams, dropped)

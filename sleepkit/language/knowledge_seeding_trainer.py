@@ -30,7 +30,6 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import make_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ from sleepkit.ranks import main_finds, main_only
 from sleepkit.utils.files import writable
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.seeds import derive_seed
-from sleepkit.utils.training import conclude
+from sleepkit.utils.training import conclude, settings_digest
 
 EXPERT_STATE = "expert.safetensors"
 BEGIN_TOKENS = 2  # of a reply
@@ -362,7 +361,7 @@ class KnowledgeSeedingTrainer(Trainer):
         trained = {name: values for name, values in self.lm.named_parameters() if ".lora_" in name}
         return {
             "items": digest_of(self.items),
-            "settings": _settings_digest(self.seeding),
+            "settings": settings_digest(self.seeding),
             "weights": weights_fingerprint(self.lm),
             "experts": digest({**self.bank.state_dict(), **trained}),
             "slots": [self.slot, *self.senders],
@@ -426,9 +425,3 @@ class TokenCount:
     def before(self, step: int) -> int:
         """Those of all steps before."""
         return self.total - (self._of_step if self._step >= step else 0)
-
-
-def _settings_digest(args: KnowledgeSeedingConfig) -> str:
-    from sleepkit.arguments import settings
-
-    return digest_of({**settings(make_dataclass("Nothing", ())(), args), "seed": args.seed})

@@ -74,6 +74,13 @@ class _Phase:
         self.forget()
         return None
 
+    def is_same(self) -> bool:
+        """Whether what is there, whole or damaged, was made with the same identity."""
+        try:
+            return self._other(self._note()) is None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return False
+
     def forget(self) -> None:
         """Remove it, if it is there."""
         with writable(self.path):

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import make_dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sleepkit.errors import SleepkitError
+from sleepkit.utils.phases import digest_of
 
 if TYPE_CHECKING:
-    from transformers import Trainer
+    from transformers import Trainer, TrainingArguments
 
-__all__ = ["conclude", "require_finite"]
+__all__ = ["conclude", "require_finite", "settings_digest"]
 
 
 def conclude(trainer: Trainer, what: str) -> None:
@@ -46,6 +48,13 @@ def conclude(trainer: Trainer, what: str) -> None:
     if losses and not math.isfinite(losses[-1]):
         raise SleepkitError(_not_finite(what, "loss", losses[-1], rate))
     require_finite(_trained(model), what, rate)
+
+
+def settings_digest(config: TrainingArguments) -> str:
+    """Digest of all fields that decide what a training makes, with its seed."""
+    from sleepkit.arguments import settings  # which knows them; it is a face, imported when it is needed
+
+    return digest_of({**settings(make_dataclass("Nothing", ())(), config), "seed": config.seed})
 
 
 def without_autocast(model: nn.Module) -> None:

@@ -73,7 +73,7 @@ def _data(classes: Sequence[Look], counts: dict[str, int], seed: int) -> ImageDa
     parts: list[Images] = []
     for number, count in enumerate(counts.values()):
         labels = torch.arange(len(classes)).repeat_interleave(count)
-        pixels, _ = draw([classes[label] for label in labels.tolist()], torch.Generator().manual_seed(seed + number))
+        pixels, _ = draw([classes[label] for label in labels.tolist()], torch.Generator().manual_seed((seed + number) % 2**63))
         parts.append(Images(pixels, labels))
     train, validation, test = parts
     return ImageData(train, validation, test, [look.name for look in classes])
@@ -82,7 +82,7 @@ def _data(classes: Sequence[Look], counts: dict[str, int], seed: int) -> ImageDa
 def generator_images(count: int, seed: int = 0) -> tuple[Tensor, list[str]]:
     """``count`` pictures ``(count, 3, 32, 32)`` uint8 of the classes that no stream has, in turn, and a caption of each."""
     looks = [GENERATOR_CLASSES[row % len(GENERATOR_CLASSES)] for row in range(count)]
-    pixels, grounds = draw(looks, torch.Generator().manual_seed(1_000_003 + seed))
+    pixels, grounds = draw(looks, torch.Generator().manual_seed((1_000_003 + seed) % 2**63))
     names = list(BACKGROUNDS)
     return pixels, [f"{look.name} on {names[ground]}" for look, ground in zip(looks, grounds.tolist(), strict=True)]
 

@@ -181,7 +181,7 @@ def _domain_stream(data: ImageData, experiences: int, domains: str, seed: int) -
 
 def permuted(pixels: Tensor, seed: int, k: int) -> Tensor:
     """The pixels of each channel in another order, the same for all images of domain ``k``."""
-    generator = torch.Generator().manual_seed(1000 * seed + k)
+    generator = torch.Generator().manual_seed((1000 * seed + k) % 2**63)
     order = torch.randperm(pixels.shape[-2] * pixels.shape[-1], generator=generator)
     return pixels.flatten(2)[..., order].reshape(pixels.shape)
 
