@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sleepkit.errors import SleepkitError
 from sleepkit.stream import file_rows, text_of
+from sleepkit.utils.files import replacing
 
 __all__ = ["hidden_states", "write_features"]
 
@@ -52,11 +53,11 @@ def write_features(
     if unknown:
         raise SleepkitError(f"the label {unknown[0]!r} is missing in {splits['train']}; add rows of it, or remove it elsewhere")
     network, tokenizer = load_model(model)
-    output_dir.mkdir(parents=True, exist_ok=True)
     for split, found in texts.items():
         x, cut = hidden_states(network, tokenizer, found, max_tokens, batch_size)
         y = np.array([names.index(label) for label in labels[split]])
-        np.savez(output_dir / f"{split}.npz", x=x.numpy(), y=y, names=np.array(names))
+        with replacing(output_dir / f"{split}.npz") as draft, open(draft, "wb") as file:
+            np.savez(file, x=x.numpy(), y=y, names=np.array(names))
         print(f"{split}: {len(y)} texts, {cut} of them cut at {max_tokens} tokens")
     print(f"written to {output_dir}")
 
