@@ -1,0 +1,250 @@
+"""Faults of machines and files over whole commands: what must never happen is a lost night, or a result that is silently wrong.
+
+    python tests/fault/campaign.py [NAME ...]     all commands of commands.py, or those named; `make test-faults`
+
+Of each command there is one run that nothing disturbs.  Then, for each fault, the command meets it and is typed once more::
+
+    equal       the second one ends as the undisturbed one did, byte for byte, counters included
+    refused     one line says why not, and nothing was changed
+    traceback   somebody sees a traceback                                  wrong    exit code 0, and another result
+    hung        it does not end                                            late     the one line comes after the work
+
+Only what time and machine decide may differ (seconds, dates, versions, memory).  ``benchmarks/results/faults.md`` has the table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from commands import COMMANDS, Command, prepare  # noqa: E402
+from machine import ROOT, Fault, Outcome, preload, run  # noqa: E402
+
+GOOD = ("equal", "refused")
+TIMES = re.compile(r"seconds|_per_second|runtime|^date$|^peak_memory|^versions$|^hardware$|^days$|epoch_time")
+SKIPPED = re.compile(
+    r"(^|/)(\.lock|\.sleepkit\.json|MANIFEST\.json|report\.(md|html)|baselines\.md|seconds\.json|README\.md|training_args\.bin"
+    r"|comparison\.md|events\.out.*|.*\.tmp)$|(^|/)checkpoint-\d+/|(^|/)draft/"
+)
+
+
+@dataclass
+class Row:
+    """What one fault came to."""
+
+    command: str
+    fault: str
+    result: str
+    detail: str = ""
+
+
+@dataclass
+class Campaign:
+    """The faults of one command."""
+
+    command: Command
+    inputs: Path
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+    count: int = 0
+
+    def go(self) -> list[Row]:
+        """Meet all faults."""
+        whole = self.folder / "whole"
+        outcome = self.typed(whole)
+        assert outcome.code == 0, outcome.err[-3000:]
+        self.whole, self.moments, self.steps = contents(whole), len(outcome.moments), outcome.steps
+        for fault in self.faults():
+            self.meets(fault)
+        for name, spoil in self.damages(whole):
+            self.is_damaged(name, whole, spoil)
+        half = self.folder / "half"
+        self.typed(half, Fault("kill", 2 * self.moments // 3))
+        for name, spoil in self.damages(half):
+            self.is_damaged(f"half done, {name}", half, spoil)
+        for name, arguments in self.command.changes(self.inputs).items():
+            self.is_changed(name, half, arguments)
+        return self.rows
+
+    def typed(self, folder: Path, fault: Fault | None = None, more: tuple[str, ...] = ()) -> Outcome:
+        """Run the command into a folder."""
+        return run([*self.command.line(self.inputs, folder), *more], fault, watch=folder)
+
+    def faults(self) -> Iterator[Fault]:
+        """Kills over all of its moments, the others at fewer."""
+        for kind, count in self.command.counts.items():
+            last = self.steps if kind == "nan" else self.moments
+            for k in range(min(count, last)):
+                yield Fault(kind, 1 + k * (last - 1) // max(1, min(count, last) - 1))
+
+    def meets(self, fault: Fault) -> None:
+        """Let the command meet a fault, and type it again."""
+        folder = self.fresh()
+        first = self.typed(folder, fault)
+        name = f"{fault.kind} at {fault.at} of {self.steps if fault.kind == 'nan' else self.moments}"
+        if fault.kind == "clock":
+            self.judged(name, first, folder)
+        elif fault.kind != "kill" and first.traceback:
+            self.add(name, "traceback", first.err[-400:])
+        elif fault.kind in ("full", "denied", "nan") and first.code == 0 and contents(folder) != self.whole:
+            self.add(name, "wrong", "exit code 0 after the fault")
+        elif fault.kind in ("full", "denied", "nan") and first.code not in (0, 2):
+            self.add(name, "traceback", f"exit code {first.code}: {first.err[-300:]}")
+        elif fault.kind in ("full", "denied", "nan") and first.code == 2 and not first.line:
+            self.add(name, "traceback", f"no line: {first.err[-300:]}")
+        else:
+            self.judged(name, self.typed(folder), folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def is_damaged(self, name: str, of: Path, spoil: Callable[[Path], None]) -> None:
+        """Damage a copy of a folder, and type the command again."""
+        folder = self.fresh()
+        shutil.copytree(of, folder)
+        spoil(folder)
+        self.judged(name, self.typed(folder), folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def is_changed(self, name: str, of: Path, arguments: tuple[str, ...]) -> None:
+        """Type another command into a folder that is half done."""
+        folder, alone = self.fresh(), self.fresh()
+        shutil.copytree(of, folder)
+        again = self.typed(folder, more=arguments)
+        if again.code == 0:
+            self.typed(alone, more=arguments)
+            self.add(name, *_compared(contents(folder), contents(alone)))
+        else:
+            self.judged(name, again, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(alone, ignore_errors=True)
+
+    def damages(self, of: Path) -> Iterator[tuple[str, Callable[[Path], None]]]:
+        """A flipped bit, a cut and a deletion of each file of the state, of other files a flipped bit."""
+        files = sorted(path.relative_to(of) for path in of.rglob("*") if path.is_file() and path.name != ".lock")
+        for path in files:
+            if "checkpoint-" in str(path) and path.suffix not in (".safetensors", ".json", ".pt"):
+                continue
+            yield f"flipped {path}", lambda folder, path=path: _flip(folder / path)
+            if path.parts[0] == "state" and path.parts[1] == sorted(os.listdir(of / "state"))[-1]:
+                yield f"cut {path}", lambda folder, path=path: os.truncate(folder / path, (folder / path).stat().st_size // 2)
+                yield f"deleted {path}", lambda folder, path=path: (folder / path).unlink()
+        if (of / "state").is_dir():
+            yield "deleted state", lambda folder: shutil.rmtree(folder / "state")
+
+    def judged(self, name: str, outcome: Outcome, folder: Path) -> None:
+        """Add the row of the command that was typed after a fault."""
+        if outcome.code == -999:
+            self.add(name, "hung")
+        elif outcome.traceback:
+            self.add(name, "traceback", outcome.err[-400:])
+        elif outcome.code == 0:
+            self.add(name, *_compared(contents(folder), self.whole))
+        elif outcome.code == 2 and outcome.line:
+            self.add(name, "refused", outcome.line)
+        else:
+            self.add(name, "traceback", f"exit code {outcome.code}: {outcome.err[-300:]}")
+
+    def add(self, fault: str, result: str, detail: str = "") -> None:
+        self.rows.append(Row(self.command.name, fault, result, detail))
+        if result not in GOOD:
+            print(f"{self.command.name}: {fault}: {result} {detail}", flush=True)
+
+    def fresh(self) -> Path:
+        self.count += 1
+        return self.folder / f"run_{self.count}"
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """All that a run left but what time and machine decide."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not SKIPPED.search(name):
+            data = path.read_bytes()
+            found[name] = _timeless(data.decode("utf-8")) if path.suffix in (".json", ".jsonl") else data
+    return {name: value for name, value in found.items() if not name.startswith("state/") or name.startswith(_newest(folder))}
+
+
+def _newest(folder: Path) -> str:
+    states = sorted(path.name for path in (folder / "state").glob("night_*"))
+    return f"state/{states[-1]}/" if states else "state/"
+
+
+def _timeless(text: str) -> Any:
+    try:
+        rows = [json.loads(line) for line in text.split("\n") if line] if text.count("\n}") < 1 else json.loads(text)
+    except ValueError:
+        try:
+            rows = json.loads(text)
+        except ValueError:
+            return text
+    return _without_times(rows)
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_times(item) for key, item in value.items() if not TIMES.search(key)}
+    return [_without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def _compared(one: dict[str, Any], other: dict[str, Any]) -> tuple[str, str]:
+    differing = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    return ("wrong", ", ".join(differing[:8])) if differing else ("equal", "")
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    if data:
+        data[len(data) // 2] ^= 1
+    path.write_bytes(data or b"x")
+
+
+def write_table(rows: list[Row], output: Path) -> None:
+    """The counts of each command and kind of fault, and every fault that did not end well."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    kinds: dict[tuple[str, str], Counter[str]] = {}
+    for row in rows:
+        kinds.setdefault((row.command, row.fault.split(" ")[0].rstrip(",")), Counter())[row.result] += 1
+    results = ["equal", "refused", "wrong", "traceback", "hung"]
+    lines = ["# Faults", "", f"{len(rows)} faults; written by `make test-faults`.", ""]
+    lines += [f"| command | fault | {' | '.join(results)} |", f"| --- | --- |{' ---: |' * len(results)}"]
+    for (command, kind), counts in kinds.items():
+        lines.append(f"| {command} | {kind} | {' | '.join(str(counts[result]) for result in results)} |")
+    bad = [row for row in rows if row.result not in GOOD]
+    lines += ["", "## Not well", ""] + [f"* {row.command}, {row.fault}: {row.result}" for row in bad] if bad else []
+    output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    output.with_suffix(".json").write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    """Run the campaigns that are named, or all; exit code 1 if any fault did not end well."""
+    preload()
+    chosen = [command for command in COMMANDS if not sys.argv[1:] or command.name in sys.argv[1:]]
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as place:
+        inputs = prepare(Path(place) / "inputs")
+        for command in chosen:
+            folder = Path(place) / command.name
+            folder.mkdir()
+            rows += Campaign(command, inputs, folder).go()
+            shutil.rmtree(folder)
+    if chosen == list(COMMANDS):
+        write_table(rows, ROOT / "benchmarks" / "results" / "faults")
+    failed = sum(row.result not in GOOD for row in rows)
+    print(f"{len(rows) - failed} passed, {failed} failed")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

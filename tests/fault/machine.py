@@ -1,0 +1,242 @@
+"""Runs whole commands in processes of their own, and lets them meet with a fault at a chosen moment.
+
+    run(["recipes/sleep.py", "--dataset", ...], Fault("kill", at=17))  ->  Outcome(code, out, err, events, seconds)
+
+A command runs in a fork of this process, which has imported the heavy packages already, so that it takes a second or two.
+Moments are counted in changes of the file system (`sys.addaudithook`: files opened for writing, renames, removals, folders
+made) below the folder that is watched.  A Trainer's steps are moments too.
+
+    kill, term, interrupt    the process gets SIGKILL, SIGTERM or SIGINT at the moment
+    full                     from the moment on no file can be written: "No space left on device"
+    denied                   the file of this moment cannot be written: "Permission denied"
+    nan                      at the moment, a step, gradients become not a number
+    clock                    from the moment on it is ten years ago
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import io
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+KINDS = ("kill", "term", "interrupt", "full", "denied", "nan", "clock")
+SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "interrupt": signal.SIGINT}
+SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong, and when.
+
+    Attributes:
+        kind: one of `KINDS`, or "" for nothing.
+        at: the moment, counted from 1; of steps for "nan", else of changes of files.
+    """
+
+    kind: str = ""
+    at: int = 0
+
+
+@dataclass
+class Outcome:
+    """How a command ended.
+
+    Attributes:
+        code: exit code; negative for a signal.
+        out, err: all that was printed.
+        moments: changes of files, in order, each ``event path``.
+        steps: optimizer steps of all trainers.
+    """
+
+    code: int
+    out: str
+    err: str
+    moments: list[str] = field(default_factory=list)
+    steps: int = 0
+    seconds: float = 0.0
+
+    @property
+    def traceback(self) -> bool:
+        """Whether somebody who typed the command saw a traceback."""
+        return "Traceback (most recent call last)" in self.out + self.err
+
+    @property
+    def line(self) -> str:
+        """The one line of an error; empty if there is none, or more than one."""
+        said = [line for line in self.err.split("\n") if line.startswith("sleepkit: ")]
+        return said[0] if len(said) == 1 else ""
+
+
+def preload() -> None:
+    """Import once what every command imports."""
+    import accelerate
+    import datasets
+    import diffusers
+    import matplotlib.figure
+    import peft
+    import transformers
+    import trl
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+    from trl import TrlParser
+
+    import sleepkit.cli
+    import sleepkit.cycle
+
+    _ = accelerate, datasets, diffusers, matplotlib.figure, peft, transformers, trl, TrlParser
+    _ = AutoModelForCausalLM, AutoTokenizer, Trainer, sleepkit.cli, sleepkit.cycle
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def run(command: list[str], fault: Fault | None = None, watch: Path | None = None, seconds: float = SECONDS) -> Outcome:
+    """Run a command to its end, or to its fault.
+
+    Args:
+        command: path of a recipe, or ``sleepkit``, and its arguments.
+        watch: folder whose changes are the moments.
+    """
+    started = time.monotonic()
+    with _Pipes() as pipes:
+        child = os.fork()
+        if child == 0:
+            _child(command, fault or Fault(), watch, pipes)
+        code = _wait(child, started + seconds)
+        out, err, log = pipes.read()
+    moments = [line for line in log.split("\n") if line and line != "step"]
+    return Outcome(code, out, err, moments, log.count("\nstep\n") + log.startswith("step\n"), time.monotonic() - started)
+
+
+class _Pipes:
+    """Files for what a child prints and for its moments."""
+
+    def __enter__(self) -> _Pipes:
+        self.files = [io.open(os.memfd_create(name), "w+b", buffering=0) for name in ("out", "err", "log")]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.files:
+            file.close()
+
+    def read(self) -> list[str]:
+        return [os.pread(file.fileno(), 1 << 26, 0).decode("utf-8", "replace") for file in self.files]
+
+
+def _wait(child: int, until: float) -> int:
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return -999  # hung
+        time.sleep(0.02)
+
+
+def _child(command: list[str], fault: Fault, watch: Path | None, pipes: _Pipes) -> None:
+    """Never returns."""
+    out, err, log = (file.fileno() for file in pipes.files)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    code = 70
+    try:
+        os.chdir(ROOT)
+        _arm(fault, watch, log)
+        code = _main(command)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _main(command: list[str]) -> int:
+    """What the process of a command does."""
+    name, *arguments = command
+    from sleepkit import cli
+
+    sys.argv = [name, *arguments]
+    if name == "sleepkit":
+        return cli.main(arguments)
+    path = ROOT / name
+    spec = importlib.util.spec_from_file_location("recipe", path)
+    assert spec is not None and spec.loader is not None
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    return cli.guard(recipe.main)
+
+
+def _arm(fault: Fault, watch: Path | None, log: int) -> None:
+    counted = {"files": 0, "steps": 0}
+    where = str(watch.resolve()) if watch is not None else "\0"
+
+    def changed(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open":
+            path, mode, flags = arguments
+            writes = (isinstance(mode, str) and any(c in mode for c in "wax+")) or (
+                isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            )
+            if not writes:
+                return
+        elif event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+            path = arguments[0]
+        else:
+            return
+        text = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else ""
+        if not os.path.abspath(text).startswith(where):
+            return
+        counted["files"] += 1
+        os.write(log, f"{event} {text}\n".encode("utf-8", "replace"))
+        _strike(fault, counted["files"])
+
+    if watch is not None:
+        sys.addaudithook(changed)
+
+    from transformers import TrainerCallback
+    from transformers.trainer_callback import CallbackHandler
+
+    class Steps(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+            counted["steps"] += 1
+            os.write(log, b"step\n")
+            if fault.kind == "nan" and counted["steps"] == fault.at:
+                for parameter in kwargs["model"].parameters():
+                    if parameter.grad is not None:
+                        parameter.grad.fill_(float("nan"))
+
+    initial = CallbackHandler.__init__
+
+    def with_steps(self, callbacks, *arguments, **options):  # type: ignore[no-untyped-def]
+        initial(self, [*callbacks, Steps()], *arguments, **options)
+
+    CallbackHandler.__init__ = with_steps  # type: ignore[method-assign]
+
+
+def _strike(fault: Fault, moment: int) -> None:
+    if fault.kind in SIGNALS and moment == fault.at:
+        os.kill(os.getpid(), SIGNALS[fault.kind])
+    elif fault.kind == "full" and moment >= fault.at:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    elif fault.kind == "denied" and moment == fault.at:
+        raise PermissionError(errno.EACCES, "Permission denied")
+    elif fault.kind == "clock" and moment == fault.at:
+        now = time.time
+        time.time = lambda: now() - 10 * 365 * 86400  # type: ignore[assignment]
