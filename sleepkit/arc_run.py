@@ -16,15 +16,19 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sleepkit.arc import SIDE, ArcTask, load_arc
-from sleepkit.arguments import ModelArguments, expert_layers, read, settings
-from sleepkit.dream_run import Clock, dream_rounds, folder_for_dreams, round_metrics, save_rounds
+from sleepkit.arguments import ModelArguments, RunArguments, expert_layers, read, settings
+from sleepkit.dream_run import Clock, dream_rounds, folder_for_dreams, open_folder, round_metrics, save_rounds
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.options import option, require
+from sleepkit.ranks import main_holds, main_only
 from sleepkit.results import RunRecord
+from sleepkit.utils.phases import digest_of
+from sleepkit.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
@@ -33,7 +37,7 @@ METHOD = "arc_dreaming"
 
 
 @dataclass
-class ArcArguments(ModelArguments):
+class ArcArguments(ModelArguments, RunArguments):
     """Which tasks are dreamed of.  Raises `SleepkitError` for a value out of range."""
 
     dataset: str = option("", "ARC tasks: .json[.gz] of {name: {train, test}}, or a folder of <name>.json. Required.")
@@ -47,7 +51,10 @@ class ArcArguments(ModelArguments):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        ModelArguments.__post_init__(self)
+        RunArguments.__post_init__(self)
+        if self.seeds is not None:
+            raise SleepkitError(f"seeds is {self.seeds} and recipes/arc.py runs one; give --seed, and each its own output_dir")
         if not self.dataset:
             raise SleepkitError("dataset is missing; give --dataset with ARC tasks, a .json file or a folder")
         require(self, ("arc_tasks", "largest_grid", "trial_rows"), lambda value: value >= 1, "at least 1")
@@ -74,30 +81,38 @@ def run_arc(args: ArcArguments, config: KnowledgeSeedingConfig) -> RunRecord:
     """Run the experiment; a run that was killed goes on where it was.
 
     Raises:
-        SleepkitError: no rounds, too few tasks, or a folder that holds a finished run.
+        SleepkitError: no rounds, too few tasks, or a folder that belongs to another run or is in use.
     """
+    out = folder_for_dreams(args.dreaming, config)
+    with main_holds(out):
+        return _run_arc(args, config, out)
+
+
+def _run_arc(args: ArcArguments, config: KnowledgeSeedingConfig, out: Path) -> RunRecord:
     from accelerate.utils import set_seed
 
     from sleepkit.language.arc_dreams import ArcContext
     from sleepkit.language.dreaming_trainer import DreamingTrainer
     from sleepkit.language.expert_bank import ExpertBank
     from sleepkit.language.experts import ExpertBankConfig
+    from sleepkit.language.fingerprint import model_identity
     from sleepkit.language.model_io import load_model
     from sleepkit.language.trials import Trials
     from sleepkit.run import use_all_cores
 
-    out = folder_for_dreams(args.dreaming, config)
     own, held_out = ([ArcContext.of(task, args.trial_rows) for task in part] for part in chosen_tasks(args, config.seed))
     use_all_cores(config)
-    set_seed(config.seed)
-    clock = Clock(out / "seconds.json")
+    set_seed(derive_seed(config.seed, "start"))
     model, tokenizer = load_model(args.model, args.dtype)
     model.to(config.device)  # type: ignore[arg-type]
+    tasks = {"tasks": digest_of([[one.chunk, one.questions] for one in (*own, *held_out)])}
+    run, folder = open_folder(out, METHOD, args, config, tasks | model_identity(model, tokenizer))
+    clock = Clock(out / "seconds.json", run, folder)
     layers: Any = args.trial_layers
     bank = ExpertBank.grow(model, ExpertBankConfig(slots=1, layers=layers))
     slot = bank.activate(seed=config.seed)  # silent: its gradient scores dreams, and it says where trials train
     bank.train_only(None)
-    trainer = DreamingTrainer(model, tokenizer, args.dreaming, config, slot, out / "dreams")
+    trainer = DreamingTrainer(model, tokenizer, args.dreaming, config, slot, out / "dreams", identity={"run": digest_of(run)})
     logs, dreams = dream_rounds(trainer, own, held_out, clock)
     metrics = round_metrics(logs)
     for kind, name in (("own", "solved_round"), ("held_out", "solved_held_out_round")):
@@ -108,6 +123,7 @@ def run_arc(args: ArcArguments, config: KnowledgeSeedingConfig) -> RunRecord:
     metrics["solved_in_context"] = sum(asked) / len(asked)
     record = RunRecord(METHOD, config.seed, settings(args, config), clock.seconds, metrics=metrics)
     save_rounds(out, record, logs, dreams, config.process_index == 0)
+    main_only(folder.note)
     return record
 
 

@@ -41,7 +41,7 @@ from torch import Tensor
 from sleepkit import report, results
 from sleepkit.cycle_state import CycleState, Score, evenly
 from sleepkit.errors import SleepkitError
-from sleepkit.gate import RetentionGate, Verdict, digest
+from sleepkit.gate import RetentionGate, Verdict, digest, require_finite_measures
 from sleepkit.ranks import main_finds, main_holds, main_only
 from sleepkit.results import RunRecord
 from sleepkit.utils.run_folder import RunFolder
@@ -325,6 +325,8 @@ class SleepCycle(Generic[E]):
         log = self.learner.sleep(night, self.output_dir)
         before = state.anchors | log.get("before", {})
         after = {**self.measure_anchors(), **log.get("after", {})}
+        if self.gate is None:
+            require_finite_measures(after, label)
         verdict = self._decide(before, after)
         if not verdict.commit:
             self.learner.restore(snapshot)

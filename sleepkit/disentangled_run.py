@@ -18,6 +18,8 @@ from sleepkit.ranks import main_only
 from sleepkit.report import format_table, markdown_table, write_report
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
+from sleepkit.utils.files import save_figure, write_text
+from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision_run import image_cycle
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRec
     from sleepkit.vision.disentangled_protocol import SHOWN, measure, table_rows
 
     stream = build_sprites(args, config.seed)
-    set_seed(config.seed)
+    set_seed(derive_seed(config.seed, "start"))
     model = build_canonicalizer(config, stream[0].exemplars)
     learner = DisentangledLearner(model, config)
     record = image_cycle(args, config, learner, list(stream), "disentangled").run()
@@ -68,10 +70,9 @@ def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRec
         from sleepkit.vision.disentangled_pictures import accuracy_curve, straightened_grid
 
         pictures = folder / "pictures"
-        pictures.mkdir(exist_ok=True)
-        accuracy_curve(record.accuracy_matrix).savefig(pictures / "accuracy_over_nights.png")
-        straightened_grid(learner, stream).savefig(pictures / "straightened.png")
-        (folder / "baselines.md").write_text(markdown_table(headers, rows) + "\n", encoding="utf-8")
+        save_figure(accuracy_curve(record.accuracy_matrix), pictures / "accuracy_over_nights.png")
+        save_figure(straightened_grid(learner, stream), pictures / "straightened.png")
+        write_text(folder / "baselines.md", markdown_table(headers, rows) + "\n")
         record.save(folder)
         write_report(folder)
         model.save_pretrained(folder / "model")

@@ -29,6 +29,7 @@ from sleepkit.ranks import all_find, main_only
 from sleepkit.report import comparison_table, format_table, format_value
 from sleepkit.results import RunRecord, read_json
 from sleepkit.seeds import with_seed
+from sleepkit.utils.files import save_figure, write_text
 from sleepkit.vision_arguments import DREAMING, VisionArguments
 from sleepkit.vision_compare import config_of
 from sleepkit.vision_run import run_vision
@@ -74,8 +75,8 @@ def run_dream2learn(args: VisionArguments, config: Dream2LearnConfig) -> RunReco
         table = comparison_table([one.to_dict() for pair in pairs for one in pair])
         figure = stops_figure(first, later, config.dream_updates)
         if figure is not None:
-            figure.savefig(folder / "stops.png")
-        (folder / "comparison.md").write_text(table + "\n", encoding="utf-8")
+            save_figure(figure, folder / "stops.png")
+        write_text(folder / "comparison.md", table + "\n")
         rows = [[name, format_value(value)] for name, value in record.metrics.items()]
         print(f"\n{table}\n\n{format_table(['measure', f'mean of {len(seeds)} seeds'], rows)}\n\nwritten to {folder}")
 

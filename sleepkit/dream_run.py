@@ -9,6 +9,11 @@
                  report.md      the table
                  rewards.png    the same as a picture
                  dreams/        every dream with its score and reward, the dreamers
+                 run.json       what the run was started with: a folder that has another one belongs to another run
+                 state/         the consolidated learner
+
+Each passage of each round, each dreamer and the night are phases (utils/phases.py): a run that was killed and is started again
+ends with the bits of one that was not.
 
 The questions that judge a dream are self-written with the passage in view; those of the data set are never seen.  Source of
 the method: "Language Models Need Sleep" (arXiv 2606.03979), section on dreaming; held-out passages are ours.
@@ -18,19 +23,23 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleepkit.arguments import SleepArguments, settings
+from sleepkit.cycle_state import CycleState
 from sleepkit.errors import SleepkitError
 from sleepkit.language.data.documents import load_experiences
 from sleepkit.language.data.experience import Experience, together
-from sleepkit.ranks import all_find, main_only
+from sleepkit.ranks import main_finds, main_holds, main_only
 from sleepkit.report import format_duration, format_value, markdown_table
 from sleepkit.results import FILE_NAME, RunRecord, read_json, write_json
+from sleepkit.utils.files import save_figure, write_text
+from sleepkit.utils.phases import PhaseFile, PhaseFolder, digest_of
+from sleepkit.utils.run_folder import RunFolder
+from sleepkit.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +54,8 @@ if TYPE_CHECKING:
 __all__ = ["run_dream"]
 
 METHOD = "dreaming"
+RUN_NAME = "run.json"
+WRITTEN = ("dreams", "night_[0-9]*", "state", "held_out_*", "seconds.json*", FILE_NAME, RUN_NAME, "report.md", "rewards.png")
 QUESTIONS = 12  # self-written ones that judge the dreams of a passage
 
 
@@ -52,16 +63,22 @@ def run_dream(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     """Run the experiment; a run that was killed goes on where it was.
 
     Raises:
-        SleepkitError: no rounds, too few passages, or a folder that holds a finished run.
+        SleepkitError: no rounds, too few passages, or a folder that belongs to another run or is in use.
     """
+    out = folder_for_dreams(args.dreaming, config)
+    with main_holds(out):
+        return _run_dream(args, config, out)
+
+
+def _run_dream(args: SleepArguments, config: KnowledgeSeedingConfig, out: Path) -> RunRecord:
     from accelerate.utils import set_seed
 
     from sleepkit.language.anchors import read_prompts
     from sleepkit.language.dreaming_trainer import DreamingTrainer
+    from sleepkit.language.fingerprint import model_identity
     from sleepkit.language.model_io import load_model
     from sleepkit.run import shipped, use_all_cores
 
-    out = folder_for_dreams(args.dreaming, config)
     use_all_cores(config)
     awake = args.nights or 1
     experiences = load_experiences(
@@ -70,21 +87,58 @@ def run_dream(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     if len(experiences) <= awake:
         raise SleepkitError(f"dataset has {len(experiences)} passages; give more than {awake}, so that some are held out")
     general = read_prompts(args.general_prompts or shipped("general_prompts.jsonl"))
-    set_seed(config.seed)
-    clock = Clock(out / "seconds.json")
+    set_seed(derive_seed(config.seed, "start"))
     model, tokenizer = load_model(args.model, args.dtype)
     model.to(config.device)  # type: ignore[arg-type]
+    read = {"passages": digest_of([one.to_dict() for one in experiences]), "general_prompts": digest_of(general)}
+    run, folder = open_folder(out, METHOD, args, config, read | model_identity(model, tokenizer))
+    clock = Clock(out / "seconds.json", run, folder)
     learner = _learner(model, tokenizer, args, config, [row["prompt"] for row in general])
     own = _consolidated(learner, experiences[:awake], out)
     clock.save()
     held_out = [
         context for k, one in enumerate(experiences[awake:]) for context in _questioned(learner, one, out / f"held_out_{k}.jsonl")
     ]
-    trainer = DreamingTrainer(model, tokenizer, args.dreaming, config, learner.bank.active[-1], out / "dreams")
+    slot = learner.bank.active[-1]
+    trainer = DreamingTrainer(model, tokenizer, args.dreaming, config, slot, out / "dreams", identity={"run": digest_of(run)})
     logs, dreams = dream_rounds(trainer, own, held_out, clock)
     record = RunRecord(METHOD, config.seed, settings(args, config), clock.seconds, metrics=round_metrics(logs))
     save_rounds(out, record, logs, dreams, config.process_index == 0)
+    main_only(folder.note)
     return record
+
+
+def open_folder(
+    out: Path, method: str, args: Any, config: KnowledgeSeedingConfig, inputs: Mapping[str, str]
+) -> tuple[dict[str, Any], RunFolder]:
+    """Claim ``out`` for a run, or find that it is the same run's; returns what the run was started with, and its folder.
+
+    Args:
+        args: of the command, with ``resume`` and ``overwrite``.
+        inputs: digests of what the settings only name.
+
+    Raises:
+        SleepkitError: another run's, somebody else's files, or a run that is not to be resumed.
+    """
+    plain = RunRecord(method, config.seed, settings(args, config)).to_dict()
+    run = {name: plain[name] for name in ("method", "seed", "config")} | {"inputs": dict(inputs)}
+    folder = RunFolder(out, WRITTEN)
+
+    def claim() -> None:
+        path = out / RUN_NAME
+        if args.overwrite and (path.is_file() or folder.is_claimed):
+            folder.clear()
+        if not path.is_file():
+            folder.claim()
+            write_json(path, run)
+            folder.note()
+        elif not args.resume:
+            raise SleepkitError(f"{out} holds a run; use --resume true or --overwrite true")
+        else:
+            CycleState(read_json(path)).require_run(run, out)
+
+    main_only(claim)
+    return run, folder
 
 
 def dream_rounds(
@@ -109,26 +163,27 @@ def dream_rounds(
 class Clock:
     """Seconds of a run, with those of the processes before this one that were killed."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.started = path, time.perf_counter()
-        self.before: float = read_json(path) if all_find(path) else 0.0
+    def __init__(self, path: Path, run: Mapping[str, Any], folder: RunFolder) -> None:
+        self.phase, self.folder, self.started = PhaseFile(path, {"run": digest_of(run)}), folder, time.perf_counter()
+        log = main_finds(self.phase.read)
+        self.before: float = log["seconds"] if log else 0.0
 
     @property
     def seconds(self) -> float:
         return self.before + time.perf_counter() - self.started
 
     def save(self) -> None:
-        main_only(lambda: write_json(self.path, self.seconds))
+        """Note the time, and which files there are by now."""
+        log = {"seconds": self.seconds}
+        main_only(lambda: self.phase.write(lambda draft: write_json(draft, log["seconds"]), log))
+        main_only(self.folder.note)
 
 
 def folder_for_dreams(dreaming: DreamingConfig, config: KnowledgeSeedingConfig) -> Path:
-    """The output folder.  Raises `SleepkitError` without a round of dreaming, or where a finished run is."""
-    out = Path(config.output_dir or "")
+    """The output folder.  Raises `SleepkitError` without a round of dreaming."""
     if dreaming.dream_rounds < 1:
         raise SleepkitError("dream_rounds is 0; give the number of rounds, such as 2")
-    if (out / FILE_NAME).exists():
-        raise SleepkitError(f"{out} holds the results of another run; choose another output_dir")
-    return out
+    return Path(config.output_dir or "")
 
 
 def _learner(
@@ -149,26 +204,24 @@ def _learner(
 def _consolidated(learner: LanguageLearner, experiences: Sequence[Experience], out: Path) -> list[Context]:
     """Sleep one night on all passages; what it keeps back from training judges the dreams of them."""
     learner.wake(together(experiences))
-    state = out / "state"
-    if all_find(state):
-        learner.load(state)
-    else:
+    state = PhaseFolder(out / "state", learner.identity(1))
+    if main_finds(state.read) is None:
         learner.sleep(1, out)
-        learner.save(out / "state.draft")
-        main_only(lambda: os.replace(out / "state.draft", state))
+        main_only(state.begin)
+        learner.save(state.draft)
+        main_only(state.commit)
+    else:
+        learner.load(state.path)
     return learner.contexts(learner.rehearsal.quiz)
 
 
 def _questioned(learner: LanguageLearner, experience: Experience, path: Path) -> list[Context]:
     """A passage that is never learned, with questions that the model writes about it."""
     from sleepkit.language.learner import QUIZ_STYLES
-    from sleepkit.language.material import load_items, save_items
 
     learner.wake(experience)
-    if not all_find(path):
-        items = learner.write_items(0)
-        main_only(lambda: save_items(items, path))
-    asked = [item for item in load_items(path) if item.style in QUIZ_STYLES]
+    items = learner.written(path, learner.identity(0), lambda: learner.write_items(0))
+    asked = [item for item in items if item.style in QUIZ_STYLES]
     return learner.contexts(asked[:: max(1, len(asked) // QUESTIONS)][:QUESTIONS])
 
 
@@ -197,7 +250,7 @@ def save_rounds(
         for kind, rounds in dreams.items()
     }
     if figure := rewards_figure(rewards):
-        figure.savefig(out / "rewards.png")
+        save_figure(figure, out / "rewards.png")
     _report(out, record, logs)
 
 
@@ -210,5 +263,5 @@ def _report(out: Path, record: RunRecord, logs: dict[str, list[RoundLog]]) -> No
     ]
     heads = ["contexts", "round", "sampled", "dropped", "tried", "failed", "share positive", "mean reward"]
     text = f"# Dreaming, seed {record.seed}\n\n{markdown_table(heads, rows)}\n\n{format_duration(record.seconds)}\n"
-    (out / "report.md").write_text(text, encoding="utf-8")
+    write_text(out / "report.md", text)
     print(f"\n{text}\nwritten to {out}")

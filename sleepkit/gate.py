@@ -10,7 +10,8 @@ A night is kept if and only if all of these hold, as far as they were measured::
 Of few questions, what is lost is no evidence (an answer flips for a comma): up to `CHANCE` of them may be.
 
 "Before" is the unslept model for the anchors, so that small losses cannot add up over nights, and the evening for the
-other two.  NaN fails.  Otherwise the learner restores its snapshot, bit for bit: `digest` of the
+other two.  NaN and infinity fail whatever the limits are; without a gate they end the run (`require_finite_measures`).
+Otherwise the learner restores its snapshot, bit for bit: `digest` of the
 weights before the night and after the rollback must be equal.
 
 Ours: all of it; "Language Models Need Sleep" (arXiv 2606.03979) commits every night and reports no retention.  Left
@@ -30,7 +31,7 @@ from sleepkit.errors import SleepkitError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["RetentionGate", "Verdict", "digest"]
+__all__ = ["RetentionGate", "Verdict", "digest", "require_finite_measures"]
 
 
 CHANCE = 2  # questions
@@ -92,8 +93,29 @@ class RetentionGate:
             shown = f"{before['held_out']:.3f} -> {after['held_out']:.3f}"
             checks.append(_check("own questions", gain > self.min_gain, shown, "gain >", self.min_gain))
         failed = [sentence for passed, sentence in checks if not passed]
+        failed = failed or [f"{name.replace('_', ' ')} is {after[name]}" for name in _not_finite(after)]
         reason = "; ".join(failed or [sentence for _, sentence in checks]) or "nothing was measured"
         return Verdict(not failed, reason)
+
+
+def require_finite_measures(after: Mapping[str, float], night: str) -> None:
+    """Raise `SleepkitError` unless all measures after a night are numbers: a night that nobody judges is not kept either then.
+
+    Args:
+        night: its name, such as "night 2/3".
+    """
+    wrong = _not_finite(after)
+    if wrong:
+        raise SleepkitError(
+            f"{night}: {wrong[0]} is {after[wrong[0]]} after it, so it is not kept; lower learning_rate, or use float32 where it "
+            "trains in half precision"
+        )
+
+
+def _not_finite(measures: Mapping[str, float]) -> list[str]:
+    """Names of measures that are NaN or infinite; not of accuracy on no questions, which is no number."""
+    asked = {name for name in measures if name != "anchor_accuracy" or measures.get("anchor_n")}
+    return [name for name in sorted(asked) if not math.isfinite(measures[name])]
 
 
 _ROUNDING = 1e-9  # 0.92 - 0.91 is not quite 0.01

@@ -32,12 +32,14 @@ from pathlib import Path
 from typing import Any
 
 from sleepkit.errors import SleepkitError
+from sleepkit.utils.files import write_text
 
 __all__ = [
     "FILE_NAME",
     "RunRecord",
     "hardware",
     "peak_memory_bytes",
+    "plain",
     "read_json",
     "read_jsonl",
     "read_results",
@@ -94,24 +96,24 @@ def peak_memory_bytes() -> int:
     return resident + sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` as JSON holds it: numpy and torch become numbers or lists, paths text, NaN and infinities null."""
     if value is None or isinstance(value, (str, bool, int)) and not isinstance(value, Enum):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Enum):
-        return _plain(value.value)
+        return plain(value.value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if hasattr(value, "tolist"):  # numpy and torch: scalars and arrays
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if type(value).__module__ == "torch":  # torch.dtype, torch.device
         return str(value)
     raise SleepkitError(f"cannot write {value!r} ({type(value).__name__}) as JSON; turn it into numbers, text or lists")
@@ -123,32 +125,20 @@ def write_json(path: str | Path, value: Any) -> None:
     Raises:
         SleepkitError: if a part of `value` has no JSON form, or the file cannot be written (full disk, no permission).
     """
-    path = Path(path)
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same folder: a rename is atomic only inside one disk
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        raise SleepkitError(f"cannot write {path}: {error.strerror}; free some space or choose another output folder") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, atomically."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    draft.replace(path)
+    """Write one JSON object a line, atomically; errors as in `write_json`."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """The objects of a file, one a line; raises `OSError` or `ValueError`, as only the caller knows what to do then."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The objects of a file, one a line; raises `OSError` or `ValueError`, as only the caller knows what to do then.
+
+    Only a line feed ends a line: a text may hold other characters that Python takes for the end of one, such as U+2028.
+    """
+    return [json.loads(line) for line in path.read_bytes().decode("utf-8").split("\n") if line]
 
 
 def read_json(path: str | Path) -> Any:
@@ -190,8 +180,8 @@ class RunRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as `results.json` holds it: plain numbers, text, lists and dictionaries."""
-        plain: dict[str, Any] = _plain(self)
-        return plain
+        document: dict[str, Any] = plain(self)
+        return document
 
     def save(self, output_dir: str | Path, *, is_main: bool = True) -> Path:
         """Write `<output_dir>/results.json` where `is_main` is true; elsewhere do nothing. Returns its path.

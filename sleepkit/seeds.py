@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleepkit.report import METRICS, comparison_table, format_duration, format_table, format_value
 from sleepkit.results import RunRecord
+from sleepkit.utils.files import write_text
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -30,7 +31,7 @@ def run_seeds(seeds: Sequence[int] | None, config: Config, run: Callable[[Config
         print(f"\n{_table(records)}\n")
         if seeds is not None:
             table = comparison_table([record.to_dict() for record in records])
-            (folder / "comparison.md").write_text(table + "\n", encoding="utf-8")
+            write_text(folder / "comparison.md", table + "\n")
         print(f"written to {folder}")
     return records
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from sleepkit.errors import SleepkitError
 from sleepkit.language.data.columns import text_of
 from sleepkit.language.data.row_files import file_rows
+from sleepkit.utils.files import replacing
 from sleepkit.utils.paths import existing, new_folder
 
 __all__ = ["hidden_states", "write_features"]
@@ -98,15 +99,8 @@ def _require_window(model: Any, max_tokens: int) -> None:
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    draft = path.with_name(f".{path.name}")
-    try:
-        with draft.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        draft.replace(path)
-    except OSError as error:
-        raise SleepkitError(f"cannot write {path}: {error.strerror}; free some space or choose another output_dir") from None
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft, open(draft, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.publish import check_publishing
 from sleepkit.report import comparison_table
 from sleepkit.seeds import with_seed
+from sleepkit.utils.files import write_text
 from sleepkit.vision_arguments import DREAMING, METHODS, VisionArguments
 from sleepkit.vision_run import run_vision
 
@@ -68,7 +69,7 @@ def run_comparison(argv: Sequence[str]) -> str:
             records += run_vision(dataclasses.replace(args, method=method, seeds=None), one)
     table = comparison_table(with_intransigence([record.to_dict() for record in records]))
     if config.process_index == 0:
-        (folder / "comparison.md").write_text(table + "\n", encoding="utf-8")
+        write_text(folder / "comparison.md", table + "\n")
         print(f"\n{table}\n\nwritten to {folder}")
     return table
 

@@ -21,6 +21,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.publish import check_publishing, publish_if_asked
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
+from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision_arguments import METHODS, VisionArguments
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRe
     stream = build_stream(
         data, args.scenario, args.experiences, domains=args.domains, class_order=cast(Any, args.class_order), seed=config.seed
     )
-    set_seed(config.seed)
+    set_seed(derive_seed(config.seed, "start"))
     model = build_model(args, stream)
     module, name = METHODS[args.method].split(".")
     learner = getattr(importlib.import_module(f"sleepkit.vision.{module}"), name)(

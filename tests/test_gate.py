@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sleepkit.errors import SleepkitError
-from sleepkit.gate import RetentionGate, digest
+from sleepkit.gate import RetentionGate, digest, require_finite_measures
 
 GATE = RetentionGate(max_anchor_kl=0.05, max_anchor_drop=0.01, min_gain=0.0, max_retention_drop=0.1)
 BEFORE = {"anchor_accuracy": 0.92, "held_out": 0.1, "retention": 0.8}
@@ -58,6 +58,25 @@ def test_what_was_not_measured_is_not_judged():
     assert GATE.decide({}, {}) == type(GATE.decide({}, {}))(True, "nothing was measured")
     assert GATE.decide({}, {"anchor_kl": 0.01, "anchor_accuracy": 0.0, "held_out": 0.0}).commit
     assert RetentionGate(min_gain=-1).decide(BEFORE, {**GOOD, "held_out": 0.0}).commit
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["anchor_kl", "anchor_accuracy", "held_out", "retention"])
+def test_what_is_no_number_fails_whatever_the_limits_are(name, value):
+    open_gate = RetentionGate(float("inf"), float("inf"), -float("inf"), float("inf"))
+    after = {**GOOD, "anchor_n": 10, name: value}
+    assert open_gate.decide(BEFORE, {**GOOD, "anchor_n": 10}).commit
+    for before in (BEFORE, {}):  # also where there is nothing to compare it with
+        verdict = open_gate.decide(before, after)
+        assert not verdict.commit and str(value).removeprefix("-") in verdict.reason
+    with pytest.raises(SleepkitError, match=f"night 2/3: {name} is {value} after it.*lower learning_rate"):
+        require_finite_measures(after, "night 2/3")
+
+
+def test_accuracy_on_no_anchors_is_no_number_and_no_fault():
+    unasked = {**GOOD, "anchor_accuracy": float("nan"), "anchor_n": 0}
+    require_finite_measures(unasked, "night 1")
+    assert GATE.decide({name: value for name, value in BEFORE.items() if name != "anchor_accuracy"}, unasked).commit
 
 
 @pytest.mark.parametrize("limits", [{"max_anchor_kl": -1.0}, {"max_anchor_drop": float("nan")}, {"min_gain": float("nan")}])

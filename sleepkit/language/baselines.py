@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -46,8 +45,21 @@ from sleepkit.language.data.experience import Experience, Question
 from sleepkit.language.document_view import IN_CONTEXT
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.learner import Evaluation, LanguageLearner
-from sleepkit.language.lora import add_lora, chat_rows, document_rows, finetune, linear_maps, night_settings, trl_settings
+from sleepkit.language.lora import (
+    LEARNING_RATE,
+    add_lora,
+    chat_rows,
+    document_rows,
+    finetune,
+    linear_maps,
+    night_settings,
+    trl_settings,
+)
 from sleepkit.language.material import SeedItem
+from sleepkit.results import read_json, write_json
+from sleepkit.utils.files import replacing
+from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import require_finite
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -117,12 +129,12 @@ class InContext(NoSleep):
         """Also the names of what was met."""
         super().save(folder)
         if self.is_main:
-            (folder / "met.json").write_text(json.dumps(self.met))
+            write_json(folder / "met.json", self.met)
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`."""
         super().load(folder)
-        self.met = tuple(json.loads((Path(folder) / "met.json").read_text()))
+        self.met = tuple(read_json(Path(folder) / "met.json"))
 
 
 class InWindow(InContext):
@@ -164,16 +176,16 @@ class LoraLearner(Baseline, ABC):
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """Write the material, train, merge."""
         folder = Path(output_dir) / f"night_{night:02d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
+        self._begin(night)
         items = self.material(night, folder)
-        written = time.perf_counter()
-        student = add_lora(self.model, self.bank.layers)
+        start = time.perf_counter()
+        student = add_lora(self.model, self.bank.layers, derive_seed(self.seeding.seed, "lora", night))
         outcome = self.train(student, night, folder, items)
         student.merge_and_unload()  # in place: self.model is as it was, with other weights
         self.model.eval()
-        outcome |= {"items": len(items), "seconds_writing": written - start, "train_seconds": time.perf_counter() - written}
-        return outcome
+        require_finite(self._weights(), f"night {night}", LEARNING_RATE)
+        outcome |= {"items": len(items), "seconds_writing": self.seconds_writing}
+        return outcome | {"train_seconds": time.perf_counter() - start}
 
     def _weights(self) -> dict[str, Tensor]:
         """Weights that a LoRA is merged into."""
@@ -194,7 +206,8 @@ class LoraLearner(Baseline, ABC):
         """The merged weights too."""
         super().save(folder)
         if self.is_main:
-            save_file(self.snapshot(), Path(folder) / MERGED)
+            with replacing(Path(folder) / MERGED) as draft:
+                save_file(self.snapshot(), draft)
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`."""
@@ -217,7 +230,11 @@ class FinetunePassage(LoraLearner):
         """The chunks of the memory."""
         rows = document_rows(self.tokenizer, self.texts())
         return finetune(
-            student, self.tokenizer, rows, trl_settings(self.seeding, night, folder) | {"per_device_train_batch_size": 1}
+            student,
+            self.tokenizer,
+            rows,
+            trl_settings(self.seeding, night, folder) | {"per_device_train_batch_size": 1},
+            what=f"night {night}",
         )
 
     def texts(self) -> list[MemoryChunk]:
@@ -251,7 +268,8 @@ class FinetuneQa(LoraLearner):
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """Chats of one turn."""
-        return finetune(student, self.tokenizer, chat_rows(self.tokenizer, items), trl_settings(self.seeding, night, folder))
+        options = trl_settings(self.seeding, night, folder)
+        return finetune(student, self.tokenizer, chat_rows(self.tokenizer, items), options, what=f"night {night}")
 
 
 class ContextDistillation(LoraLearner):
@@ -261,7 +279,7 @@ class ContextDistillation(LoraLearner):
         """Knowledge seeding's divergence alone."""
         args = night_settings(self.seeding, night, folder)
         args.lmbda = args.lmbda_start = 0.0
-        return LoraSeedingTrainer(student, args, items, self.tokenizer, NO_SLOT).run()
+        return LoraSeedingTrainer(student, args, items, self.tokenizer, NO_SLOT).run(f"night {night}")
 
 
 class Lora(LoraLearner):
@@ -277,7 +295,8 @@ class Lora(LoraLearner):
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
         """The full objective."""
-        return LoraSeedingTrainer(student, night_settings(self.seeding, night, folder), items, self.tokenizer, NO_SLOT).run()
+        args = night_settings(self.seeding, night, folder)
+        return LoraSeedingTrainer(student, args, items, self.tokenizer, NO_SLOT).run(f"night {night}")
 
 
 class TrlDistillation(LoraLearner):
@@ -294,7 +313,7 @@ class TrlDistillation(LoraLearner):
             "temperature": ours.temperature,
         }
         teacher = copy.deepcopy(student).unload()
-        return distil(student, teacher, self.tokenizer, items, options)
+        return distil(student, teacher, self.tokenizer, items, options, f"night {night}")
 
 
 class LoraSeedingTrainer(KnowledgeSeedingTrainer):

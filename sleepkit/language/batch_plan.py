@@ -6,6 +6,8 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 
+from sleepkit.utils.seeds import derive_seed
+
 
 class BatchPlan:
     """Which items make up each step, for all ranks, from the seed alone.
@@ -37,7 +39,7 @@ class BatchPlan:
 
     def __iter__(self) -> Iterator[list[int]]:
         memory = _endless(self.memory, self.seed)
-        groups = itertools.cycle([_endless(group, self.seed + k) for k, group in enumerate(self.others, 1)])
+        groups = itertools.cycle([_endless(group, derive_seed(self.seed, "group", k)) for k, group in enumerate(self.others, 1)])
         for _ in range(self.steps):
             batch = [next(memory) for _ in range(self.n_memory)] + [next(next(groups)) for _ in range(self.n_others)]
             yield batch[self.rank :: self.world]

@@ -28,6 +28,7 @@ from transformers import DynamicCache, LogitsProcessorList, PreTrainedTokenizerB
 from sleepkit.errors import SleepkitError
 from sleepkit.language.growing_cache import growing_cache
 from sleepkit.language.sampling import NucleusSampler
+from sleepkit.utils.seeds import derive_seed
 
 MIN_SHARED_PREFIX = 32
 CACHED_AT_ONCE = 65536  # with what it shares, of which each row has a copy
@@ -119,7 +120,7 @@ def generate(
     done: dict[int, list[int]] = {}
     bar = tqdm(batches, desc=description, leave=False, disable=description is None or not state.is_main_process)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed * 7919 + state.process_index)
+        torch.manual_seed(derive_seed(seed, "rank", state.process_index))
         for batch in bar:
             rows = [tuple(prompts[i][len(prefix) :]) for i in batch]
             kinds = list(dict.fromkeys(rows))

@@ -18,7 +18,6 @@ Ours: the chunks and their overlap.  Left out: retrieval (the night goes through
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.data.columns import checked
 from sleepkit.language.data.experience import render_message, render_note
 from sleepkit.language.sentences import sentence_spans, sentences
+from sleepkit.utils.files import write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -118,9 +118,7 @@ class ContextMemory:
             "overlap": self.overlap,
             "entries": [asdict(entry) for entry in self._entries],
         }
-        unfinished = Path(f"{path}.tmp")
-        unfinished.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
+        write_text(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> ContextMemory:

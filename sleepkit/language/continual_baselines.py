@@ -58,7 +58,7 @@ class Penalised(FinetuneQa):
         """Fine-tune with the penalty, then take what the next night's penalty needs."""
         rows = chat_rows(self.tokenizer, items)
         penalty = self.penalty(student)
-        outcome = finetune(student, self.tokenizer, rows, trl_settings(self.seeding, night, folder), penalty)
+        outcome = finetune(student, self.tokenizer, rows, trl_settings(self.seeding, night, folder), penalty, f"night {night}")
         self.kept |= self.take(student, rows)
         return outcome
 

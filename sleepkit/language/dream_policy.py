@@ -43,6 +43,8 @@ from sleepkit.language.packing import (
     through_wrapper,
 )
 from sleepkit.language.trials import CHUNK, reply_tokens
+from sleepkit.results import read_json, write_json
+from sleepkit.utils.files import writable
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -189,21 +191,33 @@ def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, fol
         per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=1,
         warmup_steps=0,
+        logging_nan_inf_filter=False,
         activation_checkpointing=True,  # all layers learn, with the context in view
     )
 
 
 @contextmanager
-def new_dreamer(model: nn.Module, rank: int) -> Iterator[Any]:
+def new_dreamer(model: nn.Module, rank: int, seed: int = 0) -> Iterator[Any]:
     """Inside, a fresh, trainable dreamer is on: a LoRA beside all linear maps; alpha is twice the rank, as in SEAL."""
+    from accelerate.utils import set_seed
     from peft import LoraConfig, get_peft_model
 
     names = list(linear_maps(model, range(len(find_decoder_layers(model)))))
+    set_seed(seed)  # PEFT draws from the global generator, which a resumed run finds in another state
     adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, task_type="CAUSAL_LM"))
     try:
         yield adapted
     finally:
         adapted.unload()
+
+
+def save_dreamer(adapted: Any, folder: Path) -> None:
+    """Write a dreamer; of a set that PEFT would list in any order, in one."""
+    with writable(folder):
+        adapted.save_pretrained(folder)
+    path = folder / "adapter_config.json"
+    config = read_json(path)
+    write_json(path, {key: sorted(value) if key == "target_modules" else value for key, value in config.items()})
 
 
 @contextmanager

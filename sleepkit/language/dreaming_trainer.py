@@ -22,11 +22,9 @@ at once.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,7 +38,14 @@ from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import is_zero3
-from sleepkit.language.dream_policy import DreamPolicyTrainer, dreaming_with, new_dreamer, policy_items, policy_settings
+from sleepkit.language.dream_policy import (
+    DreamPolicyTrainer,
+    dreaming_with,
+    new_dreamer,
+    policy_items,
+    policy_settings,
+    save_dreamer,
+)
 from sleepkit.language.dream_scores import GradientScorer, select
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.language.dreams import Context, Dream, control_rows, dream, load_dreams, save_dreams
@@ -48,9 +53,13 @@ from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.packing import Backbone
 from sleepkit.language.trials import Trials, prepare_rows
-from sleepkit.ranks import all_find, main_only
+from sleepkit.ranks import main_finds, main_only
 from sleepkit.release import free_memory, returning_blocks
 from sleepkit.results import read_json, write_json
+from sleepkit.utils.phases import PhaseFile, PhaseFolder, digest_of
+from sleepkit.utils.sealed import file_digest
+from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import conclude
 
 STYLES_NAME = "styles.json"  # of a dreamer: {style: (dreams that helped, dreams that were tried)}
 TRIALS_AT_ONCE = 4  # of one process: so many LoRAs, with their rows, are in memory together
@@ -91,6 +100,8 @@ class DreamingTrainer:
         seeding: the run's settings; the dreamer trains with their devices, precision and logging.
         slot: the expert whose gradient scores dreams.
         folder: where rounds and dreamers are kept.
+        night: that it dreams in.
+        identity: what decides its dreams besides contexts and round; what was dreamed with another one is not taken over.
 
     Raises:
         SleepkitError: under ZeRO-3, or without an expert in use.
@@ -105,17 +116,21 @@ class DreamingTrainer:
         slot: int,
         folder: Path,
         night: int = 1,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         if is_zero3():
             raise SleepkitError("dreaming tries many LoRAs on weights that ZeRO-3 splits; use ZeRO-2 or less, or dream_rounds 0")
         self.model, self.tokenizer, self.config, self.seeding = model, tokenizer, config, seeding
-        self.slot, self.folder, self.night = slot, Path(folder), night
+        self.slot, self.folder, self.night, self.identity = slot, Path(folder), night, dict(identity or {})
+        if config.dreamer_path:
+            self.identity["dreamer"] = digest_of(
+                [file_digest(path) for path in sorted(Path(config.dreamer_path).glob("adapter*"))]
+            )
         self.bank = ExpertBank.of(model)
         if slot not in self.bank.active:
             raise SleepkitError(f"expert {slot} is not in use; consolidate before dreaming")
         self.backbone = Backbone(model, self.bank)
         self.ranks = PartialState()
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, contexts: Sequence[Context]) -> tuple[list[Dream], list[RoundLog]]:
         """All rounds; returns the accepted dreams of all of them, best first, and a log of each."""
@@ -139,16 +154,18 @@ class DreamingTrainer:
         dreams: list[Dream] = []
         dropped: Counter[str] = Counter()
         folder = self.folder / f"{name}_{number}"
-        folder.mkdir(exist_ok=True)
         for k, context in enumerate(contexts):
-            path, counts = folder / f"context_{k:03d}.jsonl", folder / f"context_{k:03d}.dropped.json"
-            if not all_find(path):
-                self._dream(context, number, _seed(self.seeding.seed, self.night, number, k, len(name)), path, counts)
-            found = load_dreams(path)
-            dropped.update(read_json(counts))
+            phase = PhaseFile(folder / f"context_{k:03d}.jsonl", self._identity(context, number, name))
+            noted = main_finds(phase.read)
+            if noted is None:
+                seed = derive_seed(self.seeding.seed, "dreams", self.night, name, number, k)
+                noted = self._dream(context, number, seed, phase)
+            found = load_dreams(phase.path)
+            dropped.update(noted["dropped"])
             free_memory()
+            control = PhaseFile(self.folder / f"{name}_control_{k:03d}.json", self._identity(context, 0, name))
             with self._before_tonight():
-                self._try(context, found, path, folder.parent / f"{name}_control_{k:03d}.json")
+                self._try(context, found, phase, noted, control)
             free_memory()
             dreams += found
         log = RoundLog.of(number, dreams, dropped)
@@ -156,7 +173,16 @@ class DreamingTrainer:
         return dreams, log
 
     # -- dream and choose ---------------------------------------------------------------------------------------------
-    def _dream(self, context: Context, number: int, seed: int, path: Path, counts: Path) -> None:
+    def _identity(self, context: Context, number: int, name: str) -> dict[str, Any]:
+        """Of the dreams of one context."""
+        return {
+            **self.identity,
+            "context": digest_of([context.name, context.chunk, context.questions]),
+            "round": f"{name} {number}",
+        }
+
+    def _dream(self, context: Context, number: int, seed: int, phase: PhaseFile) -> dict[str, Any]:
+        """Dream of one context, and keep the dreams with how many were dropped, which is returned."""
         config = self.config
         dreamer = self._dreamer(number - 1)
         with (
@@ -179,8 +205,9 @@ class DreamingTrainer:
         if made.dropped:
             logger.warning(f"dropped dreams of {context.name}: {dict(made.dropped)}")
         self._choose(made.dreams, seed)
-        main_only(lambda: write_json(counts, dict(made.dropped)))
-        main_only(lambda: save_dreams(made.dreams, path))
+        log = {"dropped": dict(made.dropped)}
+        main_only(lambda: phase.write(lambda draft: save_dreams(made.dreams, draft), log))
+        return log
 
     def _before_tonight(self) -> AbstractContextManager[None]:
         """Inside, the model is that of the evening: it knows the contexts by what stands in its prompt."""
@@ -213,7 +240,9 @@ class DreamingTrainer:
             dreams[place].chosen = True
 
     # -- try ----------------------------------------------------------------------------------------------------------
-    def _try(self, context: Context, dreams: list[Dream], path: Path, control_path: Path) -> None:
+    def _try(
+        self, context: Context, dreams: list[Dream], phase: PhaseFile, log: Mapping[str, Any], control_phase: PhaseFile
+    ) -> None:
         waiting = [one for one in dreams if one.chosen and one.reward is None and not one.failed]
         waiting.sort(key=lambda one: (sorted(one.settings.items()), len(one.rows)))  # short ones may have to repeat their rows
         if not waiting:
@@ -222,7 +251,7 @@ class DreamingTrainer:
         trials = Trials(
             self.model, self.tokenizer, context.questions, config.trial_steps, config.trial_learning_rate, config.trial_rank
         )
-        control = self._control(trials, control_path)
+        control = self._control(trials, control_phase)
         at_once = TRIALS_AT_ONCE * self.ranks.num_processes
         alike = [list(group) for _, group in itertools.groupby(waiting, key=lambda one: one.settings)]
         for batch in (group[start : start + at_once] for group in alike for start in range(0, len(group), at_once)):
@@ -236,45 +265,51 @@ class DreamingTrainer:
                     one.reward, one.solved, one.failed = result.reward, result.solved, result.failed
                     if one.reward is not None:
                         one.reward -= control[one.style]
-            main_only(lambda: save_dreams(dreams, path))
+            main_only(lambda: phase.write(lambda draft: save_dreams(dreams, draft), log))
 
-    def _control(self, trials: Trials, path: Path) -> dict[str, float]:
+    def _control(self, trials: Trials, phase: PhaseFile) -> dict[str, float]:
         """What each style's worked dream gains on these questions; the same in all rounds, so it is tried once."""
         if not self.config.trial_control:
             return dict.fromkeys(self.config.dream_styles, 0.0)
-        if not all_find(path):
+        if main_finds(phase.read) is None:
             rows = [prepare_rows(self.backbone, self.tokenizer, control_rows(style)) for style in self.config.dream_styles]
             gains = [result.reward or 0.0 for result in trials.run(rows, range(self.config.trial_seeds))]
-            main_only(lambda: write_json(path, dict(zip(self.config.dream_styles, gains, strict=True))))
-        return dict(read_json(path))
+            found = dict(zip(self.config.dream_styles, gains, strict=True))
+            main_only(lambda: phase.write(lambda draft: write_json(draft, found)))
+        return dict(read_json(phase.path))
 
     # -- learn --------------------------------------------------------------------------------------------------------
     @returning_blocks()
     def learn(self, dreams: Sequence[Dream], contexts: Sequence[Context], number: int) -> None:
         """Train the dreamer of this round, by ReST-EM from the beginning, by policy gradient from the one that dreamed; where
         nothing was rewarded it stays as it is."""
-        folder, before = self.folder / f"dreamer_{number}", self._dreamer(number - 1)
-        if all_find(folder):  # trained before the run was killed
+        before = self._dreamer(number - 1)
+        about = digest_of([[context.name, context.chunk, context.questions] for context in contexts])
+        phase = PhaseFolder(self.folder / f"dreamer_{number}", {**self.identity, "contexts": about, "round": number})
+        if main_finds(phase.read) is not None:  # trained before the run was killed
             return
         items = policy_items(dreams, contexts, self.tokenizer, self.config.dreamer)
-        draft = folder.with_suffix(".draft")
+        seed = derive_seed(self.seeding.seed, "dreamer", self.night, number)
+        main_only(phase.begin)
         with (
             self._before_tonight(),
             dreaming_with(self.model, before, trainable=True)
             if before and (self.config.dreamer == "grpo" or not items)
-            else new_dreamer(self.model, self.config.dreamer_rank) as adapted,
+            else new_dreamer(self.model, self.config.dreamer_rank, seed) as adapted,
         ):
             if items:
-                args = policy_settings(self.seeding, self.config, self.folder / f"learn_{number}", self.seeding.seed + number)
-                DreamPolicyTrainer(adapted, args, items, self.tokenizer).train()
-            main_only(lambda: adapted.save_pretrained(draft))
+                args = policy_settings(self.seeding, self.config, self.folder / f"learn_{number}", seed)
+                trainer = DreamPolicyTrainer(adapted, args, items, self.tokenizer)
+                trainer.train()
+                conclude(trainer, f"dreamer {number}")
+            main_only(lambda: save_dreamer(adapted, phase.draft))
         counts = style_counts(before)
         for one in dreams:
             if one.reward is not None:
                 helped, tried = counts.get(one.style, (0, 0))
                 counts[one.style] = (helped + (one.reward > 0), tried + 1)
-        main_only(lambda: write_json(draft / STYLES_NAME, counts))
-        main_only(lambda: os.replace(draft, folder))
+        main_only(lambda: write_json(phase.draft / STYLES_NAME, counts))
+        main_only(phase.commit)
 
 
 def style_counts(dreamer: Path | None) -> dict[str, tuple[int, int]]:
@@ -296,8 +331,3 @@ def shared_out(names: Sequence[str], worth: Sequence[float], count: int) -> list
         numbers[k] += 1
     turns = [(turn, k) for k, number in enumerate(numbers) for turn in range(number)]
     return [names[k] for _, k in sorted(turns)]
-
-
-def _seed(*numbers: int) -> int:
-    """One seed from several numbers, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:4], "big")

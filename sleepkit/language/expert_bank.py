@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +28,8 @@ from sleepkit.language.decoder import find_decoder_layers, find_ffn, text_config
 from sleepkit.language.experts import LAYER_SHARES, ExpertBankConfig, LayerExperts, add_experts
 from sleepkit.language.zero3 import whole
 from sleepkit.results import write_json
+from sleepkit.utils.files import replacing
+from sleepkit.utils.seeds import derive_seed
 
 
 class ExpertBank:
@@ -138,7 +139,7 @@ class ExpertBank:
 
     def reset(self, slot: int, seed: int = 0) -> None:
         """Put a slot back to the silent expert that it was before its night; it stays in use."""
-        generator = torch.Generator().manual_seed(seed * 1009 + slot)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "expert", slot))
         for experts in self.per_layer():
             with whole(experts[slot].parameters(), write=True):
                 experts[slot].reset(generator)
@@ -249,13 +250,9 @@ class ExpertBank:
             publish: name no folder of this machine.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{WEIGHTS_NAME}.{os.getpid()}.tmp"  # renamed when whole: a killed run leaves no half file
-        try:
-            save_file(self.state_dict(), draft, metadata={"format": "pt"})
-            os.replace(draft, folder / WEIGHTS_NAME)
-        finally:
-            draft.unlink(missing_ok=True)
+        state = self.state_dict()
+        with replacing(folder / WEIGHTS_NAME) as draft:
+            save_file(state, draft, metadata={"format": "pt"})
         document = {
             "config": asdict(self.config),
             "layers": self.layers,

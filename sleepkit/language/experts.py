@@ -72,8 +72,8 @@ class Expert(nn.Module):
     def gate(self, x: Tensor) -> Tensor:
         """Openness of the expert for each token, ``(..., d) -> (..., 1)`` in [0, 1]."""
         assert self.gate_weight is not None and self.gate_bias is not None
-        weight = self.gate_weight * self.gate_weight.shape[0] ** -0.5
-        logit = F.linear(x.float(), weight[None], self.gate_bias)  # (..., 1)
+        weight = self.gate_weight.float() * self.gate_weight.shape[0] ** -0.5
+        logit = F.linear(x.float(), weight[None], self.gate_bias.float())  # (..., 1)
         soft = torch.sigmoid(logit * (2 / 3))  # same slope at 0; its gradient lets a closed gate open again
         return F.hardsigmoid(logit).detach() + (soft - soft.detach())
 
@@ -100,7 +100,8 @@ class Expert(nn.Module):
         gate = self.gate(x)
         opened = gate[..., 0] > 0
         hidden = self.act(F.linear(x[opened], self.down.to(x.dtype))) * gate[opened].to(x.dtype)
-        return torch.zeros_like(x).masked_scatter(opened[..., None], F.linear(hidden, self.up.to(x.dtype))), gate
+        made = F.linear(hidden, self.up.to(x.dtype))  # under autocast of another type than x
+        return torch.zeros_like(x, dtype=made.dtype).masked_scatter(opened[..., None], made), gate
 
 
 class LayerExperts(nn.Module):

@@ -22,6 +22,7 @@ from sleepkit.language.chat import chat_ids
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.lora import add_lora, chat_rows, document_rows, finetune, trl_settings
 from sleepkit.language.material import SeedItem
+from sleepkit.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -49,10 +50,11 @@ def learn_awake(
         layers: decoder layers that get the LoRA.
         items: the night's items; those about the memory are learned.
     """
-    adapted = add_lora(model, layers)
+    adapted = add_lora(model, layers, derive_seed(seeding.seed, "lora", night))
     try:
         rows = document_rows(tokenizer, chunks) + chat_rows(tokenizer, [item for item in items if item.is_memory])
-        finetune(adapted, tokenizer, rows, trl_settings(seeding, night, folder))
+        what = f"night {night}, its fast adapter,"
+        finetune(adapted, tokenizer, rows, trl_settings(seeding, night, folder), what=what)
         adapted.base_model.disable_adapter_layers()  # type: ignore[operator]
         model.eval()
         yield adapted

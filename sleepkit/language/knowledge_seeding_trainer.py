@@ -26,11 +26,11 @@ output heads, vLLM rollouts.
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,13 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from sleepkit.errors import SleepkitError
+from sleepkit.gate import digest
 from sleepkit.language.batch_plan import BatchPlan
 from sleepkit.language.chat import chat_ids
+from sleepkit.language.checkpoints import last_checkpoint, seal_checkpoint
 from sleepkit.language.divergence import OutputHead, TeacherTargets, token_divergence, token_log_probs
 from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.fingerprint import weights_fingerprint
 from sleepkit.language.imitation import clipped_surrogate
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.material import ROLES, SeedItem
@@ -52,6 +55,11 @@ from sleepkit.language.packing import Backbone, PackedBatch, PreparedItem, flat_
 from sleepkit.language.preparation import Preparation
 from sleepkit.language.rollouts import sample_rollouts
 from sleepkit.language.zero3 import unsplit, whole
+from sleepkit.ranks import main_finds, main_only
+from sleepkit.utils.files import writable
+from sleepkit.utils.phases import digest_of
+from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import conclude, settings_digest
 
 EXPERT_STATE = "expert.safetensors"
 BEGIN_TOKENS = 2  # of a reply
@@ -99,11 +107,14 @@ class KnowledgeSeedingTrainer(Trainer):
         self.seeding = args
         self.head = OutputHead.of(model)
         self.backbone = Backbone(model, self.bank)
-        self.tokens_seen = 0
+        self.tokens = TokenCount()
+        self.seconds_before = 0.0  # of sessions that were killed
+        self._started = time.perf_counter()
         self._rollouts: list[PreparedItem] = []
         self._used_rollouts = 0
         self._rollouts_of = -1  # the step that they were drawn at
         self._sums: dict[str, list[Tensor]] = {}
+        args.logging_nan_inf_filter = False  # which would log other losses in place of those that are not finite
         super().__init__(model=model, args=args, processing_class=processing_class, train_dataset=self.items, **kwargs)
         self.model_accepts_loss_kwargs = False
         if args.max_steps <= 0:
@@ -170,7 +181,7 @@ class KnowledgeSeedingTrainer(Trainer):
             self.prepared,
             self.memory,
             args,
-            args.seed * 100_003 + self.state.global_step,
+            derive_seed(args.seed, "rollouts", self.state.global_step),
             self.teacher_view,
         )
         rollouts = rollouts[: len(rollouts) // args.world_size * args.world_size]  # ZeRO-3 needs equal steps on all ranks
@@ -213,7 +224,7 @@ class KnowledgeSeedingTrainer(Trainer):
         """Mean objective per reply token over all ranks, plus the gate penalty."""
         items = self._with_rollouts([self.prepared[i] for i in inputs["indices"]])
         batch = self.preparation.collate(items)
-        self.tokens_seen += batch.n_tokens
+        self.tokens.add(self.state.global_step, batch.n_tokens)
         with self.bank.watch_gates(self.slot) as layers:
             hidden = through_wrapper(model, self.backbone.hidden, batch)
             gates = [layer.gates for layer in layers if layer.gates is not None]
@@ -302,7 +313,7 @@ class KnowledgeSeedingTrainer(Trainer):
         return self.optimizer
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not estimated from ``inputs``, which hold indices; tokens are counted in ``tokens_seen``."""
+        """Not estimated from ``inputs``, which hold indices; tokens are counted."""
         return 0
 
     def _log_sum(self, name: str, value: Tensor) -> None:
@@ -335,30 +346,82 @@ class KnowledgeSeedingTrainer(Trainer):
             for name, parameter in self.bank.named_parameters(self.slot).items():
                 parameter.copy_(state[name])
 
-    def run(self, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
-        """Train to the end, resuming from the last checkpoint in ``output_dir``; returns history and cost."""
-        folder = self.args.output_dir
-        checkpoint = last_whole_checkpoint(folder) if folder and self.args.save_strategy != "no" else None
-        start = time.perf_counter()
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As transformers does it, and sealed, with what was counted up to here."""
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        with writable(folder):
+            super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each rank has written the state of its generators
+        counters = {"train_tokens": self.tokens.before(self.state.global_step), "train_seconds": self.train_seconds}
+        main_only(lambda: seal_checkpoint(folder, self.identity, counters))
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides a training, as it is before the first step: a checkpoint of another one is not gone on from."""
+        trained = {name: values for name, values in self.lm.named_parameters() if ".lora_" in name}
+        return {
+            "items": digest_of(self.items),
+            "settings": settings_digest(self.seeding),
+            "weights": weights_fingerprint(self.lm),
+            "experts": digest({**self.bank.state_dict(), **trained}),
+            "slots": [self.slot, *self.senders],
+        }
+
+    @property
+    def train_seconds(self) -> float:
+        """Of this session and of those before it that were killed."""
+        return self.seconds_before + time.perf_counter() - self._started
+
+    def run(self, what: str = "training") -> dict[str, Any]:
+        """Train to the end, resuming from the last checkpoint in ``output_dir``; returns history and cost.
+
+        Raises:
+            SleepkitError: it was stopped before its last step, or weights are not finite (``what`` names it).
+        """
+        checkpoint = self._resumed()
+        self._started = time.perf_counter()
+        training = self.lm.training
         with self.student_view():
             self.preparation.check_shortcuts(self.prepared)
             self.train(resume_from_checkpoint=checkpoint)
-        seconds = time.perf_counter() - start
+        seconds = self.train_seconds
         if self.is_deepspeed_enabled:
             engine: Any = self.model_wrapped
             engine.destroy()
             unsplit(self.lm)
+        conclude(self, what)
+        self.lm.train(training)
         history = [line for line in self.state.log_history if "loss" in line]
-        return {"history": history, "train_tokens": self.tokens_seen, "train_seconds": seconds}
+        return {"history": history, "train_tokens": self.tokens.total, "train_seconds": seconds}
 
-
-def last_whole_checkpoint(folder: str | Path) -> str | None:
-    """The newest checkpoint in ``folder`` whose last file was written, or None; one that a kill cut short is passed over."""
-    steps = {int(path.name.split("-")[-1]): path for path in Path(folder).glob("checkpoint-*[0-9]")}
-    for _, path in sorted(steps.items(), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text())
-        except (OSError, ValueError):
-            continue
+    def _resumed(self) -> str | None:
+        """The checkpoint to go on from, whose counts are taken over."""
+        args = self.seeding
+        if not args.output_dir or (args.save_strategy == "no" and not args.enable_jit_checkpoint):
+            return None
+        folder, every = Path(args.output_dir), args.rollout_every if args.on_policy else 1
+        identity = self.identity
+        found = main_finds(lambda: last_checkpoint(folder, identity, every))
+        if found is None:
+            return None
+        path, counters = found
+        self.tokens, self.seconds_before = TokenCount(counters["train_tokens"]), counters["train_seconds"]
         return str(path)
-    return None
+
+
+class TokenCount:
+    """Tokens by step, as a checkpoint may be written in the middle of a step, which is then taken again."""
+
+    def __init__(self, total: int = 0) -> None:
+        self.total, self._step, self._of_step = total, -1, 0
+
+    def add(self, step: int, tokens: int) -> None:
+        """Count tokens of a step."""
+        if step != self._step:
+            self._step, self._of_step = step, 0
+        self._of_step += tokens
+        self.total += tokens
+
+    def before(self, step: int) -> int:
+        """Those of all steps before."""
+        return self.total - (self._of_step if self._step >= step else 0)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -33,6 +33,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
+from sleepkit.gate import digest
 from sleepkit.language.chat import chat_ids, decode, generate, window_of
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.cues import content_words
@@ -43,6 +44,7 @@ from sleepkit.language.dreams import Context, Dream, context_name, save_dreams
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
+from sleepkit.language.fingerprint import model_identity
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
 from sleepkit.language.material import OWN, NothingToAskError, SeedItem, load_items, save_items, write_material
@@ -52,9 +54,12 @@ from sleepkit.language.rehearsal import SNAPSHOT, Rehearsal
 from sleepkit.language.scoring import CONTAINED, score, token_f1
 from sleepkit.language.self_written import paraphrases
 from sleepkit.language.zero3 import unsplit
-from sleepkit.ranks import all_find, main_only
+from sleepkit.ranks import main_finds, main_only
 from sleepkit.results import read_json, write_json
 from sleepkit.schedule import SleepSchedule
+from sleepkit.utils.phases import PhaseFile, digest_of
+from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import require_finite
 
 if TYPE_CHECKING:
     from sleepkit.arguments import SleepArguments
@@ -66,6 +71,12 @@ MERGE_ITEMS = 256
 LEVELS_NAME, ACCEPTED_NAME = "levels.json", "accepted.jsonl"
 
 logger = logging.get_logger(__name__)
+
+# Settings that only name what `LanguageLearner.identity` knows by its content.
+BY_CONTENT = (
+    *("dataset", "dataset_split", "nights", "order", "test_dataset", "model", "anchors", "general_prompts", "dream_set"),
+    "gate",  # and what begins with `gate_`: it judges a night that is made already
+)
 
 
 @dataclass
@@ -124,6 +135,9 @@ class LanguageLearner:
         self.rehearsal = Rehearsal(seeding, sleep.dreaming)
         self.prepared_general: dict[SeedItem, PreparedItem] = {}  # of this process
         self.train_tokens = 0  # of all that is trained in a night
+        self.seconds_writing = self.seconds_before = 0.0  # the latter of a night's sessions that were killed
+        self.base = model_identity(model, tokenizer)  # before any night, as some methods change the base itself
+        self.tonight: dict[str, Any] = {}  # what decides the phases of the night
         self.is_main = PartialState().is_main_process
 
     # -- awake ------------------------------------------------------------------------------------------------------
@@ -175,17 +189,15 @@ class LanguageLearner:
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """One night on what the memory holds; returns history, counts and seconds of each phase."""
         folder = Path(output_dir) / f"night_{night:02d}"
-        folder.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
+        self._begin(night)
         self.rehearsal.outdate(self.replaces, night)
         items, held_out = self._material(night, folder)
-        seconds_writing = time.perf_counter() - start
         earlier = self.rehearsal.questions(night, items, 2 * QUIZ_ITEMS)
         dreams = bool(self.dreaming.dream_rounds or self.dream_set)
         if dreams:  # the gate asks others than those that judge dreams
             held_out, judges = held_out[::2], held_out[1::2] or held_out
         before, said_before = self._self_test(held_out, earlier)
-        self.train_tokens = 0
         outcome = self._consolidate(items, night, folder)
         if dreams:
             outcome |= self._dream(items, judges, night, folder)
@@ -201,9 +213,34 @@ class LanguageLearner:
         ]
         outcome["items"] = len(items)
         outcome["items_by_style"] = {style: sum(i.style == style for i in items) for style in sorted({i.style for i in items})}
-        outcome["seconds_writing"] = seconds_writing
-        outcome["seconds"] = time.perf_counter() - start
+        outcome["seconds_writing"] = self.seconds_writing
+        outcome["seconds"] = time.perf_counter() - start + self.seconds_before
+        require_finite(self.bank.state_dict(), f"night {night}", self.seeding.learning_rate)
         return outcome
+
+    def _begin(self, night: int) -> None:
+        """Note what decides tonight's phases, before anything changes."""
+        self.train_tokens, self.seconds_writing, self.seconds_before = 0, 0.0, 0.0
+        self.tonight = self.identity(night)
+
+    def identity(self, night: int) -> dict[str, Any]:
+        """Digests of all that decides what a night makes: phases of another night, day, model or state are not taken over."""
+        from sleepkit.arguments import settings
+
+        chosen = settings(self.args, self.seeding)
+        read = {"chunks": [(chunk.title, chunk.text) for chunk in self.memory.chunks()], "notes": self.notes}
+        names = {context_name(chunk) for chunk in self.memory.chunks()}
+        lists = (self.rehearsal.replay, self.rehearsal.quiz, self.rehearsal.general, self.general_prompts)
+        return {
+            "seed": self.seeding.seed,
+            "night": night,
+            "experience": digest_of(read),
+            "settings": digest_of({k: v for k, v in chosen.items() if not k.startswith("gate_") and k not in BY_CONTENT}),
+            "dreams": digest_of([one for one in self.dream_set if one.context in names]),
+            "memory": digest_of(lists),
+            "state": digest(self.snapshot())[:16],
+            **{f"model_{name}": value for name, value in self.base.items()},
+        }
 
     def _consolidate(self, items: Sequence[SeedItem], night: int, folder: Path) -> dict[str, Any]:
         """Move the context memory, or a LoRA that has learned it while awake, into an expert."""
@@ -223,6 +260,7 @@ class LanguageLearner:
         accepted = [one for one in self.dream_set if one.context in texts]
         outcome: dict[str, Any] = {}
         slot = self.bank.active[-1]
+        main_only(lambda: (folder / "dreams" / ACCEPTED_NAME).unlink(missing_ok=True))  # another run's, or these again
         if not accepted and self.dreaming.dream_rounds:
             accepted, outcome = self._own_dreams(judges, slot, night, folder / "dreams")
         rehearsed = [
@@ -251,7 +289,7 @@ class LanguageLearner:
         if not contexts:
             logger.warning(f"night {night} has no held-out question to judge dreams by; it does not dream")
             return [], {}
-        trainer = DreamingTrainer(self.model, self.tokenizer, self.dreaming, self.seeding, slot, folder, night)
+        trainer = DreamingTrainer(self.model, self.tokenizer, self.dreaming, self.seeding, slot, folder, night, self.tonight)
         accepted, logs = trainer.run(contexts)
         main_only(lambda: save_dreams(accepted, folder / ACCEPTED_NAME))
         return accepted, {"dreams": [asdict(log) for log in logs]}
@@ -264,7 +302,7 @@ class LanguageLearner:
         items = [replace(item, style="recall") for item in replay if item.night > since]
         before = [item for item in replay if item.night <= since]
         slot = self._expert(night, level)
-        fit_slot(self.bank, slot, senders, self._ffn_inputs(night), seed=night)
+        fit_slot(self.bank, slot, senders, self._ffn_inputs(night), seed=derive_seed(self.seeding.seed, "fit", night))
         items += self._general_items() + self.rehearsal.at_risk(before, night, self._words(), self.seeding.replay_items)
         epochs = self.args.chain_epochs
         self._teach(self._trainer, items, night, folder / f"level_{level}", epochs=epochs, slot=slot, senders=senders)
@@ -289,13 +327,15 @@ class LanguageLearner:
         args = replace(  # made anew, as DeepSpeed takes the plugin of a configuration once only
             self.seeding,
             output_dir=str(folder),
-            seed=self.seeding.seed + night,
+            seed=derive_seed(self.seeding.seed, "train", night, folder.name),
             max_steps=max_steps or self.seeding.max_steps,
             num_train_epochs=epochs or self.seeding.num_train_epochs,
         )
-        outcome = trainer(self.model, args, items, self.tokenizer, **options).run()
+        training = trainer(self.model, args, items, self.tokenizer, **options)
+        outcome = training.run(f"night {night}")
         self.bank.train_only(None)
         self.train_tokens += outcome["train_tokens"]
+        self.seconds_before += training.seconds_before
         return outcome
 
     def _self_test(
@@ -319,24 +359,38 @@ class LanguageLearner:
 
     def _material(self, night: int, folder: Path) -> tuple[list[SeedItem], list[SeedItem]]:
         """Items to train on, and self-written questions that are kept back."""
-        path = folder / "material.jsonl"
-        if not all_find(path):
-            written = self.write_items(night)
-            items = [*written, *self._general_items()]
-            if self.args.expansion:  # without it there is no teacher that knows earlier nights
-                items += self.rehearsal.draw(night, written, self._words())
-            main_only(lambda: save_items(items, path))
-        items = load_items(path)
+        items = self.written(folder / "material.jsonl", self.tonight, lambda: self._all_items(night))
         self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]
         held_out = [item for item in items if item.role == "new" and item.style in QUIZ_STYLES][::8][:QUIZ_ITEMS]
         return [item for item in items if item not in held_out], held_out
+
+    def _all_items(self, night: int) -> list[SeedItem]:
+        written = self.write_items(night)
+        items = [*written, *self._general_items()]
+        if self.args.expansion:  # without it there is no teacher that knows earlier nights
+            items += self.rehearsal.draw(night, written, self._words())
+        return items
+
+    def written(self, path: Path, identity: Mapping[str, Any], write: Callable[[], list[SeedItem]]) -> list[SeedItem]:
+        """Items that ``write`` makes, once: a run that was killed reads them back."""
+        phase = PhaseFile(path, identity)
+        log = main_finds(phase.read)
+        if log is None:
+            start = time.perf_counter()
+            items = write()
+            self.seconds_writing = time.perf_counter() - start
+            main_only(lambda: phase.write(lambda draft: save_items(items, draft), {"seconds": self.seconds_writing}))
+        else:
+            self.seconds_writing = log["seconds"]
+            self.seconds_before += log["seconds"]
+        return load_items(path)
 
     def write_items(self, night: int) -> list[SeedItem]:
         """Notes, which are learned as they are, and what the model writes about the rest of its memory.
 
         It also puts questions that the user gave in other words: those can be kept back for the gate.
         """
-        args, seed = self.seeding, self.seeding.seed + night
+        args, seed = self.seeding, derive_seed(self.seeding.seed, "material", night)
         items = notes_that_fit(self.notes, self.model, self.tokenizer)
         own = [note for note in items if note.style == OWN]
         if own and "paraphrase" in args.styles:
@@ -360,7 +414,7 @@ class LanguageLearner:
     def _general_items(self) -> list[SeedItem]:
         """General prompts with the unslept model's greedy replies; written once, on the first night."""
         if not self.rehearsal.general and self.seeding.general_items:
-            rng = random.Random(self.seeding.seed)
+            rng = random.Random(self.seeding.seed)  # which ones is part of the data
             prompts = rng.sample(self.general_prompts, min(self.seeding.general_items, len(self.general_prompts)))
             with self.bank.view(()):
                 ids = [chat_ids(self.tokenizer, prompt) for prompt in prompts]
@@ -381,7 +435,7 @@ class LanguageLearner:
             return slot
         if len(self.bank.active) == self.bank.config.slots:
             self._merge_oldest(night)
-        slot = self.bank.activate(seed=self.seeding.seed + night)
+        slot = self.bank.activate(seed=derive_seed(self.seeding.seed, "expert", night, level))
         self.level_of[slot] = level
         return slot
 
@@ -389,18 +443,20 @@ class LanguageLearner:
         """Make room: one expert takes over from two, fitted on what the model says of earlier nights."""
         slowest = max(self.level_of.values())
         oldest = [slot for slot in self.bank.active if self.level_of[slot] == slowest][:2]
-        merge_slots(self.bank, oldest[0], oldest, self._ffn_inputs(night), seed=night)
+        seed = derive_seed(self.seeding.seed, "fit", night)
+        merge_slots(self.bank, oldest[0], oldest, self._ffn_inputs(night), seed=seed)
         del self.level_of[oldest[1]]
 
     def _ffn_inputs(self, night: int) -> list[Tensor]:
         """What the grown layers see when the model reads some items of earlier nights and the general ones."""
         replay, general = self.rehearsal.replay, self.rehearsal.general
-        chosen = random.Random(self.seeding.seed * 37 + night).sample(replay, min(MERGE_ITEMS, len(replay)))
+        seed = derive_seed(self.seeding.seed, "merge", night)
+        chosen = random.Random(seed).sample(replay, min(MERGE_ITEMS, len(replay)))
         texts = [f"{item.prompt}\n{item.reply}" for item in [*chosen, *general]]
         batches = [self.tokenizer(texts[k : k + 16], return_tensors="pt", padding=True) for k in range(0, len(texts), 16)]
         device = next(self.model.parameters()).device
         on_device = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
-        return capture_ffn_inputs(self.bank, on_device, seed=night)
+        return capture_ffn_inputs(self.bank, on_device, seed=seed)
 
     # -- keeping ----------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:
@@ -432,6 +488,7 @@ class LanguageLearner:
         self.bank.load_experts(folder)
         self.level_of = dict(read_json(folder / LEVELS_NAME))
         self.rehearsal.load(folder)
+        self.bank.train_only(None)  # as a night leaves it
 
 
 def _graded(questions: Sequence[Question], answers: list[str]) -> Evaluation:

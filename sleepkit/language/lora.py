@@ -18,6 +18,8 @@ from sleepkit.language.chat import chat_ids, text_ids
 from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.material import SeedItem
+from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import conclude
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -28,12 +30,14 @@ RANK, ALPHA, LEARNING_RATE = 32, 64, 1e-3
 Penalty = Callable[[Mapping[str, Tensor], Tensor], Tensor]  # of a batch, and the last hidden states (rows, time, d) that it had
 
 
-def add_lora(model: nn.Module, layers: Iterable[int]) -> PeftModel:
-    """A fresh, trainable LoRA beside all linear maps of these decoder layers, in place."""
+def add_lora(model: nn.Module, layers: Iterable[int], seed: int = 0) -> PeftModel:
+    """A fresh, trainable LoRA beside all linear maps of these decoder layers, in place; its first weights come from ``seed``."""
+    from accelerate.utils import set_seed
     from peft import LoraConfig, get_peft_model
 
     assert isinstance(model, PreTrainedModel)
     names = list(linear_maps(model, layers))
+    set_seed(seed)  # PEFT draws from the global generator, which a resumed run finds in another state
     return get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=names, task_type="CAUSAL_LM"))
 
 
@@ -64,7 +68,7 @@ def chat_rows(tokenizer: PreTrainedTokenizerBase, items: Sequence[SeedItem]) -> 
 def night_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) -> KnowledgeSeedingConfig:
     """The settings of one night for a trainer of ours that trains a LoRA."""
     args = copy.copy(seeding)
-    args.output_dir, args.seed = str(folder / "checkpoints"), seeding.seed + night
+    args.output_dir, args.seed = str(folder / "checkpoints"), derive_seed(seeding.seed, "train", night)
     args.learning_rate, args.save_strategy = LEARNING_RATE, "no"
     return args
 
@@ -77,7 +81,7 @@ def trl_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) -> d
         *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"),
         *("save_strategy", "use_cpu", "bf16", "disable_tqdm", "report_to"),
     )
-    return {"gradient_checkpointing": False, **{name: getattr(args, name) for name in shared}}
+    return {"gradient_checkpointing": False, "logging_nan_inf_filter": False, **{name: getattr(args, name) for name in shared}}
 
 
 def finetune(
@@ -86,11 +90,16 @@ def finetune(
     rows: list[dict[str, Any]],
     options: dict[str, Any],
     penalty: Penalty | None = None,
+    what: str = "training",
 ) -> dict[str, Any]:
     """TRL's SFT on rows of ``input_ids`` and ``labels``; nothing is cut.  Returns ``history`` and ``train_tokens``.
 
     Args:
         penalty: is added to the loss of a batch.
+        what: is trained, for a message.
+
+    Raises:
+        SleepkitError: it was stopped before its last step, or weights are not finite.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
@@ -111,5 +120,6 @@ def finetune(
     args = SFTConfig(**options, max_length=None, include_num_input_tokens_seen="non_padding")
     trainer = PenalisedTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     trainer.train()
+    conclude(trainer, what)
     history = [line for line in trainer.state.log_history if "loss" in line]
     return {"history": history, "train_tokens": int(trainer.state.num_input_tokens_seen)}

@@ -28,6 +28,7 @@ from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.material import SeedItem, load_items, not_outdated, save_items
 from sleepkit.results import read_json, write_json
+from sleepkit.utils.seeds import derive_seed
 
 DREAMS_NAME, OUTDATED_NAME = "dreams.json", "outdated.json"
 LISTS = ("replay", "general", "quiz")  # files of items
@@ -77,14 +78,17 @@ class Rehearsal:
 
     def remember_dreams(self, rows: Iterable[SeedItem], night: int) -> None:
         """Offer a night's rehearsed dreams to the reservoir."""
-        self.dreams.add((replace(row, memory="", style="replay", night=night) for row in rows), self.seeding.seed + night)
+        self.dreams.add(
+            (replace(row, memory="", style="replay", night=night) for row in rows),
+            derive_seed(self.seeding.seed, "dream pool", night),
+        )
 
     # -- what a night takes -------------------------------------------------------------------------------------------
     def draw(self, night: int, tonight: Sequence[SeedItem], words: Set[str]) -> list[SeedItem]:
         """``replay_items`` items and dreams that ``tonight`` does not outdate; ``words`` are those of its documents."""
         dreams = list(filter(self._is_newest, self.dreams.items))
         count = min(round(self.dream_share * self.seeding.replay_items), len(dreams))
-        chosen = random.Random(self.seeding.seed * 43 + night).sample(dreams, count)
+        chosen = random.Random(derive_seed(self.seeding.seed, "replayed dreams", night)).sample(dreams, count)
         return self.at_risk(self.current(self.replay, tonight), night, words, self.seeding.replay_items - count) + chosen
 
     def at_risk(self, items: Sequence[SeedItem], night: int, words: Set[str], most: int) -> list[SeedItem]:
@@ -97,12 +101,12 @@ class Rehearsal:
         count = min(most, len(items))
         ranked = sorted(items, key=overlap, reverse=True)
         close, rest = ranked[: count // 2], ranked[count // 2 :]
-        return close + random.Random(self.seeding.seed * 31 + night).sample(rest, count - len(close))
+        return close + random.Random(derive_seed(self.seeding.seed, "replay", night)).sample(rest, count - len(close))
 
     def questions(self, night: int, tonight: Sequence[SeedItem], most: int) -> list[SeedItem]:
         """At most so many questions of earlier nights, none that ``tonight`` outdates."""
         quiz = self.current(self.quiz, tonight)
-        return random.Random(self.seeding.seed * 41 + night).sample(quiz, min(most, len(quiz)))
+        return random.Random(derive_seed(self.seeding.seed, "quiz", night)).sample(quiz, min(most, len(quiz)))
 
     # -- keeping ------------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from trl.trainer.utils import pad
 
 from sleepkit.language.chat import chat_ids
 from sleepkit.language.material import SeedItem
+from sleepkit.utils.training import conclude
 
 __all__ = ["MemoryDistillationTrainer", "distil", "rows_of"]
 
@@ -80,13 +81,19 @@ def distil(
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[SeedItem],
     options: dict[str, Any],
+    what: str = "training",
 ) -> dict[str, Any]:
-    """Train ``student`` in place; ``options`` are those of `trl.DistillationConfig`.  Returns history and tokens."""
+    """Train ``student`` in place; ``options`` are those of `trl.DistillationConfig`.  Returns history and tokens.
+
+    Raises:
+        SleepkitError: ``what`` is trained was stopped before its last step, or its weights are not finite.
+    """
     args = DistillationConfig(**options)
     trainer = MemoryDistillationTrainer(
         student, teacher, args=args, train_dataset=rows_of(items), processing_class=_left_padded(tokenizer)
     )
     trainer.train()
+    conclude(trainer, what)
     history = [line for line in trainer.state.log_history if "loss" in line]
     return {"history": history, "train_tokens": trainer.tokens_seen}
 

@@ -33,13 +33,18 @@ class RunFolder:
     def __init__(self, folder: Path, patterns: Sequence[str]) -> None:
         self.folder, self.patterns = folder, patterns
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a run of ours has taken the folder before."""
+        return (self.folder / RECORD).is_file()
+
     def claim(self) -> None:
         """Make the folder this run's, unless it is already.
 
         Raises:
             SleepkitError: it holds something of another origin under a name that the run would use.
         """
-        if (self.folder / RECORD).is_file():
+        if self.is_claimed:
             return
         foreign = self._files()
         if foreign:

@@ -24,6 +24,7 @@ from typing import TextIO
 
 from sleepkit.errors import SleepkitError
 from sleepkit.results import write_json
+from sleepkit.utils.files import sync
 
 __all__ = ["MANIFEST", "damage", "file_digest", "locked", "seal", "sync"]
 
@@ -39,15 +40,6 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 20):
             total.update(block)
     return total.hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def seal(folder: Path) -> None:

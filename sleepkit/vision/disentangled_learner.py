@@ -32,6 +32,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sleepkit.errors import SleepkitError, first_line
+from sleepkit.utils.files import replacing
+from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, CanonicalizerConfig, to_matrix
 from sleepkit.vision.disentangled_config import DisentangledConfig
 from sleepkit.vision.exemplars import ExemplarMemory, Match
@@ -150,9 +152,8 @@ class DisentangledLearner:
         )
         self._range = images["factors"].aminmax(dim=0)
         self.model.train()
-        trainer = IncrementalTrainer(
-            self.model, self.loss, self.config, rows, self._night_seed, Path(output_dir) / f"night_{night:02d}"
-        )
+        folder, what = Path(output_dir) / f"night_{night:02d}", f"night {night}"
+        trainer = IncrementalTrainer(self.model, self.loss, self.config, rows, self._night_seed, folder, what=what)
         log = trainer.run()
         self.model.eval()
         log |= {"bytes": self.memory.bytes, "forward_pose_rms": before, "pose_rms": self._pose_rms(test)}
@@ -160,7 +161,7 @@ class DisentangledLearner:
 
     @property
     def _night_seed(self) -> int:
-        return 1000 * self.config.seed + self.night
+        return derive_seed(self.config.seed, "night", self.night)
 
     def _exemplars(self, experience: SpritesExperience) -> tuple[Tensor, Tensor]:
         """Views and labels of the exemplars of its classes."""
@@ -236,10 +237,9 @@ class DisentangledLearner:
     def save(self, folder: Path) -> None:
         """Write weights and exemplars."""
         if PartialState().is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(
-                {name: values.detach().cpu().contiguous() for name, values in self.model.state_dict().items()}, folder / FILE_NAME
-            )
+            state = {name: values.detach().cpu().contiguous() for name, values in self.model.state_dict().items()}
+            with replacing(folder / FILE_NAME) as draft:
+                save_file(state, draft)
             self.memory.save(folder / MEMORY)
 
     def load(self, folder: Path) -> None:

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from sleepkit.errors import SleepkitError
 from sleepkit.ranks import main_only
 from sleepkit.results import write_json
+from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.baselines import DarkExperienceReplay, ErAce, ExperienceReplay
 from sleepkit.vision.classifier import IncrementalClassifier, masked_cross_entropy
 from sleepkit.vision.dream2learn_config import Dream2LearnConfig
@@ -52,14 +53,13 @@ from sleepkit.vision.learner import share_right
 from sleepkit.vision.oracle import NEARER_THAN, Oracle, stop_labels
 from sleepkit.vision.slots import DREAM, REAL
 from sleepkit.vision.soft_prompt import Dream, initial_vectors, save_prompt
-from sleepkit.vision.trainer import IncrementalTrainer, TensorRows, trained_once
+from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
 from sleepkit.vision.training_config import IncrementalTrainingConfig
 
 __all__ = ["DreamingDer", "DreamingEr", "DreamingErAce"]
 
 PROMPTS, PAINT_SLEEP, PAINT_WAKE, SLEEP, LOOKED_AT, SETTLE = range(6)  # what a seed is for
 LOOKED_AT_IMAGES = 16  # of each dream
-PARTS = 10
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
@@ -97,6 +97,7 @@ class Dreaming(DreamBank):
         self.dream_log: dict[str, Any] = {}
         self.paths: dict[int, Tensor] = {}  # of tonight's prompts, for pictures
         self.stops: list[int] = []
+        self.flops_before = 0  # of tonight's prompts that an earlier, killed process has led
 
     def _new_painter(self) -> DreamPainter:
         config = self.config
@@ -125,7 +126,7 @@ class Dreaming(DreamBank):
     def train(self, folder: Path) -> dict[str, Any]:
         """Rehearsal with dreams, once."""
         self.folder = folder
-        log = trained_once(folder / "wake", self.model, lambda: super(Dreaming, self).train(folder))
+        log = self.once(folder / "wake", self.model, lambda: super(Dreaming, self).train(folder))
         self.model.eval()
         return log
 
@@ -143,10 +144,10 @@ class Dreaming(DreamBank):
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """The night, what it says of its dreams, and what is only looked at."""
-        flops = self.painter.flops if self.painter else 0
+        flops, self.flops_before = self.painter.flops if self.painter else 0, 0
         log = super().sleep(night, output_dir) | self.dream_log | {"faa_all_units": self._among_all_units()}
         if self.painter is not None:
-            log["dream_flops"] = self.painter.flops - flops
+            log["dream_flops"] = self.painter.flops - flops + self.flops_before
         if self.painter is not None and self.painter.digest() != self.generator_hash:
             raise RuntimeError("the generator's weights have changed")
         return log | self._looked_at(Path(output_dir) / "dreams")
@@ -163,11 +164,12 @@ class Dreaming(DreamBank):
 
     def _looked_at(self, folder: Path) -> dict[str, float]:
         """Pictures of the dreams, the path of those that are new, and what the judge takes them for."""
-        dreams, gallery, seed = self.dreams(), self.gallery(), 1000 * self._seed(LOOKED_AT)
+        dreams, gallery, seed = self.dreams(), self.gallery(), self._seed(LOOKED_AT)
         if not dreams:
             return {}
-        dreamt = [self.images(dream, gallery, LOOKED_AT_IMAGES, seed + dream.number) for dream in dreams]
-        sources = [gallery.some(dream.source, LOOKED_AT_IMAGES, seed + dream.number) for dream in dreams]
+        seeds = [derive_seed(seed, dream.number) for dream in dreams]
+        dreamt = [self.images(dream, gallery, LOOKED_AT_IMAGES, one) for dream, one in zip(dreams, seeds, strict=True)]
+        sources = [gallery.some(dream.source, LOOKED_AT_IMAGES, one) for dream, one in zip(dreams, seeds, strict=True)]
         name = f"night_{self.night:02d}"
         of = {dream.number: dream for dream in dreams}
         new = [(of[number], path) for number, path in self.paths.items() if number in of]
@@ -191,7 +193,8 @@ class Dreaming(DreamBank):
             empty, config = copy.deepcopy(self.empty), self.config
             seen = self.images.repainted if self.painter is not None else torch.clone
             others, epochs = str(config.others_dataset), config.judge_epochs
-            self.judge = Judge(empty, self.stream, others, config, epochs, folder / "judge", seen)
+            looks = {"generator": self.generator_hash}
+            self.judge = Judge(empty, self.stream, others, config, epochs, folder / "judge", seen, looks)
         return found | self.judge.leaks(torch.cat(dreamt), self.today.number) | {"judge_accuracy": self.judge.accuracy}
 
     def _recognised(self, dreamt: Tensor, dreams: list[Dream]) -> float:
@@ -235,12 +238,13 @@ class Dreaming(DreamBank):
         seen = seen_classes(self.model, features, self.replayed.units.cpu(), NEARER_THAN)
         wishes, dreams = self._wishes(kept if self.config.refresh else [], pairs)
         self.model.requires_grad_(False)
-        calls = self.painter.calls
-        led = lead(self.painter, self.model, wishes, seen, self.oracle(), self.config, self.folder / "dreams")
+        folder, identity = self.folder / "dreams", self.tonight | {"generator": self.generator_hash}
+        led, cost = lead(self.painter, self.model, wishes, seen, self.oracle(), self.config, folder, identity)
+        self.flops_before = cost.flops_before
         self.model.requires_grad_(True)
         log = self._judge_and_keep(dreams, led)
         self._write_prompts()
-        return log | {"unet_calls": self.painter.calls - calls}
+        return log | {"unet_calls": cost.calls}
 
     def _numbered(self, pairs: list[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
         return [(1000 * self.night + place, pair) for place, pair in enumerate(pairs)]
@@ -250,12 +254,12 @@ class Dreaming(DreamBank):
         table, config = self.painter.table, self.config
         dreams = [copy.copy(dream) for dream in kept]
         for number, (target, source) in self._numbered(pairs):
-            vectors = initial_vectors(table, config.prompt_vectors, self._seed(PROMPTS) + number, config.prompt_start)
+            vectors = initial_vectors(table, config.prompt_vectors, derive_seed(self._seed(PROMPTS), number), config.prompt_start)
             dreams.append(Dream(number, target, source, self.night, 0, vectors))
         classes = self.model.slots.labels_of(REAL)
         wishes, gallery = [], self.gallery()
         for place, dream in enumerate(dreams):
-            seed = 1000 * self._seed(PROMPTS) + place
+            seed = derive_seed(self._seed(PROMPTS), "noise", place)
             images = gallery.some(dream.source, config.probes, seed)
             of = classes.index(dream.target), classes.index(dream.source)
             wishes.append(Wish(*of, images, dream.vectors.cpu(), seed, dream.number))
@@ -301,7 +305,7 @@ class Dreaming(DreamBank):
             return own + self._dream_loss(model, step + 1_000_000, self.config.dream_weight)  # other rows than while awake
 
         self.model.train()
-        IncrementalTrainer(self.model, loss, config, rows, seed, self.folder).run()
+        IncrementalTrainer(self.model, loss, config, rows, seed, self.folder, what=f"night {self.night}, its sleep,").run()
         self.model.eval()
 
     # -- dreams -----------------------------------------------------------------------------------------------------
@@ -318,7 +322,7 @@ class Dreaming(DreamBank):
         """
         parts, units, gallery = [], [], self.gallery()
         for dream in self.dreams():
-            seed = 1000 * self._seed(purpose) + dream.number
+            seed = derive_seed(self._seed(purpose), dream.number)
             parts.append(self.images(dream, gallery, self.config.dream_images, seed))
             units.append(self._unit(dream))
         if not parts:
@@ -343,7 +347,7 @@ class Dreaming(DreamBank):
         main_only(write)
 
     def _seed(self, purpose: int) -> int:
-        return PARTS * self.night_seed + purpose
+        return derive_seed(self.night_seed, purpose)
 
 
 class DreamingEr(Dreaming, ExperienceReplay):

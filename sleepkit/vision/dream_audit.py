@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor
 
+from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.classifier import IncrementalClassifier, IncrementalClassifierConfig
 from sleepkit.vision.dream_images import load_others
 from sleepkit.vision.dream_quality import save_grid, trained_judge
@@ -43,6 +46,7 @@ class Judge:
         config: with `judge_epochs`.
         folder: where it is kept.
         seen: what it sees of images, ``(n, channels, height, width)`` uint8.
+        looks: what that depends on.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Judge:
         epochs: float,
         folder: Path,
         seen: Callable[[Tensor], Tensor],
+        looks: Mapping[str, Any] | None = None,
     ) -> None:
         config = copy.copy(config)
         config.num_train_epochs = epochs
@@ -68,7 +73,9 @@ class Judge:
         each = int(train.labels.bincount().max())
         fewer = [dataclasses.replace(one, train=_some_of_each(one.train, each)) for one in stream]
         self.seen = seen
-        self.model = trained_judge(_wider(empty), [*fewer, other], config, folder, lambda images: seen(images.pixels()))
+        set_seed(derive_seed(config.seed, "judge"))
+        judge = _wider(empty)
+        self.model = trained_judge(judge, [*fewer, other], config, folder, lambda images: seen(images.pixels()), looks)
         self.stream, self.batch = list(stream), config.per_device_eval_batch_size
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
+from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.dream_generator import DreamPainter
 from sleepkit.vision.images import ImageData, Images, as_bytes, load_images
 from sleepkit.vision.soft_prompt import Dream
@@ -92,7 +93,7 @@ class DreamImages:
             return Gallery(*self.others).some(int(label), count, seed)
         images = gallery.some(dream.source, count, seed)
         if self.kind == "mixup":
-            return ((images.int() + gallery.some(dream.target, count, seed + 1).int()) // 2).to(torch.uint8)
+            return ((images.int() + gallery.some(dream.target, count, derive_seed(seed, "target")).int()) // 2).to(torch.uint8)
         if self.kind == "noise":
             own = torch.randint(256, images.shape[1:], generator=torch.Generator().manual_seed(dream.number))
             noise = torch.randint(-NOISE, NOISE + 1, images.shape, generator=torch.Generator().manual_seed(seed))
@@ -106,7 +107,7 @@ class DreamImages:
         found = []
         for rows in torch.arange(len(images)).split(self.batch):
             latents = self.painter.encode(images[rows])
-            seeds = [1000 * seed + (0 if same_noise else place) for place in rows.tolist()]
+            seeds = [derive_seed(seed, "noise", 0 if same_noise else place) for place in rows.tolist()]
             own = vectors[rows].to(self.painter.device)
             found.append(self.painter.paint(latents, own, seeds, images.shape[-1], [common] * len(seeds)).cpu())
         return as_bytes(torch.cat(found))

@@ -12,14 +12,20 @@ Ours: all of it.  Left out: feature distances such as FID, which want a large ne
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor
 
+from sleepkit.gate import digest
+from sleepkit.utils.files import replacing
+from sleepkit.utils.phases import digest_of
+from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import settings_digest
 from sleepkit.vision.classifier import IncrementalClassifier
 from sleepkit.vision.streams import ImageExperience, ImageSet
 from sleepkit.vision.trainer import IncrementalTrainer, TensorRows, trained_once
@@ -50,22 +56,32 @@ def trained_judge(
     config: IncrementalTrainingConfig,
     folder: Path,
     seen: Callable[[ImageSet], Tensor] = ImageSet.pixels,
+    looks: Mapping[str, Any] | None = None,
 ) -> IncrementalClassifier:
     """A classifier of all classes, made of one without, trained on all training images; or the one that the folder has.
 
     Its units are the labels, as the stream numbers them.  ``config`` says for how long it is trained, and ``seen`` what it
-    sees of images.  What the model has frozen stays so.
+    sees of images, and ``looks`` what that depends on.  What the model has frozen stays so.
     """
     judge = copy.deepcopy(model).to(config.device)  # type: ignore[arg-type]
     labels = sorted({label for experience in stream for label in experience.labels})
+    seed = derive_seed(config.seed, "judge")
+    set_seed(seed)  # not where the night has got to, which is elsewhere in a run that was resumed
     judge.grow(labels, 0)
+    identity = {
+        "seed": config.seed,
+        "settings": settings_digest(config),
+        "experiences": digest_of([experience.to_dict() for experience in stream]),
+        "weights": digest(judge.state_dict())[:16],
+        **(looks or {}),
+    }
 
     def work() -> dict[str, Any]:
         pixels = torch.cat([seen(experience.train) for experience in stream])
         rows = TensorRows(pixels, judge.units_of(torch.cat([experience.train.labels for experience in stream])))
-        return IncrementalTrainer(judge.train(), _judged, config, rows, config.seed, folder).run()
+        return IncrementalTrainer(judge.train(), _judged, config, rows, seed, folder, what="the judge").run()
 
-    trained_once(folder, judge, work)
+    trained_once(folder, identity, judge, work)
     return judge.eval()
 
 
@@ -87,5 +103,5 @@ def save_grid(dreams: Tensor, classes: Tensor, path: Path, columns: int = 10) ->
             grid[:, top : top + height, left : left + width] = picture
     pixels = grid.permute(1, 2, 0).numpy()
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)
+    with replacing(path) as draft:
+        image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(draft, format="PNG")

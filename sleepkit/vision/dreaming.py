@@ -18,11 +18,10 @@ stop on their own).  No `transformers.Trainer` here: its one loss and one step f
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +31,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from sleepkit.utils.phases import PhaseFile
+from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import require_finite
 from sleepkit.vision.classifier import IncrementalClassifier
 from sleepkit.vision.dream2learn_config import Dream2LearnConfig
 from sleepkit.vision.dream_generator import DreamPainter
@@ -39,7 +41,7 @@ from sleepkit.vision.oracle import FEATURES, Oracle, Sight, collapse, describe, 
 from sleepkit.vision.slots import REAL
 from sleepkit.vision.soft_prompt import rms
 
-__all__ = ["Led", "Seen", "Wish", "lead", "new_pairs", "seen_classes", "summary"]
+__all__ = ["Cost", "Led", "Seen", "Wish", "lead", "new_pairs", "seen_classes", "summary"]
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
@@ -76,7 +78,7 @@ class Wish:
     @property
     def seeds(self) -> list[int]:
         """One for each image."""
-        return [1000 * self.seed + place for place in range(len(self.images))]
+        return [derive_seed(self.seed, "noise", place) for place in range(len(self.images))]
 
 
 @dataclass
@@ -101,6 +103,13 @@ class Led:
         return sound[-1] if sound else self.updates
 
 
+class Cost(NamedTuple):
+    """Of a rank's prompts: ``calls`` of the UNet in all sessions, and ``flops_before`` this session began."""
+
+    calls: int
+    flops_before: int
+
+
 def lead(
     painter: DreamPainter,
     model: IncrementalClassifier,
@@ -109,16 +118,29 @@ def lead(
     oracle: Oracle | None,
     config: Dream2LearnConfig,
     folder: Path,
-) -> list[Led]:
-    """Lead all prompts, each rank its share, and return what became of them, in their order; the same on all ranks."""
+    identity: Mapping[str, Any] | None = None,
+) -> tuple[list[Led], Cost]:
+    """Lead all prompts, each rank its share.
+
+    Args:
+        folder: where each rank keeps its state.
+        identity: what decides the prompts; a state that was kept with another one is not gone on from.
+
+    Returns:
+        What became of the prompts, in their order, the same on all ranks; and what this rank's have cost.
+    """
     ranks = PartialState()
     mine = list(range(ranks.process_index, len(wishes), ranks.num_processes))
     path = folder / f"prompts_{ranks.process_index}_of_{ranks.num_processes}.safetensors"
-    found = _Leader(painter, model, [wishes[place] for place in mine], seen, oracle, config, path).run() if mine else []
+    found: list[Led] = []
+    cost = Cost(0, 0)
+    if mine:
+        phase = PhaseFile(path, identity or {})
+        found, cost = _Leader(painter, model, [wishes[place] for place in mine], seen, oracle, config, phase).run()
     if ranks.num_processes == 1:
-        return found
+        return found, cost
     both: list[Any] = gather_object(list(zip(mine, found, strict=True)))
-    return [one for _, one in sorted(both, key=lambda pair: pair[0])]
+    return [one for _, one in sorted(both, key=lambda pair: pair[0])], cost
 
 
 def new_pairs(
@@ -164,10 +186,10 @@ class _Leader:
         seen: Seen,
         oracle: Oracle | None,
         config: Dream2LearnConfig,
-        path: Path,
+        phase: PhaseFile,
     ) -> None:
         self.painter, self.model, self.wishes, self.seen = painter, model, wishes, seen
-        self.oracle, self.config, self.path = oracle, config, path
+        self.oracle, self.config, self.phase = oracle, config, phase
         count, most = len(wishes), config.dream_updates
         vectors = torch.stack([wish.vectors for wish in wishes]).float()
         self.state = {
@@ -180,26 +202,34 @@ class _Leader:
             "updates": torch.full((count,), most),  # after which it ended
             "running": torch.ones(count, dtype=torch.bool),
             "next": torch.zeros((), dtype=torch.int64),
+            "calls": torch.zeros((), dtype=torch.int64),  # of the UNet, and floating-point operations
+            "flops": torch.zeros((), dtype=torch.int64),
         }
         self.rate = config.prompt_learning_rate * rms(painter.table)
         self.latents = [painter.encode(wish.images) for wish in wishes]
         self.started: dict[int, Sight] = {}  # before any update
 
-    def run(self) -> list[Led]:
-        state = self.state
-        if self.path.is_file():
-            state |= load_file(self.path)
+    def run(self) -> tuple[list[Led], Cost]:
+        state, before = self.state, 0
+        if self.phase.read() is not None:
+            state |= load_file(self.phase.path)
+            flops = self.painter.flops
             self.started = self._look_at_start()
+            before = int(state["flops"]) - (self.painter.flops - flops)  # an uninterrupted run does not look again
         for update in range(int(state["next"]), self.config.dream_updates + 1):
             if not state["running"].any():
                 break
+            calls, flops = self.painter.calls, self.painter.flops
             for rows in state["running"].nonzero().flatten().split(self.config.prompts_per_batch):
                 self._step(update, rows.tolist())
+            state["calls"] += self.painter.calls - calls
+            state["flops"] += self.painter.flops - flops
             state["next"].fill_(update + 1)
             if (update + 1) % self.config.checkpoint_updates == 0:
                 self._save()
         self._save()
-        return [self._led(row) for row in range(len(self.wishes))]
+        require_finite({"the prompts": state["path"]}, "dreaming", self.config.prompt_learning_rate)
+        return [self._led(row) for row in range(len(self.wishes))], Cost(int(state["calls"]), before)
 
     def _step(self, update: int, rows: list[int]) -> None:
         """Look at the images of some prompts, stop those that should, and move the others."""
@@ -261,10 +291,7 @@ class _Leader:
         state["collapsed"][row, update] = torch.tensor(collapse(first, now, own, near))
 
     def _save(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(".draft")
-        save_file(self.state, draft)
-        os.replace(draft, self.path)
+        self.phase.write(lambda draft: save_file(self.state, draft))
 
     def _led(self, row: int) -> Led:
         made = int(self.state["updates"][row]) + 1

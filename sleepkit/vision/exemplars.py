@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from sleepkit.errors import SleepkitError, first_line
 from sleepkit.results import read_json, write_json
+from sleepkit.utils.files import replacing
 from sleepkit.vision.canonicalizer import OUTPUTS, to_matrix
 from sleepkit.vision.idsprites.affine import invert, normalize, rotations
 from sleepkit.vision.images import as_bytes
@@ -269,8 +270,8 @@ class ExemplarMemory:
     # -- keeping ----------------------------------------------------------------------------------------------------
     def save(self, folder: Path) -> None:
         """Write pictures and labels, and what they must hash to."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({"pictures": self.pictures, "labels": self.labels}, folder / TENSORS)
+        with replacing(folder / TENSORS) as draft:
+            save_file({"pictures": self.pictures, "labels": self.labels}, draft)
         form = {
             "image_size": self.image_size,
             "channels": self.channels,

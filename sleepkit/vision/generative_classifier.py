@@ -67,7 +67,7 @@ class GenerativeClassifier(ImageLearner):
         units = rows.labels.unique().tolist()
         known = self.vaes()
         vaes = ClassVaes({unit: known.get(unit) or self.new_vae() for unit in units}).to(self.model.device)
-        trainer = IncrementalTrainer(vaes, self.loss, self.config, rows, self.night_seed, folder)
+        trainer = IncrementalTrainer(vaes, self.loss, self.config, rows, self.night_seed, folder, what=f"night {self.night}")
         log = trainer.run()
         for name, values in vaes.of_unit.state_dict().items():
             self.extras[name] = values.detach()

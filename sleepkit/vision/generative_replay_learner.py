@@ -44,6 +44,7 @@ from transformers import TrainerCallback
 
 from sleepkit.errors import SleepkitError
 from sleepkit.ranks import main_only
+from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.baselines import distillation
 from sleepkit.vision.classifier import IncrementalClassifier, masked_cross_entropy
 from sleepkit.vision.dream_quality import diversity, fidelity, save_grid, trained_judge
@@ -52,7 +53,7 @@ from sleepkit.vision.generators import DreamGenerator, DreamGeneratorConfig
 from sleepkit.vision.learner import ImageLearner
 from sleepkit.vision.slots import REAL
 from sleepkit.vision.streams import ImageSet
-from sleepkit.vision.trainer import IncrementalTrainer, TensorRows, trained_once
+from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
 from sleepkit.vision.training_config import IncrementalTrainingConfig
 
 __all__ = ["GenerativeReplay"]
@@ -60,7 +61,6 @@ __all__ = ["GenerativeReplay"]
 QUALITY_DREAMS = 200  # of each class, when a generator is judged
 VALIDATION_DREAMS = 2000  # of all classes, when a checkpoint of the cortex is; of one at most a twentieth
 FAST, MEMORY, SLEEP, TRAINED_ON, VALIDATED_ON, LOOKED_AT = range(6)  # what a seed is for
-PARTS = 10
 
 
 class Dreams(NamedTuple):
@@ -106,10 +106,10 @@ class GenerativeReplay(ImageLearner):
         """Wake, memory and sleep."""
         fast = copy.deepcopy(self.model)
         self._freeze(fast, backbone=self.dreams_features and self.night > 1)
-        logs = {"wake": trained_once(folder / "fast", fast, lambda: self._wake(fast, folder))}
+        logs = {"wake": self.once(folder / "fast", fast, lambda: self._wake(fast, folder))}
         self.fast = fast.eval().requires_grad_(False)
         generator = self._new_generator(self.today.number)
-        logs["memory"] = trained_once(folder / "generator", generator, lambda: self._remember(generator, folder))
+        logs["memory"] = self.once(folder / "generator", generator, lambda: self._remember(generator, folder))
         self.extras |= {f"{self.today.number}.{name}": values for name, values in generator.kept().items()}
         logs["sleep"] = self._consolidate(folder)
         self.fast = self.cortex = None
@@ -132,7 +132,9 @@ class GenerativeReplay(ImageLearner):
         def loss(model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
             return masked_cross_entropy(self.forward(model, pixels), units, today)
 
-        return IncrementalTrainer(fast.train(), loss, self.config, self.training_rows(), self._seed(FAST), folder).run()
+        what = f"night {self.night}, its fast learner,"
+        rows = self.training_rows()
+        return IncrementalTrainer(fast.train(), loss, self.config, rows, self._seed(FAST), folder, what=what).run()
 
     def _remember(self, generator: DreamGenerator, folder: Path) -> dict[str, Any]:
         """Train a generator until its dreams will do; leaves the best one in ``generator``."""
@@ -143,13 +145,14 @@ class GenerativeReplay(ImageLearner):
         best: tuple[float, float] = (-1.0, -1.0)
         log: dict[str, Any] = {}
         for attempt in range(self.config.generator_retries + 1):
-            seed = self._seed(MEMORY) + 1_000_000 * attempt
+            seed = derive_seed(self._seed(MEMORY), "attempt", attempt)
             set_seed(seed)
             trial = DreamGenerator(generator.config).to(self.model.device).train()  # type: ignore[arg-type]
             trial.prepare(pixels)
             found = {"history": [], "steps": 0, "train_seconds": 0.0}
             if trial.is_trained:
-                found = IncrementalTrainer(trial, _own_loss, config, TensorRows(pixels, places), seed, folder).run()
+                rows, what = TensorRows(pixels, places), f"night {self.night}, its generator,"
+                found = IncrementalTrainer(trial, _own_loss, config, rows, seed, folder, what=what).run()
             trial.eval().settle(pixels, places)
             dreamt = torch.arange(len(self.today.labels)).repeat_interleave(QUALITY_DREAMS)
             dreams = trial.dream(dreamt, torch.Generator().manual_seed(seed))
@@ -184,7 +187,8 @@ class GenerativeReplay(ImageLearner):
         config = self._config(max_steps=self.config.sleep_steps, learning_rate=self.config.sleep_learning_rate)
         checkpoints = Checkpoints(self.model, self._validation(), self.config.validation_steps)
         self.model.train()
-        log = IncrementalTrainer(self.model, self.loss, config, rows, self._seed(SLEEP), folder, [checkpoints]).run()
+        what = f"night {self.night}"
+        log = IncrementalTrainer(self.model, self.loss, config, rows, self._seed(SLEEP), folder, [checkpoints], what).run()
         self.model.eval()
         log |= checkpoints.choose(self.config.max_drop)
         self.model.requires_grad_(True)
@@ -314,7 +318,7 @@ class GenerativeReplay(ImageLearner):
 
     # -- small parts ------------------------------------------------------------------------------------------------
     def _seed(self, purpose: int) -> int:
-        return PARTS * self.night_seed + purpose
+        return derive_seed(self.night_seed, purpose)
 
     def _config(self, **changes: Any) -> GenerativeReplayConfig:
         """The configuration of a phase; "intended", as a trainer makes it anew and would bring back the published values."""

@@ -29,15 +29,20 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from sleepkit.errors import SleepkitError
+from sleepkit.gate import digest
 from sleepkit.memory import ReplayMemory
+from sleepkit.utils.files import replacing
+from sleepkit.utils.phases import digest_of
+from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import require_finite, settings_digest
 from sleepkit.vision.augmentation import augmentation
 from sleepkit.vision.classifier import IncrementalClassifier, masked_cross_entropy
 from sleepkit.vision.slots import REAL, Slots
 from sleepkit.vision.streams import ImageExperience, ImageSet
-from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
+from sleepkit.vision.trainer import IncrementalTrainer, TensorRows, trained_once
 from sleepkit.vision.training_config import IncrementalTrainingConfig
 
 __all__ = ["Accuracy", "ImageLearner", "Replayed", "share_right"]
@@ -120,6 +125,8 @@ class ImageLearner:
         self.night = 0
         self.replayed: Replayed | None = None
         self.images_passed = 0
+        self.cpu_before = 0.0  # of tonight's phases that an earlier, killed process has done
+        self.tonight: dict[str, Any] = {}  # what decides the phases of the night
 
     @property
     def buffer_policy(self) -> str:
@@ -191,17 +198,44 @@ class ImageLearner:
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """Learn today's experience; returns history and costs."""
         start = time.process_time()
-        self.night, self.images_passed = night, 0
+        self.night, self.images_passed, self.cpu_before = night, 0, 0.0
+        self.tonight = self.identity()
         self._grow()
         placed = self._accuracy(self.today)
         self.before_training()
         log = self.train(Path(output_dir) / f"night_{night:02d}")
         self.after_training()
+        require_finite(dict(self.model.named_parameters()), f"night {night}", self.config.learning_rate)
         self.replayed = None
         images = self.images_passed * PartialState().num_processes
         log |= {"assigned": placed.task_il if self.scenario == "task" else placed.class_il, "assigned_task_il": placed.task_il}
         log |= {"bytes": self.bytes(), "train_flops": 3 * self.flops_per_image() * images}
-        return log | {"cpu_seconds": time.process_time() - start}
+        return log | {"cpu_seconds": time.process_time() - start + self.cpu_before}
+
+    def identity(self) -> dict[str, Any]:
+        """Digests of all that decides what a night makes: phases of another night, stream, model or state are not taken over."""
+        return {
+            "seed": self.config.seed,
+            "night": self.night,
+            "experience": digest_of(self.today.to_dict()),
+            "settings": settings_digest(self.config),
+            "scenario": self.scenario,
+            "state": digest(self.snapshot())[:16],
+        }
+
+    def once(self, folder: Path, model: PreTrainedModel, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """`trained_once` for a phase of tonight; what it cost counts too where a killed process has paid it."""
+
+        def counted() -> dict[str, Any]:
+            before = self.images_passed
+            return {**work(), "images_passed": self.images_passed - before}
+
+        log = trained_once(folder, {**self.tonight, "phase": folder.name}, model, counted)
+        passed, seconds = log.pop("images_passed"), log.pop("cpu_seconds")
+        if log.pop("taken_over"):
+            self.images_passed += passed
+            self.cpu_before += seconds
+        return log
 
     def _grow(self) -> None:
         known = set(self.model.slots.labels_of(REAL))
@@ -222,7 +256,14 @@ class ImageLearner:
         """Train on `training_rows`."""
         self.model.train()
         trainer = IncrementalTrainer(
-            self.model, self.loss, self.config, self.training_rows(), self.night_seed, folder, self.callbacks()
+            self.model,
+            self.loss,
+            self.config,
+            self.training_rows(),
+            self.night_seed,
+            folder,
+            self.callbacks(),
+            f"night {self.night}",
         )
         log = trainer.run()
         self.model.eval()
@@ -255,7 +296,7 @@ class ImageLearner:
     @property
     def night_seed(self) -> int:
         """Of all that a night draws."""
-        return 1000 * self.config.seed + self.night
+        return derive_seed(self.config.seed, "night", self.night)
 
     def augmented(self, pixels: Tensor) -> Tensor:
         """Images as a forward pass takes them, which is counted."""
@@ -347,8 +388,8 @@ class ImageLearner:
         """Write the snapshot as one safetensors file."""
         state = self.snapshot()
         if PartialState().is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(state, folder / FILE_NAME)
+            with replacing(folder / FILE_NAME) as draft:
+                save_file(state, draft)
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`."""

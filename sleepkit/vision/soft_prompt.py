@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError, first_line
+from sleepkit.utils.files import replacing
 
 __all__ = ["STARTS", "Dream", "initial_vectors", "load_prompt", "rms", "save_prompt"]
 
@@ -78,8 +79,8 @@ def initial_vectors(table: Tensor, count: int, seed: int, start: str = "mean") -
 
 def save_prompt(path: Path, name: str, vectors: Tensor) -> None:
     """Write one prompt in the layout of textual inversion."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: vectors.detach().float().cpu().contiguous()}, path)
+    with replacing(path) as draft:
+        save_file({name: vectors.detach().float().cpu().contiguous()}, draft)
 
 
 def load_prompt(path: Path) -> tuple[str, Tensor]:

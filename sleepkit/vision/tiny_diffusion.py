@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,12 @@ from torch.nn import functional as F
 from transformers import TrainingArguments
 
 from sleepkit.errors import SleepkitError
+from sleepkit.gate import digest
 from sleepkit.options import option, require
-from sleepkit.ranks import main_only
+from sleepkit.ranks import main_finds, main_holds, main_only
+from sleepkit.utils.phases import PhaseFolder, digest_of
 from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import settings_digest
 from sleepkit.vision.denoising import velocity_loss
 from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
 
@@ -143,20 +147,45 @@ def build_tiny_diffusion(
 
 
 def train_tiny_diffusion(pixels: Tensor, captions: Sequence[str], config: TinyDiffusionConfig) -> Path:
-    """Train a generator and save it to ``config.output_dir``, which is returned.
+    """Train a generator and save it to ``config.output_dir``, which is returned; one that is there already is not trained again.
 
     Args:
         pixels: ``(n, channels, size, size)`` uint8.
         captions: of each picture, `LONGEST_CAPTION` words at most.
 
     Raises:
-        SleepkitError: captions that are too long, or images whose size does not fit.
+        SleepkitError: captions that are too long, images whose size does not fit, or a folder that holds something else.
     """
+    folder = Path(str(config.output_dir))
     longest = max(captions, key=lambda caption: len(caption.split()))
     if len(longest.split()) > LONGEST_CAPTION:
         raise SleepkitError(f"caption {longest!r} has more than {LONGEST_CAPTION} words; shorten it")
-    folder = Path(str(config.output_dir))
-    set_seed(derive_seed(config.seed, "generator"))
+    work = folder.with_name(f".{folder.name}.work")  # beside it, as the generator takes the folder's place when it is whole
+    with main_holds(work):
+        phase = PhaseFolder(folder, _identity(pixels, captions, config))
+        main_only(lambda: _require_free(phase))
+        if main_finds(phase.read) is None:
+            pipe = _trained(pixels, captions, config, work)
+            main_only(lambda: phase.write(pipe.save_pretrained))
+        main_only(lambda: shutil.rmtree(work, ignore_errors=True))
+    return folder
+
+
+def _identity(pixels: Tensor, captions: Sequence[str], config: TinyDiffusionConfig) -> dict[str, Any]:
+    images = digest({"pixels": pixels})[:16]
+    return {"images": images, "captions": digest_of(list(captions)), "settings": settings_digest(config)}
+
+
+def _require_free(phase: PhaseFolder) -> None:
+    """Raise unless the folder is empty, or holds this generator or one of ours that is damaged."""
+    folder = phase.path
+    if folder.is_dir() and any(folder.iterdir()) and not phase.is_same():
+        raise SleepkitError(f"{folder} holds another generator or other files; choose another output_dir, or delete it")
+
+
+def _trained(pixels: Tensor, captions: Sequence[str], config: TinyDiffusionConfig, folder: Path) -> Any:
+    """The pipeline, trained."""
+    set_seed(derive_seed(config.seed, "start"))
     words = sorted({word for caption in captions for word in caption.split()})
     pipe = build_tiny_diffusion(words, pixels.shape[1], pixels.shape[2])
     device = config.device
@@ -169,8 +198,7 @@ def train_tiny_diffusion(pixels: Tensor, captions: Sequence[str], config: TinyDi
     model = Denoiser(joint, pipe.scheduler, empty, config.caption_dropout)
     rows = TensorRows(latents * pipe.vae.config.scaling_factor, ids, config.max_steps * config.train_batch_size)
     _run(model, rows, config, derive_seed(config.seed, "diffusion"), folder)
-    main_only(lambda: pipe.save_pretrained(folder))
-    return folder
+    return pipe
 
 
 class Autoencoder(nn.Module):
@@ -212,7 +240,9 @@ def _train_autoencoder(vae: Any, pixels: Tensor, config: TinyDiffusionConfig, fo
 
 
 def _run(model: nn.Module, rows: TensorRows, config: TinyDiffusionConfig, seed: int, folder: Path) -> None:
-    log = IncrementalTrainer(model, lambda whole, *batch: whole(*batch[:2]), config, rows, seed, folder).run()
+    log = IncrementalTrainer(
+        model, lambda whole, *batch: whole(*batch[:2]), config, rows, seed, folder, what=f"the {type(model).__name__}"
+    ).run()
     last = log["history"][-1]["loss"] if log["history"] else float("nan")
     if config.process_index == 0:
         print(f"{type(model).__name__}: {log['steps']} steps, {log['train_seconds']:.0f} s, loss {last:.4f}", flush=True)

@@ -10,9 +10,8 @@ learner uses the model between two nights, when its weights would be split.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,9 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
 
 from sleepkit.errors import SleepkitError
-from sleepkit.ranks import all_find, main_only
-from sleepkit.results import read_json, write_json
+from sleepkit.ranks import main_finds, main_only
+from sleepkit.utils.phases import PhaseFolder
+from sleepkit.utils.training import conclude
 
 __all__ = ["IncrementalTrainer", "TensorRows", "trained_once"]
 
@@ -61,6 +61,7 @@ class IncrementalTrainer(Trainer):
         rows: what to train on.
         seed, folder: of the night.
         callbacks: see transformers.
+        what: is trained, such as "night 3", for a message.
 
     Raises:
         SleepkitError: under ZeRO-3.
@@ -75,11 +76,14 @@ class IncrementalTrainer(Trainer):
         seed: int,
         folder: Path,
         callbacks: Sequence[TrainerCallback] = (),
+        what: str = "training",
     ) -> None:
         if is_deepspeed_zero3_enabled():
             raise SleepkitError("images are learned with whole weights and ZeRO-3 splits them; launch with ZeRO-2 or less")
-        args = dataclasses.replace(args, seed=seed, output_dir=str(folder))  # anew, as DeepSpeed takes a plugin once only
-        self.loss = loss
+        args = dataclasses.replace(  # anew, as DeepSpeed takes a plugin once only
+            args, seed=seed, output_dir=str(folder), logging_nan_inf_filter=False
+        )
+        self.loss, self.what = loss, what
         super().__init__(model=model, args=args, train_dataset=rows, data_collator=_as_it_is, callbacks=list(callbacks))
         self.model_accepts_loss_kwargs = False
 
@@ -88,7 +92,11 @@ class IncrementalTrainer(Trainer):
         return self.loss(model, inputs["pixel_values"], inputs["labels"], self.state.global_step)
 
     def run(self) -> dict[str, Any]:
-        """Train to the end; returns ``history``, ``steps`` and ``train_seconds``."""
+        """Train to the end; returns ``history``, ``steps`` and ``train_seconds``.
+
+        Raises:
+            SleepkitError: it was stopped before its last step, or weights are not finite.
+        """
         start = time.perf_counter()
         self.train()
         seconds = time.perf_counter() - start
@@ -96,6 +104,7 @@ class IncrementalTrainer(Trainer):
             engine: Any = self.model_wrapped
             engine.destroy()
         assert isinstance(self.model, nn.Module)
+        conclude(self, self.what)
         renew(self.model)
         history = [line for line in self.state.log_history if "loss" in line]
         return {"history": history, "steps": self.state.global_step, "train_seconds": seconds}
@@ -113,31 +122,24 @@ def renew(model: nn.Module) -> None:
                 module._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
 
 
-def trained_once(folder: Path, model: PreTrainedModel, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def trained_once(
+    folder: Path, identity: Mapping[str, Any], model: PreTrainedModel, work: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
     """Do ``work``, which trains the model, and keep the model; or take over what an earlier call has kept.  Returns the log.
 
-    Kept by one rename, so that a run that was killed finds all of it or nothing.
+    Args:
+        identity: what decides the result; what was trained with another one is trained again (utils/phases.py).
 
-    Raises:
-        SleepkitError: the folder has a model of other classes.
+    Returns:
+        What ``work`` returned, with ``cpu_seconds``; and ``taken_over``, whether that was in an earlier call.
     """
-    path = folder / "phase.json"
-    if all_find(path):
-        found = type(model).from_pretrained(folder)
-        theirs, ours = (getattr(one.config, "labels", None) or one.config.slots for one in (found, model))
-        if theirs != ours:
-            raise SleepkitError(f"{folder} was made for {theirs!r:.80}, not {ours!r:.80}; start anew with --overwrite true")
-        model.load_state_dict(found.state_dict())
-        return dict(read_json(path))
+    phase = PhaseFolder(folder, identity)
+    log = main_finds(phase.read)
+    if log is not None:
+        model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+        return {**log, "taken_over": True}
+    start = time.process_time()
     log = work()
-
-    def keep() -> None:
-        draft = folder.with_name(f"{folder.name}.draft")
-        for old in (draft, folder):
-            shutil.rmtree(old, ignore_errors=True)
-        model.save_pretrained(draft)
-        write_json(draft / "phase.json", log)
-        draft.replace(folder)
-
-    main_only(keep)
-    return log
+    log["cpu_seconds"] = time.process_time() - start
+    main_only(lambda: phase.write(model.save_pretrained, log))
+    return {**log, "taken_over": False}

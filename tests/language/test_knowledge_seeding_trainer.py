@@ -3,7 +3,6 @@
 import math
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.divergence import token_divergence, token_log_probs
+from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.knowledge_seeding_trainer import EXPERT_STATE, BatchPlan, KnowledgeSeedingTrainer
 from sleepkit.language.packing import flat_hidden
 
@@ -238,13 +238,92 @@ def test_a_resumed_night_equals_an_uninterrupted_one(lmbda, tmp_path):
     assert all(torch.equal(value, done.bank.state_dict()[name]) for name, value in whole.bank.state_dict().items())
 
 
-def test_a_broken_checkpoint_is_named(tmp_path):
-    options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
-    tiny_trainer(tmp_path, **options).run()
-    path = Path(tmp_path) / "checkpoint-2" / EXPERT_STATE
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(SleepkitError, match=f"{EXPERT_STATE} cannot be read.*delete the checkpoint"):
-        tiny_trainer(tmp_path, **options).run()
+def flip(path, place=-1):
+    """Another bit in a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+CHECKPOINTS = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def four_steps(tmp_path_factory):
+    """A training with two checkpoints of three, and what all of it gives."""
+    folder = tmp_path_factory.mktemp("whole")
+    trainer = tiny_trainer(folder, **CHECKPOINTS)
+    outcome = trainer.run()
+    shutil.rmtree(folder / "checkpoint-6")
+    return folder, outcome, trainer.bank.state_dict()
+
+
+FILES = [EXPERT_STATE, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "phase.json", "MANIFEST.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_checkpoint_of_which_a_bit_has_changed_is_passed_over(name, four_steps, tmp_path, caplog):
+    source, expected, weights = four_steps
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "checkpoint-4" / name
+    flip(path, path.stat().st_size // 2)
+    again = tiny_trainer(tmp_path, **CHECKPOINTS)
+    outcome = again.run()
+    assert "checkpoint-4 is passed over and removed" in caplog.text and "checkpoint-2 is" not in caplog.text
+    assert [line["loss"] for line in outcome["history"]] == [line["loss"] for line in expected["history"]]
+    assert outcome["train_tokens"] == expected["train_tokens"]
+    assert all(torch.equal(value, again.bank.state_dict()[name]) for name, value in weights.items())
+
+
+def test_counters_go_on_where_a_killed_run_left_them(four_steps, tmp_path):
+    source, expected, _ = four_steps
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    again = tiny_trainer(tmp_path, **CHECKPOINTS)
+    outcome = again.run()
+    assert outcome["train_tokens"] == expected["train_tokens"] > 0
+    assert again.seconds_before > 0 and outcome["train_seconds"] > again.seconds_before
+
+
+@pytest.mark.parametrize("other", ["seed", "learning_rate", "items", "weights"])
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(other, four_steps, tmp_path, caplog):
+    source, _, weights = four_steps
+    shutil.copytree(source, tmp_path / "used", dirs_exist_ok=True)
+    options = {"seed": {"seed": 7}, "learning_rate": {"learning_rate": 0.02}}.get(other, {})
+
+    def train(folder):
+        model, _ = tiny_grown(seed=1) if other == "weights" else tiny_grown()
+        args = tiny_config(folder, **CHECKPOINTS, **options)
+        slot = ExpertBank.of(model).activate(seed=args.seed)
+        items = tiny_items()[other == "items" :]
+        trainer = KnowledgeSeedingTrainer(model, args, items, tiny_tokenizer(), slot)
+        return trainer.run(), trainer.bank.state_dict()
+
+    expected, found = train(tmp_path / "new"), train(tmp_path / "used")
+    assert caplog.text.count("it is of another training") == 2
+    assert [line["loss"] for line in found[0]["history"]] == [line["loss"] for line in expected[0]["history"]]
+    assert all(torch.equal(value, found[1][name]) for name, value in expected[1].items())
+    assert any(not torch.equal(value, weights[name]) for name, value in found[1].items())
+
+
+def test_a_training_that_a_signal_stopped_is_no_night(tmp_path):
+    trainer = tiny_trainer(tmp_path, **CHECKPOINTS)
+    plain = trainer.compute_loss
+
+    def stopping(*args, **options):
+        if trainer.state.global_step == 3:
+            trainer.control.should_training_stop = True  # as transformers' JITCheckpointCallback does
+        return plain(*args, **options)
+
+    trainer.compute_loss = stopping
+    with pytest.raises(SleepkitError, match="night 2 was stopped at step 4 of 6; the same command goes on"):
+        trainer.run("night 2")
+
+
+def test_weights_that_are_not_finite_are_no_night(tmp_path):
+    with pytest.raises(
+        SleepkitError, match=r"night 1 has left .* at (nan|inf|.*e\+3\d), so nothing.*lower learning_rate \(it was 1e\+30\)"
+    ):
+        tiny_trainer(tmp_path, max_steps=4, learning_rate=1e30).run("night 1")
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------

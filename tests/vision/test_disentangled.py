@@ -194,14 +194,23 @@ def test_a_run_that_was_killed_equals_one_that_was_not(tmp_path, monkeypatch):
     assert {name: again.metrics[name] for name in measured} == measured
 
 
-def test_a_run_with_damaged_exemplars_is_refused(tmp_path):
-    run_disentangled(*parsed(tmp_path))
+def test_a_run_with_damaged_exemplars_goes_on_from_the_state_before(tmp_path, capsys):
+    (first,) = run_disentangled(*parsed(tmp_path))
     path = tmp_path / "state" / "night_02" / "exemplars" / "exemplars.safetensors"
-    content = bytearray(path.read_bytes())
+    whole = path.read_bytes()
+    content = bytearray(whole)
     content[-1] ^= 1
     path.write_bytes(content)
+    (again,) = run_disentangled(*parsed(tmp_path))
+    word = "night_02 is damaged (exemplars/exemplars.safetensors has changed); the state before it is used"
+    assert word in capsys.readouterr().out
+    assert path.read_bytes() == whole and again.accuracy_matrix == first.accuracy_matrix
+
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)  # by itself it is refused too
     with pytest.raises(SleepkitError, match="are damaged .its checksum"):
-        run_disentangled(*parsed(tmp_path))
+        ExemplarMemory.load(path.parent)
 
 
 def test_the_recipe_runs_two_steps(tmp_path):

@@ -180,7 +180,7 @@ def test_a_night_that_was_killed_goes_on_to_the_same_prompts_and_weights(tmp_pat
     whole = make(tmp_path, generator, **options)
     night(whole, 1, tmp_path / "whole")
     whole.save(tmp_path / "evening")
-    night(whole, 2, tmp_path / "whole")
+    expected = night(whole, 2, tmp_path / "whole")
 
     killed = make(tmp_path, generator, **options)
     killed.load(tmp_path / "evening")
@@ -205,8 +205,32 @@ def test_a_night_that_was_killed_goes_on_to_the_same_prompts_and_weights(tmp_pat
     again.load(tmp_path / "evening")
     monkeypatch.setattr("sleepkit.vision.learner.ImageLearner.train", dies_at_once)  # learning is not done again
     painter_calls = again.painter.calls
-    night(again, 2, tmp_path / "killed")
+    found = night(again, 2, tmp_path / "killed")
     assert differing(whole, again) == [] and again.painter.calls > painter_calls
+    costs = ("unet_calls", "dream_flops", "train_flops", "steps", "bytes")
+    assert [found[name] for name in costs] == [expected[name] for name in costs] and expected["unet_calls"] > 0
+
+
+def test_prompts_of_another_run_and_damaged_ones_are_led_again(tmp_path, generator, caplog):
+    def second_night(folder, **options):
+        one = make(tmp_path, generator, **options)
+        one.load(tmp_path / "evening")
+        night(one, 2, folder)
+        return one
+
+    first = make(tmp_path, generator)
+    night(first, 1, tmp_path / "whole")
+    first.save(tmp_path / "evening")
+    whole, other = second_night(tmp_path / "whole"), second_night(tmp_path / "other", prompt_learning_rate=0.5)
+    assert differing(whole, other) != [] and "not taken over" not in caplog.text
+    again = second_night(tmp_path / "other")
+    assert differing(whole, again) == [] and "prompts_0_of_1.safetensors is not taken over (it was made with" in caplog.text
+
+    path = next((tmp_path / "whole" / "night_02").glob("dreams/prompts_*.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert differing(whole, second_night(tmp_path / "whole")) == [] and "not taken over (it has changed)" in caplog.text
 
 
 def dies_at_once(*args):

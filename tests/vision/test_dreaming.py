@@ -64,7 +64,7 @@ def test_prompts_led_together_equal_prompts_led_alone_and_come_nearer_to_their_t
         config = Dream2LearnConfig(
             output_dir=str(tmp_path), use_cpu=True, dream_updates=8, prompts_per_batch=size, prompt_learning_rate=1.0
         )
-        found[size] = lead(painter, model.requires_grad_(False), wishes, seen, None, config, tmp_path / str(size))
+        found[size], _ = lead(painter, model.requires_grad_(False), wishes, seen, None, config, tmp_path / str(size))
     for together, alone in zip(found[2], found[1], strict=True):
         torch.testing.assert_close(together.path, alone.path, atol=1e-4, rtol=1e-3)
         assert together.updates == 8 and not together.stopped and together.path.shape == (9, 2, 16)

@@ -100,17 +100,68 @@ def test_a_night_that_was_killed_goes_on_after_its_last_phase(tmp_path, monkeypa
     assert equal(whole, again) == [] and {line["phase"] for line in log["history"]} <= {"wake", "memory", "sleep"}
 
 
-def test_a_phase_of_another_task_is_refused(tmp_path):
-    one = make(tmp_path, **BRIEF)
-    night(one, 1, tmp_path)
-    (tmp_path / "night_01" / "generator").rename(tmp_path / "generator")
-    night(one, 2, tmp_path)
-    other = make(tmp_path, **BRIEF)
-    night(other, 1, tmp_path / "other")
-    (tmp_path / "other" / "night_02").mkdir()
-    (tmp_path / "generator").rename(tmp_path / "other" / "night_02" / "generator")
-    with pytest.raises(SleepkitError, match=r"was made for \[0, 1\], not \[2, 3\]"):
-        night(other, 2, tmp_path / "other")
+def slept(folder, start, **options):
+    """The second night of a learner that has been loaded from a folder; with its log."""
+    one = make(folder, **{**BRIEF, **options})
+    one.load(start)
+    return one, night(one, 2, folder)
+
+
+@pytest.fixture(scope="module")
+def evening(tmp_path_factory):
+    """A folder with a learner after its first night, and that of a second night that nobody killed."""
+    folder = tmp_path_factory.mktemp("evening")
+    one = make(folder, **BRIEF)
+    night(one, 1, folder)
+    one.save(folder / "evening")
+    return folder / "evening", *slept(folder / "whole", folder / "evening")
+
+
+SAME = ("steps", "train_flops", "bytes", "generator_fidelity", "generator_diversity", "generator_attempts", "sleep_change")
+
+
+FILES = ["fast/model.safetensors", "generator/model.safetensors", "fast/phase.json", "fast/MANIFEST.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["bit", "cut", "missing"])
+def test_a_damaged_phase_is_made_again(evening, tmp_path, caplog, name, damage):
+    start, whole, expected = evening
+    slept(tmp_path, start)
+    path = tmp_path / "night_02" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content) if damage == "bit" else path.read_bytes()[: len(content) // 2])
+    if damage == "missing":
+        path.unlink()
+    caplog.clear()
+    again, log = slept(tmp_path, start)
+    assert f"night_02/{name.partition('/')[0]} is not taken over" in caplog.text
+    assert equal(whole, again) == [] and [log[name] for name in SAME] == [expected[name] for name in SAME]
+
+
+def test_what_a_night_cost_survives_a_kill(evening, tmp_path):
+    start, whole, expected = evening
+    slept(tmp_path, start)
+    again, log = slept(tmp_path, start)  # wake and generator are read back
+    assert equal(whole, again) == [] and [log[name] for name in SAME] == [expected[name] for name in SAME]
+    assert log["train_flops"] > 0 and log["cpu_seconds"] > 0.5 * expected["cpu_seconds"]
+
+
+@pytest.mark.parametrize("options", [{"seed": 1}, {"learning_rate": 0.02}, {"generator_epochs": 3}, {}], ids=str)
+def test_phases_of_another_run_are_made_again(evening, tmp_path, caplog, options):
+    """The state was deleted, and other settings, or another first night, used the folder before."""
+    start, *_ = evening
+    if options:
+        slept(tmp_path / "used", start)
+    else:  # other weights before the night
+        one = make(tmp_path / "used", model=tiny_classifier(1), **BRIEF)
+        for number in (1, 2):
+            night(one, number, tmp_path / "used")
+    expected, found = slept(tmp_path / "new", start, **options)[0], slept(tmp_path / "used", start, **options)[0]
+    assert equal(expected, found) == []
+    word = {"seed": "seed", "": "state"}.get(next(iter(options), ""), "settings")
+    assert caplog.text.count("is not taken over (it was made with another") == 2 and f"another {word}" in caplog.text
 
 
 def test_a_generator_that_will_not_do_is_trained_anew(tmp_path):

@@ -16,6 +16,7 @@ import torch
 
 from sleepkit.errors import SleepkitError
 from sleepkit.report import code_block, markdown_table
+from sleepkit.utils.files import replacing
 from sleepkit.utils.paths import new_folder
 from sleepkit.vision.idsprites.dataset import SpritesDataset
 from sleepkit.vision.idsprites.factors import FACTOR_NAMES
@@ -73,7 +74,8 @@ def export_parquet(
                 **columns,
             }
             path = folder / "data" / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
-            datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+            with replacing(path) as draft:
+                datasets.Dataset.from_dict(rows, features=features).to_parquet(draft)
     card.save(folder / "README.md")
     return folder
 

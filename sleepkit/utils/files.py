@@ -1,0 +1,98 @@
+"""Files that are there whole or not at all, and the one line that is said where a disk does not take them.
+
+    with replacing(path) as draft: ...     write ``draft``; afterwards it is on the disk and in the place of ``path``
+    with writable(path): ...               what fails inside because of the disk is one line that names ``path``
+    write_text(path, text)                 the same for a text, and `save_figure` for a picture
+
+Left out: a folder of many files, which `phases.PhaseFolder` and `sealed.seal` look after.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sleepkit.errors import SleepkitError, first_line
+
+__all__ = ["encoded", "replacing", "save_figure", "sync", "writable", "write_text"]
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another output folder",
+    errno.EDQUOT: "free some space or choose another output folder",
+    errno.EFBIG: "the disk, or `ulimit -f`, takes no file so large: raise it or choose another output folder",
+    errno.EACCES: "choose another output folder, or allow writing there",
+    errno.EPERM: "choose another output folder, or allow writing there",
+    errno.EROFS: "choose another output folder, this one is read-only",
+    errno.EEXIST: "a file stands where a folder is needed: move it away, or choose another output folder",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it away, or choose another output folder",
+    errno.EISDIR: "a folder stands in the file's place: move it away, or choose another output folder",
+}
+_OF_TORCH = ("PytorchStreamWriter", "iostream error", "unexpected pos")  # what torch.save says of a disk that takes no more
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def writable(path: str | Path) -> Iterator[None]:
+    """Inside, an error of the disk becomes a `SleepkitError` that names ``path``, the reason and the remedy."""
+    try:
+        yield
+    except SleepkitError:
+        raise
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "choose another output folder")
+        raise SleepkitError(f"cannot write {path}: {error.strerror or first_line(error)}; {remedy}") from error
+    except Exception as error:  # safetensors and torch.save have errors of their own for a full disk
+        if type(error).__name__ != "SafetensorError" and not any(words in str(error) for words in _OF_TORCH):
+            raise
+        raise SleepkitError(f"cannot write {path}: {first_line(error)}; {_REMEDIES[errno.ENOSPC]}") from error
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Inside, write the file that is given; it takes the place of ``path`` in one step, or is removed where anything fails.
+
+    Missing folders are made.  The draft does not have the suffix of ``path``, so that nobody takes it for a result.
+
+    Raises:
+        SleepkitError: the disk does not take it.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same folder: a rename is atomic only inside one disk
+    with writable(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield draft
+            sync(draft)
+            os.replace(draft, path)
+        finally:
+            with suppress(OSError):
+                draft.unlink()
+
+
+def encoded(text: str) -> bytes:
+    r"""UTF-8; half of a surrogate pair, which has none, becomes its escape ``\ud83d``, which JSON reads back as it was."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all; errors as in `replacing`."""
+    with replacing(path) as draft:
+        draft.write_bytes(encoded(text))
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure of Matplotlib, whole or not at all, in the format of the suffix; errors as in `replacing`."""
+    with replacing(path) as draft:
+        figure.savefig(draft, format=Path(path).suffix.removeprefix("."))

@@ -1,0 +1,97 @@
+"""A file is there whole or not at all, and a disk that does not take it is one line."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sleepkit.errors import SleepkitError
+from sleepkit.results import read_jsonl, write_json, write_jsonl
+from sleepkit.utils.files import replacing, save_figure, writable, write_text
+
+
+def test_a_file_is_replaced_in_one_step(tmp_path):
+    path = tmp_path / "new" / "report.md"
+    write_text(path, "one")
+    with pytest.raises(RuntimeError, match="our own"), replacing(path) as draft:
+        draft.write_text("half of")
+        raise RuntimeError("our own")
+    assert path.read_text() == "one" and os.listdir(path.parent) == ["report.md"]
+    write_text(path, "two")
+    assert path.read_text() == "two" and os.listdir(path.parent) == ["report.md"]
+
+
+def full_disk(*_):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_json(path, {"a": 1}),
+        lambda path: write_jsonl(path, [{"a": 1}]),
+        lambda path: write_text(path, "text"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing(write, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("old")
+    for function in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, full_disk)
+            with pytest.raises(SleepkitError, match=f"cannot write {path}: No space left on device; free some space"):
+                write(path)
+        assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_in_place_of_a_folder_and_a_folder_in_place_of_a_file(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    (tmp_path / "folder" / "report.md").mkdir(parents=True)
+    with pytest.raises(SleepkitError, match="a file stands where a folder is needed: move it away"):
+        write_json(tmp_path / "run" / "results.json", {})
+    with pytest.raises(SleepkitError, match="a folder stands in the file's place"):
+        write_text(tmp_path / "folder" / "report.md", "")
+    assert (tmp_path / "run").read_text() == "mine" and os.listdir(tmp_path / "folder") == ["report.md"]
+
+
+def test_what_other_libraries_say_of_a_full_disk(tmp_path):
+    with pytest.raises(SleepkitError, match="cannot write here: .*; free some space"), writable("here"):
+        save_file({"a": torch.zeros(1)}, tmp_path / "nowhere" / "file")  # safetensors has an error of its own
+    with (
+        pytest.raises(SleepkitError, match="cannot write here: .*PytorchStreamWriter failed.*; free some space"),
+        writable("here"),
+    ):
+        raise RuntimeError("[enforce fail at inline_container.cc:603] . PytorchStreamWriter failed writing file data/0")
+    with pytest.raises(RuntimeError, match="CUDA"), writable("here"):
+        raise RuntimeError("CUDA error")
+
+
+def test_a_figure_is_whole_or_not_there(tmp_path):
+    class Figure:
+        def savefig(self, path, format):
+            path.write_text(format)
+
+    save_figure(Figure(), tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_text() == "png" and os.listdir(tmp_path) == ["one.png"]
+
+
+ENDS = ["a\u2028b", "\u2029", "\x85", "\x0b", "\x0c", "\x1c\x1d\x1e", "\r", "a\nb", "\ud83d", "\x00"]
+
+
+@pytest.mark.parametrize("text", ENDS, ids=ascii)
+def test_rows_hold_what_python_takes_for_the_end_of_a_line(text, tmp_path):
+    rows = [{"text": text, "n": 1}, {"text": f"x{text}y", "n": 2}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows
+    write_json(tmp_path / "one.json", rows)
+    assert json.loads((tmp_path / "one.json").read_text(encoding="utf-8")) == rows
+
+
+def test_half_a_row_is_an_error(tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"a": 1}, {"a": 2}])
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError):
+        read_jsonl(path)
