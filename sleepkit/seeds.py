@@ -1,6 +1,7 @@
 """The same run for several seeds, and one table of all.
 
-With ``seeds`` each seed has its folder ``<output_dir>/seed_<n>``, and ``comparison.md`` beside them has mean and spread.
+With ``seeds`` each seed has its folder ``<output_dir>/seed_<n>``, and ``comparison.md`` beside them has mean and spread;
+``report.html`` is the same as a page, with the way to each seed's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleepkit.report import METRICS, comparison_table, format_duration, format_table, format_value
+from sleepkit.reporting.page import write_seeds_page
 from sleepkit.results import RunRecord
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ def run_seeds(seeds: Sequence[int] | None, config: Config, run: Callable[[Config
         if seeds is not None:
             table = comparison_table([record.to_dict() for record in records])
             (folder / "comparison.md").write_text(table + "\n", encoding="utf-8")
+            write_seeds_page(folder / "report.html", {f"seed_{record.seed}": record.to_dict() for record in records})
         print(f"written to {folder}")
     return records
 
