@@ -24,6 +24,7 @@ from sleepkit.dream_run import Clock, dream_rounds, folder_for_dreams, round_met
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.options import option, require
+from sleepkit.reporting.watch import watched
 from sleepkit.results import RunRecord
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ def run_arc(args: ArcArguments, config: KnowledgeSeedingConfig) -> RunRecord:
     Raises:
         SleepkitError: no rounds, too few tasks, or a folder that holds a finished run.
     """
+    with watched(config, settings(args, config)):
+        return _run_arc(args, config)
+
+
+def _run_arc(args: ArcArguments, config: KnowledgeSeedingConfig) -> RunRecord:
     from accelerate.utils import set_seed
 
     from sleepkit.language.arc_dreams import ArcContext

@@ -40,6 +40,7 @@ from sleepkit.cycle_state import CycleState, Score, evenly
 from sleepkit.errors import SleepkitError
 from sleepkit.gate import RetentionGate, Verdict, digest
 from sleepkit.ranks import main_only
+from sleepkit.reporting import progress, tracking
 from sleepkit.results import RunRecord
 
 __all__ = ["Evaluation", "Experience", "Learner", "SleepCycle"]
@@ -151,6 +152,7 @@ class SleepCycle(Generic[E]):
         """
         self.clock = time.perf_counter()
         state = self._open()
+        tracking.start()
         if not state.before:
             self._measure_start(state)
         for night in range(len(state.nights) + 1, len(self.experiences) + 1):
@@ -268,6 +270,7 @@ class SleepCycle(Generic[E]):
         row |= after | {name: value for name, value in log.items() if isinstance(value, (int, float))}
         row["seconds"] = seconds
         state.nights.append(row)
+        tracking.log_night(row)
         state.history += [{"night": night, **point} for point in log.get("history", [])]
         self._save(state)
         shown = {name: value for name, value in own.items() if value is not None}
@@ -288,6 +291,7 @@ class SleepCycle(Generic[E]):
         answers = state.answers(self.experiences)
         record.seconds, record.metrics, record.accuracy_matrix = state.seconds, state.metrics(), state.accuracy_matrix()
         record.matrices, record.nights, record.history = state.matrices(), state.nights, state.history
+        tracking.log_final(record.metrics)
         shown = ("question", "gold", "before", "after", "in_context")
         record.examples = [{name: row[name] for name in shown if name in row} for row in evenly(answers, EXAMPLES)]
         if answers:
@@ -299,8 +303,7 @@ class SleepCycle(Generic[E]):
     # Ranks
 
     def _say(self, text: str) -> None:
-        if self.ranks.is_main_process:
-            print(text, flush=True)
+        progress.say(text)
 
 
 def _without_answers(score: Score | None) -> Score | None:

@@ -40,7 +40,7 @@ def run_disentangled(args: DisentangledArguments, config: DisentangledConfig) ->
         main_only(lambda: export_parquet(splits, folder))
         print(f"written to {folder}")
         return []
-    return run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    return run_seeds(args, config, lambda one: _run_seed(args, one))
 
 
 def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRecord:

@@ -28,6 +28,8 @@ from sleepkit.arguments import SleepArguments, settings
 from sleepkit.errors import SleepkitError
 from sleepkit.ranks import all_find, main_only
 from sleepkit.report import format_duration, format_value, markdown_table
+from sleepkit.reporting import progress, tracking
+from sleepkit.reporting.watch import watched
 from sleepkit.results import FILE_NAME, RunRecord, read_json, write_json
 from sleepkit.stream import Experience, load_experiences, together
 
@@ -53,6 +55,11 @@ def run_dream(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     Raises:
         SleepkitError: no rounds, too few passages, or a folder that holds a finished run.
     """
+    with watched(config, settings(args, config)):
+        return _run_dream(args, config)
+
+
+def _run_dream(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord:
     from accelerate.utils import set_seed
 
     from sleepkit.language.anchors import read_prompts
@@ -99,6 +106,10 @@ def dream_rounds(
             found, log = trainer.round(contexts, number, "round" if kind == "own" else kind)
             logs[kind].append(log)
             dreams[kind].append(found)
+            told = {"share_positive": log.share_positive, "mean_reward": log.mean_reward}
+            worth = ", ".join(f"{name.replace('_', ' ')} {format_value(value)}" for name, value in told.items())
+            progress.say(f"round {number}, {kind.replace('_', ' ')} passages: {log.tried} dreams tried, {worth}")
+            tracking.log({f"round/{kind}_{name}": value for name, value in told.items()})
             if kind == "own":
                 trainer.learn(found, own, number)
             clock.save()

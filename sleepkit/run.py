@@ -44,8 +44,7 @@ def run_sleep(args: SleepArguments, config: KnowledgeSeedingConfig) -> list[RunR
     Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, most of it
     before the model is loaded.
     """
-    use_all_cores(config)
-    return run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    return run_seeds(args, config, lambda one: _run_seed(args, one))
 
 
 def use_all_cores(config: KnowledgeSeedingConfig) -> None:
@@ -64,6 +63,7 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     from sleepkit.language.anchors import read_prompts
     from sleepkit.language.model_io import load_model
 
+    use_all_cores(config)
     experiences = _stream(args, config.seed)
     out_of_scope = None if args.out_of_scope is None else read_texts(args.out_of_scope, args.text_column, args.dataset_split)
     general = read_prompts(args.general_prompts or shipped("general_prompts.jsonl"))

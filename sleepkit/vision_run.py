@@ -39,7 +39,7 @@ def run_vision(args: VisionArguments, config: IncrementalTrainingConfig) -> list
 
     Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, before training.
     """
-    return run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    return run_seeds(args, config, lambda one: _run_seed(args, one))
 
 
 def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRecord:

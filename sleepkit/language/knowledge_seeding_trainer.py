@@ -52,6 +52,7 @@ from sleepkit.language.packing import Backbone, PackedBatch, PreparedItem, flat_
 from sleepkit.language.preparation import Preparation
 from sleepkit.language.rollouts import sample_rollouts
 from sleepkit.language.zero3 import unsplit, whole
+from sleepkit.reporting.observer import observe
 
 EXPERT_STATE = "expert.safetensors"
 BEGIN_TOKENS = 2  # of a reply
@@ -106,6 +107,7 @@ class KnowledgeSeedingTrainer(Trainer):
         self._sums: dict[str, list[Tensor]] = {}
         super().__init__(model=model, args=args, processing_class=processing_class, train_dataset=self.items, **kwargs)
         self.model_accepts_loss_kwargs = False
+        observe(self, "training")
         if args.max_steps <= 0:
             args.max_steps = self._steps_of_epochs()
         whole_layers = not self.is_deepspeed_enabled
