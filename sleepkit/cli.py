@@ -1,4 +1,6 @@
-"""The `sleepkit` command: sleep, ask, report, expand, idsprites.  Each parses its arguments, calls one function and prints.
+"""The `sleepkit` command: sleep, ask, report, history, expand, idsprites.
+
+Each parses its arguments, calls one function and prints.
 
 What the user can repair (`SleepkitError`) is one line, `sleepkit: error: ...`, and exit code 2; everything else is a
 traceback.  Nothing heavy is imported before it is needed, so that `--help` answers at once.
@@ -82,6 +84,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder of a run, or an experiment's file")
     report.set_defaults(run=_report)
+
+    history = commands.add_parser(
+        "history",
+        help="list the nights of a run",
+        description="List the nights of a run: what was read, whether it was kept and why, own questions before and after.",
+        epilog="example: sleepkit history runs/life",
+    )
+    history.add_argument("folder", help="output folder of a run")
+    history.set_defaults(run=_history)
 
     expand = commands.add_parser(
         "expand",
@@ -182,6 +193,12 @@ def _report(options: argparse.Namespace) -> None:
         print(
             write_seeds_page(first / "report.html", {Path(folder).name: run for folder, run in zip(folders, found, strict=True)})
         )
+
+
+def _history(options: argparse.Namespace) -> None:
+    from sleepkit.reporting.history import history_text
+
+    print(history_text(options.folder))
 
 
 def _seed_folders(folder: str) -> list[str]:

@@ -48,7 +48,7 @@ def one_line(capsys):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("--help", ("sleep", "ask", "report", "expand")),
+        ("--help", ("sleep", "ask", "report", "history", "expand")),
         ("ask --help", ("folder", "--compare", "example:")),
         ("report --help", ("FOLDER",)),
         ("expand --help", ("--slots", "--layers", "example:")),

@@ -13,8 +13,8 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sleepkit.report import format_duration, format_memory
 from sleepkit.reporting import progress, tracking
+from sleepkit.reporting.plan import pace_text
 from sleepkit.results import peak_memory_bytes
 
 __all__ = ["observe"]
@@ -53,9 +53,8 @@ class _Observer(TrainerCallback):
             return
         self.phase()
         if self.phase.done - self.phase.first == MEASURED and (self.phase.left or 0) > LONG:
-            pace = format_duration(self.phase.seconds / MEASURED)
-            left, memory = format_duration(self.phase.left or 0), format_memory(peak_memory_bytes())
-            progress.say(f"{self.name}: about {left} for {state.max_steps:,} steps, {pace} each; at most {memory} so far")
+            pace = pace_text(state.max_steps, self.phase.seconds / MEASURED, peak_memory_bytes(), self.phase.done)
+            progress.say(f"{self.name}: {pace}")
 
     def on_log(
         self,

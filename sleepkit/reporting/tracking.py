@@ -1,16 +1,18 @@
-"""One run at each tracker for all nights of a run: tensorboard, trackio, wandb, mlflow and whatever else accelerate knows.
+"""One run at each tracker for all nights of a run, through accelerate: tensorboard, trackio, wandb, mlflow.
 
     with tracked(config, settings):          around a run; `config` are its TrainingArguments
         start()                              once the folder is the run's own
         log_night(row)                       after each night: own questions, closed book, anchor KL, kept or undone
         log_final(metrics)                   at the end
 
-Trainings log through observer.py over one count of steps: that of a night goes on where the one before ended.  The count is kept
-in ``<output_dir>/tracking/steps.json``, so that a run that was killed goes on with the same steps, in the same run where the
-tracker can (tensorboard, trackio, wandb, mlflow).  Tensorboard's files are beside it.
+Trainings log through observer.py over one count of steps: that of a night goes on where the one before ended.  The count is
+kept in ``<output_dir>/tracking/steps.json``, so that a run that was killed goes on with the same steps, in the same run of each
+tracker.  Tensorboard's files are beside it.
 
 A tracker is given numbers and names, never texts, local paths or access tokens.  One that fails before the first night is an
 error; one that fails later is left out with a warning, as a night is worth more than its curve.
+
+Left out: trackers that take the command line or the terminal's text with them and cannot be told not to.
 """
 
 from __future__ import annotations
@@ -36,22 +38,25 @@ if TYPE_CHECKING:
 __all__ = ["Tracker", "first_step", "log", "log_final", "log_night", "public_settings", "require_trackers", "start", "tracked"]
 
 FOLDER, STEPS_NAME = "tracking", "steps.json"
+TRACKERS = ("mlflow", "tensorboard", "trackio", "wandb")
+WANDB = {"console": "off", "disable_code": True, "disable_git": True, "x_disable_meta": True}  # else it uploads `sys.argv`
 _SECRET = re.compile(r"(^|_)(token|key|secret|password)$")
 logger = logging.getLogger(__name__)
 
 
 def require_trackers(report_to: str | Sequence[str] | None) -> list[str]:
     """The names of trackers in ``report_to``.  Raises `SleepkitError` for one that is unknown or not installed."""
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.tracking import get_available_trackers
 
     names = [report_to] if isinstance(report_to, str) else list(report_to or [])
-    available = sorted(str(name) for name in get_available_trackers())
+    installed = [str(name) for name in get_available_trackers()]
+    available = [name for name in TRACKERS if name in installed]
     if "all" in names:
         return available
     names = [name for name in dict.fromkeys(names) if name != "none"]
     for name in names:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            raise SleepkitError(f"report_to has {name!r}; give none, all, or some of {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}")
+        if name not in TRACKERS:
+            raise SleepkitError(f"report_to has {name!r}; give none, all, or some of {', '.join(TRACKERS)}")
         if name not in available:
             raise SleepkitError(f"report_to has {name}, which is not installed; run `pip install {name}`, or leave it out")
     return names
@@ -169,10 +174,10 @@ class Tracker:
     def _start(self, name: str, run_name: str, options: dict[str, Any]) -> None:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-        known = self.runs.get(name)
+        known, fresh = self.runs.get(name), secrets.token_hex(8)
         resumed: dict[str, dict[str, Any]] = {
             "trackio": {"name": run_name, "resume": "allow" if known else "never"},
-            "wandb": {"name": run_name, "id": known or secrets.token_hex(8), "resume": "allow", "dir": str(self.folder)},
+            "wandb": {"name": run_name, "id": known or fresh, "resume": "allow", "dir": str(self.folder), "settings": WANDB},
             "mlflow": {"run_name": run_name, "run_id": known},
         }
         kind = LOGGER_TYPE_TO_CLASS[name]
@@ -182,11 +187,8 @@ class Tracker:
                 tracker = kind(*where, **{**resumed.get(name, {}), **options})
                 tracker.start()
         except Exception as error:
-            raise SleepkitError(
-                f"{name} cannot start ({first_line(error)}); log in there, or leave it out of report_to"
-            ) from error
-        of_run = tracker.tracker.info if name == "mlflow" else tracker.tracker
-        self.runs[name] = str(getattr(of_run, "run_id", None) or getattr(of_run, "id", None) or run_name)
+            raise SleepkitError(f"{name} cannot start ({first_line(error)}); log in, or leave it out of report_to") from error
+        self.runs[name] = known or (tracker.tracker.info.run_id if name == "mlflow" else fresh)
         self.running[name] = tracker
 
     def _tell(self, name: str, settings: Mapping[str, Any]) -> None:
