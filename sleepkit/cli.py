@@ -1,4 +1,6 @@
-"""The `sleepkit` command: sleep, ask, report, push, expand, idsprites.  Each parses its arguments, calls one function and prints.
+"""The `sleepkit` command: sleep, ask, report, history, push, expand, idsprites.
+
+Each parses its arguments, calls one function and prints.
 
 What the user can repair (`SleepkitError`) is one line, `sleepkit: error: ...`, and exit code 2; everything else is a
 traceback.  Nothing heavy is imported before it is needed, so that `--help` answers at once.
@@ -76,8 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="write the report of a run again, compare several runs, or write the page of an experiment",
-        description="One run: write its report.md and pictures. Several: print a Markdown table of them. A JSON file of "
-        "benchmarks/run_table.py: write the page of the experiment beside it.",
+        description="One run: write its report.md with pictures and report.html, one page to look at. A folder of seeds, or "
+        "several runs: print a Markdown table of them. A JSON file of benchmarks/run_table.py: write the page of the experiment "
+        "beside it.",
     )
     report.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder of a run, or an experiment's file")
     report.set_defaults(run=_report)
@@ -95,6 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--rehearsal", action="store_true", help="with the model its rehearsal buffer: text of the documents")
     push.add_argument("--public", action="store_true", help="let all read what is pushed (default: private)")
     push.set_defaults(run=_push)
+    history = commands.add_parser(
+        "history",
+        help="list the nights of a run",
+        description="List the nights of a run: what was read, whether it was kept and why, own questions before and after.",
+        epilog="example: sleepkit history runs/life",
+    )
+    history.add_argument("folder", help="output folder of a run")
+    history.set_defaults(run=_history)
 
     expand = commands.add_parser(
         "expand",
@@ -175,17 +186,32 @@ def _ask(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from sleepkit.experiments import experiment_page
     from sleepkit.report import comparison_table, write_report
+    from sleepkit.reporting.page import write_seeds_page
     from sleepkit.results import read_results
 
     if all(folder.endswith(".json") for folder in options.folders):
         for path in options.folders:
             print(experiment_page(Path(path)))
         return
+    first = Path(options.folders[0])
     if len(options.folders) == 1 and not _seed_folders(options.folders[0]):
-        print(write_report(options.folders[0]))
+        print(write_report(first), first / "report.html", sep="\n")
         return
     folders = [inner for folder in options.folders for inner in _seed_folders(folder) or [folder]]
-    print(comparison_table([read_results(folder) for folder in folders]))
+    found = [read_results(folder) for folder in folders]
+    print(comparison_table(found))
+    if len(options.folders) == 1:
+        for folder in folders:
+            write_report(folder)
+        print(
+            write_seeds_page(first / "report.html", {Path(folder).name: run for folder, run in zip(folders, found, strict=True)})
+        )
+
+
+def _history(options: argparse.Namespace) -> None:
+    from sleepkit.reporting.history import history_text
+
+    print(history_text(options.folder))
 
 
 def _push(options: argparse.Namespace) -> None:

@@ -43,6 +43,7 @@ from sleepkit.cycle_state import CycleState, Score, evenly
 from sleepkit.errors import SleepkitError
 from sleepkit.gate import RetentionGate, Verdict, digest, require_finite_measures
 from sleepkit.ranks import main_finds, main_holds, main_only
+from sleepkit.reporting import progress, tracking
 from sleepkit.results import RunRecord
 from sleepkit.utils.run_folder import RunFolder
 from sleepkit.utils.sealed import LOCK, damage, seal, sync
@@ -108,10 +109,6 @@ class Learner(Protocol[E]):
         """The inverse of `save`.  Raises `SleepkitError` if the folder is damaged."""
 
 
-def _print(text: str) -> None:
-    print(text, flush=True)
-
-
 class SleepCycle(Generic[E]):
     """Sends a learner through a stream, one night for each experience.
 
@@ -156,7 +153,7 @@ class SleepCycle(Generic[E]):
         overwrite: bool = False,
         needed_bytes: int = 0,
         state_class: type[CycleState] = CycleState,
-        say: Callable[[str], None] = _print,
+        say: Callable[[str], None] = progress.say,
     ) -> None:
         if not experiences:
             raise SleepkitError("the stream has no experience; give at least one document")
@@ -184,6 +181,7 @@ class SleepCycle(Generic[E]):
         self._require_space()
         with main_holds(self.output_dir):
             state = self._open()
+            tracking.start()
             if len(state.before) < len(self.experiences):
                 self._measure_start(state)
             for night in range(len(state.nights) + 1, len(self.experiences) + 1):
@@ -346,6 +344,7 @@ class SleepCycle(Generic[E]):
         row |= after | {name: value for name, value in log.items() if isinstance(value, (int, float))}
         row["seconds"] = seconds
         state.nights.append(row)
+        tracking.log_night(row)
         state.history += [{"night": night, **point} for point in log.get("history", [])]
         state.self_tests += [{"night": night, "committed": verdict.commit, **asked} for asked in log.get("self_test", [])]
         self._save(state)
@@ -370,6 +369,7 @@ class SleepCycle(Generic[E]):
         record.seconds, record.metrics, record.accuracy_matrix = state.seconds, state.metrics(), state.accuracy_matrix()
         record.matrices, record.nights, record.history = state.matrices(), state.nights, state.history
         record.days = state.days
+        tracking.log_final(record.metrics)
         shown = ("question", "gold", "before", "after", "in_context")
         record.examples = [{name: row[name] for name in shown if name in row} for row in evenly(answers, EXAMPLES)]
         record.examples += [{"own": True, **row} for row in state.self_tests]
@@ -387,7 +387,7 @@ class SleepCycle(Generic[E]):
             self.say(text)
 
 
-def newest_state(folder: Path, say: Callable[[str], None] = _print) -> Path | None:
+def newest_state(folder: Path, say: Callable[[str], None] = progress.say) -> Path | None:
     """The newest whole state of a run, or None where there is none at all; damaged ones are named and passed over.
 
     Raises:

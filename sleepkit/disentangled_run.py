@@ -44,7 +44,7 @@ def run_disentangled(args: DisentangledArguments, config: DisentangledConfig) ->
         main_only(lambda: export_parquet(splits, folder))
         print(f"written to {folder}")
         return []
-    records = run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    records = run_seeds(args, config, lambda one: _run_seed(args, one))
     publish_if_asked(args, config)
     return records
 

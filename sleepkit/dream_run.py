@@ -35,6 +35,8 @@ from sleepkit.language.data.documents import load_experiences
 from sleepkit.language.data.experience import Experience, together
 from sleepkit.ranks import main_finds, main_holds, main_only
 from sleepkit.report import format_duration, format_value, markdown_table
+from sleepkit.reporting import progress, tracking
+from sleepkit.reporting.watch import watched
 from sleepkit.results import FILE_NAME, RunRecord, read_json, write_json
 from sleepkit.utils.files import save_figure, write_text
 from sleepkit.utils.phases import PhaseFile, PhaseFolder, digest_of
@@ -66,7 +68,7 @@ def run_dream(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
         SleepkitError: no rounds, too few passages, or a folder that belongs to another run or is in use.
     """
     out = folder_for_dreams(args.dreaming, config)
-    with main_holds(out):
+    with main_holds(out), watched(config, settings(args, config)):
         return _run_dream(args, config, out)
 
 
@@ -154,6 +156,10 @@ def dream_rounds(
             found, log = trainer.round(contexts, number, "round" if kind == "own" else kind)
             logs[kind].append(log)
             dreams[kind].append(found)
+            told = {"share_positive": log.share_positive, "mean_reward": log.mean_reward}
+            worth = ", ".join(f"{name.replace('_', ' ')} {format_value(value)}" for name, value in told.items())
+            progress.say(f"round {number}, {kind.replace('_', ' ')} passages: {log.tried} dreams tried, {worth}")
+            tracking.log({f"round/{kind}_{name}": value for name, value in told.items()})
             if kind == "own":
                 trainer.learn(found, own, number)
             clock.save()

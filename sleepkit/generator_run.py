@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleepkit.arguments import read
+from sleepkit.arguments import read, settings
 from sleepkit.errors import SleepkitError
 from sleepkit.options import option, require
-from sleepkit.ranks import all_find
-from sleepkit.utils.paths import new_folder
+from sleepkit.reporting.watch import watched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,10 +63,8 @@ def train_generator(args: GeneratorArguments, config: TinyDiffusionConfig) -> Pa
     from sleepkit.vision.tiny_diffusion import train_tiny_diffusion
 
     pixels, captions = _pictures(args, config.seed)
-    out = new_folder(str(config.output_dir), "output_dir")
-    if all_find(out / "model_index.json"):
-        raise SleepkitError(f"{out} has a generator already; choose another output_dir, or remove it")
-    folder = train_tiny_diffusion(pixels, captions, config)
+    with watched(config, settings(args, config)):
+        folder = train_tiny_diffusion(pixels, captions, config)
     if config.process_index == 0:
         size = sum(path.stat().st_size for path in folder.glob("*/*.safetensors"))
         print(f"written to {folder}: {size / 1e6:.1f} MB of weights")

@@ -47,10 +47,12 @@ _CURVES = (_BLUE, _RED, _GREEN, _PINK, _ORANGE, _SKY, _GREY, _INK)
 _LINES = ("-", "--", ":")
 _SCORES = {
     "gold answer contained": ("closed_book_before", "closed_book_after", "in_context"),
+    "own questions,\nkept back": ("self_test_before", "self_test_after"),
     "token F1": ("closed_book_before_f1", "closed_book_after_f1", "in_context_f1"),
     "general probes": ("anchor_accuracy_before", "anchor_accuracy_after"),
 }  # group of bars -> names of its metrics, in the order of _BARS
 _BARS = (("before sleep", _GREY), ("after sleep", _BLUE), ("documents in context", _ORANGE))
+_BAR_TICKS = 12  # numbers that fit beside a colour bar
 _MAX_CELLS = 30  # rows or columns beyond which the cells of the matrix are too small for their values
 
 
@@ -127,9 +129,9 @@ def _as_array(matrix: Sequence[Sequence[float | None]]) -> np.ndarray:
     return np.array([[np.nan if cell is None else cell for cell in row] for row in matrix], dtype=float)
 
 
-def _number_ticks(count: int) -> list[int]:
-    """At most 30 evenly spaced positions among 0..count-1; 15, where they have three digits."""
-    return list(range(0, count, -(-count // (_MAX_CELLS if count < 100 else _MAX_CELLS // 2))))
+def _number_ticks(count: int, most: int = _MAX_CELLS) -> list[int]:
+    """At most ``most`` evenly spaced positions among 0..count-1; half as many, where they have three digits."""
+    return list(range(0, count, -(-count // (most if count < 100 else most // 2))))
 
 
 @_LOOK
@@ -184,7 +186,7 @@ def retention_figure(results: Mapping[str, Any]) -> Figure | None:
     axes.set(title="Retention over nights", xlabel="after night", ylabel="score", ylim=(-0.03, 1.03))
     axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.99))
     blocks = ScalarMappable(BoundaryNorm(np.arange(experiences + 1) + 0.5, experiences), ListedColormap(colours))
-    ticks = [j + 1 for j in _number_ticks(experiences)]
+    ticks = [j + 1 for j in _number_ticks(experiences, _BAR_TICKS)]
     figure.colorbar(blocks, ax=axes, label="experience, in the order met", aspect=30, ticks=ticks).minorticks_off()
     return figure
 
@@ -269,10 +271,10 @@ def before_after_figure(results: Mapping[str, Any]) -> Figure | None:
                 axes.text(x, value + 0.015, f"{value:.2f}", ha="center", fontsize=9, color=_INK)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.tick_params(axis="x", length=0)
-    axes.set(title="Before and after sleep", ylabel="score", ylim=(0, 1.08))
+    axes.set(title="Before and after sleep", ylabel="score", ylim=(0, 1.08), xlim=(-0.6, len(groups) - 0.4))
     handles, labels = axes.get_legend_handles_labels()
     legend = dict(zip(labels, handles, strict=True))  # one entry for the bars of all groups
-    axes.legend(legend.values(), legend.keys(), loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(legend))
+    axes.legend(legend.values(), legend.keys(), loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=len(legend))
     return figure
 
 

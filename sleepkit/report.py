@@ -1,11 +1,11 @@
-"""A run for a person to read: `report.md` with its pictures, and tables that compare runs.
+"""A run for a person to read: `report.md` with its pictures, `report.html`, and tables that compare runs.
 
-`write_report` turns the `results.json` of a folder (fields: results.py) into Markdown that needs nothing else:
+`write_report` turns the `results.json` of a folder (fields: results.py) into Markdown and into one page (reporting/page.py):
 headline numbers first, then pictures, nights, examples, configuration and machine. What was not measured is left out,
 and what a model wrote is escaped, never shortened.
 
-What it leaves out: the pictures themselves (plots.py) and the card of a published model (cards.py), which must not
-quote documents or answers.
+What it leaves out: what is said (reporting/content.py), the pictures (plots.py) and the card of a published model
+(cards.py), which must not quote documents or answers.
 """
 
 from __future__ import annotations
@@ -14,28 +14,39 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sleepkit.results import read_results
+from sleepkit.results import read_json, read_results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "METRICS",
+    "as_yaml",
     "code_block",
+    "comparison_columns",
     "comparison_table",
     "format_duration",
     "format_memory",
     "format_table",
     "format_value",
     "headline",
+    "machine",
     "markdown_table",
+    "number_columns",
     "write_report",
 ]
 
+ANSWERS_NAME = "answers.json"
 METRICS = {
     "closed_book_before": "closed book, before sleep",
     "closed_book_after": "closed book, after sleep",
     "in_context": "with the documents in context (ceiling)",
     "recovery": "recovery: (after - before) / (in context - before)",
+    "self_test_before": "own questions about the documents, kept back from training: before a night's training",
+    "self_test_after": "own questions about the documents, kept back from training: after it",
+    "self_test_n": "number of these questions",
     "anchor_kl": "anchor KL, nats per token (how far general text moved)",
     "anchor_accuracy_before": "general probes, before sleep",
     "anchor_accuracy_after": "general probes, after sleep",
@@ -99,6 +110,11 @@ def format_memory(count: float) -> str:
     return f"{count / 2**30:.2f} GiB"
 
 
+def number_columns(rows: Sequence[Sequence[Any]], count: int) -> list[bool]:
+    """Which of ``count`` columns hold nothing but numbers, or what was not measured: they are set to the right."""
+    return [all(map(_is_number, column)) for column in zip(*rows, strict=True)] or [False] * count
+
+
 def _is_number(value: Any) -> bool:
     return value is None or isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -113,7 +129,7 @@ def format_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     raw = [list(row) for row in rows]
     lines = [list(headers), *([format_value(cell) for cell in row] for row in raw)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = [all(map(_is_number, column)) for column in zip(*raw, strict=True)] or [False] * len(headers)
+    right = number_columns(raw, len(headers))
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(
         "  ".join(
@@ -127,7 +143,7 @@ def format_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """The same as a Markdown table; text in cells is escaped."""
     raw = [list(row) for row in rows]
-    right = [all(map(_is_number, column)) for column in zip(*raw, strict=True)] or [False] * len(headers)
+    right = number_columns(raw, len(headers))
     lines = [list(headers), ["---:" if to_right else "---" for to_right in right]]
     lines += [[_escape(format_value(cell)) for cell in row] for row in raw]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -139,6 +155,7 @@ def _escape(text: str) -> str:
 
 
 TEXT_COLUMNS = {"recovery": "recovery", "closed_book_after": "closed book after", "anchor_kl": "anchor KL", "bwt": "BWT"}
+OWN_COLUMNS = {"self_test_before": "own questions before", "self_test_after": "own questions after"}
 IMAGE_COLUMNS = {"class_il": "class-IL", "task_il": "task-IL", "domain_il": "domain-IL", "bwt": "BWT", "forgetting": "forgetting"}
 IMAGE_COLUMNS |= {"intransigence": "intransigence", "dream_fidelity": "dream fidelity", "bytes": "bytes"}
 IMAGE_COLUMNS |= {"cpu_seconds": "CPU seconds"}
@@ -146,16 +163,22 @@ WHOLE = ("bytes", "cpu_seconds")  # shown without decimals
 
 
 def comparison_table(results: Iterable[Mapping[str, Any]]) -> str:
-    """Markdown table with one row per method, in the order given: mean ± sample standard deviation over its seeds.
+    """`comparison_columns` as a Markdown table."""
+    return markdown_table(*comparison_columns(results))
+
+
+def comparison_columns(results: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Headings, and one row per method, in the order given: mean ± sample standard deviation over its seeds.
 
     Args:
         results: contents of `results.json`; runs of the same `method` are seeds of one row. Runs that did not measure a
-            metric are left out of its mean; – where none did. Runs on images have columns of their own.
+            metric are left out of its mean; – where none did. Runs on images have columns of their own, and so have own
+            questions where some run asked any; those of the data set are left out where no run had any.
     """
     methods = grouped(results, "method")
     measured = {name for runs in methods.values() for run in runs for name in run["metrics"]}
     images = measured & {"class_il", "task_il", "domain_il"}
-    columns = {name: head for name, head in IMAGE_COLUMNS.items() if name in measured} if images else TEXT_COLUMNS
+    columns = {name: head for name, head in IMAGE_COLUMNS.items() if name in measured} if images else _text_columns(measured)
     rows = [
         [
             method,
@@ -165,7 +188,14 @@ def comparison_table(results: Iterable[Mapping[str, Any]]) -> str:
         ]
         for method, runs in methods.items()
     ]
-    return markdown_table(["method", "seeds", *columns.values(), "seconds"], rows)
+    return ["method", "seeds", *columns.values(), "seconds"], rows
+
+
+def _text_columns(measured: set[str]) -> dict[str, str]:
+    own = {name: head for name, head in OWN_COLUMNS.items() if name in measured}
+    if own and "closed_book_after" not in measured:
+        return own | {"anchor_kl": TEXT_COLUMNS["anchor_kl"]}
+    return TEXT_COLUMNS | own
 
 
 def grouped(results: Iterable[Mapping[str, Any]], by: str) -> dict[Any, list[Mapping[str, Any]]]:
@@ -199,102 +229,107 @@ def mean_duration(runs: Iterable[Mapping[str, Any]]) -> str:
 
 
 def write_report(output_dir: str | Path) -> Path:
-    """Write `report.md` and its pictures into a run's folder, from the `results.json` that is there.
+    """Write `report.md` with its pictures and `report.html` into a run's folder, from the `results.json` that is there.
 
     Returns:
-        The path of `report.md`. Beside it: before_after.png, accuracy_matrix.png, retention.png and training.png, each
-        only if the run has its data, and a picture of each further matrix; pictures of an earlier report that no longer
-        apply are removed.
+        The path of `report.md`. Beside it: `report.html`, one page that needs no other file; and before_after.png,
+        accuracy_matrix.png, retention.png and training.png, each only if the run has its data, and a picture of each
+        further matrix; pictures of an earlier report that no longer apply are removed.
 
     Raises:
         SleepkitError: if the folder holds no complete `results.json`.
     """
-    from sleepkit import plots
+    from sleepkit.reporting.content import example_groups, summary
+    from sleepkit.reporting.page import write_page
 
     folder = Path(output_dir)
     results = read_results(folder)
-    pictures = []
-    drawn = [
-        ("before_after", plots.before_after_figure(results), "Scores before and after sleep"),
-        ("accuracy_matrix", plots.accuracy_matrix_figure(results), "Score on each experience after each night"),
-        ("retention", plots.retention_figure(results), "Score of each experience from its own night on"),
-        ("training", plots.training_figure(results), "Losses and rewards during training"),
-    ]
-    for name, matrix in (results.get("matrices") or {}).items():
-        figure = plots.accuracy_matrix_figure({"accuracy_matrix": matrix}, name.replace("_", " "))
-        drawn.append((f"{name}_matrix", figure, f"The same for {name}"))
-    for name, figure, text in drawn:
+    answers = read_json(folder / ANSWERS_NAME) if (folder / ANSWERS_NAME).exists() else []
+    figures = run_figures(results)
+    for name, _, figure in figures:
         if figure is None:
             (folder / f"{name}.png").unlink(missing_ok=True)
         else:
             figure.savefig(folder / f"{name}.png")
-            pictures.append(f"![{text}]({name}.png)")
-    pictures += [
-        f"![Dreams of {path.stem.replace('_', ' ')}](dreams/{path.name})" for path in sorted(folder.glob("dreams/*.png"))
-    ]
-    pictures += [
-        f"![{path.stem.replace('_', ' ').capitalize()}](pictures/{path.name})" for path in sorted(folder.glob("pictures/*.png"))
-    ]
+    pictures = [f"![{text}]({name}.png)" for name, text, figure in figures if figure is not None]
+    pictures += [f"![{text}]({path.relative_to(folder)})" for path, text in drawn_pictures(folder)]
+    groups = example_groups(results, answers)
     sections = {
         "Results": markdown_table(["measure", "value"], headline(results)),
         "Pictures": "\n\n".join(pictures),
         "Nights": _nights(results.get("nights") or []),
-        "Examples": "\n\n".join(map(_example, results.get("examples") or [])),
+        "Examples": "\n\n".join("\n\n".join([f"### {group.title}", *map(_example, group.rows)]) for group in groups),
         "Configuration": code_block(results["config"]),
-        "Software and machine": _machine(results),
+        "Software and machine": markdown_table(["", ""], machine(results)),
     }
-    parts = [f"# {_escape(results['method'])}, seed {results['seed']}", _summary(results)]
+    parts = [f"# {_escape(results['method'])}, seed {results['seed']}", " ".join(summary(results))]
     parts += [f"## {title}\n\n{body}" for title, body in sections.items() if body]
     path = folder / "report.md"
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_page(folder / "report.html", results, answers, figures, drawn_pictures(folder))
     return path
 
 
-def _summary(results: Mapping[str, Any]) -> str:
-    """One paragraph of the numbers that matter, as far as they were measured."""
-    metrics = results["metrics"]
-    text = []
-    before, after = metrics.get("closed_book_before"), metrics.get("closed_book_after")
-    if before is not None and after is not None:
-        text.append(f"Without the documents, the score went from {before:.1%} before sleep to **{after:.1%}** after it.")
-    images = [f"{METRICS[name]} **{metrics[name]:.1%}**" for name in ("class_il", "task_il", "domain_il") if name in metrics]
-    if images:
-        text.append(f"On held-out images: {', '.join(images)}.")
-    if metrics.get("recovery") is not None:
-        text.append(f"That recovers **{metrics['recovery']:.0%}** of what the documents in context give.")
-    if metrics.get("anchor_kl") is not None:
-        text.append(f"On general prompts the model moved by {format_value(metrics['anchor_kl'])} nats per token.")
-    took = f"It took {format_duration(results['seconds'])}, with at most {format_memory(results['peak_memory_bytes'])}."
-    return " ".join([*text, took])
+def run_figures(results: Mapping[str, Any]) -> list[tuple[str, str, Figure | None]]:
+    """(name, what it shows, figure) of each picture of a run; no figure where the run has no data for it."""
+    from sleepkit import plots
+
+    figures = [
+        ("before_after", "Scores before and after sleep", plots.before_after_figure(results)),
+        ("accuracy_matrix", "Score on each experience after each night", plots.accuracy_matrix_figure(results)),
+        ("retention", "Score of each experience from its own night on", plots.retention_figure(results)),
+        ("training", "Losses and rewards during training", plots.training_figure(results)),
+    ]
+    for name, matrix in (results.get("matrices") or {}).items():
+        figure = plots.accuracy_matrix_figure({"accuracy_matrix": matrix}, name.replace("_", " "))
+        figures.append((f"{name}_matrix", f"The same for {name}", figure))
+    return figures
+
+
+def drawn_pictures(folder: Path) -> list[tuple[Path, str]]:
+    """Pictures that the run itself has drawn, with what they show."""
+    found = [(path, f"Dreams of {path.stem.replace('_', ' ')}") for path in sorted(folder.glob("dreams/*.png"))]
+    found += [(path, path.stem.replace("_", " ").capitalize()) for path in sorted(folder.glob("pictures/*.png"))]
+    return [(path, "Rewards of dreams") for path in folder.glob("rewards.png")] + found
 
 
 def _nights(nights: Sequence[Mapping[str, Any]]) -> str:
-    """A table with one row per night; columns in the order in which they first appear."""
-    columns = list(dict.fromkeys(key for night in nights for key in night))
-    return markdown_table(columns, [[night.get(key) for key in columns] for night in nights]) if nights else ""
+    """What became of each night, and then all other numbers of it."""
+    from sleepkit.reporting.content import night_numbers, nights_table
+
+    if not nights:
+        return ""
+    numbers = night_numbers(nights)
+    return "\n\n".join([markdown_table(*nights_table(nights)), *([markdown_table(*numbers)] if numbers[1] else [])])
 
 
 def _example(example: Mapping[str, Any]) -> str:
-    names = {"gold": "expected", "before": "before sleep", "after": "after sleep", "in_context": "documents in context"}
-    lines = [f"- {label}: {_escape(str(example[key]))}" for key, label in names.items() if example.get(key) is not None]
+    from sleepkit.reporting.content import answer_cells
+
+    lines = [f"- {label}{f' ({mark})' if mark else ''}: {_escape(text)}" for label, text, mark in answer_cells(example)]
     return "\n".join([f"**{_escape(str(example['question']))}**", "", *lines])
 
 
 def code_block(value: Any) -> str:
     """`value` as YAML in a Markdown block; nothing if it is empty."""
-    import yaml
-
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).rstrip() if value else ""
+    text = as_yaml(value)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))  # longer than any fence inside
     return f"{fence}yaml\n{text}\n{fence}" if text else ""
 
 
-def _machine(results: Mapping[str, Any]) -> str:
+def as_yaml(value: Any) -> str:
+    """`value` as YAML, in its own order; nothing if it is empty."""
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).rstrip() if value else ""
+
+
+def machine(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Processor, memory, accelerators and versions of a run, by name."""
     hardware = results["hardware"]
-    rows = [
+    return [
         ("CPU", f"{hardware['cpu']}, {hardware['cores']} cores"),
         ("RAM", format_memory(hardware["ram_bytes"])),
         ("GPU", ", ".join(hardware["gpus"]) or "none"),
         *results["versions"].items(),
     ]
-    return markdown_table(["", ""], rows)

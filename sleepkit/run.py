@@ -30,6 +30,7 @@ from sleepkit.language.data.tasks import LABEL, LabelledColumns, asked, load_tas
 from sleepkit.life import Day, live_on
 from sleepkit.publish import check_publishing, publish_if_asked, rehearsal_folder
 from sleepkit.ranks import main_finds, main_holds, main_only
+from sleepkit.reporting import progress
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
 from sleepkit.utils.seeds import derive_seed
@@ -58,7 +59,7 @@ def run_sleep(args: SleepArguments, config: KnowledgeSeedingConfig) -> list[RunR
     """
     use_all_cores(config)
     check_publishing(args, config, f"baseline {args.baseline} makes no experts to publish" if args.baseline else "")
-    records = run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    records = run_seeds(args, config, lambda one: _run_seed(args, one))
     publish_if_asked(args, config)
     return records
 
@@ -94,7 +95,8 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
         model.to(device)  # type: ignore[arg-type]
     with main_holds(Path(_folder(config))):
         day = live_on(Path(_folder(config)), passages, args.passages_per_night, args.overwrite)
-        main_only(lambda: print(*day.lines(), sep="\n", flush=True) if day.slept else None)
+        for line in day.lines():
+            progress.say(line)
         record = _live(args, config, model, tokenizer, day, general, anchors, dreams)
         if out_of_scope is not None and "out_of_scope_auroc" not in record.metrics:
             _measure_out_of_scope(args, config, model, tokenizer, day.experiences, out_of_scope, record)
@@ -216,7 +218,7 @@ def _sleep(
     if buffer := main_finds(lambda: rehearsal_folder(args.model)):
         learner.rehearsal.inherit(buffer)
     if crowded := _crowded(args, len(learner.bank.active), len(day.experiences)):
-        main_only(lambda: print(crowded, flush=True))
+        progress.say(crowded)
     anchors = Anchors(anchor_prompts)
     limits = (args.gate_anchor_kl, args.gate_anchor_drop, args.gate_min_gain, args.gate_retention_drop)
     cycle = SleepCycle(

@@ -1,6 +1,7 @@
 """The same run for several seeds, and one table of all.
 
-With ``seeds`` each seed has its folder ``<output_dir>/seed_<n>``, and ``comparison.md`` beside them has mean and spread.
+With ``seeds`` each seed has its folder ``<output_dir>/seed_<n>``, and ``comparison.md`` beside them has mean and spread;
+``report.html`` is the same as a page, with the way to each seed's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sleepkit.arguments import settings
 from sleepkit.report import METRICS, comparison_table, format_duration, format_table, format_value
+from sleepkit.reporting.page import write_seeds_page
+from sleepkit.reporting.watch import watched
 from sleepkit.results import RunRecord
 from sleepkit.utils.files import write_text
 
@@ -22,16 +26,24 @@ __all__ = ["run_seeds", "with_seed"]
 Config = TypeVar("Config", bound="TrainingArguments")
 
 
-def run_seeds(seeds: Sequence[int] | None, config: Config, run: Callable[[Config], RunRecord]) -> list[RunRecord]:
-    """Run once as configured, or for each seed, and print the results; returns the records in the order of the seeds."""
+def run_seeds(args: Any, config: Config, run: Callable[[Config], RunRecord]) -> list[RunRecord]:
+    """Run once as configured, or for each of ``args.seeds``, and print the results; returns the records in their order.
+
+    Each run is shown and tracked as its configuration asks for.
+    """
+    seeds: Sequence[int] | None = args.seeds
     folder = Path(str(config.output_dir))  # given: checked when parsed
     configs = [config] if seeds is None else [with_seed(config, seed, folder / f"seed_{seed}") for seed in seeds]
-    records = [run(one) for one in configs]
+    records = []
+    for one in configs:
+        with watched(one, settings(args, one)):
+            records.append(run(one))
     if config.process_index == 0:
         print(f"\n{_table(records)}\n")
         if seeds is not None:
             table = comparison_table([record.to_dict() for record in records])
             write_text(folder / "comparison.md", table + "\n")
+            write_seeds_page(folder / "report.html", {f"seed_{record.seed}": record.to_dict() for record in records})
         print(f"written to {folder}")
     return records
 

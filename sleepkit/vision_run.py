@@ -42,7 +42,7 @@ def run_vision(args: VisionArguments, config: IncrementalTrainingConfig) -> list
     and if the upload at the end fails, after everything is written.
     """
     check_publishing(args, config)
-    records = run_seeds(args.seeds, config, lambda one: _run_seed(args, one))
+    records = run_seeds(args, config, lambda one: _run_seed(args, one))
     publish_if_asked(args, config)
     return records
 

@@ -48,7 +48,7 @@ def one_line(capsys):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("--help", ("sleep", "ask", "report", "expand")),
+        ("--help", ("sleep", "ask", "report", "history", "expand")),
         ("ask --help", ("folder", "--compare", "example:")),
         ("report --help", ("FOLDER",)),
         ("expand --help", ("--slots", "--layers", "example:")),
@@ -184,7 +184,7 @@ def test_report_of_one_run_of_seeds_and_of_several(tmp_path, capsys):
         folder = tmp_path / method / f"seed_{seed}"
         RunRecord(method, seed, metrics={"recovery": 0.5 + seed / 10}).save(folder)
     assert cli.main(["report", str(tmp_path / "lora" / "seed_0")]) == 0
-    assert capsys.readouterr().out.strip().endswith("report.md")
+    assert capsys.readouterr().out.split() == [str(tmp_path / "lora" / "seed_0" / name) for name in ("report.md", "report.html")]
     assert cli.main(["report", str(tmp_path / "knowledge_seeding"), str(tmp_path / "lora" / "seed_0")]) == 0
     table = capsys.readouterr().out
     assert "| knowledge_seeding | 2 | 0.550 ± 0.071 |" in table and "| lora | 1 | 0.500 |" in table

@@ -2,6 +2,7 @@ import copy
 import math
 
 import pytest
+from sample_runs import asked_run, own_run
 
 from sleepkit import plots
 from sleepkit.errors import SleepkitError
@@ -53,7 +54,7 @@ def test_report_tells_the_run_and_shows_every_picture(tmp_path):
     assert "7 min 13 s, with at most 3.00 GiB" in text
     assert text.index("closed book, before sleep") < text.index("backward transfer | -0.250")  # the known order
     assert "| closed_book_after_f1 | 0.400 |" in text  # an unknown metric under its own name
-    assert "| 2 | no | anchor KL 0.07 above 0.05 | 0.070 | 1 |" in text
+    assert "| 2 | undone | anchor KL 0.07 above 0.05 | 0.070 |" in text and "| 2 | 1 |" in text  # and all other numbers
     assert r"**Who is \*A\*\|B?**" in text and r"- expected: \<b>Ada\</b>" in text and "- before sleep: No idea" in text
     assert "````yaml\nmodel: tiny\n" in text  # the fence is longer than the one inside
     assert "| CPU | Some CPU, 2 cores |" in text and "| torch | 2.13.0 |" in text
@@ -143,6 +144,32 @@ def test_before_after_names_each_bar_once():
     assert labels == ["before sleep", "after sleep", "documents in context"]
 
 
+def test_own_questions_have_their_bars():
+    axes = plots.before_after_figure(own_run()).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["0.03", "0.78", "0.90", "0.90"]
+    assert axes.get_xticklabels()[0].get_text() == "own questions,\nkept back"
+
+
+@pytest.mark.parametrize("nights", [1, 2, 30, 120])
+def test_pictures_of_few_and_of_many_nights_are_legible(nights):
+    results = asked_run(nights)
+    figures = [plots.accuracy_matrix_figure(results), plots.retention_figure(results), plots.training_figure(results)]
+    drawn = [figure for figure in (*figures, plots.before_after_figure(results)) if figure is not None]
+    assert len(drawn) == (2 if nights == 1 else 4)
+    for figure in drawn:
+        figure.canvas.draw()
+        renderer = figure.canvas.get_renderer()
+        for axes in figure.axes:
+            assert axes.get_window_extent(renderer).width > 5  # not squeezed away by its labels
+            for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+                boxes = [label.get_window_extent(renderer) for label in labels if label.get_text() and label.get_visible()]
+                crossing = [(one, two) for one, two in zip(boxes, boxes[1:], strict=False) if one.overlaps(two)]
+                assert not crossing, [label.get_text() for label in labels]
+        legends = [axes.get_legend().get_window_extent(renderer) for axes in figure.axes if axes.get_legend()]
+        ticks = [label.get_window_extent(renderer) for axes in figure.axes for label in axes.get_xticklabels()]
+        assert not [1 for legend in legends for tick in ticks if tick.width and legend.overlaps(tick)]
+
+
 def test_pictures_leave_matplotlib_as_it_was():
     import matplotlib
 
@@ -159,6 +186,31 @@ def test_comparison_gives_mean_and_sample_deviation_per_method():
     assert lines[2] == "| knowledge seeding | 2 | 0.733 ± 0.141 | 0.625 | 0.031 | -0.250 | 416 ± 23 |"
     assert lines[3] == "| LoRA | 1 | – | – | – | – | 433 |"
     assert len(lines) == 4
+
+
+def test_comparison_of_runs_on_own_documents_is_by_own_questions():
+    table = comparison_table([own_run(), own_run(seed=1)]).splitlines()
+    assert table[0] == "| method | seeds | own questions before | own questions after | anchor KL | seconds |"
+    assert table[2].startswith("| knowledge_seeding | 2 | 0.031 ± 0.000 | 0.781 ± 0.000 | 0.012 ± 0.000 |")
+    both = comparison_table([own_run(), asked_run()]).splitlines()
+    assert "closed book after" in both[0] and both[0].index("recovery") < both[0].index("own questions after")
+
+
+def test_report_of_own_documents_says_what_was_learned(tmp_path):
+    write_json(tmp_path / "results.json", own_run())
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "**The model learned** from the documents. On 32 questions" in text.split("## Results")[0]
+    assert "### Own questions, kept back from training: wrong after sleep (8 of 32; 6 of them, evenly spread)" in text
+    assert r"**Who kept \<light> 1 in night 1?**" in text and r"- after sleep (wrong): The \*sea\* kept it." in text
+    assert "| 2 | minutes of \\<March>.md | undone | general text moved by 0.0712 nats per token, above" in text
+
+
+def test_answers_of_the_whole_run_are_sorted_into_right_and_wrong(tmp_path):
+    write_json(tmp_path / "results.json", asked_run())
+    rows = [{"question": f"{k}?", "gold": "g", "before": "b", "after": "a", "right_after": k < 50} for k in range(60)]
+    write_json(tmp_path / "answers.json", rows)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "right after sleep (50 of 60; 6 of them, evenly spread)" in text and "wrong after sleep (10 of 60" in text
 
 
 def test_table_aligns_numbers_right_and_text_left():

@@ -22,12 +22,12 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import DynamicCache, LogitsProcessorList, PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.growing_cache import growing_cache
 from sleepkit.language.sampling import NucleusSampler
+from sleepkit.reporting import progress
 from sleepkit.utils.seeds import derive_seed
 
 MIN_SHARED_PREFIX = 32
@@ -90,7 +90,7 @@ def generate(
         batch_size: rows at once, fewer where prompts are long.
         temperature: 0 decodes greedily.
         stop_ids: further token ids that end a continuation (a newline, say).
-        description: label of a progress bar; none without it.
+        description: what progress calls it; not shown without it.
     """
     if not prompts:
         return []
@@ -118,10 +118,10 @@ def generate(
     was_training = model.training
     model.eval()
     done: dict[int, list[int]] = {}
-    bar = tqdm(batches, desc=description, leave=False, disable=description is None or not state.is_main_process)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    rng = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with rng, progress.phase(description, len(mine)) as step:
         torch.manual_seed(derive_seed(seed, "rank", state.process_index))
-        for batch in bar:
+        for batch in batches:
             rows = [tuple(prompts[i][len(prefix) :]) for i in batch]
             kinds = list(dict.fromkeys(rows))
             width = max(map(len, kinds))
@@ -146,6 +146,7 @@ def generate(
             for i, tokens in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
                 end = next((k for k, token in enumerate(tokens) if token in ends), len(tokens))
                 done[i] = tokens[:end]
+            step(len(batch))
     model.train(was_training)
     if state.num_processes > 1:
         done = {i: tokens for part in gather_object([done]) for i, tokens in part.items()}

@@ -43,6 +43,7 @@ from sleepkit.language.packing import (
     through_wrapper,
 )
 from sleepkit.language.trials import CHUNK, reply_tokens
+from sleepkit.reporting.observer import observe
 from sleepkit.results import read_json, write_json
 from sleepkit.utils.files import writable
 
@@ -83,6 +84,7 @@ class DreamPolicyTrainer(Trainer):
             data_collator=lambda chosen: {"items": chosen},
         )
         self.model_accepts_loss_kwargs = False
+        observe(self, "learning to dream")
         for item in items:
             if item.advantage is not None and item.old_log_probs is None:
                 with torch.no_grad():

@@ -56,6 +56,7 @@ from sleepkit.language.preparation import Preparation
 from sleepkit.language.rollouts import sample_rollouts
 from sleepkit.language.zero3 import unsplit, whole
 from sleepkit.ranks import main_finds, main_only
+from sleepkit.reporting.observer import observe
 from sleepkit.utils.files import writable
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.seeds import derive_seed
@@ -117,6 +118,7 @@ class KnowledgeSeedingTrainer(Trainer):
         args.logging_nan_inf_filter = False  # which would log other losses in place of those that are not finite
         super().__init__(model=model, args=args, processing_class=processing_class, train_dataset=self.items, **kwargs)
         self.model_accepts_loss_kwargs = False
+        observe(self, "training")
         if args.max_steps <= 0:
             args.max_steps = self._steps_of_epochs()
         whole_layers = not self.is_deepspeed_enabled

@@ -18,6 +18,7 @@ from sleepkit.language.chat import chat_ids, text_ids
 from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.material import SeedItem
+from sleepkit.reporting.observer import observe
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import conclude
 
@@ -119,6 +120,7 @@ def finetune(
 
     args = SFTConfig(**options, max_length=None, include_num_input_tokens_seen="non_padding")
     trainer = PenalisedTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    observe(trainer, "fine-tuning")
     trainer.train()
     conclude(trainer, what)
     history = [line for line in trainer.state.log_history if "loss" in line]

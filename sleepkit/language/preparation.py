@@ -22,6 +22,7 @@ from sleepkit.language.divergence import OutputHead, TeacherTargets
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.material import SeedItem
 from sleepkit.language.packing import Backbone, PackedBatch, PreparedItem, agrees, common_prefix, flat_hidden, pack, pad_rows
+from sleepkit.reporting import progress
 
 PASS_TOKENS = 4096  # in one pass without gradients: enough to keep the cores busy, few enough to stay below a step's peak
 View = Callable[[], AbstractContextManager[None]]
@@ -94,12 +95,13 @@ class Preparation:
         require_window(self.model, longest, "a teacher prompt with its reply")
         was_training = self.model.training
         self.model.eval()
-        with view():
+        with view(), progress.phase(None if sampled else "asking the teacher", len(asked)) as step:
             for batch in _by_length([prepared[i] for i in asked], [prompts[i] for i in asked]):
                 chosen = [asked[k] for k in batch]
                 rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in chosen], self.pad, self.device)
                 hidden = flat_hidden(self.backbone.hidden(rows), rows)
                 self._note([prepared[i] for i in chosen], [weights[i] for i in chosen], hidden)
+                step(len(batch))
         self.model.train(was_training)
         told = [item for item, weight in zip(prepared, weights, strict=True) if weight == 1]
         if told:  # of hidden states that have no weight any will do

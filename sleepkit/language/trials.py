@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.language.batched_lora import BatchedLora
@@ -37,6 +36,7 @@ from sleepkit.language.packing import (
     packs_exactly,
     pad_rows,
 )
+from sleepkit.reporting import progress
 
 Row = tuple[str, str]  # (prompt, reply)
 CHUNK = 64  # tokens whose logits exist at one time
@@ -126,14 +126,15 @@ class Trials:
         count = int(steps or self.steps)
         optimizer = torch.optim.AdamW(lora.parameters(), lr=learning_rate or self.learning_rate, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, count)
-        with lora.on():
-            for _ in tqdm(range(count), desc="trials", leave=False):
+        with lora.on(), progress.phase("trying dreams", count) as step:
+            for _ in range(count):
                 with torch.enable_grad():
                     loss = -(self._log_probs(batch, rows) * weight).sum()  # over groups: adapters do not touch each other
                     optimizer.zero_grad()
                     loss.backward()
                 optimizer.step()
                 schedule.step()
+                step()
         return lora
 
     @torch.no_grad()

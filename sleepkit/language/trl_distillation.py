@@ -23,6 +23,7 @@ from trl.trainer.utils import pad
 
 from sleepkit.language.chat import chat_ids
 from sleepkit.language.material import SeedItem
+from sleepkit.reporting.observer import observe
 from sleepkit.utils.training import conclude
 
 __all__ = ["MemoryDistillationTrainer", "distil", "rows_of"]
@@ -92,6 +93,7 @@ def distil(
     trainer = MemoryDistillationTrainer(
         student, teacher, args=args, train_dataset=rows_of(items), processing_class=_left_padded(tokenizer)
     )
+    observe(trainer, "distilling")
     trainer.train()
     conclude(trainer, what)
     history = [line for line in trainer.state.log_history if "loss" in line]

@@ -60,7 +60,7 @@ class TinyDiffusionConfig(TrainingArguments):
     caption_dropout: float = option(0.1, "Share of captions that are left empty, 0 to 1.")
     logging_steps: float = option(200, "Steps between two lines of the log.")
     save_strategy: str = option("no", "Must stay 'no': it trains for minutes.")
-    disable_tqdm: bool | None = option(True, "No progress bar.")
+    disable_tqdm: bool | None = option(False, "Plain lines instead of the live view of a terminal.")
     remove_unused_columns: bool = option(False, "Must stay False: batches are tensors, not columns.")
     output_dir: str | None = option("runs/tiny_diffusion", "Folder of the generator.")
 

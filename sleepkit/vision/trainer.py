@@ -22,6 +22,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore
 
 from sleepkit.errors import SleepkitError
 from sleepkit.ranks import main_finds, main_only
+from sleepkit.reporting.observer import observe
 from sleepkit.utils.phases import PhaseFolder
 from sleepkit.utils.training import conclude
 
@@ -86,6 +87,7 @@ class IncrementalTrainer(Trainer):
         self.loss, self.what = loss, what
         super().__init__(model=model, args=args, train_dataset=rows, data_collator=_as_it_is, callbacks=list(callbacks))
         self.model_accepts_loss_kwargs = False
+        observe(self, "training")
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The learner's loss."""

@@ -31,7 +31,7 @@ class IncrementalTrainingConfig(TrainingArguments):
     max_grad_norm: float = option(0.0, "Limit of the gradient's norm; 0 for none.")
     logging_steps: float = option(50, "Steps between two lines of the log.")
     save_strategy: str = option("no", "Must stay 'no': a night that is killed is trained again from its evening.")
-    disable_tqdm: bool | None = option(True, "No progress bar.")
+    disable_tqdm: bool | None = option(False, "Plain lines instead of the live view of a terminal.")
     remove_unused_columns: bool = option(False, "Must stay False: batches are tensors, not columns.")
     output_dir: str | None = option("runs/vision", "Folder of the run.")
     augmentation: str = option("none", f"Random changes of training images, one of {', '.join(AUGMENTATIONS)}.")
