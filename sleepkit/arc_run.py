@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sleepkit.arc import SIDE, ArcTask, load_arc
 from sleepkit.arguments import ModelArguments, expert_layers, read, settings
+from sleepkit.command_line import own_fields
 from sleepkit.dream_run import Clock, dream_rounds, folder_for_dreams, round_metrics, save_rounds
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming_config import DreamingConfig
-from sleepkit.options import option, require
+from sleepkit.options import check_numbers, option, require
 from sleepkit.results import RunRecord
 
 if TYPE_CHECKING:
@@ -48,10 +49,11 @@ class ArcArguments(ModelArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.dataset:
+        check_numbers(self)
+        if not self.dataset.strip():
             raise SleepkitError("dataset is missing; give --dataset with ARC tasks, a .json file or a folder")
         require(self, ("arc_tasks", "largest_grid", "trial_rows"), lambda value: value >= 1, "at least 1")
-        self.trial_layers = cast(Any, expert_layers(self.trial_layers))
+        self.trial_layers = cast(Any, expert_layers(self.trial_layers, "trial_layers"))
 
 
 def parse_arc(argv: Sequence[str]) -> tuple[ArcArguments, KnowledgeSeedingConfig]:
@@ -64,10 +66,22 @@ def parse_arc(argv: Sequence[str]) -> tuple[ArcArguments, KnowledgeSeedingConfig
         (ArcArguments, DreamingConfig, KnowledgeSeedingConfig),
         prog="recipes/arc.py",
         description="Let a model dream how to learn ARC tasks, and see whether it learns to.",
+        ignored=dict.fromkeys(
+            _not_used(KnowledgeSeedingConfig), "recipes/arc.py has no night, only dreams and their trials; leave it out"
+        ),
     )
     args.dreaming = dreaming
     dreaming.dream_styles, dreaming.trial_control = [STYLE], False  # there is one style, and no worked task to compare with
     return args, config
+
+
+def _not_used(config: type[KnowledgeSeedingConfig]) -> set[str]:
+    """Fields of a night, of its material and of dreams that are replayed."""
+    nights = {"num_train_epochs", "gradient_accumulation_steps", "dream_styles", "dream_learn_styles", "trial_control"}
+    nights |= {"dream_rehearsal_steps", "dream_replay_share", "dream_pool"}
+    return nights | (
+        own_fields(config) - {"output_dir", "lr_scheduler_type", "adam_beta2", "logging_steps", "remove_unused_columns"}
+    )
 
 
 def run_arc(args: ArcArguments, config: KnowledgeSeedingConfig) -> RunRecord:
@@ -82,7 +96,7 @@ def run_arc(args: ArcArguments, config: KnowledgeSeedingConfig) -> RunRecord:
     from sleepkit.language.dreaming_trainer import DreamingTrainer
     from sleepkit.language.expert_bank import ExpertBank
     from sleepkit.language.experts import ExpertBankConfig
-    from sleepkit.language.model_io import load_model
+    from sleepkit.language.model_io import load_model, move
     from sleepkit.language.trials import Trials
     from sleepkit.run import use_all_cores
 
@@ -91,8 +105,8 @@ def run_arc(args: ArcArguments, config: KnowledgeSeedingConfig) -> RunRecord:
     use_all_cores(config)
     set_seed(config.seed)
     clock = Clock(out / "seconds.json")
-    model, tokenizer = load_model(args.model, args.dtype)
-    model.to(config.device)  # type: ignore[arg-type]
+    model, tokenizer = load_model(args.model, **args.loading())
+    move(model, config.device)
     layers: Any = args.trial_layers
     bank = ExpertBank.grow(model, ExpertBankConfig(slots=1, layers=layers))
     slot = bank.activate(seed=config.seed)  # silent: its gradient scores dreams, and it says where trials train

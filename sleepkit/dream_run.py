@@ -57,7 +57,7 @@ def run_dream(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
 
     from sleepkit.language.anchors import read_prompts
     from sleepkit.language.dreaming_trainer import DreamingTrainer
-    from sleepkit.language.model_io import load_model
+    from sleepkit.language.model_io import load_model, move
     from sleepkit.run import shipped, use_all_cores
 
     out = folder_for_dreams(args.dreaming, config)
@@ -71,8 +71,8 @@ def run_dream(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     general = read_prompts(args.general_prompts or shipped("general_prompts.jsonl"))
     set_seed(config.seed)
     clock = Clock(out / "seconds.json")
-    model, tokenizer = load_model(args.model, args.dtype)
-    model.to(config.device)  # type: ignore[arg-type]
+    model, tokenizer = load_model(args.model, **args.loading())
+    move(model, config.device)
     learner = _learner(model, tokenizer, args, config, [row["prompt"] for row in general])
     own = _consolidated(learner, experiences[:awake], out)
     clock.save()

@@ -62,7 +62,7 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
 
     from sleepkit.language.anchors import read_prompts
-    from sleepkit.language.model_io import load_model
+    from sleepkit.language.model_io import load_model, move
 
     experiences = _stream(args, config.seed)
     out_of_scope = None if args.out_of_scope is None else read_texts(args.out_of_scope, args.text_column, args.dataset_split)
@@ -73,10 +73,10 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     dreams = _dream_set(args, experiences)
     set_seed(config.seed)
     device = config.device  # starts the process group, which a model that ZeRO-3 splits needs before it is loaded
-    model, tokenizer = load_model(args.model, args.dtype)
+    model, tokenizer = load_model(args.model, **args.loading())
     _require_window(model, args)
     if not is_deepspeed_zero3_enabled():
-        model.to(device)  # type: ignore[arg-type]
+        move(model, device)
     if args.baseline is not None:
         from sleepkit.language.baseline_run import run_baseline
 

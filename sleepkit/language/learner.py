@@ -278,6 +278,7 @@ class LanguageLearner:
     ) -> dict[str, Any]:
         args = replace(  # made anew, as DeepSpeed takes the plugin of a configuration once only
             self.seeding,
+            hub_token=None,  # nights upload nothing
             output_dir=str(folder),
             seed=self.seeding.seed + night,
             max_steps=max_steps or self.seeding.max_steps,

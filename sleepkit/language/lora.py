@@ -64,7 +64,7 @@ def chat_rows(tokenizer: PreTrainedTokenizerBase, items: Sequence[SeedItem]) -> 
 def night_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) -> KnowledgeSeedingConfig:
     """The settings of one night for a trainer of ours that trains a LoRA."""
     args = copy.copy(seeding)
-    args.output_dir, args.seed = str(folder / "checkpoints"), seeding.seed + night
+    args.hub_token, args.output_dir, args.seed = None, str(folder / "checkpoints"), seeding.seed + night
     args.learning_rate, args.save_strategy = LEARNING_RATE, "no"
     return args
 

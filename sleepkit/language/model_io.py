@@ -24,6 +24,7 @@ import torch
 from sleepkit.errors import SleepkitError
 from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank, read_bank_config
 from sleepkit.language.experts import LayerExperts
+from sleepkit.language.loading import check_plain, model_options, move
 from sleepkit.precision import DTYPES, computes
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = [
     "check_vocabulary",
     "load_model",
     "load_slept",
+    "move",
     "save_model",
 ]
 
@@ -45,7 +47,7 @@ SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model on the Hub
 
 
 def load_model(
-    name_or_path: str | Path, dtype: str = "auto", revision: str | None = None, base_model: str | None = None
+    name_or_path: str | Path, dtype: str = "auto", revision: str | None = None, base_model: str | None = None, **loading: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model, with its experts if it has slept, and its tokenizer; both checked.
 
@@ -57,6 +59,7 @@ def load_model(
             what was saved), ``float32``, ``bfloat16`` or ``float16``.  Experts are fp32.
         revision: branch, tag or commit of a Hub id.
         base_model: Hub id or folder of the base of saved experts, if it is no longer where ``expert_bank.json`` says.
+        loading: more, as `loading.model_options` takes it.
 
     Raises:
         SleepkitError: nothing there, unreadable, incomplete, or model and tokenizer do not fit.
@@ -71,7 +74,7 @@ def load_model(
     base = elsewhere or name
     if base == SMOLLM2:
         base = str(smollm2_folder())
-    model, tokenizer = _load_base(base, dtype, None if elsewhere else revision)
+    model, tokenizer = _load_base(base, dtype, None if elsewhere else revision, model_options(**loading))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if bank_folder is not None:
@@ -80,7 +83,9 @@ def load_model(
     return model, tokenizer
 
 
-def load_slept(folder: str | Path, base_model: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ExpertBank]:
+def load_slept(
+    folder: str | Path, base_model: str | None = None, **loading: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ExpertBank]:
     """The slept model of a run's output folder, or of a folder with saved experts, and its bank.
 
     Raises:
@@ -90,7 +95,7 @@ def load_slept(folder: str | Path, base_model: str | None = None) -> tuple[PreTr
     place = folder / "model" if (folder / "model" / CONFIG_NAME).is_file() else folder
     if not (place / CONFIG_NAME).is_file():
         raise SleepkitError(f"{folder} holds no slept model; give the output folder of a finished `sleepkit sleep`")
-    model, tokenizer = load_model(place, base_model=base_model)
+    model, tokenizer = load_model(place, base_model=base_model, **loading)
     return model, tokenizer, ExpertBank.of(model)
 
 
@@ -189,25 +194,32 @@ def _find_bank(name: str, revision: str | None) -> Path | None:
     return folder if (folder / CONFIG_NAME).is_file() else None
 
 
-def _load_base(name: str, dtype: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from safetensors import SafetensorError
+def _load_base(
+    name: str, dtype: str, revision: str | None, options: dict[str, Any]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        code = options["trust_remote_code"]
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=code)
         if dtype == "auto" and not torch.accelerator.is_available():
-            saved = AutoConfig.from_pretrained(name, revision=revision).dtype
+            saved = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=code).dtype
             if saved is not None and not computes(saved, "cpu"):
                 logging.get_logger(__name__).warning(f"this CPU emulates {saved}, slowly: {name} is loaded as float32")
                 dtype = "float32"
-        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, revision=revision, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, revision=revision, output_loading_info=True, **options
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # of many libraries: a missing package, a file that is cut, a configuration of another kind
         reason = str(error).strip().partition("\n")[0]
         raise SleepkitError(
             f"cannot load {name} ({reason}); give a Hub id, a folder with model and tokenizer, or {SMOLLM2!r}"
         ) from error
     model, info = loaded
+    check_plain(model, name)
     if any(".sleep_experts." in key for key in info["unexpected_keys"]):
         raise SleepkitError(
             f"{name} has experts among its weights: a grown model was written with `save_pretrained`; "

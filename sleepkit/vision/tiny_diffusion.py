@@ -31,8 +31,10 @@ from transformers import TrainingArguments
 from sleepkit.errors import SleepkitError
 from sleepkit.options import option, require
 from sleepkit.ranks import main_only
+from sleepkit.training_fields import check_training
 from sleepkit.vision.denoising import velocity_loss
 from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
+from sleepkit.vision.training_config import UNUSED
 
 __all__ = ["TinyDiffusionConfig", "build_tiny_diffusion", "train_tiny_diffusion"]
 
@@ -40,6 +42,7 @@ LONGEST_CAPTION = 8  # words
 DOWN = 4  # pixels of a latent's side
 LATENTS = 8  # channels
 AUTOENCODER, DIFFUSION = 0, 1
+_BY_STEPS = "a generator is trained for max_steps and autoencoder_steps; leave it out"
 
 
 @dataclass
@@ -61,6 +64,7 @@ class TinyDiffusionConfig(TrainingArguments):
     output_dir: str | None = option("runs/tiny_diffusion", "Folder of the generator.")
 
     def __post_init__(self) -> None:
+        check_training(self, {**UNUSED, **dict.fromkeys(("num_train_epochs", "per_device_eval_batch_size"), _BY_STEPS)})
         super().__post_init__()
         require(self, ("max_steps", "autoencoder_steps", "autoencoder_batch_size"), lambda value: value >= 1, "at least 1")
         require(self, ("caption_dropout",), lambda value: 0 <= value < 1, "a number from 0 to 1, below 1")

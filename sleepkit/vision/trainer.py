@@ -78,7 +78,9 @@ class IncrementalTrainer(Trainer):
     ) -> None:
         if is_deepspeed_zero3_enabled():
             raise SleepkitError("images are learned with whole weights and ZeRO-3 splits them; launch with ZeRO-2 or less")
-        args = dataclasses.replace(args, seed=seed, output_dir=str(folder))  # anew, as DeepSpeed takes a plugin once only
+        args = dataclasses.replace(  # anew, as DeepSpeed takes a plugin once only
+            args, seed=seed, output_dir=str(folder), hub_token=None
+        )
         self.loss = loss
         super().__init__(model=model, args=args, train_dataset=rows, data_collator=_as_it_is, callbacks=list(callbacks))
         self.model_accepts_loss_kwargs = False
