@@ -228,16 +228,16 @@ class SleepArguments(ModelArguments, RunArguments):
         self.expert_layers = cast(Any, expert_layers(self.expert_layers))  # now as `ExpertBankConfig.layers` wants it
 
     def _check_chain(self) -> None:
-        from sleepkit.schedule import SleepSchedule
-
-        sizes = SleepSchedule(self.chain, unit="manual").chunk_sizes
+        sizes = list(self.chain)
+        if min(sizes, default=0) < 1 or any(slow % fast for fast, slow in zip(sizes, sizes[1:], strict=False)):
+            raise SleepkitError(f"chain is {sizes}; give nights from 1 on, each a multiple of the one before, such as 1 4 16")
         if sizes[0] != 1:
             raise SleepkitError(f"chain starts with {sizes[0]}; the context is passed on every night, so start it with 1")
         if len(sizes) > 1 and not self.expansion:
             raise SleepkitError("chain has several levels of experts and expansion is off; leave one of them out")
         needed = sum(slow // fast for fast, slow in zip(sizes, sizes[1:], strict=False)) + 2
         if len(sizes) > 1 and self.expert_slots < needed:
-            raise SleepkitError(f"expert_slots is {self.expert_slots}; chain {list(sizes)} needs at least {needed}")
+            raise SleepkitError(f"expert_slots is {self.expert_slots}; chain {sizes} needs at least {needed}")
 
     def _check_labels(self) -> None:
         only_labelled = ("labels_per_task", "out_of_scope")

@@ -24,6 +24,7 @@ from typing import Any, NoReturn, cast, get_type_hints
 from sleepkit.errors import SleepkitError, first_line, show_tracebacks
 from sleepkit.options import LARGEST, shown
 from sleepkit.recipe import read_recipe, typed
+from sleepkit.training_fields import REFUSED, check_machinery
 
 __all__ = ["Parser", "check_folder", "check_text", "did_you_mean", "home_expanded", "own_fields", "read", "whole_number"]
 
@@ -138,8 +139,6 @@ def read(
             recipe, a field that means nothing here, an output folder that cannot be made.
         SystemExit: after `--help`.
     """
-    from sleepkit.training_fields import check_machinery
-
     show_tracebacks("--traceback" in argv)
     parser = _parser_of(classes, prog, description)
     options, unknown = parser.parse_known_args(list(argv))
@@ -287,7 +286,7 @@ def check_folder(name: str, folder: str | Path) -> None:
 def did_you_mean(name: str, known: Iterable[str], prog: str, prefix: str = "") -> str:
     """The second half of a message about an unknown name: the nearest ones, or where to find them all."""
     name = name.replace("-", "_").lower()
-    options = sorted(set(known))
+    options = sorted(set(known) - set(REFUSED))
     if name in NO_OPTIONS:
         return NO_OPTIONS[name]
     meant = [OTHER_NAMES[name]] if OTHER_NAMES.get(name) in options else []

@@ -66,6 +66,8 @@ class DisentangledArguments(RunArguments):
     push_to_hub_repo: str | None = option(None, "Upload canonicaliser and exemplars to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
+        from sleepkit.vision.idsprites.factors import rgb
+
         super().__post_init__()
         counts = ("experiences", "classes_per_experience", "factor_values", "novel_images")
         require(self, counts, lambda count: count >= 1, "a whole number of at least 1")
@@ -79,6 +81,8 @@ class DisentangledArguments(RunArguments):
         require(self, ("channels",), lambda channels: channels in (1, 3), "1 (grey) or 3 (RGB)")
         require(self, ("texture",), lambda share: 0 <= share <= 1, "a share from 0 to 1")
         require(self, ("noise", "perspective", "elastic"), lambda value: value >= 0, "a number of at least 0")
+        for color in self.colors:
+            rgb(color)
         require_repo(self, ("push_to_hub_repo",))
         require(self, ("test_share",), lambda share: 0 < share < 0.5, "a share above 0 and below a half")
         if self.export is not None:

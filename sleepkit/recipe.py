@@ -71,7 +71,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
         if isinstance(error, RecursionError):
             raise SleepkitError(f"{path} is nested too deeply; a recipe is a flat list of `field: value`") from None
-        raise SleepkitError(f"{path} cannot be read ({first_line(error)}); give a YAML recipe") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise SleepkitError(f"{path} cannot be read ({reason}); give a YAML recipe") from None
     except SleepkitError:
         raise
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:

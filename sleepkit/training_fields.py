@@ -9,7 +9,9 @@ else than they say.  Fields that are in neither table, such as those of later ve
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -133,6 +135,10 @@ def _is_off(value: Any) -> bool:
 
 
 def _check_values(config: Any) -> None:
+    from transformers import IntervalStrategy, SchedulerType
+    from transformers.trainer_utils import SaveStrategy
+    from transformers.training_args import OptimizerNames
+
     require_seed("seed", config.seed)
     require(config, _COUNTS, lambda value: value >= 1, "a whole number of at least 1")
     require(config, _OPTIONAL_COUNTS, lambda value: value is None or value >= 1, "a whole number of at least 1")
@@ -147,11 +153,28 @@ def _check_values(config: Any) -> None:
     require_choice(config, "ddp_backend", _BACKENDS)
     for name in ("log_level", "log_level_replica"):
         require_choice(config, name, ("passive", "detail", "debug", "info", "warning", "error", "critical"))
+    for name in ("lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
+        require(config, (name,), _is_mapping, 'a mapping, such as {"min_lr": 1e-5}')
+    kinds: dict[str, Any] = {"lr_scheduler_type": SchedulerType, "optim": OptimizerNames, "logging_strategy": IntervalStrategy}
+    for name, kind in {**kinds, "save_strategy": SaveStrategy}.items():
+        require_choice(config, name, [one.value for one in kind])
+    if config.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
+        raise SleepkitError(f"lr_scheduler_type is {shown(config.lr_scheduler_type)}; {_MEASURES}")
     optim = str(getattr(config.optim, "value", config.optim))
     if any(part in optim for part in _UNUSABLE_OPTIMIZERS):
         raise SleepkitError(f"optim is {optim!r}, which cannot train experts; use adamw_torch or another plain one")
     if config.dataloader_persistent_workers and not config.dataloader_num_workers:
         raise SleepkitError("dataloader_persistent_workers is True and there are no workers; give dataloader_num_workers too")
+
+
+def _is_mapping(value: Any) -> bool:
+    """A mapping, as JSON or read already, or nothing."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return False
+    return value is None or isinstance(value, dict)
 
 
 def check_machinery(config: TrainingArguments) -> None:
@@ -171,6 +194,10 @@ def check_machinery(config: TrainingArguments) -> None:
     weight = torch.nn.Parameter(torch.zeros(1, device=config.device))
     with _refusing(config, "optim", "optim_args"):
         cls, options = Trainer.get_optimizer_cls_and_kwargs(config)
+        plain = copy.copy(config)
+        plain.optim_args = None
+        if config.optim_args is not None and Trainer.get_optimizer_cls_and_kwargs(plain) == (cls, options):
+            raise ValueError("this optimizer takes none of these arguments, or they have its defaults")
         optimizer: Any = cls([weight], **options)
     with _refusing(config, "lr_scheduler_type", "lr_scheduler_kwargs"):
         steps = config.max_steps if config.max_steps > 0 else 1000

@@ -32,7 +32,7 @@ _UNUSED = (
 )
 
 
-@dataclass
+@dataclass(repr=False)  # that of transformers shows no token
 class KnowledgeSeedingConfig(TrainingArguments):
     """Arguments of :class:`~sleepkit.language.knowledge_seeding_trainer.KnowledgeSeedingTrainer`."""
 

@@ -45,7 +45,7 @@ AUTOENCODER, DIFFUSION = 0, 1
 _BY_STEPS = "a generator is trained for max_steps and autoencoder_steps; leave it out"
 
 
-@dataclass
+@dataclass(repr=False)  # that of transformers shows no token
 class TinyDiffusionConfig(TrainingArguments):
     """How a generator is trained; `max_steps` are those of the diffusion model."""
 

@@ -35,7 +35,7 @@ UNUSED = {
 }
 
 
-@dataclass
+@dataclass(repr=False)  # that of transformers shows no token
 class IncrementalTrainingConfig(TrainingArguments):
     """Arguments of :class:`~sleepkit.vision.trainer.IncrementalTrainer` and of the baselines."""
 
