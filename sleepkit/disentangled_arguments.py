@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sleepkit.arguments import RunArguments, read
+from sleepkit.command_line import check_folder
 from sleepkit.errors import SleepkitError
-from sleepkit.options import option, require
+from sleepkit.options import option, require, require_repo
 from sleepkit.utils.ram import require_memory
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from sleepkit.vision.idsprites.stream import SpritesStream
 
 __all__ = ["DisentangledArguments", "build_sprites", "parse_disentangled"]
+
+LARGEST_SIDE = 2048  # pixels of an image that the renderer draws
 
 
 @dataclass
@@ -64,17 +67,32 @@ class DisentangledArguments(RunArguments):
     push_to_hub_repo: str | None = option(None, "Upload canonicaliser and exemplars to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
+        from sleepkit.vision.idsprites.factors import rgb
+
         super().__post_init__()
         counts = ("experiences", "classes_per_experience", "factor_values", "novel_images")
         require(self, counts, lambda count: count >= 1, "a whole number of at least 1")
         require(self, ("factor_values",), lambda values: values <= 64, "at most 64")
         require(self, ("novel_classes",), lambda count: count >= 2, "at least 2, to be told apart")
-        require(self, ("image_size",), lambda size: size >= 16 and size % 8 == 0, "a multiple of 8 of at least 16")
+        require(
+            self, ("images_per_class",), lambda count: count >= 3, "at least 3: one to train on, one to validate, one to test"
+        )
+        require(self, ("clutter", "occluders"), lambda count: count >= 0, "a whole number of at least 0")
+        sizes = f"a multiple of 8 from 16 to {LARGEST_SIDE}"
+        require(self, ("image_size",), lambda size: 16 <= size <= LARGEST_SIDE and size % 8 == 0, sizes)
+        require(self, ("channels",), lambda channels: channels in (1, 3), "1 (grey) or 3 (RGB)")
+        require(self, ("texture",), lambda share: 0 <= share <= 1, "a share from 0 to 1")
+        require(self, ("noise", "perspective", "elastic"), lambda value: value >= 0, "a number of at least 0")
+        for color in self.colors:
+            rgb(color)
+        require_repo(self, ("push_to_hub_repo",))
         require(self, ("test_share",), lambda share: 0 < share < 0.5, "a share above 0 and below a half")
         novel = self.novel_classes * (self.novel_images + 1) * self.channels * self.image_size**2
         require_memory(
             4 * novel, f"{self.novel_classes:,} novel_classes of {self.novel_images:,} novel_images", "lower one of them"
         )
+        if self.export is not None:
+            check_folder("export", self.export)
         if self.experiences * self.classes_per_experience < 2:
             raise SleepkitError("there is one class; give at least 2 experiences, or 2 classes_per_experience")
 

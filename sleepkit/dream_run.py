@@ -78,7 +78,7 @@ def _run_dream(args: SleepArguments, config: KnowledgeSeedingConfig, out: Path) 
     from sleepkit.language.anchors import read_prompts
     from sleepkit.language.dreaming_trainer import DreamingTrainer
     from sleepkit.language.fingerprint import model_identity
-    from sleepkit.language.model_io import load_model
+    from sleepkit.language.model_io import load_model, move
     from sleepkit.run import shipped, use_all_cores
 
     use_all_cores(config)
@@ -90,8 +90,8 @@ def _run_dream(args: SleepArguments, config: KnowledgeSeedingConfig, out: Path) 
         raise SleepkitError(f"dataset has {len(experiences)} passages; give more than {awake}, so that some are held out")
     general = read_prompts(args.general_prompts or shipped("general_prompts.jsonl"))
     set_seed(derive_seed(config.seed, "start"))
-    model, tokenizer = load_model(args.model, args.dtype)
-    model.to(config.device)  # type: ignore[arg-type]
+    model, tokenizer = load_model(args.model, **args.loading())
+    move(model, config.device)
     read = {"passages": digest_of([one.to_dict() for one in experiences]), "general_prompts": digest_of(general)}
     run, folder = open_folder(out, METHOD, args, config, read | model_identity(model, tokenizer))
     clock = Clock(out / "seconds.json", run, folder)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sleepkit.arguments import read, settings
 from sleepkit.errors import SleepkitError
-from sleepkit.options import option, require
+from sleepkit.options import check_numbers, option, require
 from sleepkit.reporting.watch import watched
 
 if TYPE_CHECKING:
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["GeneratorArguments", "parse_generator", "train_generator"]
 
+DRAWN = "procedural_others"
+
 
 @dataclass
 class GeneratorArguments:
     """What a generator learns to paint."""
 
-    dataset: str = option("procedural_others", "Images, as recipes/vision_baseline.py takes them, or 'procedural_others'.")
+    dataset: str = option(DRAWN, "Images, as recipes/vision_baseline.py takes them, or 'procedural_others'.")
     classes: list[int] | None = option(None, "Labels that it may see; None: all.")
     image_size: int | None = option(None, "Resize images to this height and width, a multiple of 8; None keeps their size.")
     channels: int | None = option(None, "Turn images into 1 (grey) or 3 (RGB) channels; None keeps them.")
@@ -38,7 +40,23 @@ class GeneratorArguments:
     images: int = option(8192, "Pictures that are drawn of the procedural world.")
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         require(self, ("images",), lambda count: count >= 1, "at least 1")
+        require(
+            self, ("image_size",), lambda size: size is None or 8 <= size <= 4096 and size % 8 == 0, "a multiple of 8 up to 4096"
+        )
+        require(self, ("channels",), lambda channels: channels in (None, 1, 3), "1 (grey) or 3 (RGB)")
+        require(self, ("test_share",), lambda share: share is None or 0 < share < 1, "a share above 0 and below 1")
+        require(self, ("classes",), lambda classes: classes is None or min(classes, default=-1) >= 0, "labels, from 0")
+        drawn = self.dataset == DRAWN
+        for name in ("classes", "image_size", "channels", "test_share", "invert") if drawn else ("images",):
+            if getattr(self, name) != GeneratorArguments.__dataclass_fields__[name].default:
+                which = (
+                    "for images of a dataset, and none is given"
+                    if drawn
+                    else f"for the procedural world, and dataset is {self.dataset}"
+                )
+                raise SleepkitError(f"{name} is {which}; leave it out")
 
 
 def parse_generator(argv: Sequence[str]) -> tuple[GeneratorArguments, TinyDiffusionConfig]:

@@ -78,7 +78,7 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
 
     from sleepkit.language.anchors import read_prompts
-    from sleepkit.language.model_io import load_model
+    from sleepkit.language.model_io import load_model, move
 
     passages = _passages(args, config.seed)
     out_of_scope = None if args.out_of_scope is None else read_texts(args.out_of_scope, args.text_column, args.dataset_split)
@@ -89,10 +89,10 @@ def _run_seed(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord
     dreams = _dream_set(args, passages)
     set_seed(derive_seed(config.seed, "start"))
     device = config.device  # starts the process group, which a model that ZeRO-3 splits needs before it is loaded
-    model, tokenizer = load_model(args.model, args.dtype)
+    model, tokenizer = load_model(args.model, **args.loading())
     _require_window(model, args)
     if not is_deepspeed_zero3_enabled():
-        model.to(device)  # type: ignore[arg-type]
+        move(model, device)
     with main_holds(Path(_folder(config))):
         day = live_on(Path(_folder(config)), passages, args.passages_per_night, args.overwrite)
         for line in day.lines():
@@ -215,7 +215,7 @@ def _sleep(
     from sleepkit.language.learner import LanguageLearner
 
     learner = LanguageLearner(model, tokenizer, config, args, list(general_prompts), dreams)
-    if buffer := main_finds(lambda: rehearsal_folder(args.model)):
+    if buffer := main_finds(lambda: rehearsal_folder(args.model, args.model_revision)):
         learner.rehearsal.inherit(buffer)
     if crowded := _crowded(args, len(learner.bank.active), len(day.experiences)):
         progress.say(crowded)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sleepkit.arguments import RunArguments, read
 from sleepkit.errors import SleepkitError
-from sleepkit.options import option, require, require_choice
+from sleepkit.options import option, require, require_choice, require_repo
 
 if TYPE_CHECKING:
     from sleepkit.vision.dream2learn_config import Dream2LearnConfig
@@ -44,6 +44,7 @@ METHODS = {
 
 DREAMING = tuple(method for method in METHODS if method.startswith("d2l_"))  # of recipes/dream2learn.py
 PROBE_SCOPES = ("experience", "stream")
+LARGEST_SIDE = 4096  # pixels of an image
 
 
 @dataclass
@@ -85,16 +86,26 @@ class VisionArguments(RunArguments):
     push_to_hub_repo: str | None = option(None, "Upload the model to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
+        from sleepkit.vision.streams import DOMAINS, SCENARIOS
+
         super().__post_init__()
-        if not self.dataset:
+        if not self.dataset.strip():
             raise SleepkitError("dataset is missing; give --dataset with a folder such as digits/ (train.npz, ...) or a Hub id")
         require_choice(self, "method", METHODS)
         require_choice(self, "probe_scope", PROBE_SCOPES)
-        require(self, ("image_size",), lambda size: size is None or size >= 1, "a whole number of at least 1")
+        require_choice(self, "scenario", SCENARIOS)
+        require_choice(self, "domains", DOMAINS)
+        require_repo(self, ("push_to_hub_repo",))
+        require(self, ("image_size",), lambda size: size is None or 1 <= size <= LARGEST_SIDE, f"1 to {LARGEST_SIDE} pixels")
+        require(self, ("test_share",), lambda share: share is None or 0 < share < 1, "a share above 0 and below 1")
         require(self, ("experiences", "probe_draws"), lambda count: count >= 1, "a whole number of at least 1")
         require(self, ("hidden_size", "top_size", "probe_images"), lambda count: count >= 0, "a whole number of at least 0")
         require(self, ("channels",), lambda channels: channels in (None, 1, 3), "1 (grey) or 3 (RGB)")
         require(self, ("cnn_widths",), lambda widths: widths and min(widths) >= 1, "at least one number, each at least 1")
+        if self.domains != "classes" and self.scenario != "domain":
+            raise SleepkitError(
+                f"domains is {self.domains!r} and scenario {self.scenario!r}; give scenario domain, or leave it out"
+            )
         self.class_order = cast(Any, _class_order(self.class_order))  # now as `build_stream` wants it
 
 
@@ -121,6 +132,8 @@ def parse_mygo(argv: Sequence[str]) -> tuple[VisionArguments, GenerativeReplayCo
         prog="recipes/mygo.py",
         description="Let a classifier meet image classes one after the other, and keep them by dreams.",
     )
+    if args.method not in (VisionArguments.method, "mygo"):
+        raise SleepkitError(f"method is {args.method!r} and recipes/mygo.py has one of its own; use recipes/vision_baseline.py")
     args.method = "mygo"
     if config.mode == "as_published":
         args.backbone, args.cnn_widths, args.cnn_max_pool, args.hidden_size, args.top_size = "cnn", [16, 32], True, 256, 0
@@ -137,6 +150,7 @@ def parse_dream2learn(argv: Sequence[str]) -> tuple[VisionArguments, Dream2Learn
         prog="recipes/dream2learn.py",
         description="Let a classifier dream classes that do not exist, and meet the real ones better prepared.",
     )
+    require_choice(args, "method", DREAMING)
     return args, config
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sleepkit import metrics
 from sleepkit.arguments import read
 from sleepkit.errors import SleepkitError
+from sleepkit.options import require
 from sleepkit.publish import check_publishing
 from sleepkit.report import comparison_table
 from sleepkit.seeds import with_seed
@@ -39,6 +40,7 @@ class ComparisonArguments:
     methods: list[str] = field(default_factory=lambda: list(COMPARED), metadata={"help": f"Any of {', '.join(COMPARED)}."})
 
     def __post_init__(self) -> None:
+        require(self, ("methods",), lambda methods: len(set(methods)) == len(methods) > 0, "each method once")
         for method in self.methods:
             if method not in COMPARED:
                 raise SleepkitError(f"methods has {method!r}; use any of {', '.join(COMPARED)}")

@@ -101,7 +101,7 @@ def test_a_tokenizer_that_does_not_fit(refused, files, tmp_path):
     [
         (("--memory_max_tokens", "600"), "the model's window holds 512"),
         (("--alpha", "1.5"), "alpha is 1.5; give a number from 0 to 1"),
-        (("--lmbda", "-0.1"), "lambda is -0.1; give a number from 0 to 1"),
+        (("--lmbda", "-0.1"), "lmbda is -0.1; give a number from 0 to 1"),
         (("--chain_epochs", "0"), "chain_epochs is 0.0; give a number above 0"),
         (("--chain", "1", "4", "--expert_slots", "4"), "expert_slots is 4; chain [1, 4] needs at least 6"),
         (("--expert_layers", "77"), "layers [77]"),

@@ -70,13 +70,14 @@ def test_help_does_not_import_torch():
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("", "required: COMMAND"),
-        ("dream", "invalid choice: 'dream'"),
+        ("", "a COMMAND is required"),
+        ("slep", "unknown command 'slep'; did you mean sleep"),
+        ("dream", "unknown command 'dream'; see"),
         ("ask", "required"),
         ("ask nowhere who", "nowhere holds no slept model"),
-        ("ask nowhere who --max_new_tokens 0", "max_new_tokens is 0"),
+        ("ask nowhere who --max_new_tokens 0", "--max_new_tokens: '0' cannot be used; give a whole number of at least 1"),
         ("report nowhere", "cannot read nowhere/results.json"),
-        ("expand nowhere out --layers some", "expert_layers is .'some'."),
+        ("expand nowhere out --layers some", "--layers is .'some'."),
         ("sleep --nights 2", "dataset is missing"),
         ("sleep --dataset nowhere.jsonl", "nowhere.jsonl does not exist"),
         ("sleep --config nowhere.yaml", "nowhere.yaml cannot be read"),
@@ -100,8 +101,6 @@ def test_other_ranks_of_a_machine_are_silent_and_interrupts_have_their_code(monk
     assert cli.guard(lambda: fail(SleepkitError("two\nlines"))) == 2
     assert "two lines" in one_line(capsys)
     assert cli.guard(lambda: fail(KeyboardInterrupt())) == 130
-    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
-        cli.guard(lambda: 1 // 0)
 
 
 def test_the_recipe_script_reports_in_the_same_way(monkeypatch, capsys, tmp_path):

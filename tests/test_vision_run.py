@@ -180,10 +180,10 @@ def test_comparison(digits, tmp_path, capsys):
         (("--buffer_size", "97"), "buffer_size is 97, the stream has 96 training images"),
         (("--buffer_policy", "oldest"), "buffer_policy is 'oldest'; use one of reservoir"),
         (("--channels", "2"), "channels is 2; give 1"),
-        (("--save_strategy", "steps"), "leave it at 'no'"),
+        (("--save_strategy", "steps"), "a run goes on from its last night"),
         (("--backbone", "./nowhere"), "backbone './nowhere' cannot be loaded"),
         (("--test_dataset", "./nowhere.npz"), "does not exist"),
-        (("--bufer_size", "3"), "unknown argument '--bufer_size'; did you mean buffer_size"),
+        (("--bufer_size", "3"), "unknown argument '--bufer_size'; did you mean --buffer_size"),
         (("--ewc_decay", "2"), "ewc_decay is 2.0; give a number from 0 to 1"),
     ],
 )

@@ -184,6 +184,7 @@ def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, fol
     """The run's own settings (devices, precision, logging) with the dreamer's learning rate and epochs."""
     return replace(
         seeding,
+        hub_token=None,
         output_dir=str(folder),
         seed=seed,
         save_strategy="no",

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from sleepkit.errors import SleepkitError
-from sleepkit.options import option, require
+from sleepkit.options import check_numbers, option, require, require_choice
 
 STYLES = ("rewrite", "implications", "self_qa", "long")
 
 
-_FROM_ZERO = ("dream_rounds", "dream_keep_top", "dream_keep_random", "dream_pool", "trial_learning_rate", "dreamer_learning_rate")
+_FROM_ZERO = ("dream_rounds", "dream_keep_top", "dream_keep_random", "dream_pool")
+_ABOVE_ZERO = ("trial_learning_rate", "dreamer_learning_rate", "dream_temperature", "dream_top_p")
 _FROM_ONE = (
     *("dreams_per_context", "trial_steps", "trial_rank", "trial_seeds", "dreamer_epochs", "dreamer_rank"),
     *("dream_max_tokens", "dream_rehearsal_steps", "dream_held_out"),
@@ -63,16 +64,16 @@ class DreamingConfig:
     dream_pool: int = option(256, "Old dreams that are kept for replay, drawn as a reservoir.")
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         unknown = sorted(set(self.dream_styles) - set(STYLES))
         if unknown or not self.dream_styles:
             raise SleepkitError(f"dream_styles has {(unknown or ['nothing'])[0]!r}; use any of {', '.join(STYLES)}")
         require(self, _FROM_ZERO, lambda value: value >= 0, "at least 0")
         require(self, _FROM_ONE, lambda value: value >= 1, "at least 1")
         require(self, _SHARES, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-        require(self, ("dream_temperature",), lambda value: value > 0, "a number above 0")
+        require(self, _ABOVE_ZERO, lambda value: value > 0, "a number above 0")
         if self.dream_keep_top + self.dream_keep_random < 1:
             raise SleepkitError("dream_keep_top and dream_keep_random are both 0; try at least one dream")
-        if self.dreamer not in ("rest_em", "grpo"):
-            raise SleepkitError(f"dreamer is {self.dreamer!r}; use 'rest_em' or 'grpo'")
+        require_choice(self, "dreamer", ("rest_em", "grpo"))
         if self.dreamer_path and not (Path(self.dreamer_path) / "adapter_config.json").is_file():
             raise SleepkitError(f"dreamer_path {self.dreamer_path} holds no dreamer; give one that recipes/dream.py has written")

@@ -15,11 +15,24 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.divergence import DIVERGENCES
 from sleepkit.language.material import STYLES
 from sleepkit.options import option, require, require_choice
+from sleepkit.training_fields import check_training
 
 RELEARN = ("none", "notes", "all")
 
+_SHARES = ("alpha", "beta", "gamma", "lmbda", "lmbda_start", "general_share", "reply_weight")
+_FROM_ONE = (
+    *("cues_per_span", "general_tokens", "chunk_size", "num_generations", "rollout_prompts", "rollout_every"),
+    "max_completion_length",
+)
+_FROM_ZERO = (
+    *("top_k", "mask_first_tokens", "general_items", "replay_items", "notes_kept", "gate_penalty", "gate_lr_scale", "z0"),
+)
+_UNUSED = (
+    *("per_device_eval_batch_size", "dataloader_num_workers", "dataloader_persistent_workers", "dataloader_prefetch_factor"),
+)
 
-@dataclass
+
+@dataclass(repr=False)  # that of transformers shows no token
 class KnowledgeSeedingConfig(TrainingArguments):
     """Arguments of :class:`~sleepkit.language.knowledge_seeding_trainer.KnowledgeSeedingTrainer`."""
 
@@ -94,22 +107,20 @@ class KnowledgeSeedingConfig(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        check_training(self, dict.fromkeys(_UNUSED, "a night takes its batches and answers its questions itself; leave it out"))
         super().__post_init__()
-        for name in ("alpha", "gamma", "lmbda", "lmbda_start", "general_share", "reply_weight"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                shown = "lambda" if name == "lmbda" else name
-                raise SleepkitError(f"{shown} is {value}; give a number from 0 to 1")
+        require(self, _SHARES, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+        require(self, _FROM_ONE, lambda value: value >= 1, "at least 1")
+        require(self, _FROM_ZERO, lambda value: value >= 0, "at least 0")
+        require(self, ("temperature",), lambda value: value > 0, "a number above 0")
+        require(self, ("clip_range",), lambda value: 0 < value < 1, "a number above 0 and below 1")
         require_choice(self, "divergence", DIVERGENCES)
         require_choice(self, "relearn", RELEARN)
         require_choice(self, "judge", ("token_f1", "number", "model"))
+        require_choice(self, "save_strategy", ("no", "steps"))
         unknown = sorted(set(self.styles) - set(STYLES))
-        if unknown:
-            raise SleepkitError(f"styles has {unknown[0]!r}; use any of {', '.join(STYLES)}")
-        from_one = ("cues_per_span", "chunk_size", "num_generations", "rollout_prompts", "rollout_every")
-        require(self, from_one, lambda value: value >= 1, "at least 1")
-        from_zero = ("top_k", "mask_first_tokens", "general_items", "replay_items", "notes_kept")
-        require(self, from_zero, lambda value: value >= 0, "at least 0")
+        if unknown or not self.styles:
+            raise SleepkitError(f"styles has {(unknown or ['nothing'])[0]!r}; use any of {', '.join(STYLES)}")
         if self.divergence == "jsd" and not 0 < self.beta < 1:
             raise SleepkitError(f"beta is {self.beta}; the JSD needs 0 < beta < 1 (or use forward_kl or reverse_kl)")
         if self.on_policy and self.num_generations < 2 and self.alpha < 1:

@@ -326,6 +326,7 @@ class LanguageLearner:
     ) -> dict[str, Any]:
         args = replace(  # made anew, as DeepSpeed takes the plugin of a configuration once only
             self.seeding,
+            hub_token=None,  # nights upload nothing
             output_dir=str(folder),
             seed=derive_seed(self.seeding.seed, "train", night, folder.name),
             max_steps=max_steps or self.seeding.max_steps,

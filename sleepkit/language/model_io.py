@@ -35,6 +35,7 @@ from sleepkit.language.base_model import (
 )
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import LayerExperts
+from sleepkit.language.loading import check_plain, model_options, move
 from sleepkit.precision import DTYPES, computes
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ __all__ = [
     "check_vocabulary",
     "load_model",
     "load_slept",
+    "move",
     "save_model",
 ]
 
@@ -55,7 +57,7 @@ SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model on the Hub
 
 
 def load_model(
-    name_or_path: str | Path, dtype: str = "auto", revision: str | None = None, base_model: str | None = None
+    name_or_path: str | Path, dtype: str = "auto", revision: str | None = None, base_model: str | None = None, **loading: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model, with its experts if it has slept, and its tokenizer; both checked.
 
@@ -67,6 +69,7 @@ def load_model(
             what was saved), ``float32``, ``bfloat16`` or ``float16``.  Experts are fp32.
         revision: branch, tag or commit of a Hub id.
         base_model: Hub id or folder of the base of saved experts, if it is no longer where ``expert_bank.json`` says.
+        loading: more, as `loading.model_options` takes it.
 
     Raises:
         SleepkitError: nothing there, unreadable, incomplete, model and tokenizer do not fit, or experts of other weights.
@@ -75,7 +78,7 @@ def load_model(
         raise SleepkitError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
     bank_folder, base = resolve_base(str(name_or_path), revision, base_model)
     base = pinned(base)
-    model, tokenizer = _load_base(base, dtype)
+    model, tokenizer = _load_base(base, dtype, model_options(**loading))
     remember_base(model, base)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -86,7 +89,7 @@ def load_model(
 
 
 def load_slept(
-    name_or_path: str | Path, base_model: str | None = None, revision: str | None = None
+    name_or_path: str | Path, base_model: str | None = None, revision: str | None = None, **loading: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ExpertBank]:
     """A slept model and its bank; arguments as `load_model` takes them.
 
@@ -101,7 +104,7 @@ def load_slept(
         raise SleepkitError(
             f"{name_or_path} holds no slept model; give the output folder of a finished `sleepkit sleep`, or its Hub id"
         )
-    model, tokenizer = load_model(name_or_path, base_model=base_model, revision=revision)
+    model, tokenizer = load_model(name_or_path, base_model=base_model, revision=revision, **loading)
     return model, tokenizer, ExpertBank.of(model)
 
 
@@ -193,27 +196,30 @@ def check_eos(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Non
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
-def _load_base(base: BaseModel, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from safetensors import SafetensorError
+def _load_base(base: BaseModel, dtype: str, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     name = str(smollm2_folder()) if base.name == SMOLLM2 else base.name
     place: dict[str, Any] = {"revision": base.revision, "subfolder": base.subfolder}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **place)
+        code = options["trust_remote_code"]
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=code, **place)
         if dtype == "auto" and not torch.accelerator.is_available():
-            saved = AutoConfig.from_pretrained(name, **place).dtype
+            saved = AutoConfig.from_pretrained(name, trust_remote_code=code, **place).dtype
             if saved is not None and not computes(saved, "cpu"):
                 logging.get_logger(__name__).warning(f"this CPU emulates {saved}, slowly: {name} is loaded as float32")
                 dtype = "float32"
-        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **place)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **place, **options)
+    except MemoryError:
+        raise
+    except Exception as error:  # of many libraries: a missing package, a file that is cut, a configuration of another kind
         reason = str(error).strip().partition("\n")[0]
         raise SleepkitError(
             f"cannot load {name} ({reason}); give a Hub id, a folder with model and tokenizer, or {SMOLLM2!r}"
         ) from error
     model, info = loaded
+    check_plain(model, name)
     if any(".sleep_experts." in key for key in info["unexpected_keys"]):
         raise SleepkitError(
             f"{name} has experts among its weights: a grown model was written with `save_pretrained`; "

@@ -19,7 +19,7 @@ __all__ = ["SOURCES", "DisentangledConfig"]
 SOURCES = ("render", "first")
 
 
-@dataclass
+@dataclass(repr=False)  # that of transformers shows no token
 class DisentangledConfig(IncrementalTrainingConfig):
     """Arguments of :class:`~sleepkit.vision.disentangled_learner.DisentangledLearner`."""
 

@@ -20,7 +20,7 @@ __all__ = ["Dream2LearnConfig"]
 ORACLES = ("learned", "none")
 
 
-@dataclass
+@dataclass(repr=False)  # that of transformers shows no token
 class Dream2LearnConfig(IncrementalTrainingConfig):
     """Arguments of :mod:`~sleepkit.vision.dream2learn_learner`."""
 

@@ -39,7 +39,7 @@ AS_PUBLISHED: dict[str, Any] = {
 }
 
 
-@dataclass
+@dataclass(repr=False)  # that of transformers shows no token
 class GenerativeReplayConfig(IncrementalTrainingConfig):
     """Arguments of :class:`~sleepkit.vision.generative_replay_learner.GenerativeReplay`."""
 

@@ -33,20 +33,24 @@ from sleepkit.errors import SleepkitError
 from sleepkit.gate import digest
 from sleepkit.options import option, require
 from sleepkit.ranks import main_finds, main_holds, main_only
+from sleepkit.training_fields import check_training
 from sleepkit.utils.phases import PhaseFolder, digest_of
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import settings_digest
 from sleepkit.vision.denoising import velocity_loss
 from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
+from sleepkit.vision.training_config import UNUSED
 
 __all__ = ["TinyDiffusionConfig", "build_tiny_diffusion", "train_tiny_diffusion"]
 
 LONGEST_CAPTION = 8  # words
 DOWN = 4  # pixels of a latent's side
 LATENTS = 8  # channels
+AUTOENCODER, DIFFUSION = 0, 1
+_BY_STEPS = "a generator is trained for max_steps and autoencoder_steps; leave it out"
 
 
-@dataclass
+@dataclass(repr=False)  # that of transformers shows no token
 class TinyDiffusionConfig(TrainingArguments):
     """How a generator is trained; `max_steps` are those of the diffusion model."""
 
@@ -65,6 +69,7 @@ class TinyDiffusionConfig(TrainingArguments):
     output_dir: str | None = option("runs/tiny_diffusion", "Folder of the generator.")
 
     def __post_init__(self) -> None:
+        check_training(self, {**UNUSED, **dict.fromkeys(("num_train_epochs", "per_device_eval_batch_size"), _BY_STEPS)})
         super().__post_init__()
         require(self, ("max_steps", "autoencoder_steps", "autoencoder_batch_size"), lambda value: value >= 1, "at least 1")
         require(self, ("caption_dropout",), lambda value: 0 <= value < 1, "a number from 0 to 1, below 1")

@@ -11,15 +11,31 @@ from dataclasses import dataclass
 
 from transformers import TrainingArguments
 
-from sleepkit.errors import SleepkitError
 from sleepkit.memory import POLICIES
 from sleepkit.options import option, require, require_choice
+from sleepkit.training_fields import check_training
 from sleepkit.vision.augmentation import AUGMENTATIONS
 
-__all__ = ["IncrementalTrainingConfig"]
+__all__ = ["UNUSED", "IncrementalTrainingConfig"]
+
+UNUSED = {
+    **dict.fromkeys(
+        ("save_strategy", "save_steps", "save_total_limit", "save_on_each_node"),
+        "a run goes on from its last night, and a night that is killed is trained again; leave it out",
+    ),
+    **dict.fromkeys(
+        (
+            "activation_checkpointing",
+            "activation_checkpointing_kwargs",
+            "gradient_checkpointing",
+            "gradient_checkpointing_kwargs",
+        ),
+        "models of images keep their activations; leave it out",
+    ),
+}
 
 
-@dataclass
+@dataclass(repr=False)  # that of transformers shows no token
 class IncrementalTrainingConfig(TrainingArguments):
     """Arguments of :class:`~sleepkit.vision.trainer.IncrementalTrainer` and of the baselines."""
 
@@ -58,13 +74,12 @@ class IncrementalTrainingConfig(TrainingArguments):
     vae_samples: int = option(16, "Generative classifier: importance samples of a test image's likelihood.")
 
     def __post_init__(self) -> None:
+        check_training(self, UNUSED)
         super().__post_init__()
         require_choice(self, "augmentation", AUGMENTATIONS)
         require_choice(self, "buffer_policy", POLICIES)
-        if str(getattr(self.save_strategy, "value", self.save_strategy)) != "no":
-            raise SleepkitError(f"save_strategy is {self.save_strategy}; a run resumes from its last night, leave it at 'no'")
         counts = ("buffer_size", "replay_batch_size", "fisher_images", "vae_latent", "vae_hidden", "vae_samples")
-        require(self, counts, lambda value: value >= 1, "at least 1")
+        require(self, counts, lambda value: value >= 1, "a whole number of at least 1")
         weights = ("der_alpha", "der_beta", "lwf_weight", "ewc_weight", "si_weight")
         require(self, weights, lambda value: value >= 0, "a number of at least 0")
         require(self, ("lwf_temperature", "ridge"), lambda value: value > 0, "a number above 0")
