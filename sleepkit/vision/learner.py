@@ -33,6 +33,7 @@ from transformers import TrainerCallback
 
 from sleepkit.errors import SleepkitError
 from sleepkit.memory import ReplayMemory
+from sleepkit.utils.ram import require_memory
 from sleepkit.vision.augmentation import augmentation
 from sleepkit.vision.classifier import IncrementalClassifier, masked_cross_entropy
 from sleepkit.vision.slots import REAL, Slots
@@ -112,6 +113,8 @@ class ImageLearner:
                 raise SleepkitError(
                     f"buffer_size is {config.buffer_size}, the stream has {rows} training images; give at most that"
                 )
+            size = images[0].numel() * images.element_size()
+            require_memory(config.replay_batch_size * size, f"replay_batch_size {config.replay_batch_size:,}", "lower it")
             self.memory = ReplayMemory(config.buffer_size, self.buffer_policy, config.seed)
         self.extras: dict[str, Tensor] = {}
         self.today: ImageExperience = self.stream[0]

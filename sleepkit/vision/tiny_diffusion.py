@@ -31,7 +31,6 @@ from transformers import TrainingArguments
 from sleepkit.errors import SleepkitError
 from sleepkit.options import option, require
 from sleepkit.ranks import main_only
-from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.denoising import velocity_loss
 from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
 
@@ -40,6 +39,7 @@ __all__ = ["TinyDiffusionConfig", "build_tiny_diffusion", "train_tiny_diffusion"
 LONGEST_CAPTION = 8  # words
 DOWN = 4  # pixels of a latent's side
 LATENTS = 8  # channels
+AUTOENCODER, DIFFUSION = 0, 1
 
 
 @dataclass
@@ -156,7 +156,7 @@ def train_tiny_diffusion(pixels: Tensor, captions: Sequence[str], config: TinyDi
     if len(longest.split()) > LONGEST_CAPTION:
         raise SleepkitError(f"caption {longest!r} has more than {LONGEST_CAPTION} words; shorten it")
     folder = Path(str(config.output_dir))
-    set_seed(derive_seed(config.seed, "generator"))
+    set_seed(config.seed)
     words = sorted({word for caption in captions for word in caption.split()})
     pipe = build_tiny_diffusion(words, pixels.shape[1], pixels.shape[2])
     device = config.device
@@ -168,7 +168,7 @@ def train_tiny_diffusion(pixels: Tensor, captions: Sequence[str], config: TinyDi
     joint = nn.ModuleDict({"unet": pipe.unet, "text_encoder": pipe.text_encoder}).to(device)
     model = Denoiser(joint, pipe.scheduler, empty, config.caption_dropout)
     rows = TensorRows(latents * pipe.vae.config.scaling_factor, ids, config.max_steps * config.train_batch_size)
-    _run(model, rows, config, derive_seed(config.seed, "diffusion"), folder)
+    _run(model, rows, config, config.seed + DIFFUSION, folder)
     main_only(lambda: pipe.save_pretrained(folder))
     return folder
 
@@ -207,7 +207,7 @@ def _train_autoencoder(vae: Any, pixels: Tensor, config: TinyDiffusionConfig, fo
     config = copy.copy(config)
     config.max_steps, config.per_device_train_batch_size = config.autoencoder_steps, config.autoencoder_batch_size
     rows = TensorRows(pixels, torch.zeros(len(pixels), dtype=torch.int64), config.max_steps * config.train_batch_size)
-    _run(Autoencoder(vae), rows, config, derive_seed(config.seed, "autoencoder"), folder)
+    _run(Autoencoder(vae), rows, config, config.seed + AUTOENCODER, folder)
     vae.eval().requires_grad_(False)
 
 
