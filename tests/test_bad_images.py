@@ -99,7 +99,7 @@ def refused(files, tmp_path, capsys):
         ("vision", "--dataset {photos}", "31.png) is not an image that can be decoded"),
         ("vision", "--dataset {file}", "is not a .npz or .parquet file; convert it"),
         ("vision", "--dataset /nowhere", "dataset '/nowhere' does not exist"),
-        ("vision", "--dataset ~nobody-at-all/digits", "dataset '~nobody-at-all/digits' cannot be looked at"),
+        ("vision", "--dataset ~nobody-at-all/digits", "'~nobody-at-all/digits'"),
         ("vision", "--test_dataset {rgb}", "are 1x8x8 and 3x8x8 (channels, height, width); set --channels"),
         ("vision", "--test_dataset {file}", "is not a .npz or .parquet file"),
         ("vision", "--label_column kind", "label_column is 'kind' and"),
