@@ -15,7 +15,6 @@ from sleepkit.arguments import RunArguments, read
 from sleepkit.command_line import check_folder
 from sleepkit.errors import SleepkitError
 from sleepkit.options import option, require, require_repo
-from sleepkit.utils.ram import require_memory
 
 if TYPE_CHECKING:
     from sleepkit.vision.disentangled_config import DisentangledConfig
@@ -72,7 +71,6 @@ class DisentangledArguments(RunArguments):
         super().__post_init__()
         counts = ("experiences", "classes_per_experience", "factor_values", "novel_images")
         require(self, counts, lambda count: count >= 1, "a whole number of at least 1")
-        require(self, ("factor_values",), lambda values: values <= 64, "at most 64")
         require(self, ("novel_classes",), lambda count: count >= 2, "at least 2, to be told apart")
         require(
             self, ("images_per_class",), lambda count: count >= 3, "at least 3: one to train on, one to validate, one to test"
@@ -87,10 +85,6 @@ class DisentangledArguments(RunArguments):
             rgb(color)
         require_repo(self, ("push_to_hub_repo",))
         require(self, ("test_share",), lambda share: 0 < share < 0.5, "a share above 0 and below a half")
-        novel = self.novel_classes * (self.novel_images + 1) * self.channels * self.image_size**2
-        require_memory(
-            4 * novel, f"{self.novel_classes:,} novel_classes of {self.novel_images:,} novel_images", "lower one of them"
-        )
         if self.export is not None:
             check_folder("export", self.export)
         if self.experiences * self.classes_per_experience < 2:
@@ -99,12 +93,15 @@ class DisentangledArguments(RunArguments):
 
 def build_sprites(args: DisentangledArguments, seed: int) -> SpritesStream:
     """The stream; shapes and splits come from the seed.  Raises `SleepkitError` for what cannot be read or drawn."""
+    from sleepkit.utils.ram import require_memory
     from sleepkit.vision.idsprites.base_renderer import BaseRenderer
     from sleepkit.vision.idsprites.distortion import distorted
     from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
     from sleepkit.vision.idsprites.renderer import SpriteRenderer
     from sleepkit.vision.idsprites.stream import SpritesStream
 
+    novel = args.novel_classes * (args.novel_images + 1) * args.channels * args.image_size**2
+    require_memory(4 * novel, f"{args.novel_classes:,} novel_classes of {args.novel_images:,} novel_images", "lower one of them")
     shares = (1 - 2 * args.test_share, args.test_share, args.test_share)
     if args.dataset is not None:
         from sleepkit.vision.images import load_images

@@ -32,7 +32,7 @@ from sleepkit.seeds import with_seed
 from sleepkit.utils.files import save_figure, write_text
 from sleepkit.vision_arguments import DREAMING, VisionArguments
 from sleepkit.vision_compare import config_of
-from sleepkit.vision_run import run_vision
+from sleepkit.vision_run import build_learner, run_vision
 
 if TYPE_CHECKING:
     from sleepkit.vision.dream2learn_config import Dream2LearnConfig
@@ -53,6 +53,7 @@ def run_dream2learn(args: VisionArguments, config: Dream2LearnConfig) -> RunReco
     if args.dataset == "procedural" and config.dreams and not all_find(Path(config.generator)):
         train_generator(GeneratorArguments(), TinyDiffusionConfig(output_dir=config.generator, use_cpu=config.use_cpu))
     seeds = args.seeds or [config.seed]
+    build_learner(args, with_seed(config, seeds[0], folder))  # refuses now what the run without dreams would not notice
     pairs = []
     for seed in seeds:
         records = []

@@ -73,11 +73,7 @@ def parse_generator(argv: Sequence[str]) -> tuple[GeneratorArguments, TinyDiffus
 
 
 def train_generator(args: GeneratorArguments, config: TinyDiffusionConfig) -> Path:
-    """Train and save; returns the folder.
-
-    Raises:
-        SleepkitError: images and captions that do not fit, or a folder that has a generator or cannot be written to.
-    """
+    """Train and save; returns the folder.  Raises `SleepkitError` for images and captions that do not fit."""
     from sleepkit.vision.tiny_diffusion import train_tiny_diffusion
 
     pixels, captions = _pictures(args, config.seed)
@@ -96,11 +92,6 @@ def _pictures(args: GeneratorArguments, seed: int) -> tuple[Tensor, list[str]]:
     from sleepkit.vision.procedural_world import generator_images
 
     if args.dataset == "procedural_others":
-        for name in ("classes", "image_size", "channels", "test_share"):
-            if getattr(args, name) is not None:
-                raise SleepkitError(
-                    f"{name} is {getattr(args, name)} and pictures of {args.dataset} are drawn as they are; leave it out"
-                )
         return generator_images(args.images, seed)
     found: Any = load_images(args.dataset, image_size=args.image_size, channels=args.channels, test_share=args.test_share)
     labels, names = found.train.labels, found.names

@@ -44,8 +44,6 @@ class ComparisonArguments:
         for method in self.methods:
             if method not in COMPARED:
                 raise SleepkitError(f"methods has {method!r}; use any of {', '.join(COMPARED)}")
-        if not self.methods or len(set(self.methods)) < len(self.methods):
-            raise SleepkitError(f"methods is {' '.join(self.methods)!r}; name each method once")
 
 
 def run_comparison(argv: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.publish import check_publishing, publish_if_asked
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
+from sleepkit.utils.ram import require_memory
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision_arguments import METHODS, VisionArguments
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from sleepkit.vision.streams import ImageExperience
     from sleepkit.vision.training_config import IncrementalTrainingConfig
 
-__all__ = ["image_cycle", "run_vision"]
+__all__ = ["build_learner", "image_cycle", "run_vision"]
 
 
 def run_vision(args: VisionArguments, config: IncrementalTrainingConfig) -> list[RunRecord]:
@@ -47,7 +48,12 @@ def run_vision(args: VisionArguments, config: IncrementalTrainingConfig) -> list
     return records
 
 
-def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRecord:
+def build_learner(args: VisionArguments, config: IncrementalTrainingConfig) -> tuple[Any, list[ImageExperience]]:
+    """A learner that has met nothing yet, and its stream.
+
+    Raises:
+        SleepkitError: data, model and method that cannot be read or do not go together.
+    """
     from accelerate.utils import set_seed
 
     from sleepkit.vision.images import load_images
@@ -71,6 +77,12 @@ def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRe
     learner = getattr(importlib.import_module(f"sleepkit.vision.{module}"), name)(
         model, config, stream, args.scenario, args.probe_images, args.probe_draws, args.probe_scope
     )
+    return learner, stream
+
+
+def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRecord:
+    learner, stream = build_learner(args, config)
+    model = learner.model
     record = image_cycle(args, config, learner, stream, args.method).run()
     if config.process_index == 0:
         _save(args, config, model, record)
@@ -89,7 +101,11 @@ def image_cycle(args: Any, config: TrainingArguments, learner: Any, stream: Sequ
 
 
 def build_model(args: VisionArguments, stream: Sequence[ImageExperience]) -> IncrementalClassifier:
-    """A classifier without classes, for the images of a stream; the weights of a CNN come from torch's generator."""
+    """A classifier without classes, for the images of a stream; the weights of a CNN come from torch's generator.
+
+    Raises:
+        SleepkitError: a method or backbone that does not take these images, or a CNN for which there is no memory.
+    """
     from sleepkit.vision.classifier import IncrementalClassifier, IncrementalClassifierConfig
 
     channels, *size = stream[0].train.source.pixels.shape[1:]
@@ -107,6 +123,11 @@ def build_model(args: VisionArguments, stream: Sequence[ImageExperience]) -> Inc
         hidden_size=args.hidden_size,
         top_size=args.top_size,
     )
+    height, width = (-(-side // 2 ** len(args.cnn_widths)) for side in size)
+    widest = args.cnn_widths[-1] * (height * width * args.hidden_size + 1)
+    convolutions = sum(9 * before * after for before, after in zip([channels, *args.cnn_widths], args.cnn_widths, strict=False))
+    units = args.top_size * (args.hidden_size or 4 * args.cnn_widths[-1])
+    require_memory(4 * (widest + convolutions + units), "the classifier", "lower cnn_widths, hidden_size or top_size")
     return IncrementalClassifier(config)
 
 

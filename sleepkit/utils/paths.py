@@ -46,7 +46,7 @@ def new_folder(given: str | Path, name: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may look too
     except OSError as error:
         raise SleepkitError(f"{name} {path} cannot be written to ({error.strerror}); choose another folder") from None
     return path

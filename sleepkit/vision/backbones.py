@@ -47,6 +47,8 @@ def load_backbone(name: str, num_channels: int, pretrained: bool = True) -> tupl
         raise SleepkitError(
             f"backbone {name!r} cannot be loaded ({first_line(error)}); give 'cnn', a folder or a Hub id"
         ) from None
+    if Path(name).expanduser().exists():
+        backbone.config._name_or_path = ""  # it would be saved, and published, with the classifier
     _require_weights(name, lacks)
     if backbone.main_input_name != "pixel_values":
         raise SleepkitError(f"backbone {name!r} takes {backbone.main_input_name}, not images; give a vision model")

@@ -83,6 +83,11 @@ class Dreaming(DreamBank):
         if stream[0].train.source.pixels.dim() != 4:
             raise SleepkitError("dreams are images and the data are features; use recipes/mygo.py, which dreams features too")
         super().__init__(model, config, stream, scenario, probe_images, probe_draws, probe_scope)
+        classes = sum(len(one.labels) for one in stream)
+        if config.max_units is not None and config.max_units < classes:
+            raise SleepkitError(
+                f"max_units is {config.max_units}, which is fewer than the {classes} classes; raise it, or leave it out"
+            )
         if config.others_dataset is not None and (config.judge_epochs or config.dream_kind == "auxiliary"):
             require_others(config.others_dataset, self.today.train.source.pixels.shape[1:])
         self.painter = self._new_painter() if config.dreams and config.dream_kind in PAINTED else None
@@ -115,6 +120,8 @@ class Dreaming(DreamBank):
         )
         channels, height, width = self.today.train.source.pixels.shape[1:]
         painter.require_images(channels, height, width)
+        with torch.no_grad():
+            painter.embed(painter.table[None, :1].expand(1, config.prompt_vectors, -1))  # refuses more than fit into a prompt
         return painter
 
     # -- wake -------------------------------------------------------------------------------------------------------

@@ -42,8 +42,9 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from sleepkit.errors import SleepkitError
+from sleepkit.errors import SleepkitError, first_line
 from sleepkit.ranks import main_only
+from sleepkit.utils.ram import require_memory
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.baselines import distillation
 from sleepkit.vision.classifier import IncrementalClassifier, masked_cross_entropy
@@ -84,6 +85,7 @@ class GenerativeReplay(ImageLearner):
         super().__init__(model, config, *args, **options)
         if self.today.train.source.pixels.dim() == 2 and not self.dreams_features:
             raise SleepkitError("the data are features, not images; set replay_space to features")
+        self._try_generator()
         self.fast: IncrementalClassifier | None = None
         self.cortex: IncrementalClassifier | None = None
         self.judge: tuple[IncrementalClassifier, float] | None = None  # with its accuracy; the same for all nights
@@ -263,6 +265,26 @@ class GenerativeReplay(ImageLearner):
             **form,
         )
         return DreamGenerator(config).to(self.model.device)  # type: ignore[arg-type]
+
+    def _try_generator(self) -> None:
+        """Dream once and learn one image.  Raises `SleepkitError` if there is no memory for it, or images do not fit."""
+        pixels = torch.zeros(2, self.model.code_size) if self.dreams_features else self.today.train.pixels(torch.tensor([0, 0]))
+        require_memory(
+            self.config.dreams * pixels[0].numel() * pixels.element_size(), f"{self.config.dreams:,} dreams", "lower dreams"
+        )
+        with torch.random.fork_rng(), torch.no_grad():
+            try:
+                trial = self._new_generator(0).eval()
+                places = torch.zeros(2, dtype=torch.int64)
+                if trial.is_trained:
+                    trial(pixels.to(self.model.device), places.to(self.model.device))
+                trial.dream(places, torch.Generator())
+            except (RuntimeError, ValueError) as error:
+                shape = " x ".join(map(str, pixels.shape[1:]))
+                raise SleepkitError(
+                    f"generator {self.config.generator!r} cannot learn images of {shape} ({first_line(error)}); "
+                    "lower generator_hidden, set image_size, or use another one"
+                ) from None
 
     # -- measuring --------------------------------------------------------------------------------------------------
     def _validation(self) -> Callable[[], float]:

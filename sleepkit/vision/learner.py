@@ -36,6 +36,7 @@ from sleepkit.gate import digest
 from sleepkit.memory import ReplayMemory
 from sleepkit.utils.files import replacing
 from sleepkit.utils.phases import digest_of
+from sleepkit.utils.ram import require_memory
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import require_finite, settings_digest
 from sleepkit.vision.augmentation import augmentation
@@ -117,6 +118,8 @@ class ImageLearner:
                 raise SleepkitError(
                     f"buffer_size is {config.buffer_size}, the stream has {rows} training images; give at most that"
                 )
+            size = images[0].numel() * images.element_size()
+            require_memory(config.replay_batch_size * size, f"replay_batch_size {config.replay_batch_size:,}", "lower it")
             self.memory = ReplayMemory(config.buffer_size, self.buffer_policy, config.seed)
         self.extras: dict[str, Tensor] = {}
         self.today: ImageExperience = self.stream[0]

@@ -27,7 +27,6 @@ from sleepkit.vision.images import ImageData, Images, as_bytes
 __all__ = ["GENERATOR_CLASSES", "HELD_OUT", "Look", "draw", "generator_images", "other_images", "stream_images"]
 
 SIZE = 32
-SEEDS = 2**64  # that torch takes
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "star")
 TEXTURES = ("plain", "striped", "barred", "checked", "dotted", "banded")
 COLOURS = {
@@ -75,8 +74,7 @@ def _data(classes: Sequence[Look], counts: dict[str, int], seed: int) -> ImageDa
     parts: list[Images] = []
     for number, count in enumerate(counts.values()):
         labels = torch.arange(len(classes)).repeat_interleave(count)
-        generator = torch.Generator().manual_seed((seed + number) % SEEDS)
-        pixels, _ = draw([classes[label] for label in labels.tolist()], generator)
+        pixels, _ = draw([classes[label] for label in labels.tolist()], torch.Generator().manual_seed((seed + number) % 2**63))
         parts.append(Images(pixels, labels))
     train, validation, test = parts
     return ImageData(train, validation, test, [look.name for look in classes])
@@ -86,7 +84,7 @@ def generator_images(count: int, seed: int = 0) -> tuple[Tensor, list[str]]:
     """``count`` pictures ``(count, 3, 32, 32)`` uint8 of the classes that no stream has, in turn, and a caption of each."""
     require_memory(30 * count * 4 * SIZE**2, f"drawing {count} pictures", "lower images")
     looks = [GENERATOR_CLASSES[row % len(GENERATOR_CLASSES)] for row in range(count)]
-    pixels, grounds = draw(looks, torch.Generator().manual_seed((1_000_003 + seed) % SEEDS))
+    pixels, grounds = draw(looks, torch.Generator().manual_seed((1_000_003 + seed) % 2**63))
     names = list(BACKGROUNDS)
     return pixels, [f"{look.name} on {names[ground]}" for look, ground in zip(looks, grounds.tolist(), strict=True)]
 

@@ -93,4 +93,6 @@ def load_prompt(path: Path) -> tuple[str, Tensor]:
         ) from None
     if len(found) != 1 or next(iter(found.values())).dim() != 2:
         raise SleepkitError(f"{path} has {sorted(found)}; a prompt is one matrix (tokens, size) under its own name")
+    if not next(iter(found.values())).isfinite().all():
+        raise SleepkitError(f"{path} has numbers that are not finite; write the prompt again")
     return next(iter(found.items()))

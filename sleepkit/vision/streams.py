@@ -36,7 +36,7 @@ __all__ = ["CORRUPTIONS", "DOMAINS", "SCENARIOS", "ImageExperience", "ImageSet",
 SCENARIOS = ("class", "task", "domain")
 DOMAINS = ("classes", "permutation", "rotation", "corruption")
 
-MOST_DOMAINS = 1000  # of one seed
+MOST_DOMAINS = 1000  # for which a seed has permutations
 
 Transform = Callable[[Tensor], Tensor]  # uint8 (n, channels, height, width) -> the same
 
@@ -193,7 +193,7 @@ def _domain_stream(data: ImageData, experiences: int, domains: str, seed: int) -
 
 def permuted(pixels: Tensor, seed: int, k: int) -> Tensor:
     """The pixels of each channel in another order, the same for all images of domain ``k``."""
-    generator = torch.Generator().manual_seed((MOST_DOMAINS * seed + k) % 2**64)  # which is what torch takes
+    generator = torch.Generator().manual_seed((1000 * seed + k) % 2**63)
     order = torch.randperm(pixels.shape[-2] * pixels.shape[-1], generator=generator)
     return pixels.flatten(2)[..., order].reshape(pixels.shape)
 

@@ -46,7 +46,6 @@ __all__ = ["TinyDiffusionConfig", "build_tiny_diffusion", "train_tiny_diffusion"
 LONGEST_CAPTION = 8  # words
 DOWN = 4  # pixels of a latent's side
 LATENTS = 8  # channels
-AUTOENCODER, DIFFUSION = 0, 1
 _BY_STEPS = "a generator is trained for max_steps and autoencoder_steps; leave it out"
 
 

@@ -13,6 +13,7 @@ from sleepkit.vision.idsprites.distortion import distorted
 from sleepkit.vision.idsprites.export import export_parquet, sprites_card
 from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
 from sleepkit.vision.idsprites.renderer import SpriteRenderer
+from sleepkit.vision.idsprites.sheet import contact_sheet
 from sleepkit.vision.idsprites.stream import SpritesStream
 
 SMALL = SpriteRenderer(16)
@@ -135,14 +136,13 @@ def test_the_contact_sheet_is_a_command(tmp_path, capsys):
     for arguments, message in (
         (["--vertices", "5", "50"], "vertices is (5, 50)"),
         (["--columns", "1"], "columns is 1"),
-        (["--columns", "1000000000"], "columns is 1000000000; give 2 to 32768, which images of 16 pixels leave room for"),
-        (["--image_size", "2048", "--columns", "3"], "columns is 3; give 2 to 2"),
-        (["--image_size", "4096"], "image_size is 4096; give at most 2048"),
-        (["--image_size", "-1"], "image_size is -1; give at least 8"),
-        (["--first_class", "-1"], "first_class is -1; give a number from 0"),
-        (["--first_class", str(10**30)], "give a number from 0 to 2**40"),
-        (["--seed", "-1"], "seed is -1; give a whole number from 0"),
-        (["--seed", str(10**30)], "give a whole number from 0"),
+        (["--columns", "1000000000"], "columns"),
+        (["--image_size", "4096"], "image_size"),
+        (["--image_size", "-1"], "image_size"),
+        (["--first_class", "-1"], "first_class"),
+        (["--first_class", str(10**30)], "first_class"),
+        (["--seed", "-1"], "seed"),
+        (["--seed", str(10**30)], "seed"),
         (["--output", ""], "output is empty"),
         (["--output", "a" * 300 + ".png"], "cannot be looked at"),
         (["--output", str(tmp_path / "none" / "sheet.png")], "cannot write"),
@@ -176,6 +176,12 @@ def test_the_contact_sheet_is_a_command(tmp_path, capsys):
         (lambda: SpriteRenderer(noise=math.nan), "noise is nan; give"),
         (lambda: SpriteRenderer(texture=math.nan), "texture is nan; give"),
         (lambda: SpriteRenderer(seed=2**63), "seed is .*; give a whole number from 0"),
+        (lambda: SpriteRenderer(4096), "image_size is 4096; give at most 2048"),
+        (lambda: SpriteRenderer(-1), "image_size is -1; give at least 8"),
+        (lambda: contact_sheet(SMALL, 10**9), "columns is 1000000000; give 2 to 32768, which images of 16 pixels leave room for"),
+        (lambda: contact_sheet(SpriteRenderer(2048), 3), "columns is 3; give 2 to 2"),
+        (lambda: contact_sheet(SMALL, 3, -1), r"first_class is -1; give a number from 0 to 2\*\*40, less two rows"),
+        (lambda: contact_sheet(SMALL, 3, 10**30), r"give a number from 0 to 2\*\*40"),
         (lambda: distorted(SpriteRenderer(), 0.1, math.inf), "elastic is inf; give"),
         (lambda: export_parquet({"train": sprites()}, "/proc/nothing"), "folder /proc/nothing cannot be written to"),
         (lambda: export_parquet({"train": sprites()}, __file__), "cannot be written to"),

@@ -1,6 +1,6 @@
 """A split in an .npz file: images or features, a label of each, and names of the classes.
 
-    x        uint8 (n, height, width[, 1 or 3]), or float (n, size)
+    x        uint8 (n, height, width[, 1 or 3]), or float (n, size), which float64 becomes float32
     y        whole numbers (n,) or (n, 1)
     names    one text per class, optional
 
@@ -28,6 +28,7 @@ from sleepkit.vision.data.tables import Table
 __all__ = ["read_npz"]
 
 Array = npt.NDArray[Any]
+LARGEST = 1e15  # of a feature, whose square a float32 holds
 NEEDED, OPTIONAL = ("x", "y"), ("names",)
 
 
@@ -85,12 +86,13 @@ def _require_sizes(archive: zipfile.ZipFile, names: list[str], path: Path) -> No
 def _features(x: Array, path: Path) -> Tensor:
     if x.dtype.itemsize > 8 or not x.shape[1]:
         raise SleepkitError(f"{path} has features of {x.dtype} and shape {x.shape}; give float32 (N, size)")
-    x = x.astype(x.dtype.newbyteorder("="), copy=False)
-    with np.errstate(over="ignore"):
-        bad = np.flatnonzero(~np.isfinite(x.astype(np.float32, copy=False)).all(axis=1))
+    bad = np.flatnonzero(~(np.abs(x) <= LARGEST).all(axis=1))  # also NaN
     if len(bad):
-        raise SleepkitError(f"{path} has features that are not finite (row {bad[0]}, and {len(bad) - 1} more); remove these rows")
-    return torch.from_numpy(x)
+        raise SleepkitError(
+            f"{path} has features that are not finite or beyond {LARGEST:g} (row {bad[0]}, and {len(bad) - 1} more); scale them, "
+            "or remove these rows"
+        )
+    return torch.from_numpy(x.astype(np.float16 if x.dtype.itemsize == 2 else np.float32, copy=False))
 
 
 def _images(x: Array, path: Path) -> Tensor:

@@ -57,8 +57,10 @@ class FactorGrid:
     @classmethod
     def regular(cls, values: int = 8, color: Sequence[str] = ("white",)) -> FactorGrid:
         """The benchmark's grid, with ``values`` values of each factor but the colour."""
-        if values < 1:
-            raise SleepkitError(f"the grid of factors has {values} values of each; give at least 1")
+        if not 1 <= values <= 64:
+            raise SleepkitError(
+                f"the grid of factors has {values} values of each; give 1 to 64, whose fourth power is images of a shape"
+            )
         position = np.linspace(0, 1, values).tolist()
         orientation = np.linspace(0, 2 * math.pi * values / (values + 1), values).tolist()
         return cls(color, np.linspace(0.5, 1, values).tolist(), orientation, position, position)

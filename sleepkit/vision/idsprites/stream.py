@@ -97,7 +97,8 @@ class SpritesStream:
         )
         if sum(self._held_out()) >= each:
             raise SleepkitError(
-                f"a class has {each} images, of which shares of {self.shares} leave none to train on; lower the last two"
+                f"a class has {each} images, of which shares of {', '.join(f'{share:g}' for share in self.shares)} leave none to "
+                "train on; lower the last two"
             )
 
     def __len__(self) -> int:

@@ -38,7 +38,9 @@ def test_images_labels_and_names(tmp_path):
 @pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8", "<f2"])
 def test_features_of_any_byte_order(tmp_path, kind):
     x = np.arange(24).reshape(8, 3).astype(kind)
-    assert torch.equal(read_npz(write(tmp_path / "a.npz", x=x, y=Y)).images.float(), torch.arange(24.0).reshape(8, 3))
+    found = read_npz(write(tmp_path / "a.npz", x=x, y=Y)).images
+    assert torch.equal(found.float(), torch.arange(24.0).reshape(8, 3))
+    assert found.dtype == (torch.float16 if kind == "<f2" else torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +62,10 @@ def test_features_of_any_byte_order(tmp_path, kind):
         (np.zeros((8, 8, 0), np.uint8), "images without a pixel"),
         (np.zeros((8, 0), np.float32), "features of float32 and shape (8, 0)"),
         (np.ones((8, 3), np.longdouble), "features of "),
-        (np.full((8, 3), np.inf), "features that are not finite (row 0, and 7 more)"),
+        (np.full((8, 3), np.inf), "features that are not finite or beyond 1e+15 (row 0, and 7 more); scale them"),
         (np.full((8, 3), 1e300), "features that are not finite"),  # in the precision of a model
+        (np.full((8, 3), np.nan), "features that are not finite"),
+        (np.full((8, 3), -1e16), "features that are not finite or beyond"),
         (np.array([X, None], dtype=object), "Python objects in x"),
         (np.zeros(8, [("a", "i4")]), "x of [('a', '<i4')]"),
     ],
