@@ -7,12 +7,12 @@ from sleepkit.language.passages import flowing, passages
 PIER = "The pier opened in 1907."
 
 QUOTED = {
-    "python": "import os\n\ndef book(name, seats=2):\n    if seats > 8:\n        return None\n    return os.path.join(name, str(seats))\n",
-    "python with comments": "# The keeper was Orla Finch.\nclass Light:\n    height = 43\n    def lit(self):\n        return self.height > 0\n",
+    "python": "import os\n\ndef book(name, seats=2):\n    if seats > 8:\n        return None\n    return os.path.join(name)\n",
+    "python with comments": "# The keeper was Orla Finch.\nclass Light:\n    height = 43\n    def lit(self):\n        return 1\n",
     "javascript": "const book = (name) => {\n  console.log(name);\n  return `Booked ${name}`;\n};\n",
-    "c": "#include <stdio.h>\nint main(void) {\n  printf(\"hello\\n\");\n  return 0;\n}\n",
+    "c": '#include <stdio.h>\nint main(void) {\n  printf("hello\\n");\n  return 0;\n}\n',
     "sql": "SELECT name FROM keepers WHERE year > 1900;\nUPDATE keepers SET name = 'Orla';\n",
-    "shell": "#!/bin/bash\nset -e\nfor f in *.md; do\n  echo \"$f\"\ndone\ncd /tmp && ls\n",
+    "shell": '#!/bin/bash\nset -e\nfor f in *.md; do\n  echo "$f"\ndone\ncd /tmp && ls\n',
     "yaml": "name: sleepkit\nport: 8080\nservers:\n  - host: a.example\n    size: 4\n",
     "ini": "[server]\nport = 8080\nhost = example.org\n",
     "json": '{\n "name": "Ada",\n "year": 1907\n}\n',
@@ -51,8 +51,16 @@ PROSE = {
     "german": ["Der Leuchtturm von Skarrow wurde 1874 gebaut.", "Die erste Wärterin war Maud Pellinor, eine frühere Seilerin."],
     "french": ["Le phare fut construit en 1874.", "La première gardienne s'appelait Maud Pellinor."],
     "speech": ["“The pier opened in 1907,” said Ada.", "He said: come here.", "There is one rule: never open the gate at night."],
-    "figures": ["At 18:22 the ferry left.", "12 people were on board, of whom 3 were children.", "It cost 4,50 Euro and 3,20 Euro."],
-    "signs": ["See https://example.org/a_b?x=1 for more.", "The pier (built 1907) is 43 m long & 3 m wide.", "The `lamp` was **green**."],
+    "figures": [
+        "At 18:22 the ferry left.",
+        "12 people were on board, of whom 3 were children.",
+        "It cost 4,50 Euro and 3,20 Euro.",
+    ],
+    "signs": [
+        "See https://example.org/a_b?x=1 for more.",
+        "The pier (built 1907) is 43 m long & 3 m wide.",
+        "The `lamp` was **green**.",
+    ],
     "short": ["Ann keeps bees.", "Bob has a boat.", "She came in 1907!"],
 }
 
@@ -85,7 +93,9 @@ def test_languages_without_spaces():
 
 
 def test_a_line_that_says_something_without_a_full_stop():
-    assert [one.is_prose for one in passages("- Orla Finch was the first keeper of the light\n- the first keeper of the light")] == [
+    assert [
+        one.is_prose for one in passages("- Orla Finch was the first keeper of the light\n- the first keeper of the light")
+    ] == [
         True,
         False,
     ]

@@ -52,10 +52,11 @@ def epub(*chapters: str) -> bytes:
     chapters = chapters or (SAID,)
     items = "".join(f'<item id="c{k}" href="text/part%20{k}.xhtml" media-type="x"/>' for k in range(len(chapters)))
     spine = "".join(f'<itemref idref="c{k}"/>' for k in range(len(chapters)))
-    files = {
+    root, opf = '<rootfile full-path="OPS/book.opf"/>', "http://www.idpf.org/2007/opf"
+    files: dict[str, str | bytes] = {
         "mimetype": "application/epub+zip",
-        "META-INF/container.xml": '<container xmlns="urn:c"><rootfiles><rootfile full-path="OPS/book.opf"/></rootfiles></container>',
-        "OPS/book.opf": f'<package xmlns="http://www.idpf.org/2007/opf"><manifest>{items}</manifest><spine>{spine}</spine></package>',
+        "META-INF/container.xml": f'<container xmlns="urn:c"><rootfiles>{root}</rootfiles></container>',
+        "OPS/book.opf": f'<package xmlns="{opf}"><manifest>{items}</manifest><spine>{spine}</spine></package>',
     }
     for k, said in enumerate(chapters):
         files[f"OPS/text/part {k}.xhtml"] = f"<html><head><title>x</title></head><body><p>{said}</p></body></html>"

@@ -29,7 +29,11 @@ def load(tmp_path):
 
 
 def call(name="look_up"):
-    return {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": name, "arguments": "{}"}}]}
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"type": "function", "function": {"name": name, "arguments": "{}"}}],
+    }
 
 
 @pytest.mark.parametrize(
@@ -62,7 +66,11 @@ def test_tools_and_instructions(load):
         "Assistant: Ida Brook, since May.",
     ]
     assert one.notes == [Question("Who is the captain?", "Ida Brook, since May.", LEARNED)]
-    shared = [{"from": "human", "value": "Who?"}, {"from": "function_call", "value": "{}"}, {"from": "observation", "value": "x y z"}]
+    shared = [
+        {"from": "human", "value": "Who?"},
+        {"from": "function_call", "value": "{}"},
+        {"from": "observation", "value": "x y z"},
+    ]
     assert load({"conversations": shared}).documents == ["User: Who?\nTool: x y z"]
 
 

@@ -58,17 +58,32 @@ def test_what_is_not_read_is_named_with_the_reason(tmp_path, load, said):
     write(
         tmp_path,
         {"a.md": "Text.", "b.png": b"\x89PNG", "c.zip": b"PK", "d.doc": b"\xd0", "e.xyz": "text", "f.exe": b"MZ", "g.ipynb": "{}"}
-        | {"h.md": " \n", "i.txt": b"\xff\xfa", "j.md": "a\0b", "k.json": "{", "l.jsonl": '{"body": "x"}', "program": b"\x7fELF\0"},
+        | {
+            "h.md": " \n",
+            "i.txt": b"\xff\xfa",
+            "j.md": "a\0b",
+            "k.json": "{",
+            "l.jsonl": '{"body": "x"}',
+            "program": b"\x7fELF\0",
+        },
     )
     assert [one.name for one in load(tmp_path)] == ["a.md"]
     expected = {
         *("b.png is a picture", "c.zip is an archive; unpack it", "g.ipynb is a notebook; save it as .md or .py"),
         *("d.doc is of an office program; save it as .docx, .csv or .pdf", "f.exe is a program or made by one"),
-        *("e.xyz is of a kind that is not read (.xyz); save it as .txt if it is text", "h.md has an empty text; fill or remove it"),
+        *(
+            "e.xyz is of a kind that is not read (.xyz); save it as .txt if it is text",
+            "h.md has an empty text; fill or remove it",
+        ),
         "i.txt cannot be read as UTF-8 text; save it as UTF-8 or remove it",
     }
     assert {line.removeprefix("not read: ") for line in said} >= expected and len(said) == 12
-    for name, words in (("j.md", "NUL"), ("k.json", "is not JSON"), ("l.jsonl line 1", "has the columns ['body']"), ("program", "")):
+    for name, words in (
+        ("j.md", "NUL"),
+        ("k.json", "is not JSON"),
+        ("l.jsonl line 1", "has the columns ['body']"),
+        ("program", ""),
+    ):
         assert any(line.startswith(f"not read: {name} ") and words in line for line in said)
 
 
@@ -125,7 +140,11 @@ def test_links(tmp_path, load, said):
     anyway = "is a link to a folder that is read anyway"
     # four of one reason share a line
     assert f"4 files (again, away/back, ...), each {anyway}" in told
-    assert {"z.md is a link to a file that is read anyway", "lost.md is a link to nothing", "loop.md is a link to nothing"} <= told
+    assert {
+        "z.md is a link to a file that is read anyway",
+        "lost.md is a link to nothing",
+        "loop.md is a link to nothing",
+    } <= told
 
 
 def test_what_is_no_file_and_what_may_not_be_read(tmp_path, load, said, monkeypatch):

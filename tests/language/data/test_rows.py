@@ -60,7 +60,10 @@ def test_a_context_with_question_and_answer(only):
 
 def test_squad_as_it_is_published(tmp_path):
     asked = [{"question": "When?", "answers": [{"text": "1907"}]}, {"question": "Why?", "answers": [], "is_impossible": True}]
-    article = {"title": "Pier", "paragraphs": [{"context": "It opened in 1907.", "qas": asked}, {"context": "It is long.", "qas": []}]}
+    article = {
+        "title": "Pier",
+        "paragraphs": [{"context": "It opened in 1907.", "qas": asked}, {"context": "It is long.", "qas": []}],
+    }
     found = load_experiences(write(tmp_path / "squad.json", {"version": "2", "data": [article]}))
     assert [(one.name, one.questions) for one in found] == [("Pier", [Question("When?", "1907")]), ("Pier [2]", [])]
 
