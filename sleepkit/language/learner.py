@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 QUIZ_ITEMS = 16
 QUIZ_STYLES = ("question", "wh", "paraphrase", "note", "written")  # whole questions
 NOTE_STYLES = {LABEL: "note", LEARNED: OWN}  # by the kind of a note
+REWORDED = 300  # characters of a question that is put in other words
 MERGE_ITEMS = 256
 LEVELS_NAME, ACCEPTED_NAME = "levels.json", "accepted.jsonl"
 
@@ -393,7 +394,7 @@ class LanguageLearner:
         """
         args, seed = self.seeding, derive_seed(self.seeding.seed, "material", night)
         items = notes_that_fit(self.notes, self.model, self.tokenizer)
-        own = [note for note in items if note.style == OWN]
+        own = [note for note in items if note.style == OWN and len(note.prompt) <= REWORDED]
         if own and "paraphrase" in args.styles:
             items += paraphrases(self.model, self.tokenizer, own, seed)
         chunks = self._chunks()

@@ -111,7 +111,8 @@ def _agreeing(paragraph: Sequence[_Line]) -> list[_Line]:
     """A paragraph is data if half its lines are; one line of what looks like code in a text is a line of that text."""
     kinds = [line.kind for line in paragraph]
     if 2 * kinds.count(TEXT) <= len(paragraph):
-        return [line._replace(kind=max((DATA, CODE), key=kinds.count)) for line in paragraph]
+        kind = max((DATA, CODE), key=kinds.count)
+        return [line._replace(kind=kind) for line in paragraph]
     return [line._replace(kind=TEXT if line.kind == CODE else line.kind) for line in paragraph]
 
 

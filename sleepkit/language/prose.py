@@ -71,7 +71,8 @@ _CODE_LINE = re.compile(
     re.VERBOSE,
 )
 _CODE_END = re.compile(r"(?:[{};\\]|\):|\[|\(|=|&&|\|\||[\])}],)$")
-_SYMBOL = re.compile(r"[{}\[\]<>=;_\\|~^`@#$*&+]|\w\(|->|::")
+_SYMBOL = re.compile(r"[{}\[\]<>=;_\\|~^@#$&+]|\w\(|->|::")  # not those of Markdown's emphasis
+_ADDRESS = re.compile(r"\w{2,10}://\S+")
 _MARKER = re.compile(r"\s*(?:(?:[-*+•]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?|>\s?)")
 _HEADING = re.compile(r"\s*#{1,6}\s")
 _LABEL = re.compile(r"[\W_]{0,4}(\w[^:.!?\n]{0,40}?)[*_]{0,2}:[*_]{0,2}(?:\s|$)")
@@ -142,7 +143,7 @@ def _is_row(line: str) -> bool:
 
 def _is_dense(text: str) -> bool:
     """Of signs that prose has few of."""
-    symbols = sum(1 for _ in _SYMBOL.finditer(text))
+    symbols = sum(1 for _ in _SYMBOL.finditer(_ADDRESS.sub("", text)))
     return symbols > 1 and 8 * symbols >= len(_NO_LETTER.sub("", text))
 
 

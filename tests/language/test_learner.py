@@ -10,7 +10,7 @@ from tiny_night import tiny_config
 from sleepkit.arguments import SleepArguments
 from sleepkit.errors import SleepkitError
 from sleepkit.language.chat import chat_ids
-from sleepkit.language.data.experience import Experience, Question
+from sleepkit.language.data.experience import LEARNED, Experience, Question, together
 from sleepkit.language.data.tasks import LABEL
 from sleepkit.language.dream_pool import DreamPool
 from sleepkit.language.dreaming_config import DreamingConfig
@@ -175,6 +175,53 @@ def test_in_context_a_task_is_shown_as_turns_of_a_chat(tmp_path):
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2 + ["user"]
     short = make_learner(tmp_path, tiny_model(max_position_embeddings=len(chat_ids(tiny_tokenizer(), turns)) + 3)).asked
     assert short(task, task.questions[1], True) == [*turns[:2], turns[4]]  # four tokens are for the answer
+
+
+def test_a_document_longer_than_the_window_can_be_asked_about(tmp_path):
+    long = "the old clock stood still. " * 30 + "Orla Finch built the tower. " + "the old clock stood still. " * 30
+    story = Experience("Tarn", [long], [Question("Who built the tower?", "Orla Finch")])
+    learner = make_learner(tmp_path)
+    assert "Orla Finch" in learner.asked(story, story.questions[0], True)
+    assert len(learner.evaluate([story], in_context=True)[0].answers) == 1
+
+
+def test_pairs_of_a_user_are_all_learned_and_their_rewordings_are_kept_back(tmp_path, monkeypatch):
+    learner = make_learner(tmp_path, tiny_model(max_position_embeddings=1024))
+    learner.seeding.styles = ["wh", "paraphrase"]
+    pairs = [Question(f"Who is captain {k}?", f"Ida Brook {k}.", LEARNED) for k in range(9)]
+    faq = Experience("faq", ["\n\n".join(f"Q: {one.question}\nA: {one.answer}" for one in pairs)], pairs, notes=pairs)
+    reworded = [SeedItem(f"Which person is captain {k}?", f"Ida Brook {k}.", "", "paraphrase", "faq", f"{k}") for k in range(3)]
+    monkeypatch.setattr("sleepkit.language.learner.paraphrases", lambda *_: reworded)
+    learner.wake(together([faq, STORIES[0]]))
+    learner.sleep(1, tmp_path)
+    items = load_items(tmp_path / "night_01" / "material.jsonl")
+    own = [item for item in items if item.style == "own"]
+    assert [(item.prompt, item.reply) for item in own] == [(pair.question, pair.answer) for pair in pairs]
+    assert not any(item.reply.startswith(("A:", "Q:")) for item in items)
+    assert any(item.source == "Ada" and item.style == "wh" for item in items)  # the story beside them is read
+    quiz = learner.rehearsal.quiz
+    assert quiz and not any(item.style == "own" for item in quiz)
+    assert sum(item in reworded for item in quiz) == 1
+
+
+def test_pairs_alone_are_learned_even_one(tmp_path):
+    learner = make_learner(tmp_path)
+    pair = Question("Who is the captain?", "Ida Brook.", LEARNED)
+    learner.wake(Experience("faq", ["Q: Who is the captain?\nA: Ida Brook."], [pair], notes=[pair]))
+    outcome = learner.sleep(1, tmp_path)
+    assert outcome["items_by_style"]["own"] == 1 and "held_out" not in outcome["after"]
+
+
+def test_a_chat_is_learned_by_its_pairs_and_by_what_it_states(tmp_path):
+    learner = make_learner(tmp_path)
+    chat = "User: Who is the captain?\nAssistant: Ida Brook was made captain in 1907.\nUser: Ok"
+    pair = Question("Who is the captain?", "Ida Brook was made captain in 1907.", LEARNED)
+    learner.wake(Experience("chat", [chat], notes=[pair], also_read=[0]))
+    items = learner.write_items(1)
+    assert items[0].style == "own" and len(items) > 3
+    assert not any("User" in f"{item.prompt} {item.reply}" or "Assistant" in f"{item.prompt} {item.reply}" for item in items)
+    learner.wake(Experience("chat", ["User: Who is the captain?\nAssistant: Ida"], notes=[pair], also_read=[0]))
+    assert [item.style for item in learner.write_items(1)] == ["own"]  # nothing else is said
 
 
 @pytest.mark.parametrize("again", ["none", "notes", "all"])

@@ -32,7 +32,7 @@ _EXPECTED = "a list of {role, content} or {from, value}"
 _ASKS = re.compile(r"[?？؟](?=[\s\"'”’)]|$)")
 _REFERS_BACK = re.compile(
     r"\A[\s\"'“(]*(?:(?:and|but|so|or|also|und|aber|et|mais|y|pero|what about|how about)\b|"
-    r"(?:why|when|where|who|how|which one)\s*\?)|"
+    r"(?:\w+\s)?(?:why|when|where|whom?|how|what|which one)\s*\?)|"
     r"\b(?:he|she|it|its|his|they|them|their|him|her|hers|this|that|those|these|there|then|one|ones)\b",
     re.IGNORECASE,
 )

@@ -145,9 +145,7 @@ def _refuse_streams(dataset: str) -> None:
     if found := _HUB_PAGE.match(dataset):
         raise SleepkitError(f"dataset is the address {dataset}; give the Hub id {found[1] or found[2]}")
     if _ADDRESS.match(dataset):
-        raise SleepkitError(
-            f"dataset is the address {shown_path(dataset)}, which is not fetched; save it to a file and give that"
-        )
+        raise SleepkitError(f"dataset is the address {shown_path(dataset)}, from which nothing is fetched; save it to a file")
 
 
 # Sources

@@ -161,10 +161,10 @@ def _reason(path: Path, folder: Path) -> str | None:
     """Why a file is not read, as far as its name and kind tell."""
     if shown_path(path) != str(path):
         return "has a name that is not UTF-8; rename it"
-    if path.is_symlink() and _visibly_below(_real(path), _real(folder)):
-        return "is a link to a file that is read anyway"
     if not os.path.exists(path):
         return "is a link to nothing" if path.is_symlink() else "may not be read"
     if not os.path.isfile(path):
         return "is no ordinary file"
+    if path.is_symlink() and _visibly_below(_real(path), _real(folder)):
+        return "is a link to a file that is read anyway"
     return None if suffix_of(path) in ROW_SUFFIXES or is_document(path) else _unread_kind(path)

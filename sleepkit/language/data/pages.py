@@ -81,10 +81,10 @@ def _docx(data: bytes, name: str) -> str:
 def _epub(data: bytes, name: str) -> str:
     with _opened(data, name) as book:
         container = ElementTree.fromstring(book.read("META-INF/container.xml"))
-        content = next(file.attrib["full-path"] for file in container.iter("{*}rootfile"))
+        content = next(file.attrib["full-path"] for file in container.iterfind(".//{*}rootfile"))
         package = ElementTree.fromstring(book.read(content))
-        files = {item.attrib["id"]: item.attrib["href"] for item in package.iter("{*}item")}
-        chapters = [unquote(files[part.attrib["idref"]]) for part in package.iter("{*}itemref")]
+        files = {item.attrib["id"]: item.attrib["href"] for item in package.iterfind(".//{*}item")}
+        chapters = [unquote(files[part.attrib["idref"]]) for part in package.iterfind(".//{*}itemref")]
         folder = posixpath.dirname(content)
         texts = (_html(book.read(posixpath.normpath(posixpath.join(folder, chapter))), name) for chapter in chapters)
         return "\n\n".join(text for text in texts if text)

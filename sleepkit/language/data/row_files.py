@@ -14,6 +14,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,7 +79,7 @@ def _twice(names: list[str]) -> str:
 
 
 def _table(text: str, name: str, delimiter: str | None) -> Iterator[tuple[str, Row]]:
-    """Rows of a table; a value that is missing at the end of a line is no column of its row."""
+    """Rows of a table; a value that is missing at the end of a line is empty."""
     csv.field_size_limit((1 << 31) - 1)  # a document may be one cell
     first = text.partition("\n")[0]
     delimiter = delimiter or max(",;\t", key=first.count)
@@ -96,7 +97,7 @@ def _table(text: str, name: str, delimiter: str | None) -> Iterator[tuple[str, R
                 raise SleepkitError(
                     f"{place} has {len(values)} values for {len(columns)} columns; put texts with delimiters in double quotes"
                 )
-            yield place, dict(zip(columns, values, strict=False))
+            yield place, dict(zip_longest(columns, values, fillvalue=""))
     except csv.Error as error:
         raise SleepkitError(f"{name} line {lines.line_num} is not a line of a table ({error}); correct the quotes") from None
 
