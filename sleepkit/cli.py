@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> None:
-    show_tracebacks("--traceback" in words)
+    if "--traceback" in words:
+        show_tracebacks()
     place = next((k for k, word in enumerate(words) if not word.startswith("-")), len(words))
     _top_parser().parse_args(words[:place])
     if place == len(words):
@@ -66,7 +67,7 @@ def _ask_options(parser: Parser) -> None:
     parser.description = "Ask a slept model. Each question stands alone, with nothing else in the context."
     parser.epilog = "example: sleepkit ask runs/demo 'Who was the first keeper of Skarrowmere Light?' --compare"
     parser.add_argument("folder", help="output folder of a finished run")
-    parser.add_argument("question", nargs="*", help="the question; without one, questions are read line by line")
+    parser.add_argument("question", nargs="*", default=[], help="the question; without one, questions are read line by line")
     parser.add_argument("--model", help="id or folder of the base model, if it is not where the run found it")
     parser.add_argument("--compare", action="store_true", help="also show what the model said before it slept")
     parser.add_argument("--max_new_tokens", type=whole_number(1), default=96, help="tokens of an answer")
@@ -136,7 +137,7 @@ def _idsprites_options(parser: Parser) -> None:
     parser.description = "Draw shapes of Infinite dSprites, their factors of variation and the harder variants in one picture."
     parser.epilog = "example: sleepkit idsprites --output sheet.png --seed 1"
     parser.add_argument("--output", default="idsprites.png", help=".png, .pdf or .svg file")
-    parser.add_argument("--columns", type=whole_number(1, 100), default=8, help="images in a row")
+    parser.add_argument("--columns", type=whole_number(2, 100), default=8, help="images in a row")
     parser.add_argument("--first_class", type=whole_number(0), default=0, help="number of the first shape")
     parser.add_argument("--image_size", type=whole_number(16, 1024), default=64, help="pixels")
     parser.add_argument("--vertices", type=whole_number(3), nargs=2, default=[5, 8], help="fewest and most of a shape")
@@ -159,7 +160,6 @@ def _ask(options: argparse.Namespace) -> None:
     from sleepkit.language.chat import reply_texts
     from sleepkit.language.model_io import load_slept, move
 
-    check_text("question", options.question)
     check_quantization(options.load_in_8bit, options.load_in_4bit)
     model, tokenizer, bank = load_slept(options.folder, options.model, device_map=options.device_map, **_loading(options))
     if options.device_map is None:
@@ -184,6 +184,9 @@ def _ask(options: argparse.Namespace) -> None:
             question = input("> " if interactive else "").strip()
         except EOFError:
             break
+        except UnicodeDecodeError as error:
+            raise SleepkitError(f"a question has bytes that are no text in UTF-8 ({error.reason}); type it anew") from None
+        check_text("question", question or None)
         if question:
             answer(question)
         elif interactive:

@@ -31,7 +31,7 @@ __all__ = ["Parser", "check_folder", "check_text", "did_you_mean", "home_expande
 # Fields that name a place on this machine, or something on the Hub: a leading ~ is the home folder.
 PLACES = frozenset(
     "dataset test_dataset out_of_scope general_prompts anchors dream_set dreamer_path model generator lcm_lora others_dataset "
-    "backbone export output_dir".split()
+    "backbone export output_dir output folder folders".split()
 )
 MAY_BE_EMPTY = frozenset(("dataset", "debug"))  # whose own checks say what is missing
 LONGEST_NAME, LONGEST_PATH = 255, 3500  # bytes of a file's name, and of a folder's path that leaves room for names below it
@@ -84,19 +84,24 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Positional arguments may stand before, between and after options, on every version of Python."""
         words = list(args or ())
-        show_tracebacks("--traceback" in words)
+        self.look_over(words)
         found, unknown = self.parse_known_intermixed_args(words, namespace)
         self.refuse_unknown(unknown)
+        for name, value in vars(found).items():
+            setattr(found, name, _checked(name, value))
         return found
 
+    def look_over(self, words: Sequence[str]) -> None:
+        """Before anything is said to be missing: whether tracebacks are shown, and names that are no option's."""
+        if "--traceback" in words:
+            show_tracebacks()
+        before = words[: words.index("--")] if "--" in words else words
+        names = [word for word in before if word.startswith("--") and " " not in word]
+        self.refuse_unknown([word for word in names if word.split("=", 1)[0] not in self._option_string_actions])
+
     def values(self, words: Sequence[str]) -> dict[str, Any]:
-        """What was given, by name: texts checked, paths from the home folder."""
-        given = {name: value for name, value in vars(self.parse_args(words)).items() if name != "traceback"}
-        for name, value in given.items():
-            if isinstance(value, Path):
-                given[name] = value = Path(home_expanded("output_dir", str(value)))
-            check_text(name, str(value) if isinstance(value, Path) else value)
-        return given
+        """What was given, by name."""
+        return {name: value for name, value in vars(self.parse_args(words)).items() if name != "traceback"}
 
     def refuse_unknown(self, unknown: Sequence[str]) -> None:
         """Raise `SleepkitError` for the first word that is no option."""
@@ -139,8 +144,8 @@ def read(
             recipe, a field that means nothing here, an output folder that cannot be made.
         SystemExit: after `--help`.
     """
-    show_tracebacks("--traceback" in argv)
     parser = _parser_of(classes, prog, description)
+    parser.look_over(argv)
     options, unknown = parser.parse_known_args(list(argv))
     parser.refuse_unknown(unknown)
     if sum(word == "--config" or word.startswith("--config=") for word in argv) > 1:
@@ -225,6 +230,17 @@ def _made(one: type, options: argparse.Namespace, ignored: Mapping[str, str]) ->
 
 def _default(item: dataclasses.Field[Any]) -> Any:
     return item.default_factory() if callable(item.default_factory) else item.default
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A value of the command line: a path, a text or several; texts checked, home folder in place of ``~``."""
+    if isinstance(value, list):
+        return [_checked(name, one) for one in value]
+    if isinstance(value, Path):
+        return Path(_checked("output_dir", str(value)))
+    value = home_expanded(name, value)
+    check_text(name, value)
+    return value
 
 
 def home_expanded(name: str, value: Any) -> Any:

@@ -49,11 +49,9 @@ def guard(command: Callable[[], object]) -> int:
     except _Terminated as error:
         _say(error, f"terminated; {CONTINUES}", "")
         return 143
-    except BrokenPipeError as error:
-        if _nobody_reads():
-            return 141
-        _say(error, _described(error))
     except Exception as error:
+        if isinstance(_lost_output(), BrokenPipeError) and isinstance(error, BrokenPipeError):
+            return 141
         _say(error, _described(error))
     return 1
 
@@ -92,15 +90,15 @@ def _write_any_letter() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _nobody_reads() -> bool:
-    """Whether it is our own output that has lost its reader; then nothing more is written to it, not even at exit."""
+def _lost_output() -> OSError | None:
+    """Why our own output cannot be written, if so; then nothing more is written to it, not even at exit."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        return error
+    return None
 
 
 @contextmanager

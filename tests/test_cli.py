@@ -90,6 +90,55 @@ def test_errors_are_one_line_and_exit_code_2(line, words, capsys):
     assert re.search(words, one_line(capsys))
 
 
+def test_the_version(capsys):
+    from sleepkit import __version__
+
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"sleepkit {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["sleep", "ask", "report", "expand", "idsprites"])
+def test_a_name_that_is_nearly_right(command, capsys):
+    assert cli.main([command, "--tracback"]) == 2
+    assert "unknown argument '--tracback'; did you mean --traceback?" in one_line(capsys)
+    assert cli.main([command[:-1] + "x"]) == 2
+    assert f"did you mean {command}?" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--verion", "unknown argument '--verion'; did you mean --version?"),
+        ("ask run --comapre who", "unknown argument '--comapre'; did you mean --compare?"),
+        ("ask run who --max_new_token 3", "did you mean --max_new_tokens?"),
+        ("ask run who --max_new_tokens", "--max_new_tokens: expected one argument"),
+        ("ask run who --max_new_tokens 1.5", "--max_new_tokens: '1.5' cannot be used; give a whole number of at least 1"),
+        ("ask run who --max_new_tokens nan", "'nan' cannot be used"),
+        ("ask run who --dtype int8", "--dtype: invalid choice: 'int8'"),
+        ("ask run who --device_map gpu", "--device_map: invalid choice"),
+        ("ask run who --load_in_4bit --load_in_8bit", "both given"),
+        ("report", "required: FOLDER"),
+        ("expand x", "required: folder"),
+        ("expand x y --slots 0", "--slots: '0' cannot be used"),
+        ("expand x y --width -1", "--width: '-1' cannot be used"),
+        ("expand x y --layers", "--layers: expected at least one argument"),
+        ("expand x y --layers -1", "--layers is ['-1']"),
+        ("expand x /dev/null/y", "folder is '/dev/null/y', and /dev/null is not a folder"),
+        ("idsprites --columns 0", "--columns: '0' cannot be used; give a whole number from 2 to 100"),
+        ("idsprites --columns 1", "--columns: '1' cannot be used"),
+        ("idsprites --image_size 100000", "--image_size: '100000' cannot be used; give a whole number from 16 to 1024"),
+        ("idsprites --vertices 2 3", "--vertices: '2' cannot be used"),
+        ("idsprites --vertices 5", "--vertices: expected 2 arguments"),
+        ("idsprites --seed -1", "--seed: '-1' cannot be used"),
+        (f"idsprites --seed {2**63}", "cannot be used"),
+    ],
+)
+def test_more_errors_are_one_line(line, words, capsys):
+    assert cli.main(line.split()) == 2
+    assert words in one_line(capsys)
+
+
 def test_other_ranks_of_a_machine_are_silent_and_interrupts_have_their_code(monkeypatch, capsys):
     def fail(error):
         raise error
@@ -122,6 +171,43 @@ def test_ask_once_and_from_a_pipe(slept, capsys, monkeypatch):
     assert cli.main(["ask", str(slept / "model"), "--max_new_tokens", "6"]) == 0
     answers = capsys.readouterr().out.splitlines()
     assert answers == [after.removeprefix("after sleep:  ")] * 2
+
+
+QUESTION = ["Who", "is", "it?"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RUN --compare QUESTION",  # as README has it
+        "RUN QUESTION --compare",
+        "--compare RUN QUESTION",
+        "RUN --max_new_tokens 3 QUESTION --compare",
+        "RUN QUESTION --max-new-tokens 3 --compare",
+        "RUN --compare -- QUESTION",
+    ],
+)
+@pytest.mark.parametrize("words", [QUESTION, [" ".join(QUESTION)]])
+def test_options_stand_anywhere(line, words, slept, capsys):
+    typed = [one for word in line.split() for one in ({"RUN": [str(slept)], "QUESTION": words}.get(word) or [word])]
+    assert cli.main(["ask", *typed]) == 0
+    before, after = capsys.readouterr().out.splitlines()[-2:]
+    assert before.startswith("before sleep: ") and after.startswith("after sleep:  ")
+
+
+def test_the_tracebacks_of_any_command(capsys, tmp_path):
+    for line in (["--traceback", "report", str(tmp_path)], ["report", str(tmp_path), "--traceback"], ["sleep", "--traceback"]):
+        assert cli.main(line) == 2
+        said = capsys.readouterr().err
+        assert "Traceback" in said and said.splitlines()[-1].startswith("sleepkit: error: ")
+
+
+def test_a_question_that_is_no_text(slept, capsys, monkeypatch):
+    assert cli.main(["ask", str(slept), "who\udc80"]) == 2
+    assert "question is 'who\\udc80', which has bytes that are no text" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"who\xff?\n"), encoding="utf-8"))
+    assert cli.main(["ask", str(slept)]) == 2
+    assert "no text in UTF-8" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_ask_says_when_the_base_model_is_gone_or_another(slept, base, capsys, tmp_path):

@@ -231,45 +231,48 @@ def test_empty_texts(name):
 SLEEP = """expert_slots 0|expert_width -1|nights 0|nights -3|passages_per_night 0|memory_max_tokens 0|memory_overlap -1
     max_new_tokens 0|test_rows_per_label 0|chain 0|chain 2|chain 4 1|chain_epochs 0|chain_epochs -1|gate_anchor_kl -0.1
     gate_anchor_drop nan|gate_min_gain inf|gate_min_gain nan|gate_retention_drop -1|expert_layers some|expert_layers
-    alpha 1.1|beta -0.1|beta 2|gamma nan|lmbda 2|lmbda_start -1|general_share 1.01|reply_weight -0.1|top_k -1|chunk_size 0
-    mask_first_tokens -1|gate_penalty -1|gate_lr_scale -1|gate_lr_scale nan|z0 -1|num_generations 0|rollout_prompts 0
-    rollout_every 0|max_completion_length 0|temperature 0|temperature -1|temperature inf|clip_range 0|clip_range 1
-    cues_per_span 0|general_items -1|general_tokens 0|replay_items -1|notes_kept -1|relearn some|divergence l2|judge me
-    dream_rounds -1|dreams_per_context 0|dream_max_tokens 0|dream_temperature 0|dream_temperature nan|dream_top_p 0
-    dream_top_p 1.1|dream_expert_gate 2|dream_keep_top -1|trial_steps 0|trial_learning_rate 0|trial_learning_rate nan
-    trial_rank 0|trial_seeds 0|dreamer me|dreamer_learning_rate -1|dreamer_epochs 0|dreamer_rank 0|dream_replay_share 2
-    dream_rehearsal_steps 0|dream_held_out 0|dream_pool -1|dream_styles some|dreamer_path nowhere|dtype int8
-    attn_implementation flash|push_to_hub_repo a/b/c|push_to_hub_repo -a/b|push_to_hub_dreams_repo a/b
-    model_revision v1|answer_score best|sender mail|baseline none|order up|label_column a --answer_column b"""
-VISION = """experiences 0|experiences -1|experiences 1.5|image_size 0|image_size 100000|channels 2|test_share 0|test_share 1
-    test_share nan|cnn_widths 0|cnn_widths|hidden_size -1|top_size -1|probe_images -1|probe_draws 0|probe_scope all|method best
-    scenario online|domains moons|domains rotation|class_order upwards|num_train_epochs 0|per_device_eval_batch_size 0
-    per_device_eval_batch_size -1|per_device_train_batch_size 0|buffer_size 0|replay_batch_size 0|der_alpha -1|der_beta nan
-    lwf_weight -1|lwf_temperature 0|ewc_weight -1|ewc_decay 1.1|fisher_images 0|si_weight -1|ridge 0|vae_latent 0|vae_hidden 0
-    vae_samples 0|augmentation magic|buffer_policy oldest|push_to_hub_repo a/b/c|save_strategy steps|save_steps 5
-    activation_checkpointing true|seeds 1 1|seeds -1"""
+    alpha 1.1|beta -0.1|beta 2|gamma nan|lmbda 2|lmbda_start -1|general_share 1.01|reply_weight -0.1|top_k -1
+    chunk_size 0|mask_first_tokens -1|gate_penalty -1|gate_lr_scale -1|gate_lr_scale nan|z0 -1|num_generations 0
+    rollout_prompts 0|rollout_every 0|max_completion_length 0|temperature 0|temperature -1|temperature inf|clip_range 0
+    clip_range 1|cues_per_span 0|general_items -1|general_tokens 0|replay_items -1|notes_kept -1|relearn some
+    divergence l2|judge me|dream_rounds -1|dreams_per_context 0|dream_max_tokens 0|dream_temperature 0
+    dream_temperature nan|dream_top_p 0|dream_top_p 1.1|dream_expert_gate 2|dream_keep_top -1|trial_steps 0
+    trial_learning_rate 0|trial_learning_rate nan|trial_rank 0|trial_seeds 0|dreamer me|dreamer_learning_rate -1
+    dreamer_epochs 0|dreamer_rank 0|dream_replay_share 2|dream_rehearsal_steps 0|dream_held_out 0|dream_pool -1
+    dream_styles some|dreamer_path nowhere|dtype int8|attn_implementation flash|push_to_hub_repo a/b/c
+    push_to_hub_repo -a/b|push_to_hub_dreams_repo a/b|model_revision v1|answer_score best|sender mail|baseline none
+    order up|label_column a --answer_column b"""
+VISION = """experiences 0|experiences -1|experiences 1.5|image_size 0|image_size 100000|channels 2|test_share 0
+    test_share 1|test_share nan|cnn_widths 0|cnn_widths|hidden_size -1|top_size -1|probe_images -1|probe_draws 0
+    probe_scope all|method best|scenario online|domains moons|domains rotation|class_order upwards|num_train_epochs 0
+    per_device_eval_batch_size 0|per_device_eval_batch_size -1|per_device_train_batch_size 0|buffer_size 0
+    replay_batch_size 0|der_alpha -1|der_beta nan|lwf_weight -1|lwf_temperature 0|ewc_weight -1|ewc_decay 1.1
+    fisher_images 0|si_weight -1|ridge 0|vae_latent 0|vae_hidden 0|vae_samples 0|augmentation magic|buffer_policy oldest
+    push_to_hub_repo a/b/c|save_strategy steps|save_steps 5|activation_checkpointing true|seeds 1 1|seeds -1"""
 MYGO = """mode best|generator gan|replay_space time|generator_epochs 0|generator_hidden 0|generator_latent 0
-    generator_components 0|min_fidelity -1|min_diversity -1|generator_retries -1|sleep_steps 0|sleep_learning_rate 0|sleep_learning_rate nan|dreams 0
-    label_weight -1|logit_weight nan|kl_temperature 0|validation_steps 0|max_drop -1|judged_dreams -1|judge_epochs 0|method lwf
-    label_weight 0"""
+    generator_components 0|min_fidelity -1|min_diversity -1|generator_retries -1|sleep_steps 0|sleep_learning_rate 0
+    sleep_learning_rate nan|dreams 0|label_weight -1|logit_weight nan|kl_temperature 0|validation_steps 0|max_drop -1
+    judged_dreams -1|judge_epochs 0|method lwf|label_weight 0"""
 D2L = """generator_dtype int8|sampler_steps 0|strength 0|strength 1.1|shared_noise -1|grad_steps -1|prompt_template x
-    prompt_start here|prompt_vectors 0|prompt_learning_rate 0|probes 1|prompts_per_batch 0|checkpoint_updates 0|oracle delphi
-    dream_updates -1|least_updates -1|stop_threshold 2|dreams -1|max_units 0|assignment best|dream_kind real|dream_images 0
-    dream_weight -1|wake_dream_weight nan|dream_batch_size 0|sleep_steps -1|memory_steps -1|sleep_learning_rate 0|judge_epochs 1
-    method er"""
+    prompt_start here|prompt_vectors 0|prompt_learning_rate 0|probes 1|prompts_per_batch 0|checkpoint_updates 0
+    oracle delphi|dream_updates -1|least_updates -1|stop_threshold 2|dreams -1|max_units 0|assignment best
+    dream_kind real|dream_images 0|dream_weight -1|wake_dream_weight nan|dream_batch_size 0|sleep_steps -1
+    memory_steps -1|sleep_learning_rate 0|judge_epochs 1|method er"""
 DISENTANGLED = """experiences 0|classes_per_experience 0|factor_values 0|test_share 0|test_share 0.5|images_per_class 2
-    image_size 20|image_size 8|image_size 100000|channels 2|colors mauvve|texture 2|noise -1|clutter -1|occluders -1|perspective -1|elastic nan
-    novel_classes 1|novel_images 0|output best|widths 0|hidden_size 0|refinements -1|refine_widths 0|pose_replay -1|spread_low 0
-    spread_high 0.001|image_weight -1|equivariance_weight nan|restore_width -1|evaluate_every 0|exemplar_source best
-    exemplars_per_class 0|exemplar_size 7|match best|candidates 1|align_steps 0|turns 0|push_to_hub_repo a/b/c
-    export /dev/null/x|max_steps -5"""
-GENERATOR = """images 0|image_size 12|image_size 32|channels 2|channels 3|classes 1|classes -1|test_share 0.5|invert true
-    autoencoder_steps 0|autoencoder_batch_size 0|max_steps -1|max_steps 0|caption_dropout 1|caption_dropout nan
-    num_train_epochs 5|per_device_eval_batch_size 4|save_strategy steps|dataset y --images 5"""
-ARC = """arc_tasks 0|largest_grid 0|trial_rows 0|trial_layers some|dream_held_out 0|styles cloze|learning_rate 0.1|max_steps 5
-    replay_items 3|packing false|alpha 0.1|lmbda 0.5|save_strategy steps|dream_styles rewrite|trial_control false|dream_pool 5"""
-DREAM = """gate false|gate_anchor_kl 0.1|chain 1 2|baseline lora|seeds 1 2|overwrite true|resume false|passages_per_night 2
-    push_to_hub_repo a/b|label_column label|instruction x|expansion false|dream_set x|replay_items 1"""
+    image_size 20|image_size 8|image_size 100000|channels 2|colors mauvve|texture 2|noise -1|clutter -1|occluders -1
+    perspective -1|elastic nan|novel_classes 1|novel_images 0|output best|widths 0|hidden_size 0|refinements -1
+    refine_widths 0|pose_replay -1|spread_low 0|spread_high 0.001|image_weight -1|equivariance_weight nan
+    restore_width -1|evaluate_every 0|exemplar_source best|exemplars_per_class 0|exemplar_size 7|match best|candidates 1
+    align_steps 0|turns 0|push_to_hub_repo a/b/c|export /dev/null/x|max_steps -5"""
+GENERATOR = """images 0|image_size 12|image_size 32|channels 2|channels 3|classes 1|classes -1|test_share 0.5
+    invert true|autoencoder_steps 0|autoencoder_batch_size 0|max_steps -1|max_steps 0|caption_dropout 1
+    caption_dropout nan|num_train_epochs 5|per_device_eval_batch_size 4|save_strategy steps|dataset y --images 5"""
+ARC = """arc_tasks 0|largest_grid 0|trial_rows 0|trial_layers some|dream_held_out 0|styles cloze|learning_rate 0.1
+    max_steps 5|replay_items 3|packing false|alpha 0.1|lmbda 0.5|save_strategy steps|dream_styles rewrite
+    trial_control false|dream_pool 5"""
+DREAM = """gate false|gate_anchor_kl 0.1|chain 1 2|baseline lora|seeds 1 2|overwrite true|resume false
+    passages_per_night 2|push_to_hub_repo a/b|label_column label|instruction x|expansion false|dream_set x
+    replay_items 1"""
 COMPARE = "methods er2|methods er er|methods|methods mygo d2l_er|experiences 0"
 CASES = {
     **{"sleep": SLEEP, "vision": VISION, "mygo": MYGO, "dream2learn": D2L, "disentangled": DISENTANGLED},
