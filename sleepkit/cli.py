@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sleepkit.errors import SleepkitError
+from sleepkit.reporting.noise import hush_late
 
 __all__ = ["guard", "main"]
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guard(command: Callable[[], object]) -> int:
     """Call ``command`` and return an exit code; a `SleepkitError` becomes one line, of one process per machine."""
+    hush_late()
     try:
         command()
     except SleepkitError as error:
