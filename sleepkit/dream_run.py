@@ -6,7 +6,7 @@
     and once more with the last dreamer
 
     <output_dir>/results.json   share_positive_round_<r> and share_positive_held_out_round_<r>, costs
-                 report.md      the table
+                 report.md      the table                 report.html    a page to look at
                  rewards.png    the same as a picture
                  dreams/        every dream with its score and reward, the dreamers
                  run.json       what the run was started with: a folder that has another one belongs to another run
@@ -34,7 +34,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.data.documents import load_experiences
 from sleepkit.language.data.experience import Experience, together
 from sleepkit.ranks import main_finds, main_holds, main_only
-from sleepkit.report import format_duration, format_value, markdown_table
+from sleepkit.report import format_duration, format_value, markdown_table, write_report
 from sleepkit.reporting import progress, tracking
 from sleepkit.reporting.watch import watched
 from sleepkit.results import FILE_NAME, RunRecord, read_json, write_json
@@ -257,6 +257,7 @@ def save_rounds(
     }
     if figure := rewards_figure(rewards):
         save_figure(figure, out / "rewards.png")
+    write_report(out)
     _report(out, record, logs)
 
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from sleepkit.errors import SleepkitError, first_line, show_tracebacks, tracebacks_are_shown
+from sleepkit.reporting.noise import hush_late
 
 __all__ = ["guard"]
 
@@ -33,6 +34,7 @@ class _Terminated(BaseException):
 def guard(command: Callable[[], object]) -> int:
     """Call ``command`` and return an exit code; whatever ends it becomes one line."""
     show_tracebacks(False)
+    hush_late()
     _write_any_letter()
     try:
         with _terminable():

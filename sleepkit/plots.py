@@ -212,7 +212,7 @@ def training_figure(results: Mapping[str, Any]) -> Figure | None:
     panels = {title: group for title, group in panels.items() if group}
     if not panels:
         return None
-    figure, all_axes = _axes(7.2, 0.6 + 2.8 * len(panels), len(panels))
+    figure, all_axes = _axes(min(max(7.2, 0.25 * len(nights) + 4), 20), 0.6 + 2.8 * len(panels), len(panels))
     for axes, (title, group) in zip(all_axes, panels.items(), strict=True):
         start = 0.0
         for k, night in enumerate(nights):

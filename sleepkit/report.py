@@ -219,7 +219,20 @@ def headline(results: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """(meaning, value) of the run's metrics, the known ones first in the order of `METRICS`."""
     metrics = results["metrics"]
     names = [name for name in METRICS if name in metrics] + [name for name in metrics if name not in METRICS]
-    return [(METRICS.get(name) or name, metrics[name]) for name in names]
+    return [(METRICS.get(name) or _ROUND.sub(_round_words, name), metrics[name]) for name in names]
+
+
+_ROUND = re.compile(r"^(share_positive|mean_reward|solved)(_held_out)?_round_(\d+)$")
+_OF_ROUND = {
+    "share_positive": "share of dreams with a positive reward",
+    "mean_reward": "mean reward of a dream, nats a token",
+    "solved": "share of dreams that solve their task",
+}
+
+
+def _round_words(found: re.Match[str]) -> str:
+    name, held_out, number = found.groups()
+    return f"{_OF_ROUND[name]}, round {number}{', held out' if held_out else ''}"
 
 
 def mean_duration(runs: Iterable[Mapping[str, Any]]) -> str:

@@ -2,7 +2,8 @@ import copy
 import math
 
 import pytest
-from sample_runs import asked_run, own_run
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from sample_runs import asked_run, own_run, sample_run
 
 from sleepkit import plots
 from sleepkit.errors import SleepkitError
@@ -157,8 +158,9 @@ def test_pictures_of_few_and_of_many_nights_are_legible(nights):
     drawn = [figure for figure in (*figures, plots.before_after_figure(results)) if figure is not None]
     assert len(drawn) == (2 if nights == 1 else 4)
     for figure in drawn:
-        figure.canvas.draw()
-        renderer = figure.canvas.get_renderer()
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        renderer = canvas.get_renderer()
         for axes in figure.axes:
             assert axes.get_window_extent(renderer).width > 5  # not squeezed away by its labels
             for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
@@ -236,3 +238,13 @@ def test_format_value(value, text):
 def test_durations_and_memory():
     assert [format_duration(s) for s in (3.21, 59.99, 432.7, 3900)] == ["3.2 s", "60.0 s", "7 min 13 s", "1 h 5 min"]
     assert format_memory(2**30) == "1.00 GiB"
+
+
+def test_rounds_of_dreaming_are_named(tmp_path):
+    metrics = {"share_positive_round_1": 0.5, "mean_reward_held_out_round_2": 0.1, "solved_round_1": 0.0, "round_1": 2}
+    write_json(tmp_path / "results.json", sample_run(metrics=metrics))
+    (tmp_path / "rewards.png").write_bytes(PNG)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "| share of dreams with a positive reward, round 1 | 0.500 |" in text
+    assert "| mean reward of a dream, nats a token, round 2, held out | 0.100 |" in text and "| round_1 | 2 |" in text
+    assert "![Rewards of dreams](rewards.png)" in text

@@ -146,7 +146,7 @@ COLUMNS: dict[str, tuple[Callable[[Row], Any], tuple[str, ...]]] = {
     "night": (_field("night"), ("night",)),
     "date": (_field("date"), ("date",)),
     "experience": (_experience, ("experience", "documents")),
-    "": (lambda night: _fate(night), ("committed",)),
+    "verdict": (lambda night: _fate(night), ("committed",)),
     "why": (lambda night: gate_words(night.get("reason")), ("reason",)),
     "own questions": (_both("held_out"), ("held_out", "held_out_before", "held_out_after", "held_out_n")),
     "earlier nights": (_both("retention"), ("retention", "retention_before", "retention_after", "retention_n")),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-__all__ = ["quiet"]
+__all__ = ["hush_late", "quiet"]
 
 LIBRARIES = (
     *("transformers", "trl", "accelerate", "datasets", "peft", "diffusers", "huggingface_hub", "torch"),
@@ -37,6 +37,12 @@ def quiet(say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+def hush_late() -> None:
+    """Let libraries that set their own level when somebody imports them show errors alone, from now on."""
+    for name in LATE:
+        logging.getLogger(name).addFilter(_is_error)  # a second time changes nothing
+
+
 @contextmanager
 def _loggers() -> Iterator[None]:
     import datasets  # noqa: F401  both set their own level when they are imported first
@@ -47,8 +53,7 @@ def _loggers() -> Iterator[None]:
     levels = [logger.level for logger in found]
     for logger in found:
         logger.setLevel(logging.ERROR)
-    for name in LATE:
-        logging.getLogger(name).addFilter(_is_error)
+    hush_late()
     late = "diffusers" in names and "diffusers" not in sys.modules  # it is imported by the runs that need it
     if late:
         os.environ["DIFFUSERS_VERBOSITY"] = "error"
@@ -57,8 +62,6 @@ def _loggers() -> Iterator[None]:
     finally:
         if late:
             del os.environ["DIFFUSERS_VERBOSITY"]
-        for name in LATE:
-            logging.getLogger(name).removeFilter(_is_error)
         for logger, level in zip(found, levels, strict=True):
             logger.setLevel(level)
 

@@ -3,7 +3,8 @@
     observe(trainer, "training")       after its `super().__init__`
 
 A night makes trainers of its own, several of them: each would draw its own bar, print its logs as dictionaries and open a run
-at each tracker.  `observe` takes those callbacks out and puts one in that passes steps, losses and gates on.
+at each tracker.  `observe` takes those callbacks out and puts one in that passes steps, losses and gates on.  A trainer that is
+used alone, outside a run that is shown or tracked, keeps what it has.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ def observe(trainer: Trainer, name: str) -> None:
     Args:
         name: what it does, as progress shows it.
     """
+    shown, tracked = progress.is_shown(), tracking.is_tracked()
     for callback in list(trainer.callback_handler.callbacks):
         kind = type(callback)
         prints = kind.__name__.endswith(("ProgressCallback", "PrinterCallback"))  # that of notebooks, too
-        if prints or kind.__module__.startswith("transformers.integrations"):
+        tracks = kind.__module__.startswith("transformers.integrations")
+        if shown and prints or tracked and tracks:
             trainer.remove_callback(callback)
-    trainer.add_callback(_Observer(name))
+    if shown or tracked:
+        trainer.add_callback(_Observer(name))
 
 
 class _Observer(TrainerCallback):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-__all__ = ["Phase", "begin", "phase", "say", "shown"]
+__all__ = ["Phase", "begin", "is_shown", "phase", "say", "shown"]
 
 EVERY = 30.0  # seconds between two lines of a phase
 SETTLED = 3  # steps before the time left is guessed
@@ -121,6 +121,11 @@ def shown(plain: bool = False) -> Iterator[None]:
         finally:
             _view.stop()
             _view = _DEFAULT
+
+
+def is_shown() -> bool:
+    """Whether this is inside `shown`."""
+    return _view is not _DEFAULT
 
 
 def _has_terminal() -> bool:

@@ -35,7 +35,18 @@ from sleepkit.results import read_json, write_json
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-__all__ = ["Tracker", "first_step", "log", "log_final", "log_night", "public_settings", "require_trackers", "start", "tracked"]
+__all__ = [
+    "Tracker",
+    "first_step",
+    "is_tracked",
+    "log",
+    "log_final",
+    "log_night",
+    "public_settings",
+    "require_trackers",
+    "start",
+    "tracked",
+]
 
 FOLDER, STEPS_NAME = "tracking", "steps.json"
 TRACKERS = ("mlflow", "tensorboard", "trackio", "wandb")
@@ -238,6 +249,11 @@ def tracked(config: TrainingArguments, settings: Mapping[str, Any]) -> Iterator[
     finally:
         _current = before
         tracker.finish()
+
+
+def is_tracked() -> bool:
+    """Whether this is inside `tracked`."""
+    return _current is not None
 
 
 def start() -> None:

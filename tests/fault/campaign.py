@@ -100,10 +100,8 @@ class Campaign:
             self.add(name, "traceback", first.err[-400:])
         elif fault.kind in ("full", "denied", "nan") and first.code == 0 and contents(folder) != self.whole:
             self.add(name, "wrong", "exit code 0 after the fault")
-        elif fault.kind in ("full", "denied", "nan") and first.code not in (0, 2):
+        elif fault.kind in ("full", "denied", "nan") and first.code != 0 and not first.is_told:
             self.add(name, "traceback", f"exit code {first.code}: {first.err[-300:]}")
-        elif fault.kind in ("full", "denied", "nan") and first.code == 2 and not first.line:
-            self.add(name, "traceback", f"no line: {first.err[-300:]}")
         else:
             self.judged(name, self.typed(folder), folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -150,7 +148,7 @@ class Campaign:
             self.add(name, "traceback", outcome.err[-400:])
         elif outcome.code == 0:
             self.add(name, *_compared(contents(folder), self.whole))
-        elif outcome.code == 2 and outcome.line:
+        elif outcome.is_told:
             self.add(name, "refused", outcome.line)
         else:
             self.add(name, "traceback", f"exit code {outcome.code}: {outcome.err[-300:]}")

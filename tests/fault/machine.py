@@ -73,6 +73,11 @@ class Outcome:
         said = [line for line in self.err.split("\n") if line.startswith("sleepkit: ")]
         return said[0] if len(said) == 1 else ""
 
+    @property
+    def is_told(self) -> bool:
+        """Whether it ended with one line, about something that was foreseen."""
+        return self.code in (1, 2) and bool(self.line) and "nobody has foreseen" not in self.line
+
 
 def preload() -> None:
     """Import once what every command imports."""

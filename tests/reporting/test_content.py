@@ -88,7 +88,7 @@ def test_other_reasons_stay_as_they_are(reason):
 
 def test_nights_in_rows_with_what_was_measured_only():
     headings, rows = nights_table(own_run()["nights"])
-    assert headings == ["night", "experience", "", "why", "own questions", "earlier nights", "anchor KL", "time"]
+    assert headings == ["night", "experience", "verdict", "why", "own questions", "earlier nights", "anchor KL", "time"]
     assert rows[0][:3] == [1, "lighthouse.md", "kept"] and rows[0][4:] == ["6% → 81% of 16", None, 0.0123, "5 min 12 s"]
     assert rows[1][2] == "undone" and rows[1][4:6] == ["0% → 75% of 16", "90% → 60% of 16"]
     assert night_numbers(own_run()["nights"]) == (["night", "items"], [[1, 1234], [2, 900]])

@@ -15,7 +15,7 @@ def lines_of(folder, capsys):
 def test_nights_of_a_finished_run(tmp_path, capsys):
     write_json(tmp_path / "results.json", own_run())
     head, _, first, second = lines_of(tmp_path, capsys)
-    assert head.split() == "night experience own questions earlier nights anchor KL time why".split()
+    assert head.split() == "night experience verdict own questions earlier nights anchor KL time why".split()
     assert first.split()[0] == "1" and "lighthouse.md" in first and " kept " in first and "6% → 81% of 16" in first
     assert " undone " in second and second.endswith("more than the 10 points that may be lost")
 
@@ -45,7 +45,7 @@ def test_days_give_dates_and_changed_settings(tmp_path, capsys):
 
 def test_other_runs_have_what_they_have(tmp_path, capsys):
     write_json(tmp_path / "results.json", image_run())
-    assert lines_of(tmp_path, capsys)[0].split() == "night experience class-IL why".split()
+    assert lines_of(tmp_path, capsys)[0].split() == "night experience verdict class-IL why".split()
     write_json(tmp_path / "results.json", sample_run(nights=[{"night": 1}]))
     assert lines_of(tmp_path, capsys) == ["night", "-----", "    1"]
 

@@ -177,6 +177,13 @@ def test_a_trainer_prints_nothing_of_its_own(plain, tmp_path, capsys):
     assert shown.out == "" and shown.err == ""
 
 
+def test_a_trainer_that_is_used_alone_keeps_what_it_prints(tmp_path, capsys):
+    trainer = linear_trainer(tmp_path, disable_tqdm=True)
+    observe(trainer, "training")
+    trainer.train()
+    assert "'loss'" in capsys.readouterr().out
+
+
 def test_a_long_training_says_how_long_after_a_few_steps(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(observer, "LONG", 0.0)
     with progress.shown():
