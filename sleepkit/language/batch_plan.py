@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Sequence
 
@@ -33,6 +34,10 @@ class BatchPlan:
         self.n_memory = per_device * world - self.n_others
         self.batch_size, self.drop_last = per_device, False
         self.steps, self.seed, self.rank, self.world = steps, seed, rank, world
+
+    def steps_of(self, epochs: float, accumulated: int) -> int:
+        """Optimizer steps, of ``accumulated`` batches each, after which each memory item was seen ``epochs`` times."""
+        return math.ceil(epochs * len(self.memory) / (self.n_memory * accumulated))
 
     def __len__(self) -> int:
         return self.steps

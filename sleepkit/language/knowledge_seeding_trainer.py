@@ -26,7 +26,6 @@ output heads, vLLM rollouts.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -168,9 +167,9 @@ class KnowledgeSeedingTrainer(Trainer):
     def _steps_of_epochs(self) -> int:
         """Steps after which each memory item was seen ``num_train_epochs`` times."""
         args = self.seeding
-        size = args.per_device_train_batch_size
-        per_batch = BatchPlan(self.memory, self.others, size, args.general_share, 1, 0, 0, args.world_size).n_memory
-        return math.ceil(args.num_train_epochs * len(self.memory) / (per_batch * args.gradient_accumulation_steps))
+        size, share = args.per_device_train_batch_size, args.general_share
+        plan = BatchPlan(self.memory, self.others, size, share, 1, 0, 0, args.world_size)
+        return plan.steps_of(args.num_train_epochs, args.gradient_accumulation_steps)
 
     # -- rollouts -------------------------------------------------------------------------------------------------
     def refresh_rollouts(self) -> None:

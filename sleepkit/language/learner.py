@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -34,10 +35,11 @@ from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.gate import digest
+from sleepkit.language.batch_plan import BatchPlan
 from sleepkit.language.chat import chat_ids, decode, generate, window_of
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.cues import content_words
-from sleepkit.language.data.experience import LEARNED, Experience, Question, render_note
+from sleepkit.language.data.experience import LEARNED, Experience, Question, render_note, size_of
 from sleepkit.language.data.tasks import LABEL
 from sleepkit.language.document_view import DocumentView, notes_that_fit
 from sleepkit.language.dreams import Context, Dream, context_name, save_dreams
@@ -47,7 +49,7 @@ from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
 from sleepkit.language.fingerprint import model_identity
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
 from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
-from sleepkit.language.material import OWN, NothingToAskError, SeedItem, load_items, save_items, write_material
+from sleepkit.language.material import OWN, ROLES, NothingToAskError, SeedItem, load_items, save_items, write_material
 from sleepkit.language.merge import capture_ffn_inputs, fit_slot, merge_slots
 from sleepkit.language.packing import PreparedItem
 from sleepkit.language.rehearsal import SNAPSHOT, Rehearsal
@@ -55,6 +57,8 @@ from sleepkit.language.scoring import CONTAINED, score, token_f1
 from sleepkit.language.self_written import paraphrases
 from sleepkit.language.zero3 import unsplit
 from sleepkit.ranks import main_finds, main_only
+from sleepkit.reporting import progress
+from sleepkit.reporting.plan import plan_text
 from sleepkit.results import read_json, write_json
 from sleepkit.schedule import SleepSchedule
 from sleepkit.utils.phases import PhaseFile, digest_of
@@ -145,7 +149,7 @@ class LanguageLearner:
     def wake(self, experience: Experience) -> None:
         """Take the experience's documents into the context memory, which holds one day, and its notes beside it."""
         self.memory.clear()
-        self.replaces = list(experience.replaces)
+        self.replaces, self.size = list(experience.replaces), size_of([experience])
         self.notes = [
             SeedItem(
                 note.question,
@@ -198,6 +202,7 @@ class LanguageLearner:
         dreams = bool(self.dreaming.dream_rounds or self.dream_set)
         if dreams:  # the gate asks others than those that judge dreams
             held_out, judges = held_out[::2], held_out[1::2] or held_out
+        progress.say(f"night {night}: {self._plan(items, held_out)}")
         before, said_before = self._self_test(held_out, earlier)
         outcome = self._consolidate(items, night, folder)
         if dreams:
@@ -218,6 +223,25 @@ class LanguageLearner:
         outcome["seconds"] = time.perf_counter() - start + self.seconds_before
         require_finite(self.bank.state_dict(), f"night {night}", self.seeding.learning_rate)
         return outcome
+
+    def _plan(self, items: Sequence[SeedItem], held_out: Sequence[SeedItem]) -> str:
+        """What lies ahead tonight, in words."""
+        args, of_role = self.seeding, {role: [item for item in items if item.role == role] for role in ROLES}
+        new, *others = of_role.values()
+        numbers = [range(len(group)) for group in others]
+        size, share = args.per_device_train_batch_size, args.general_share
+        batches = BatchPlan(range(len(new)), numbers, size, share, 1, 0, 0, args.world_size)
+        accumulated = args.gradient_accumulation_steps
+        steps = args.max_steps if args.max_steps > 0 else batches.steps_of(args.num_train_epochs, accumulated)
+        return plan_text(
+            documents=self.size.documents,
+            words=self.size.words,
+            items=Counter(item.style for item in new),
+            steps=steps,
+            seen=steps * accumulated * batches.n_memory,
+            kept_back=len(held_out),
+            beside=sum(map(len, others)),
+        )
 
     def _begin(self, night: int) -> None:
         """Note what decides tonight's phases, before anything changes."""
