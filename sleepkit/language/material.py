@@ -45,6 +45,7 @@ __all__ = [
     "STYLES",
     "NothingToAskError",
     "SeedItem",
+    "cue_items",
     "load_items",
     "newest",
     "not_outdated",
@@ -89,7 +90,7 @@ def write_material(
     asked = [line for line in lines if line.is_prose]
     items: list[SeedItem] = []
     for line in lines:
-        items += _cues(line, styles, cues_per_span, rng) if line.is_prose else quotations(line, rng)
+        items += cue_items(line, styles, cues_per_span, rng) if line.is_prose else quotations(line, rng)
     if "question" in styles:
         items += written_questions(model, tokenizer, asked, rng, seed)
     if "paraphrase" in styles:
@@ -120,7 +121,8 @@ def _tell_of_the_rest(chunks: Sequence[MemoryChunk], lines: Sequence[Line], item
             logger.warning(f"{title}: {what} prose (but code, tables, lists, ...); quoted as it stands, and not asked about")
 
 
-def _cues(line: Line, styles: Sequence[str], count: int, rng: random.Random) -> list[SeedItem]:
+def cue_items(line: Line, styles: Sequence[str], count: int, rng: random.Random) -> list[SeedItem]:
+    """Items about a sentence of prose that rules make; ``count`` cloze and keyword cues for each answer span."""
     sentence, title = line.said, line.title
     made: list[tuple[str, str, str, str]] = []
     for span in answer_spans(sentence):

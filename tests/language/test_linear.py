@@ -13,7 +13,7 @@ from sleepkit.language import cues
 from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.data.experience import word_count
 from sleepkit.language.lines import quotations, read_lines
-from sleepkit.language.material import _cues
+from sleepkit.language.material import cue_items
 from sleepkit.language.passages import passages
 from sleepkit.language.sentences import sentences
 
@@ -127,5 +127,5 @@ def test_a_document_of_30000_words(clock):
     rng = random.Random(0)
     lines = read_lines(chunks)
     styles = ("wh", "cloze", "keywords", "about", "recite")
-    items = [item for line in lines for item in (_cues(line, styles, 1, rng) if line.is_prose else quotations(line, rng))]
+    items = [item for line in lines for item in (cue_items(line, styles, 1, rng) if line.is_prose else quotations(line, rng))]
     assert len(lines) >= 2_300 and len(items) > 20_000

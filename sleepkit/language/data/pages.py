@@ -1,6 +1,6 @@
 """Web pages, PDF, Word and EPUB files as text in Markdown's form, by the optional packages of ``sleepkit[documents]``.
 
-    .html .htm .xhtml    BeautifulSoup and markdownify, without scripts, styles and pictures
+    .html .htm .xhtml    BeautifulSoup, lxml and markdownify, without scripts, styles and pictures
     .pdf                 pypdf: the text of each page, in the order in which the file has it
     .docx                mammoth, which makes a web page of it
     .epub                its chapters in reading order, each a web page
@@ -13,6 +13,8 @@ from __future__ import annotations
 import io
 import logging
 import posixpath
+import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +26,7 @@ from sleepkit.language.data.unpacking import RATIO, SMALL
 
 __all__ = ["PAGES", "page_text"]
 
+_SELF_CLOSED = re.compile(rb"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)(\w+)([^<>]*)/>")
 _NOT_READ = ("script", "style", "noscript", "template", "svg", "head")
 
 
@@ -46,14 +49,22 @@ def page_text(data: bytes, suffix: str, name: str) -> str:
 
 
 def _html(data: bytes | str, name: str) -> str:
+    import lxml  # noqa: F401, which BeautifulSoup would miss in words of its own
     from bs4 import BeautifulSoup
     from markdownify import MarkdownConverter
 
-    page = BeautifulSoup(data, "html.parser")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that chapters of books are XHTML, and that a short page looks like a path
+        page = BeautifulSoup(data, "lxml")  # Python's own parser takes minutes for tags that nothing closes
     for part in page.find_all(_NOT_READ):
         part.decompose()
     options: dict[str, Any] = {"escape_asterisks": False, "escape_underscores": False, "escape_misc": False}
     return str(MarkdownConverter(heading_style="ATX", bullets="-", strip=["a", "img"], **options).convert_soup(page)).strip()
+
+
+def _xhtml(data: bytes, name: str) -> str:
+    """Where ``<script/>`` and ``<title/>`` are closed, which in HTML they are not."""
+    return _html(_SELF_CLOSED.sub(rb"<\1\2></\1>", data), name)
 
 
 def _pdf(data: bytes, name: str) -> str:
@@ -86,7 +97,7 @@ def _epub(data: bytes, name: str) -> str:
         files = {item.attrib["id"]: item.attrib["href"] for item in package.iterfind(".//{*}item")}
         chapters = [unquote(files[part.attrib["idref"]]) for part in package.iterfind(".//{*}itemref")]
         folder = posixpath.dirname(content)
-        texts = (_html(book.read(posixpath.normpath(posixpath.join(folder, chapter))), name) for chapter in chapters)
+        texts = (_xhtml(book.read(posixpath.normpath(posixpath.join(folder, chapter))), name) for chapter in chapters)
         return "\n\n".join(text for text in texts if text)
 
 
@@ -102,7 +113,7 @@ def _opened(data: bytes, name: str) -> zipfile.ZipFile:
 PAGES: dict[str, Callable[[bytes, str], str]] = {
     ".html": _html,
     ".htm": _html,
-    ".xhtml": _html,
+    ".xhtml": _xhtml,
     ".pdf": _pdf,
     ".docx": _docx,
     ".epub": _epub,

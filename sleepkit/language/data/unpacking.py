@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import stat
 import zlib
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -70,7 +71,10 @@ def file_bytes(path: Path) -> bytes:
         SleepkitError: unreadable, no gzip though its name says so, or too large.
     """
     try:
-        if path.stat().st_size > MOST:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise SleepkitError(f"{shown_path(path)} is no ordinary file; save what it gives to one")
+        if about.st_size > MOST:
             raise SleepkitError(f"{shown_path(path)} has more than {MOST >> 20} MiB; split it")
         with _open(path) as file:
             return file.read()

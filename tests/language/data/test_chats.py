@@ -10,7 +10,7 @@ from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.data.documents import load_experiences
 from sleepkit.language.data.experience import LEARNED, Question
 from sleepkit.language.lines import read_lines
-from sleepkit.language.material import _cues
+from sleepkit.language.material import cue_items
 
 ASKED = {"role": "user", "content": "Who is the captain?"}
 SAID = {"role": "assistant", "content": "Ida Brook, since May."}
@@ -127,7 +127,9 @@ def test_no_name_of_a_role_is_taught(load):
         "The pier opened in 1907, and Milo Hart built it.",
         "Ida Brook, since May.",
     ]
-    items = [item for line in lines for item in _cues(line, ("wh", "cloze", "keywords", "about", "recite"), 3, random.Random(0))]
+    items = [
+        item for line in lines for item in cue_items(line, ("wh", "cloze", "keywords", "about", "recite"), 3, random.Random(0))
+    ]
     assert any(item.prompt == "In what year did the pier open?" or item.prompt == "When did the pier open?" for item in items)
     for item in items:
         taught = f"{item.prompt} {item.reply} {item.memory} {item.span}"

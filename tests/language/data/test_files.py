@@ -215,6 +215,7 @@ def test_a_home_folder_and_places_that_are_none(tmp_path, monkeypatch):
         ("nowhere/", "does not exist"),
         ("report.pdf", "does not exist"),
         ("notes/a.html", "does not exist"),
+        ("/dev/zero", "is no ordinary file"),
     ):
         assert words in refused(given), given
 
@@ -236,6 +237,11 @@ def test_what_a_web_page_says_is_not_changed(tmp_path):
     assert load_experiences(tmp_path / "a.html")[0].documents == [f"# Pier\n\n{SAID}\n\n- one_two *three*"]
 
 
+def test_a_page_of_thousands_of_paragraphs_without_ends(tmp_path):
+    (tmp_path / "a.html").write_bytes(b"<p>The pier opened." * 5000)
+    assert load_experiences(tmp_path / "a.html")[0].documents[0].count("The pier opened.") == 5000
+
+
 def test_the_chapters_of_a_book_are_in_order(tmp_path):
     (tmp_path / "a.epub").write_bytes(epub("First.", "Second."))
     assert load_experiences(tmp_path / "a.epub")[0].documents == ["First.\n\nSecond."]
@@ -243,7 +249,7 @@ def test_the_chapters_of_a_book_are_in_order(tmp_path):
 
 @pytest.mark.parametrize("suffix", MAKERS)
 def test_without_the_extra_it_is_named(tmp_path, load, said, monkeypatch, suffix):
-    for module in ("bs4", "markdownify", "pypdf", "mammoth"):
+    for module in ("bs4", "lxml", "markdownify", "pypdf", "mammoth"):
         monkeypatch.setitem(sys.modules, module, None)
     write(tmp_path, {"a.md": "Text.", f"b{suffix}": MAKERS[suffix]()})
     assert len(load(tmp_path)) == 1
@@ -262,6 +268,8 @@ def test_without_the_extra_it_is_named(tmp_path, load, said, monkeypatch, suffix
         ("a.epub", packed({"bomb": b"\0" * (80 << 20)}), "unpacks to more than 64 MiB"),
         ("a.html", b"<div>" * 20_000 + b"deep", "is nested too deeply"),
         ("a.html", b"<script>1</script>", "has an empty text"),
+        ("a.html", b"<a " * 30_000, "has an empty text"),
+        ("a.html", b"<!--" * 30_000, "has an empty text"),
     ],
 )
 def test_damaged_pages_are_named(tmp_path, name, content, words):
