@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sleepkit import metrics
+from sleepkit.errors import SleepkitError
 from sleepkit.generator_run import GeneratorArguments, train_generator
 from sleepkit.options import require_choice
 from sleepkit.plots import stops_figure
@@ -53,7 +54,12 @@ def run_dream2learn(args: VisionArguments, config: Dream2LearnConfig) -> RunReco
     if args.dataset == "procedural" and config.dreams and not all_find(Path(config.generator)):
         train_generator(GeneratorArguments(), TinyDiffusionConfig(output_dir=config.generator, use_cpu=config.use_cpu))
     seeds = args.seeds or [config.seed]
-    build_learner(args, with_seed(config, seeds[0], folder))  # refuses now what the run without dreams would not notice
+    _, stream = build_learner(args, with_seed(config, seeds[0], folder))  # refuses what the run without dreams would not notice
+    classes = len({label for experience in stream for label in experience.labels})
+    if config.max_units is not None and config.max_units < classes:
+        raise SleepkitError(
+            f"max_units is {config.max_units}, which is fewer than the {classes} classes; raise it, or leave it out"
+        )
     pairs = []
     for seed in seeds:
         records = []

@@ -83,11 +83,6 @@ class Dreaming(DreamBank):
         if stream[0].train.source.pixels.dim() != 4:
             raise SleepkitError("dreams are images and the data are features; use recipes/mygo.py, which dreams features too")
         super().__init__(model, config, stream, scenario, probe_images, probe_draws, probe_scope)
-        classes = sum(len(one.labels) for one in stream)
-        if config.max_units is not None and config.max_units < classes:
-            raise SleepkitError(
-                f"max_units is {config.max_units}, which is fewer than the {classes} classes; raise it, or leave it out"
-            )
         if config.others_dataset is not None and (config.judge_epochs or config.dream_kind == "auxiliary"):
             require_others(config.others_dataset, self.today.train.source.pixels.shape[1:])
         self.painter = self._new_painter() if config.dreams and config.dream_kind in PAINTED else None
