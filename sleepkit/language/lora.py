@@ -18,6 +18,7 @@ from sleepkit.language.chat import chat_ids, text_ids
 from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.material import SeedItem
+from sleepkit.utils.files import writable
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import conclude
 
@@ -118,7 +119,8 @@ def finetune(
             return (found[0] + added, found[1]) if return_outputs else found + added
 
     args = SFTConfig(**options, max_length=None, include_num_input_tokens_seen="non_padding")
-    trainer = PenalisedTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    with writable(str(args.output_dir)):  # which it makes
+        trainer = PenalisedTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     trainer.train()
     conclude(trainer, what)
     history = [line for line in trainer.state.log_history if "loss" in line]

@@ -68,6 +68,4 @@ def _other_sleeps(inputs: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-COMMANDS = (
-    Command("sleep", _sleep("--max_steps 4 --save_strategy steps --save_steps 2"), _other_sleeps),
-)
+COMMANDS = (Command("sleep", _sleep("--max_steps 4 --save_strategy steps --save_steps 2"), _other_sleeps),)
