@@ -25,7 +25,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -149,11 +149,15 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise SleepkitError(f"cannot read {path}: {error.strerror}; give the output folder of a run") from error
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
         raise SleepkitError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is not a number")
 
 
 @dataclass
@@ -206,7 +210,8 @@ def read_results(output_dir: str | Path) -> dict[str, Any]:
     """The content of `<output_dir>/results.json`; examples, history, matrices and nights may be absent.
 
     Raises:
-        SleepkitError: if there is none, or it lacks another field, or has one that this version does not know.
+        SleepkitError: if there is none, or it lacks another field, has one that this version does not know, or one that holds
+            something else than a run writes.
     """
     path = Path(output_dir) / FILE_NAME
     data = read_json(path)
@@ -219,4 +224,46 @@ def read_results(output_dir: str | Path) -> dict[str, Any]:
         raise SleepkitError(
             f"{path} is not from this version (missing {missing}, unknown {unknown}); choose another output folder"
         )
+    for name, value in data.items():
+        if not _FORMS[name](value):
+            shown = json.dumps(value, ensure_ascii=False)
+            raise SleepkitError(
+                f"{path} has been changed: its {name} is {shown:.60}; run the same command again to write it anew"
+            )
     return data
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _matrix(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, list) and all(item is None or _number(item) for item in row) for row in value
+    )
+
+
+def _mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _rows(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_mapping, value))
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "method": lambda value: isinstance(value, str),
+    "seed": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "config": _mapping,
+    "seconds": _number,
+    "accuracy_matrix": _matrix,
+    "matrices": lambda value: isinstance(value, dict) and all(map(_matrix, value.values())),
+    "metrics": lambda value: isinstance(value, dict) and all(item is None or _number(item) for item in value.values()),
+    "examples": _rows,
+    "history": _rows,
+    "nights": lambda value: _rows(value) and all(isinstance(row.get("night", 0), int) for row in value),
+    "days": _rows,
+    "versions": _mapping,
+    "hardware": _mapping,
+    "peak_memory_bytes": _number,
+}

@@ -302,15 +302,14 @@ def _write_dreams(args: SleepArguments, config: KnowledgeSeedingConfig, model: P
     """The accepted dreams of the nights that were kept, as a data set beside the model."""
     from sleepkit.cards import published_name
     from sleepkit.language.dream_dataset import add_night, write_card
-    from sleepkit.language.dreams import load_dreams
-    from sleepkit.language.learner import ACCEPTED_NAME
+    from sleepkit.language.learner import ACCEPTED_NAME, accepted_dreams
 
     out = Path(_folder(config))
     kept = {}
     for row in record.nights:
         path = out / f"night_{row['night']:02d}" / "dreams" / ACCEPTED_NAME
         if row["committed"] and path.is_file():
-            kept[row["night"]] = load_dreams(path)
+            kept[row["night"]] = accepted_dreams(path)
     if not any(kept.values()):
         return
     base = _base_name(model)

@@ -72,6 +72,14 @@ def test_a_run_publishes_its_dreams_and_another_starts_from_them(files, tmp_path
     assert len(calls) == asked  # nothing was dreamed anew
     night = read_results(tmp_path / "second")["nights"][0]
     assert night["dreams_accepted"] == len(dreams)
+    accepted = tmp_path / "first" / "night_01" / "dreams" / "accepted.jsonl"
+    text = accepted.read_text()
+    accepted.write_text(text.replace("red lamp", "bed lamp"))
+    capsys.readouterr()
+    assert cli.main(["sleep", *arguments(files, tmp_path / "first")]) == 2  # the same command publishes again
+    assert "accepted.jsonl is damaged (it has changed); bring back a copy" in capsys.readouterr().err
+    accepted.write_text(text)
+    assert cli.main(["sleep", *arguments(files, tmp_path / "first")]) == 0
     capsys.readouterr()
     (published / "night_01.jsonl").write_text(json.dumps({"context": "Ada"}))
     assert cli.main(["sleep", *arguments(files, tmp_path / "third", "--dream_set", str(published))]) == 2

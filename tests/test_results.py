@@ -10,7 +10,7 @@ import torch
 
 from sleepkit import results
 from sleepkit.errors import SleepkitError
-from sleepkit.results import RunRecord, hardware, peak_memory_bytes, read_json, versions, write_json
+from sleepkit.results import RunRecord, hardware, peak_memory_bytes, read_json, read_results, versions, write_json
 
 
 class Colour(Enum):
@@ -134,3 +134,45 @@ def test_bad_files_are_one_line_errors(tmp_path, content, message):
     with pytest.raises(SleepkitError, match=message) as error:
         RunRecord.load(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("metrics", [1]),
+        ("metrics", {"faa": "high"}),
+        ("metrics", {"faa": [0.5]}),
+        ("metrics", {"faa": True}),
+        ("accuracy_matrix", {"0": [1]}),
+        ("accuracy_matrix", [0.5]),
+        ("accuracy_matrix", [["1"]]),
+        ("matrices", {"probe": 1}),
+        ("nights", {"night": 1}),
+        ("nights", [1]),
+        ("nights", [{"night": "one"}]),
+        ("history", "none"),
+        ("examples", [["q", "a"]]),
+        ("config", "default"),
+        ("method", 3),
+        ("seed", "0"),
+        ("seed", None),
+        ("seconds", "long"),
+        ("hardware", []),
+        ("days", [None]),
+    ],
+)
+def test_an_edited_record_is_one_line(tmp_path, name, value):
+    path = RunRecord("seeding", 0, metrics={"faa": 0.5}, accuracy_matrix=[[0.5, None]], nights=[{"night": 1}]).save(tmp_path)
+    document = json.loads(path.read_text())
+    assert read_results(tmp_path) == document
+    path.write_text(json.dumps({**document, name: value}))
+    with pytest.raises(SleepkitError, match=f"results.json has been changed: its {name} is .*; run the same command") as error:
+        read_results(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": -Infinity}', "[" * 100_000, '{"a": 1', "\x00"])
+def test_what_is_no_json_is_one_line(tmp_path, text):
+    (tmp_path / "one.json").write_text(text)
+    with pytest.raises(SleepkitError, match="one.json is not valid JSON .*; delete it and run again"):
+        read_json(tmp_path / "one.json")

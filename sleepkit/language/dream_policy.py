@@ -76,13 +76,14 @@ class DreamPolicyTrainer(Trainer):
         self.pad_id = processing_class.pad_token_id or 0
         largest = max(by_prompt(items), key=len)
         self.packed = packs_exactly(self.backbone, largest[:2], self.pad_id)
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=list(items),
-            processing_class=processing_class,
-            data_collator=lambda chosen: {"items": chosen},
-        )
+        with writable(str(args.output_dir)):  # which it makes
+            super().__init__(
+                model=model,
+                args=args,
+                train_dataset=list(items),
+                processing_class=processing_class,
+                data_collator=lambda chosen: {"items": chosen},
+            )
         self.model_accepts_loss_kwargs = False
         observe(self, "learning to dream")
         for item in items:

@@ -115,7 +115,8 @@ class KnowledgeSeedingTrainer(Trainer):
         self._rollouts_of = -1  # the step that they were drawn at
         self._sums: dict[str, list[Tensor]] = {}
         args.logging_nan_inf_filter = False  # which would log other losses in place of those that are not finite
-        super().__init__(model=model, args=args, processing_class=processing_class, train_dataset=self.items, **kwargs)
+        with writable(str(args.output_dir)):  # which it makes
+            super().__init__(model=model, args=args, processing_class=processing_class, train_dataset=self.items, **kwargs)
         self.model_accepts_loss_kwargs = False
         observe(self, "training")
         if args.max_steps <= 0:

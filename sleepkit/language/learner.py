@@ -42,7 +42,7 @@ from sleepkit.language.cues import content_words
 from sleepkit.language.data.experience import LEARNED, Experience, Question, render_note, size_of
 from sleepkit.language.data.tasks import LABEL
 from sleepkit.language.document_view import DocumentView, notes_that_fit
-from sleepkit.language.dreams import Context, Dream, context_name, save_dreams
+from sleepkit.language.dreams import Context, Dream, context_name, load_dreams, save_dreams
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import ExpertBankConfig
 from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
@@ -285,7 +285,7 @@ class LanguageLearner:
         accepted = [one for one in self.dream_set if one.context in texts]
         outcome: dict[str, Any] = {}
         slot = self.bank.active[-1]
-        main_only(lambda: (folder / "dreams" / ACCEPTED_NAME).unlink(missing_ok=True))  # another run's, or these again
+        main_only(PhaseFile(folder / "dreams" / ACCEPTED_NAME, self.tonight).forget)  # another run's, or these again
         if not accepted and self.dreaming.dream_rounds:
             accepted, outcome = self._own_dreams(judges, slot, night, folder / "dreams")
         rehearsed = [
@@ -316,7 +316,8 @@ class LanguageLearner:
             return [], {}
         trainer = DreamingTrainer(self.model, self.tokenizer, self.dreaming, self.seeding, slot, folder, night, self.tonight)
         accepted, logs = trainer.run(contexts)
-        main_only(lambda: save_dreams(accepted, folder / ACCEPTED_NAME))
+        phase = PhaseFile(folder / ACCEPTED_NAME, self.tonight)
+        main_only(lambda: phase.write(lambda draft: save_dreams(accepted, draft)))
         return accepted, {"dreams": [asdict(log) for log in logs]}
 
     def _pass_on(self, level: int, night: int, folder: Path) -> None:
@@ -502,7 +503,6 @@ class LanguageLearner:
     def save(self, folder: Path) -> None:
         """Experts (safetensors + JSON) with their levels, and the items for later nights (jsonl)."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         self.bank.save(folder)  # on all ranks: sharded experts are gathered
         if self.is_main:
             write_json(folder / LEVELS_NAME, [[slot, self.level_of[slot]] for slot in self.bank.active])
@@ -515,6 +515,12 @@ class LanguageLearner:
         self.level_of = dict(read_json(folder / LEVELS_NAME))
         self.rehearsal.load(folder)
         self.bank.train_only(None)  # as a night leaves it
+
+
+def accepted_dreams(path: Path) -> list[Dream]:
+    """Of a finished night.  Raises `SleepkitError` if the file is not as it was written."""
+    PhaseFile(path, {}).require_whole()
+    return load_dreams(path)
 
 
 def _graded(questions: Sequence[Question], answers: list[str]) -> Evaluation:

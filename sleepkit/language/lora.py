@@ -19,6 +19,7 @@ from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.decoder import find_decoder_layers
 from sleepkit.language.material import SeedItem
 from sleepkit.reporting.observer import observe
+from sleepkit.utils.files import writable
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import conclude
 
@@ -119,7 +120,8 @@ def finetune(
             return (found[0] + added, found[1]) if return_outputs else found + added
 
     args = SFTConfig(**options, max_length=None, include_num_input_tokens_seen="non_padding")
-    trainer = PenalisedTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    with writable(str(args.output_dir)):  # which it makes
+        trainer = PenalisedTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     observe(trainer, "fine-tuning")
     trainer.train()
     conclude(trainer, what)

@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sleepkit.errors import SleepkitError
 from sleepkit.results import plain, read_json, write_json
 from sleepkit.utils.files import encoded, replacing, sync, writable
 from sleepkit.utils.sealed import damage, file_digest, seal
@@ -105,6 +106,17 @@ class _Phase:
 
 class PhaseFile(_Phase):
     """A phase that leaves one file; see the module."""
+
+    def require_whole(self) -> None:
+        """Raise `SleepkitError` unless it is as it was written; for who reads it later and cannot make it again."""
+        try:
+            reason = self._damage()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            reason = "its seal cannot be read"
+        if reason is not None:
+            raise SleepkitError(
+                f"{self.path} is damaged ({reason}); bring back a copy of it, or start anew with --overwrite true"
+            )
 
     def write(self, make: Callable[[Path], object], log: Mapping[str, Any] | None = None) -> None:
         """Let ``make`` write the file, and put it in place with its identity and what is to be noted with it.

@@ -23,6 +23,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore
 from sleepkit.errors import SleepkitError
 from sleepkit.ranks import main_finds, main_only
 from sleepkit.reporting.observer import observe
+from sleepkit.utils.files import writable
 from sleepkit.utils.phases import PhaseFolder
 from sleepkit.utils.training import conclude
 
@@ -85,7 +86,8 @@ class IncrementalTrainer(Trainer):
             args, seed=seed, output_dir=str(folder), logging_nan_inf_filter=False
         )
         self.loss, self.what = loss, what
-        super().__init__(model=model, args=args, train_dataset=rows, data_collator=_as_it_is, callbacks=list(callbacks))
+        with writable(folder):  # which it makes
+            super().__init__(model=model, args=args, train_dataset=rows, data_collator=_as_it_is, callbacks=list(callbacks))
         self.model_accepts_loss_kwargs = False
         observe(self, "training")
 

@@ -35,7 +35,7 @@ from machine import ROOT, Fault, Outcome, preload, run  # noqa: E402
 GOOD = ("equal", "refused")
 TIMES = re.compile(r"seconds|_per_second|runtime|^date$|^peak_memory|^versions$|^hardware$|^days$|epoch_time")
 SKIPPED = re.compile(
-    r"(^|/)(\.lock|\.sleepkit\.json|MANIFEST\.json|report\.(md|html)|baselines\.md|seconds\.json|README\.md|training_args\.bin"
+    r"(^|/)(\.lock|\.sleepkit\.json|MANIFEST\.json|report\.(md|html)|baselines\.md|seconds\.json|.*\.seal|README\.md|training_args\.bin"
     r"|comparison\.md|events\.out.*|.*\.tmp)$|(^|/)checkpoint-\d+/|(^|/)draft/"
 )
 

@@ -1,0 +1,160 @@
+"""`recipes/dream.py` as it is typed: killed anywhere it ends as if it had not been, and nothing of another run is mixed in."""
+
+import json
+import shutil
+
+import pytest
+from campaign import contents
+from commands import SLEEP, prepare
+from machine import Fault, run
+
+from sleepkit.language import dreaming_trainer
+from sleepkit.language.dreams import Dream, Dreamed, context_name
+
+DREAM = """--nights 1 --max_steps 2 --dream_rounds 2 --dream_held_out 1 --trial_steps 2 --trial_rank 2 --dreamer_rank 2
+    --trial_learning_rate 1e-2 --dreamer_epochs 1"""
+
+
+def two_dreams(model, tokenizer, context, styles, *_):
+    """A good and a useless dream of each context, as the tiny model itself writes none."""
+    chunk = context.chunk
+    rows = [(f"Tell me about {chunk.title}.", line) for line in chunk.text.split(". ")]
+    dreams = [Dream("rewrite", chunk.text, rows, context_name(chunk)), Dream("long", "z", [("z", "z z")], chunk.title)]
+    return Dreamed(dreams)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dreaming_trainer, "dream", two_dreams)
+        yield prepare(tmp_path_factory.mktemp("inputs"))
+
+
+def line(inputs, folder, *more):
+    given = f"recipes/dream.py --model {inputs}/base --dataset {inputs}/rows.jsonl --output_dir {folder} {SLEEP} {DREAM}"
+    return [word for word in given.split() if word != "--no_gate"] + list(more)
+
+
+def typed(inputs, folder, fault=None, more=()):
+    return run(line(inputs, folder, *more), fault, watch=folder)
+
+
+@pytest.fixture(scope="module")
+def whole(inputs, tmp_path_factory):
+    """The run that nothing disturbs: its folder and its moments."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    done = typed(inputs, folder)
+    assert done.code == 0, done.err[-3000:]
+    return folder, done.moments
+
+
+def moments_of(whole, inputs, name):
+    """The first and the last moment whose file has ``name`` in its path."""
+    _, moments = whole
+    found = [number for number, moment in enumerate(moments, 1) if name in moment.rpartition("/run/")[2]]
+    return found[0], found[-1]
+
+
+PLACES = [
+    "run.json",
+    "night_01",
+    "state",
+    "held_out_0",
+    "held_out_1",
+    "round_1",
+    "dreamer_1",
+    "round_2",
+    "dreamer_2",
+    "results.json",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_anywhere_it_ends_with_the_same_bytes(place, inputs, whole, tmp_path):
+    ends_as_if_it_had_not_been_killed(moments_of(whole, inputs, place)[PLACES.index(place) % 2], inputs, whole, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", range(24))
+def test_killed_at_many_moments_it_ends_with_the_same_bytes(share, inputs, whole, tmp_path):
+    ends_as_if_it_had_not_been_killed(1 + share * (len(whole[1]) - 1) // 23, inputs, whole, tmp_path / "run")
+
+
+def ends_as_if_it_had_not_been_killed(moment, inputs, whole, folder):
+    assert typed(inputs, folder, Fault("kill", moment)).code == -9
+    again = typed(inputs, folder)
+    assert again.code == 0, again.err[-3000:]
+    expected, found = contents(whole[0]), contents(folder)
+    assert {name for name in {*expected, *found} if expected.get(name) != found.get(name)} == set()
+    assert "dreams/dreamer_2/adapter_model.safetensors" in found and "state/expert_bank.safetensors" in found
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--seed", "7"), "seed is 42 there and 7 here"),
+        (("--learning_rate", "0.1"), "config.learning_rate is 0.005 there and 0.1 here"),
+        (("--dreamer_learning_rate", "0.1"), "config.dreamer_learning_rate is"),
+        (("--dataset", "{inputs}/other_rows.jsonl"), "config.dataset is"),
+        (("--model", "{inputs}/other_base"), "config.model is"),
+        (("--resume", "false"), "holds a run; use --resume true or --overwrite true"),
+    ],
+)
+def test_another_run_is_refused_in_one_line(more, words, inputs, whole, tmp_path):
+    before = contents(whole[0])
+    done = typed(inputs, whole[0], more=[word.format(inputs=inputs) for word in more])
+    assert done.code == 2 and words in done.line and not done.traceback
+    assert "--overwrite true" in done.line and contents(whole[0]) == before
+
+
+@pytest.mark.parametrize("what", ["weights", "rows", "template"])
+def test_other_content_at_the_same_place_is_another_run(what, inputs, whole, tmp_path):
+    copy = tmp_path / "inputs"
+    shutil.copytree(inputs, copy)
+    folder = tmp_path / "run"
+    assert typed(copy, folder, Fault("kill", moments_of(whole, inputs, "dreamer_1")[1])).code == -9
+    if what == "weights":
+        shutil.copy(copy / "other_base" / "model.safetensors", copy / "base" / "model.safetensors")
+    elif what == "rows":
+        text = (copy / "rows.jsonl").read_text()
+        (copy / "rows.jsonl").write_text(text.replace("Orla Finch", "Olga Finch"))
+    else:
+        path = copy / "base" / "chat_template.jinja"
+        path.write_text(path.read_text() + " ")
+    done = typed(copy, folder)
+    name = {"weights": "inputs.weights", "rows": "inputs.passages", "template": "inputs.chat_template"}[what]
+    assert done.code == 2 and f"belongs to another run ({name} is" in done.line
+    assert typed(copy, folder, more=["--overwrite", "true"]).code == 0
+
+
+def test_typed_again_a_finished_run_reports_again(inputs, whole):
+    before = contents(whole[0])
+    seconds = json.loads((whole[0] / "results.json").read_text())["seconds"]
+    done = typed(inputs, whole[0])
+    assert done.code == 0 and "written to" in done.out and contents(whole[0]) == before
+    assert json.loads((whole[0] / "results.json").read_text())["seconds"] >= seconds  # of all sessions
+
+
+@pytest.mark.parametrize("pattern", ["dreams/*/*", "state/*", "night_01/*", "held_out_*", "seconds.json*"])
+def test_a_flipped_bit_is_never_taken(pattern, inputs, whole, tmp_path):
+    """In the files of a run that was killed after its last dreamer."""
+    folder = tmp_path / "run"
+    assert typed(inputs, folder, Fault("kill", moments_of(whole, inputs, "held_out_3")[0])).code == -9
+    for path in folder.glob(pattern):
+        if path.is_file():
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+    done = typed(inputs, folder)
+    assert done.code == 0, done.err[-2000:]
+    expected, found = contents(whole[0]), contents(folder)
+    assert {name for name in {*expected, *found} if expected.get(name) != found.get(name)} == set()
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on(inputs, whole, tmp_path):
+    for place in ("state", "dreamer_1", "results.json"):
+        folder = tmp_path / place
+        done = typed(inputs, folder, Fault("full", moments_of(whole, inputs, place)[0]))
+        assert done.code == 2 and not done.traceback, done.err[-2000:]
+        assert done.err.count("sleepkit: error: cannot write") == done.err.count("No space left on device; free some space") == 1
+        assert typed(inputs, folder).code == 0 and contents(folder) == contents(whole[0])
