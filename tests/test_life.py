@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from launch import BIN, run
+from local_hub import LocalHub
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
@@ -108,8 +110,8 @@ def home(tmp_path):
     return tmp_path
 
 
-def sleep(home, *more, model=None, run="life"):
-    text = f"""sleep --model {model or home / "base"} --dataset {home}/notes --output_dir {home / run} --expert_slots 3
+def sleep(home, *more, model=None, run="life", slots=3):
+    text = f"""sleep --model {model or home / "base"} --dataset {home}/notes --output_dir {home / run} --expert_slots {slots}
         --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --memory_max_tokens 300 --max_new_tokens 4
         --general_items 2 --general_tokens 4 --styles wh cloze --logging_steps 1 --no_gate"""
     return cli.main([*text.split(), *more])
@@ -179,11 +181,11 @@ def test_two_commands_at_once(home):
 
 def test_more_nights_than_experts_are_said_when_the_run_starts(home, capsys):
     (home / "notes" / "cleo.md").write_text("Cleo keeps a green lamp in the west tower. It was built by Ines Vole in 1930.")
-    assert sleep(home, "--expert_slots", "2") == 0
+    assert sleep(home, slots=2) == 0
     said = capsys.readouterr().out
     assert "3 nights and 2 experts a layer" in said and "from night 3 on, the two oldest are merged" in said
     assert said.index("merged") < said.index("awake:")
-    assert sleep(home, "--expert_slots", "1", run="one") == 2
+    assert sleep(home, run="one", slots=1) == 2
     assert "expert_slots is 1, which is too few for 3 nights" in capsys.readouterr().err
 
 
@@ -202,3 +204,41 @@ def test_a_life_goes_on_from_another_with_what_it_rehearses(home, capsys):
     replayed = [item for item in material if item["style"] == "replay"]
     assert {item["source"] for item in replayed} == {"ada", "bert"} and all(item["night"] < 0 for item in replayed)
     assert cli.main(["ask", str(home / "hers"), "who?", "--max_new_tokens", "2"]) == 0
+
+
+def test_a_life(home, tmp_path, capsys):
+    """Two files, a third, a changed fact; a colleague loads it by its id, sleeps on a document of hers and publishes."""
+    with LocalHub() as hub:
+        hub.publish("org/base", home / "base")
+        with hub.used_by(hub.token("me"), tmp_path / "mine"):
+            my_life(home, capsys)
+        mine = hub.repository("me/life")
+        assert mine.private and not any(b"Orla Finch" in content for content in mine.files.values())
+        mine.private = False
+        shutil.rmtree(home / "notes")
+        (home / "notes").mkdir()
+        (home / "notes" / "bob.md").write_text("Bob keeps a bell in the yard. It was cast by Ira Lund in 1790.")
+        with hub.used_by(hub.token("her"), tmp_path / "hers"):
+            assert sleep(home, "--push_to_hub_repo", "on-it", model="me/life", run="hers") == 0
+            assert nights(home, "hers") == ["bob.md"]
+            assert cli.main(["ask", "her/on-it", "Who cast the bell?", "--max_new_tokens", "3"]) == 0
+        theirs, before = (json.loads(repository.files["expert_bank.json"]) for repository in (hub.repository("her/on-it"), mine))
+    assert theirs["base_model"] == before["base_model"] == "org/base"
+    assert len(before["active"]) == 4 and len(theirs["active"]) == 5
+
+
+def my_life(home, capsys):
+    """Four nights of three days, questions, and a push."""
+    assert sleep(home, model="org/base", slots=6) == 0
+    (home / "notes" / "cleo.txt").write_text("Cleo keeps bees. They came from Orta in 1988.")
+    assert sleep(home, model="org/base", slots=6) == 0
+    (home / "notes" / "bert.txt").write_text(TEXTS["bert.txt"].replace("1902", "1903"))
+    assert sleep(home, model="org/base", slots=6) == 0
+    assert nights(home) == ["ada.md", "bert.txt", "cleo.txt", "bert.txt"]
+    capsys.readouterr()
+    assert cli.main(["history", str(home / "life")]) == 0
+    assert capsys.readouterr().out.count("bert.txt") == 2
+    for question in ("Who built the tower of Ada?", "Where did the bees come from?"):
+        assert cli.main(["ask", str(home / "life"), "--compare", question, "--max_new_tokens", "3"]) == 0
+    assert cli.main(["push", str(home / "life"), "me/life"]) == 0
+    assert "no text that the model has read" in capsys.readouterr().out
