@@ -16,12 +16,13 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from sleepkit.language.prose import CODE, DATA, TEXT, is_prose, is_question, is_verse, kind_of_line, without_marker
+from sleepkit.language.prose import CODE, DATA, TEXT, ends_sentence, is_prose, is_question, is_verse, kind_of_line, without_marker
 from sleepkit.language.sentences import sentence_spans
 
 __all__ = ["Passage", "flowing", "is_code", "passages"]
 
 PIECE_LINES, PIECE_CHARACTERS = 6, 300  # of what is quoted
+WRAPPED = 40  # characters from which on a line may have been broken for its length
 
 _ROLE = re.compile(r"^(System|User|Assistant|Tool): ", re.MULTILINE)
 _FENCE = re.compile(r" {0,3}(?:```|~~~)")
@@ -104,16 +105,22 @@ def _lines(text: str) -> list[_Line]:
             found.append(
                 _Line(match.start(), match.start() + len(line.rstrip()), DATA if fenced else kind_of_line(line), paragraph)
             )
-    return [line for _, group in groupby(found, key=lambda line: line.paragraph) for line in _agreeing(list(group))]
+    return [line for _, group in groupby(found, key=lambda line: line.paragraph) for line in _agreeing(text, list(group))]
 
 
-def _agreeing(paragraph: Sequence[_Line]) -> list[_Line]:
-    """A paragraph is data if half its lines are; one line of what looks like code in a text is a line of that text."""
+def _agreeing(text: str, paragraph: Sequence[_Line]) -> list[_Line]:
+    """A paragraph is data if half its lines are; in a text, a line that looks like code is a line of that text, and so is one
+    that goes on with a sentence."""
     kinds = [line.kind for line in paragraph]
     if 2 * kinds.count(TEXT) <= len(paragraph):
         kind = max((DATA, CODE), key=kinds.count)
         return [line._replace(kind=kind) for line in paragraph]
-    return [line._replace(kind=TEXT if line.kind == CODE else line.kind) for line in paragraph]
+    agreed = [paragraph[0]]
+    for line in paragraph[1:]:
+        before = text[agreed[-1].start : agreed[-1].end]
+        goes_on = agreed[-1].kind == TEXT and len(before) >= WRAPPED and not ends_sentence(before)
+        agreed.append(line._replace(kind=TEXT) if goes_on else line)
+    return [line._replace(kind=TEXT) if line.kind == CODE else line for line in agreed]
 
 
 def _sentences(text: str, in_chat: bool) -> Iterator[Passage]:

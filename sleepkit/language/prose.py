@@ -25,10 +25,11 @@ from collections.abc import Sequence
 
 from sleepkit.language.cues import has_verb
 
-__all__ = ["CODE", "DATA", "TEXT", "is_prose", "is_question", "is_verse", "kind_of_line", "without_marker"]
+__all__ = ["CODE", "DATA", "TEXT", "ends_sentence", "is_prose", "is_question", "is_verse", "kind_of_line", "without_marker"]
 
 TEXT, DATA, CODE = "text", "data", "code"  # of a line
 LONGEST = 1200  # characters of a sentence
+FEW_WORDS = 8
 VERSE, SHORT_VERSE = 60, 36  # characters of the longest line
 
 _STAMP = re.compile(
@@ -70,10 +71,11 @@ _CODE_LINE = re.compile(
     )""",
     re.VERBOSE,
 )
-_CODE_END = re.compile(r"(?:[{};\\]|\):|\[|\(|=|&&|\|\||[\])}],)$")
+_CODE_END = re.compile(r"(?:[{}\\]|\):|\[|\(|=|&&|\|\||[\])}],)$")
+_STATEMENT = re.compile(r"[\w.]+(?:\s\S+){0,2};$|.*[()=\[\]\"'].*;$")  # not the items of a contract, which end so too
 _SYMBOL = re.compile(r"[{}\[\]<>=;_\\|~^@#$&+]|\w\(|->|::")  # not those of Markdown's emphasis
 _ADDRESS = re.compile(r"\w{2,10}://\S+")
-_MARKER = re.compile(r"\s*(?:(?:[-*+•]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?|>\s?)")
+_MARKER = re.compile(r"\s*(?:(?:[-*+•]|\d{1,3}[.)]|\(\w{1,4}\))\s+(?:\[[ xX]\]\s+)?|>\s?)")
 _HEADING = re.compile(r"\s*#{1,6}\s")
 _LABEL = re.compile(r"[\W_]{0,4}(\w[^:.!?\n]{0,40}?)[*_]{0,2}:[*_]{0,2}(?:\s|$)")
 _CLOSING = r"[\"'\u2019\u201d\u00bb\u300d\u300f\uff09)\]*_]{0,8}\s*$"
@@ -87,9 +89,10 @@ _IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 def kind_of_line(line: str) -> str:
     """`DATA` for rows of tables, messages and logs, `CODE` for code and configuration, else `TEXT`."""
     line = line.rstrip()[:LONGEST]
-    if _STAMP.match(line) or _is_row(line):
+    if _STAMP.match(line) or _is_row(without_marker(line).strip()):
         return DATA
-    if _CODE_LINE.match(line) or _CODE_END.search(line[-4:]) or _is_dense(line):
+    is_statement = _STATEMENT.match(line.lstrip()) and not _MARKER.match(line)
+    if is_statement or _CODE_LINE.match(line) or _CODE_END.search(line[-4:]) or _is_dense(line):
         return CODE
     return TEXT
 
@@ -106,6 +109,12 @@ def is_prose(sentence: str) -> bool:
     if _END.search(text[-_LAST:]):
         return len(words) > 2 or (_IDEOGRAPH.search(text) is not None and letters > 3)
     return len(words) > 3 and text[-1] not in ":,;-–—" and has_verb(text)
+
+
+def ends_sentence(line: str) -> bool:
+    """Whether a line ends where a sentence may end, or something is announced."""
+    line = line.rstrip()
+    return _END.search(line[-_LAST:]) is not None or is_question(line) or line.endswith(":")
 
 
 def is_question(sentence: str) -> bool:
@@ -132,9 +141,12 @@ def without_marker(sentence: str) -> str:
 
 def _is_row(line: str) -> bool:
     """A row of a table, or the rule between two."""
-    if _RULE.match(line) or _NUMBERS.match(line) or line.count("|") > 1 or _COLUMNS.search(line.strip()):
+    if _RULE.match(line) or _NUMBERS.match(line) or line.count("|") > 1:
         return True
     words = line.split()
+    gaps = sum(1 for _ in _COLUMNS.finditer(line))
+    if gaps > 1 or (gaps and len(words) <= FEW_WORDS):
+        return True
     if len(words) > 2 and 2 * sum(_NUMBER.match(word) is not None for word in words) >= len(words):
         return True
     values = sum(1 for _ in _VALUE.finditer(line))

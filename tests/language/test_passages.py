@@ -107,6 +107,19 @@ def test_wrapped_lines_are_one_sentence():
     assert found.is_prose and found.text == text and "that return" in flowing(found.text)
 
 
+def test_lists_of_contracts_are_no_code():
+    items = "(a) the Borrower shall pay all costs of the loan;\n(b) the Lender was named in the deed of 1907;\n"
+    found = passages(f"The deed says this.\n\n{items}\n- red lamps;\n- green lamps;\n")
+    assert found[0].is_prose and "".join("".join(passage.text.split()) for passage in found[1:]).startswith("(a)the")
+    assert passages("1.\tThe keeper was Orla Finch.\n2.\tShe came in 1907.\n")[1] == ("She came in 1907.", True)
+
+
+def test_a_line_of_figures_in_a_wrapped_sentence_belongs_to_it():
+    text = "The pier was closed for repairs by the office of the harbour in\n1907, 1911, 1923 and 1931. It was opened again."
+    assert [passage.is_prose for passage in passages(text)] == [True, True]
+    assert "1911" in passages(text)[0].text
+
+
 def test_prose_beside_other_things():
     table = "| dish | price |\n|---|---|\n| Soup | 4.50 |\n| Bread | 2.00 |\n| Fish | 9.00 |"
     code = "```python\nimport os\n\nprint(os.getcwd())\n```"

@@ -48,6 +48,7 @@ from sleepkit.language.data.unpacking import decoded, file_bytes, suffix_of
 __all__ = ["Experience", "Question", "load_experiences", "local_path", "rows_of"]
 
 Say = Callable[[str], None]
+_NAMED = 8  # reasons for which nothing in a folder can be read
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _HUB_PAGE = re.compile(r"https?://(?:www\.)?huggingface\.co/datasets/([\w.-]+(?:/[\w.-]+)?)|hf://datasets/([\w.-]+/[\w.-]+)")
 
@@ -162,7 +163,8 @@ def _from_folder(folder: Path, text_column: str, say: Say) -> list[Experience]:
             skipped.append(Skipped(path.relative_to(folder).as_posix(), reason))
     lines = skip_lines(skipped)
     if not found:
-        why = f" that can be read ({'; '.join(lines)})" if lines else ""
+        more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+        why = f" that can be read ({'; '.join(lines[:_NAMED])}{more})" if lines else ""
         raise SleepkitError(f"{shown_path(folder)} has no file{why}; give a folder of texts, a file of rows or a Hub id")
     for line in lines:
         say(line)

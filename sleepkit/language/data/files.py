@@ -91,13 +91,13 @@ def files_of(folder: Path) -> tuple[list[Path], list[Skipped]]:
     """
     skipped: list[Skipped] = []
     found = []
-    for path in sorted(_walk(folder, folder, {_real(folder)}, skipped)):
+    for path in sorted(_walk(folder, skipped)):
         reason = _reason(path, folder)
         if reason is None:
             found.append(path)
         else:
             skipped.append(Skipped(shown_path(path.relative_to(folder)), reason))
-    return found, skipped
+    return found, sorted(skipped, key=lambda one: one.name)
 
 
 def skip_lines(skipped: Sequence[Skipped]) -> list[str]:
@@ -114,38 +114,38 @@ def skip_lines(skipped: Sequence[Skipped]) -> list[str]:
     return lines
 
 
-def _walk(folder: Path, root: Path, above: set[str], skipped: list[Skipped]) -> Iterator[Path]:
-    """Visible files below a folder; ``above`` are the real paths of all folders that are read."""
+def _walk(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
+    """Visible files below a folder."""
+    reached = {_real(root)}  # real paths of the folder and of those that links lead to
+    folders = [root]
+    while folders:
+        for path in _entries(folders.pop(), root, skipped):
+            if not os.path.isdir(path):
+                yield path
+            elif path.is_symlink() and _read_anyway(path, reached):
+                skipped.append(Skipped(shown_path(path.relative_to(root)), "is a link to a folder that is read anyway"))
+            else:
+                reached |= {_real(path)} if path.is_symlink() else set()
+                folders.append(path)
+
+
+def _entries(folder: Path, root: Path, skipped: list[Skipped]) -> list[Path]:
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        return sorted(Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith("."))
     except OSError as error:
         if folder == root:
-            raise SleepkitError(
-                f"{shown_path(folder)} cannot be read ({error.strerror}); give a folder that you may read"
-            ) from None
+            reason = error.strerror or type(error).__name__
+            raise SleepkitError(f"{shown_path(folder)} cannot be read ({reason}); give a folder that you may read") from None
         skipped.append(Skipped(shown_path(folder.relative_to(root)), "is a folder that may not be read"))
-        return
-    for entry in entries:
-        path = Path(entry.path)
-        if entry.name.startswith("."):
-            continue
-        if not os.path.isdir(path):
-            yield path
-        elif not entry.is_symlink():
-            yield from _walk(path, root, above, skipped)
-        elif _read_anyway(path, root, above):
-            skipped.append(Skipped(shown_path(path.relative_to(root)), "is a link to a folder that is read anyway"))
-        else:
-            above.add(_real(path))
-            yield from _walk(path, root, above, skipped)
+        return []
 
 
-def _read_anyway(link: Path, root: Path, above: set[str]) -> bool:
+def _read_anyway(link: Path, reached: set[str]) -> bool:
     """Whether a link leads to a folder that was reached already, that holds such a one, or that lies visibly below one."""
     target = _real(link)
-    if any(one == target or one.startswith(target.rstrip(os.sep) + os.sep) for one in above):
+    if any(one == target or one.startswith(target.rstrip(os.sep) + os.sep) for one in reached):
         return True
-    return any(_visibly_below(target, one) for one in above)
+    return any(_visibly_below(target, one) for one in reached)
 
 
 def _visibly_below(path: str, folder: str) -> bool:
@@ -159,7 +159,7 @@ def _real(path: Path) -> str:
 
 def _reason(path: Path, folder: Path) -> str | None:
     """Why a file is not read, as far as its name and kind tell."""
-    if shown_path(path) != str(path):
+    if shown_path(path.relative_to(folder)) != str(path.relative_to(folder)):
         return "has a name that is not UTF-8; rename it"
     if not os.path.exists(path):
         return "is a link to nothing" if path.is_symlink() else "may not be read"

@@ -59,9 +59,8 @@ def epub(*chapters: str) -> bytes:
         "OPS/book.opf": f'<package xmlns="{opf}"><manifest>{items}</manifest><spine>{spine}</spine></package>',
     }
     for k, said in enumerate(chapters):
-        files[f"OPS/text/part {k}.xhtml"] = (
-            f'<html><head><title/><script src="a.js"/></head><body><br/><p>{said}</p></body></html>'
-        )
+        head = '<head><title/><script src="a.js"/></head>'
+        files[f"OPS/text/part {k}.xhtml"] = f"<html>{head}<body><br/><p>{said}</p></body></html>"
     return packed(files)
 
 

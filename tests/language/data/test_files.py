@@ -108,6 +108,8 @@ def test_nothing_that_can_be_read_is_an_error_with_the_reasons(tmp_path):
     write(tmp_path, {"a.md": " ", "b.png": b"", ".hidden.md": "Text."})
     line = refused(tmp_path)
     assert "a.md has an empty text" in line and "b.png is a picture" in line
+    many = write(tmp_path / "many", {f"{k}.jsonl": "[" * k for k in range(1, 40)})
+    assert "; and 3" in refused(many) and len(refused(many)) < 3000
     (tmp_path / "empty").mkdir()
     assert "empty has no file; give a folder of texts" in refused(tmp_path / "empty")
 
