@@ -24,7 +24,7 @@ import torch
 from sleepkit.errors import SleepkitError
 from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank, read_bank_config
 from sleepkit.language.experts import LayerExperts
-from sleepkit.language.loading import check_plain, model_options, move
+from sleepkit.language.loading import check_plain, let_experts_train, model_options, move
 from sleepkit.precision import DTYPES, computes
 
 if TYPE_CHECKING:
@@ -195,13 +195,15 @@ def _find_bank(name: str, revision: str | None) -> Path | None:
 
 
 def _load_base(
-    name: str, dtype: str, revision: str | None, options: dict[str, Any]
+    name: str, dtype: str, revision: str | None, options: dict[str, Any] | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    check_plain(name)
+    options = options or {}
+    code = options.get("trust_remote_code", False)
     try:
-        code = options["trust_remote_code"]
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=code)
         if dtype == "auto" and not torch.accelerator.is_available():
             saved = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=code).dtype
@@ -219,7 +221,8 @@ def _load_base(
             f"cannot load {name} ({reason}); give a Hub id, a folder with model and tokenizer, or {SMOLLM2!r}"
         ) from error
     model, info = loaded
-    check_plain(model, name)
+    check_plain(name, model)
+    let_experts_train(model)
     if any(".sleep_experts." in key for key in info["unexpected_keys"]):
         raise SleepkitError(
             f"{name} has experts among its weights: a grown model was written with `save_pretrained`; "
