@@ -142,7 +142,7 @@ def test_slept_model_from_the_hub(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     loaded = model_io._load_base(str(tmp_path), "auto", None)
-    monkeypatch.setattr(model_io, "_load_base", lambda name, dtype, revision: calls.append((name, revision)) or loaded)
+    monkeypatch.setattr(model_io, "_load_base", lambda name, dtype, revision, *_: calls.append((name, revision)) or loaded)
     again, _ = load_model("ann/slept", revision="v2")
     assert torch.equal(logits(again), logits(model))
     assert calls == [("ann/slept", "v2", [CONFIG_NAME, WEIGHTS_NAME]), ("ann/slept", "v2")]
