@@ -56,7 +56,18 @@ STATES_KEPT = 2
 DRAFT = "draft"
 EXPERIENCES_NAME = "experiences.jsonl"
 WRITTEN = (
-    *("state", "night_[0-9]*", "model", "dreams", "pictures", "tracking", results.FILE_NAME, "answers.json", "report.md", "report.html"),
+    *(
+        "state",
+        "night_[0-9]*",
+        "model",
+        "dreams",
+        "pictures",
+        "tracking",
+        results.FILE_NAME,
+        "answers.json",
+        "report.md",
+        "report.html",
+    ),
     *("base.json", "baselines.md", "before_after.png", "accuracy_matrix.png", "retention.png", "training.png", "*_matrix.png"),
 )
 

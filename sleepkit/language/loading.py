@@ -9,6 +9,7 @@ device does, else in float32.  Quantised weights lie on the device of this proce
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleepkit.errors import SleepkitError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["check_plain", "model_options", "move"]
+__all__ = ["check_plain", "let_experts_train", "model_options", "move"]
 
 
 def model_options(
@@ -57,13 +58,19 @@ def model_options(
 
 def move(model: PreTrainedModel, device: torch.device) -> None:
     """Take a model to a device, unless its weights are quantised or spread over devices, and there already."""
-    if not getattr(model, "is_quantized", False) and len(getattr(model, "hf_device_map", {})) < 2:
+    if getattr(model, "hf_quantizer", None) is None and len(getattr(model, "hf_device_map", {})) < 2:
         model.to(device)  # type: ignore[arg-type]
 
 
-def check_plain(model: PreTrainedModel, name: str) -> None:
-    """Raise `SleepkitError` for a model that was loaded with an adapter of PEFT."""
-    if getattr(model, "_hf_peft_config_loaded", False):
+def let_experts_train(model: PreTrainedModel) -> None:
+    """Take a quantised base for what it is here, frozen: experts train beside it, and Trainer knows adapters of PEFT alone."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        setattr(model, "is_quantized", False)  # noqa: B010  # an attribute that the library adds
+
+
+def check_plain(name: str, model: PreTrainedModel | None = None) -> None:
+    """Raise `SleepkitError` for a folder with an adapter of PEFT, or a model that was loaded with one."""
+    if (Path(name) / "adapter_config.json").is_file() or getattr(model, "_hf_peft_config_loaded", False):
         raise SleepkitError(
             f"{name} is an adapter of PEFT; merge it (`model.merge_and_unload()`), save the result with `save_pretrained`, and "
             "give that folder"

@@ -35,7 +35,7 @@ from sleepkit.language.base_model import (
 )
 from sleepkit.language.expert_bank import ExpertBank
 from sleepkit.language.experts import LayerExperts
-from sleepkit.language.loading import check_plain, model_options, move
+from sleepkit.language.loading import check_plain, let_experts_train, model_options, move
 from sleepkit.precision import DTYPES, computes
 
 if TYPE_CHECKING:
@@ -202,6 +202,7 @@ def _load_base(base: BaseModel, dtype: str, options: dict[str, Any]) -> tuple[Pr
 
     name = str(smollm2_folder()) if base.name == SMOLLM2 else base.name
     place: dict[str, Any] = {"revision": base.revision, "subfolder": base.subfolder}
+    check_plain(name)
     try:
         code = options["trust_remote_code"]
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=code, **place)
@@ -219,7 +220,8 @@ def _load_base(base: BaseModel, dtype: str, options: dict[str, Any]) -> tuple[Pr
             f"cannot load {name} ({reason}); give a Hub id, a folder with model and tokenizer, or {SMOLLM2!r}"
         ) from error
     model, info = loaded
-    check_plain(model, name)
+    check_plain(name, model)
+    let_experts_train(model)
     if any(".sleep_experts." in key for key in info["unexpected_keys"]):
         raise SleepkitError(
             f"{name} has experts among its weights: a grown model was written with `save_pretrained`; "
