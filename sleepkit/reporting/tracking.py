@@ -101,7 +101,7 @@ class Tracker:
     Args:
         names: of trackers, see `require_trackers`.
         output_dir: folder of the run.
-        run_name: of the run; its folder's name by default.
+        run_name: of the run; by default the name of its folder, that of a seed with the name of the folder above.
         project: that it belongs to.
         settings: of the run; what may not be told is left out here.
         options: of single trackers, by their name: keyword arguments of what starts a run there.
@@ -132,8 +132,10 @@ class Tracker:
         if not waiting or not PartialState().is_main_process:
             return
         self._read()
+        folder = self.output_dir.name
+        own_name = f"{self.output_dir.parent.name}_{folder}" if folder.startswith("seed_") else folder
         for name in waiting:
-            self._start(name, Path(self.run_name or self.output_dir).name, dict(self.options.get(name, {})))
+            self._start(name, Path(self.run_name or own_name).name, dict(self.options.get(name, {})))
             self._tell(name, public_settings(self.settings))
         self._write()
 

@@ -129,6 +129,8 @@ def test_a_run_that_was_killed_goes_on_in_the_same_run(fake, tmp_path):
     other = Tracker(["wandb"], tmp_path / "other")
     other.start()
     assert other.runs != again.runs and other.step == 0
+    Tracker(["wandb"], tmp_path / "life" / "seed_3").start()
+    assert fake.started[-1].options["name"] == "life_seed_3"
 
 
 def test_a_tracker_that_cannot_start_is_one_line(fake, tmp_path, monkeypatch):
