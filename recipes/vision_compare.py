@@ -12,5 +12,10 @@ import sys
 from sleepkit.cli import guard
 from sleepkit.vision_compare import run_comparison
 
+
+def main() -> None:
+    run_comparison(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(guard(lambda: run_comparison(sys.argv[1:])))
+    sys.exit(guard(main))
