@@ -32,8 +32,11 @@ def write_features(
     label_column: str = "label",
     max_tokens: int = 256,
     batch_size: int = 32,
+    **loading: Any,
 ) -> None:
     """Read the rows of each split, and write its features; ``names`` are the training split's labels in alphabetical order.
+
+    ``loading`` is more for `load_model`.
 
     Raises:
         SleepkitError: no such file or model, a row without text or label, a label that the training split does not have.
@@ -51,7 +54,7 @@ def write_features(
     unknown = sorted({label for found in labels.values() for label in found} - set(names))
     if unknown:
         raise SleepkitError(f"the label {unknown[0]!r} is missing in {splits['train']}; add rows of it, or remove it elsewhere")
-    network, tokenizer = load_model(model)
+    network, tokenizer = load_model(model, **loading)
     output_dir.mkdir(parents=True, exist_ok=True)
     for split, found in texts.items():
         x, cut = hidden_states(network, tokenizer, found, max_tokens, batch_size)

@@ -273,7 +273,7 @@ ARC = """arc_tasks 0|largest_grid 0|trial_rows 0|trial_layers some|dream_held_ou
 DREAM = """gate false|gate_anchor_kl 0.1|chain 1 2|baseline lora|seeds 1 2|overwrite true|resume false
     passages_per_night 2|push_to_hub_repo a/b|label_column label|instruction x|expansion false|dream_set x
     replay_items 1"""
-COMPARE = "methods er2|methods er er|methods|methods mygo d2l_er|experiences 0"
+COMPARE = "method lwf|methods er2|methods er er|methods|methods mygo d2l_er|experiences 0"
 CASES = {
     **{"sleep": SLEEP, "vision": VISION, "mygo": MYGO, "dream2learn": D2L, "disentangled": DISENTANGLED},
     **{"generator": GENERATOR, "arc": ARC, "dream": DREAM, "compare": COMPARE},
