@@ -3,10 +3,9 @@
     read(["--config", "demo.yaml", "--nights", "2"], (SleepArguments, KnowledgeSeedingConfig), ...)  ->  an object of each
 
 The recipe gives values, the command line overrides them; of an option that stands twice the last one holds.  Options are built by
-`transformers.HfArgumentParser`; ours is what is
-refused, in one line that names the option as it was typed and before anything is read, loaded or written: unknown names (with
-the nearest ones), values of another type, texts that cannot be written to a file, and an ``output_dir``
-that cannot be made.
+`transformers.HfArgumentParser`; ours is what is refused, in one line that names the option as it was typed and before anything
+is read, loaded or written: unknown names (with the nearest ones), values of another type, texts that no file can hold, what
+means nothing here, and an ``output_dir`` that cannot be made.
 """
 
 from __future__ import annotations
@@ -120,7 +119,8 @@ class Parser(argparse.ArgumentParser):
         if not unknown:
             return
         word = next((one for one in unknown if one.startswith("-")), unknown[0])
-        name = word.split("=", 1)[0].lstrip("-\N{EN DASH}\N{EM DASH}")
+        word = word.split("=", 1)[0]  # without its value, which may be a secret
+        name = word.lstrip("-\N{EN DASH}\N{EM DASH}")
         options = [action.dest for action in self._actions if action.option_strings]
         raise SleepkitError(f"unknown argument {shown(word)}; {did_you_mean(name, options, self.prog, '--')}")
 

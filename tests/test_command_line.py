@@ -58,6 +58,11 @@ def test_a_name_that_is_nearly_right_is_told_first(command):
     assert "--seed: expected one argument" in refused(command, "--seed")
 
 
+def test_a_secret_is_not_repeated():
+    for line in (["--hub_tokn=hf_planted"], ["--hub_tokn", "hf_planted"], ["--token", "hf_planted"], ["--hub_token"]):
+        assert "hf_planted" not in refused("sleep", *line)
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
