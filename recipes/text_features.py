@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from sleepkit.cli import guard
-from sleepkit.command_line import Parser, check_folder, whole_number
+from sleepkit.command_line import Parser, add_loading, check_folder, loading, whole_number
 from sleepkit.text_features import write_features
 
 
@@ -22,10 +22,12 @@ def main() -> None:
     parser.add_argument("--max_tokens", type=whole_number(1), default=256, help="of a text; what is longer is cut")
     parser.add_argument("--batch_size", type=whole_number(1), default=32, help="texts at once")
     parser.add_argument("--output_dir", type=Path, required=True, help="for train.npz and test.npz")
-    given = parser.values(sys.argv[1:])
-    check_folder("output_dir", given["output_dir"])
-    splits = {split: given.pop(split) for split in ("train", "test")}
-    write_features(splits, **given)
+    add_loading(parser)
+    given = parser.parse_args(sys.argv[1:])
+    check_folder("output_dir", given.output_dir)
+    columns = (given.text_column, given.label_column)
+    splits = {"train": given.train, "test": given.test}
+    write_features(splits, given.output_dir, given.model, *columns, given.max_tokens, given.batch_size, **loading(given))
 
 
 if __name__ == "__main__":

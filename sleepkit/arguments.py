@@ -10,7 +10,6 @@ belong to the last class; the others are refused (training_fields.py).
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.data.tasks import INSTRUCTION
 from sleepkit.language.dreaming_config import DreamingConfig
 from sleepkit.options import check_numbers, option, require, require_choice, require_repo, require_seed, shown
-from sleepkit.precision import DTYPES, Dtype
+from sleepkit.precision import DTYPES, Dtype, check_quantization
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -33,7 +32,6 @@ __all__ = [
     "ModelArguments",
     "RunArguments",
     "SleepArguments",
-    "check_quantization",
     "cycle_options",
     "expert_layers",
     "parse",
@@ -110,14 +108,6 @@ class ModelArguments:
             "load_in_8bit": self.load_in_8bit,
             "load_in_4bit": self.load_in_4bit,
         }
-
-
-def check_quantization(load_in_8bit: bool, load_in_4bit: bool) -> None:
-    """Raise `SleepkitError` if both are asked for, or bitsandbytes is not installed."""
-    if load_in_8bit and load_in_4bit:
-        raise SleepkitError("load_in_8bit and load_in_4bit are both given; leave one of them out")
-    if (load_in_8bit or load_in_4bit) and importlib.util.find_spec("bitsandbytes") is None:
-        raise SleepkitError(f"load_in_{8 if load_in_8bit else 4}bit needs bitsandbytes; install it: pip install bitsandbytes")
 
 
 @dataclass

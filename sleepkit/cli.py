@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sleepkit import __version__
-from sleepkit.command_line import Parser, check_folder, check_text, did_you_mean, whole_number
+from sleepkit.command_line import Parser, add_loading, check_folder, check_text, did_you_mean, loading, whole_number
 from sleepkit.errors import SleepkitError, show_tracebacks
 from sleepkit.guard import guard
 from sleepkit.options import shown
-from sleepkit.precision import DTYPES
 
 __all__ = ["guard", "main"]
 
@@ -72,24 +71,7 @@ def _ask_options(parser: Parser) -> None:
     parser.add_argument("--compare", action="store_true", help="also show what the model said before it slept")
     parser.add_argument("--max_new_tokens", type=whole_number(1), default=96, help="tokens of an answer")
     parser.add_argument("--device_map", choices=("auto", "cpu"), help="auto: split a base over all devices that there are")
-    _add_loading(parser)
-
-
-def _add_loading(parser: Parser) -> None:
-    """Options of loading that `sleepkit sleep` has as fields of `ModelArguments`."""
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the base's weights")
-    parser.add_argument("--model_revision", help="branch, tag or commit of a Hub id")
-    parser.add_argument(
-        "--trust_remote_code", action="store_true", help="run Python code that comes with the base; read it first"
-    )
-    parser.add_argument("--load_in_8bit", action="store_true", help="load the base in 8 bits (bitsandbytes)")
-    parser.add_argument("--load_in_4bit", action="store_true", help="load the base in 4 bits (bitsandbytes)")
-
-
-def _loading(options: argparse.Namespace) -> dict[str, Any]:
-    """What `model_io.load_model` takes of them."""
-    names = ("dtype", "trust_remote_code", "load_in_8bit", "load_in_4bit")
-    return {"revision": options.model_revision, **{name: getattr(options, name) for name in names}}
+    add_loading(parser)
 
 
 def _report_options(parser: Parser) -> None:
@@ -130,7 +112,7 @@ def _expand_options(parser: Parser) -> None:
         "--layers", nargs="+", default=["last_quarter"], help="all, last_half, last_quarter (default) or layer indices"
     )
     parser.add_argument("--no_gate", action="store_true", help="experts that are always on, without a learned gate")
-    _add_loading(parser)
+    add_loading(parser)
 
 
 def _idsprites_options(parser: Parser) -> None:
@@ -156,12 +138,10 @@ def _sleep(arguments: Sequence[str]) -> None:
 def _ask(options: argparse.Namespace) -> None:
     from accelerate import PartialState
 
-    from sleepkit.arguments import check_quantization
     from sleepkit.language.chat import reply_texts
     from sleepkit.language.model_io import load_slept, move
 
-    check_quantization(options.load_in_8bit, options.load_in_4bit)
-    model, tokenizer, bank = load_slept(options.folder, options.model, device_map=options.device_map, **_loading(options))
+    model, tokenizer, bank = load_slept(options.folder, options.model, device_map=options.device_map, **loading(options))
     if options.device_map is None:
         move(model, PartialState().device)
 
@@ -238,15 +218,14 @@ def _seed_folders(folder: str) -> list[str]:
 
 
 def _expand(options: argparse.Namespace) -> None:
-    from sleepkit.arguments import check_quantization, expert_layers
+    from sleepkit.arguments import expert_layers
     from sleepkit.language.expert_bank import ExpertBank
     from sleepkit.language.experts import ExpertBankConfig
     from sleepkit.language.model_io import load_model
 
     layers = expert_layers(options.layers, "--layers")
     check_folder("folder", options.folder)
-    check_quantization(options.load_in_8bit, options.load_in_4bit)
-    model, _ = load_model(options.model, **_loading(options))
+    model, _ = load_model(options.model, **loading(options))
     bank = ExpertBank.grow(
         model, ExpertBankConfig(slots=options.slots, width=options.width, layers=layers, gate=not options.no_gate)
     )

@@ -3,10 +3,9 @@
     read(["--config", "demo.yaml", "--nights", "2"], (SleepArguments, KnowledgeSeedingConfig), ...)  ->  an object of each
 
 The recipe gives values, the command line overrides them; of an option that stands twice the last one holds.  Options are built by
-`transformers.HfArgumentParser`; ours is what is
-refused, in one line that names the option as it was typed and before anything is read, loaded or written: unknown names (with
-the nearest ones), values of another type, texts that cannot be written to a file, and an ``output_dir``
-that cannot be made.
+`transformers.HfArgumentParser`; ours is what is refused, in one line that names the option as it was typed and before anything
+is read, loaded or written: unknown names (with the nearest ones), values of another type, texts that no file can hold, what
+means nothing here, and an ``output_dir`` that cannot be made.
 """
 
 from __future__ import annotations
@@ -23,10 +22,22 @@ from typing import Any, NoReturn, cast, get_type_hints
 
 from sleepkit.errors import SleepkitError, first_line, show_tracebacks
 from sleepkit.options import LARGEST, shown
+from sleepkit.precision import DTYPES, check_quantization
 from sleepkit.recipe import read_recipe, typed
 from sleepkit.training_fields import REFUSED, check_machinery
 
-__all__ = ["Parser", "check_folder", "check_text", "did_you_mean", "home_expanded", "own_fields", "read", "whole_number"]
+__all__ = [
+    "Parser",
+    "add_loading",
+    "check_folder",
+    "check_text",
+    "did_you_mean",
+    "home_expanded",
+    "loading",
+    "own_fields",
+    "read",
+    "whole_number",
+]
 
 # Fields that name a place on this machine, or something on the Hub: a leading ~ is the home folder.
 PLACES = frozenset(
@@ -108,7 +119,8 @@ class Parser(argparse.ArgumentParser):
         if not unknown:
             return
         word = next((one for one in unknown if one.startswith("-")), unknown[0])
-        name = word.split("=", 1)[0].lstrip("-\N{EN DASH}\N{EM DASH}")
+        word = word.split("=", 1)[0]  # without its value, which may be a secret
+        name = word.lstrip("-\N{EN DASH}\N{EM DASH}")
         options = [action.dest for action in self._actions if action.option_strings]
         raise SleepkitError(f"unknown argument {shown(word)}; {did_you_mean(name, options, self.prog, '--')}")
 
@@ -200,7 +212,10 @@ def own_fields(config_class: type) -> set[str]:
 
 def _recipe_values(path: str, parser: Any, classes: Sequence[type]) -> dict[str, Any]:
     """What the recipe gives, each value of its option's type."""
-    hints = {item.name: get_type_hints(one)[item.name] for one in classes for item in dataclasses.fields(one) if item.init}
+    hints: dict[str, Any] = {}
+    for one in classes:
+        of_class = get_type_hints(one)
+        hints |= {item.name: of_class[item.name] for item in dataclasses.fields(one) if item.init}
     found = read_recipe(path)
     for key in found:
         if key not in hints:
@@ -282,6 +297,24 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
         return number
 
     return whole
+
+
+def add_loading(parser: Parser) -> None:
+    """The options of a parser that say how a model is loaded, as the fields of `arguments.ModelArguments` do."""
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the base's weights")
+    parser.add_argument("--model_revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run Python code that comes with the base; read it first"
+    )
+    parser.add_argument("--load_in_8bit", action="store_true", help="load the base in 8 bits (bitsandbytes)")
+    parser.add_argument("--load_in_4bit", action="store_true", help="load the base in 4 bits (bitsandbytes)")
+
+
+def loading(options: argparse.Namespace) -> dict[str, Any]:
+    """What `model_io.load_model` takes of these options; raises `SleepkitError` if a package is missing."""
+    check_quantization(options.load_in_8bit, options.load_in_4bit)
+    names = ("dtype", "trust_remote_code", "load_in_8bit", "load_in_4bit")
+    return {"revision": options.model_revision, **{name: getattr(options, name) for name in names}}
 
 
 def check_folder(name: str, folder: str | Path) -> None:

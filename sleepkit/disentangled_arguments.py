@@ -85,6 +85,10 @@ class DisentangledArguments(RunArguments):
             rgb(color)
         require_repo(self, ("push_to_hub_repo",))
         require(self, ("test_share",), lambda share: 0 < share < 0.5, "a share above 0 and below a half")
+        if self.dataset is None and self.images_per_class != DisentangledArguments.images_per_class:
+            raise SleepkitError(
+                "images_per_class is for pictures of a dataset, and none is given; give factor_values, or leave it out"
+            )
         if self.export is not None:
             check_folder("export", self.export)
         if self.experiences * self.classes_per_experience < 2:

@@ -9,6 +9,7 @@ Each is one line on stderr, `sleepkit: error: ...`; ``--traceback`` or ``SLEEPKI
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -35,6 +36,7 @@ def guard(command: Callable[[], object]) -> int:
     """Call ``command`` and return an exit code; whatever ends it becomes one line."""
     show_tracebacks(False)
     hush_late()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels, whoever imports it
     _write_any_letter()
     try:
         with _terminable():

@@ -1,4 +1,4 @@
-"""Precisions of weights, and which of them a processor computes in.
+"""Precisions of weights, which of them a processor computes in, and what those below 16 bits need.
 
 A CPU without instructions for bfloat16 (x86 without AVX-512) emulates them: on two such cores SmolLM2 trains 4 tokens a
 second, in float32 96.
@@ -6,12 +6,15 @@ second, in float32 96.
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Literal, get_args
+
+from sleepkit.errors import SleepkitError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DTYPES", "Dtype", "computes"]
+__all__ = ["DTYPES", "Dtype", "check_quantization", "computes"]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
@@ -25,3 +28,11 @@ def computes(dtype: torch.dtype, device: torch.device | str) -> bool:
     if torch.device(device).type != "cpu" or dtype not in half:
         return True
     return torch.backends.mkldnn.is_available() and bool(getattr(torch.ops.mkldnn, half[dtype])())
+
+
+def check_quantization(load_in_8bit: bool, load_in_4bit: bool) -> None:
+    """Raise `SleepkitError` if both are asked for, or bitsandbytes is not installed."""
+    if load_in_8bit and load_in_4bit:
+        raise SleepkitError("load_in_8bit and load_in_4bit are both given; leave one of them out")
+    if (load_in_8bit or load_in_4bit) and importlib.util.find_spec("bitsandbytes") is None:
+        raise SleepkitError(f"load_in_{8 if load_in_8bit else 4}bit needs bitsandbytes; install it: pip install bitsandbytes")

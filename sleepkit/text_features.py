@@ -35,10 +35,12 @@ def write_features(
     label_column: str = "label",
     max_tokens: int = 256,
     batch_size: int = 32,
+    **loading: Any,
 ) -> None:
     """Read the rows of each split, and write its features; ``names`` are the training split's labels in alphabetical order.
 
     All files are written at the end, so that none is left of a run that was stopped.
+    ``loading`` is more for `load_model`.
 
     Raises:
         SleepkitError: no such file or model, a row without text or label, a label that the training split does not have, a folder
@@ -56,7 +58,7 @@ def write_features(
     for split in splits:
         if (out / f"{split}.npz").exists():
             raise SleepkitError(f"{out} has {split}.npz already; choose another output_dir, or remove it")
-    network, tokenizer = load_model(model)
+    network, tokenizer = load_model(model, **loading)
     _require_window(network, max_tokens)
     found = {}
     for split, of_split in texts.items():

@@ -54,6 +54,8 @@ def run_comparison(argv: Sequence[str]) -> str:
     """
     from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
 
+    if any(word.split("=", 1)[0] == "--method" for word in argv):  # a recipe may have one, for the other script
+        raise SleepkitError("--method does nothing here; give --methods with those to compare")
     comparison, args, config = read(
         argv,
         (ComparisonArguments, VisionArguments, GenerativeReplayConfig),  # which has the fields of every method

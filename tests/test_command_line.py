@@ -58,6 +58,11 @@ def test_a_name_that_is_nearly_right_is_told_first(command):
     assert "--seed: expected one argument" in refused(command, "--seed")
 
 
+def test_a_secret_is_not_repeated():
+    for line in (["--hub_tokn=hf_planted"], ["--hub_tokn", "hf_planted"], ["--token", "hf_planted"], ["--hub_token"]):
+        assert "hf_planted" not in refused("sleep", *line)
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
@@ -273,7 +278,7 @@ ARC = """arc_tasks 0|largest_grid 0|trial_rows 0|trial_layers some|dream_held_ou
 DREAM = """gate false|gate_anchor_kl 0.1|chain 1 2|baseline lora|seeds 1 2|overwrite true|resume false
     passages_per_night 2|push_to_hub_repo a/b|label_column label|instruction x|expansion false|dream_set x
     replay_items 1"""
-COMPARE = "methods er2|methods er er|methods|methods mygo d2l_er|experiences 0"
+COMPARE = "method lwf|methods er2|methods er er|methods|methods mygo d2l_er|experiences 0"
 CASES = {
     **{"sleep": SLEEP, "vision": VISION, "mygo": MYGO, "dream2learn": D2L, "disentangled": DISENTANGLED},
     **{"generator": GENERATOR, "arc": ARC, "dream": DREAM, "compare": COMPARE},

@@ -65,10 +65,3 @@ def test_last_hidden_state_takes_tokens_and_how_many_to_keep():
 def test_fused_head():
     seam = find("trl.trainer:add_fused_lm_head")
     assert next(iter(inspect.signature(seam).parameters)) == "model"
-
-
-def test_parser_takes_dataclasses():
-    from trl import TrlParser
-
-    assert "dataclass_types" in inspect.signature(TrlParser.__init__).parameters
-    assert "return_remaining_strings" in inspect.signature(TrlParser.parse_args_and_config).parameters

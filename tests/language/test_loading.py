@@ -41,6 +41,7 @@ def refused(words, folder, **options):
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_experts_train_beside_a_quantised_base(bits, folder, tmp_path):
+    pytest.importorskip("bitsandbytes")
     whole, _ = load_model(folder, dtype="float32")
     model, _ = load_model(folder, dtype="float32", **{f"load_in_{bits}bit": True})
     assert model.get_memory_footprint() < whole.get_memory_footprint()
