@@ -197,6 +197,7 @@ class LanguageLearner:
         start = time.perf_counter()
         self._begin(night)
         self.rehearsal.outdate(self.replaces, night)
+        main_only(PhaseFile(folder / "dreams" / ACCEPTED_NAME, self.tonight).forget)  # another run's, or to be written again
         items, held_out = self._material(night, folder)
         earlier = self.rehearsal.questions(night, items, 2 * QUIZ_ITEMS)
         dreams = bool(self.dreaming.dream_rounds or self.dream_set)
@@ -285,7 +286,6 @@ class LanguageLearner:
         accepted = [one for one in self.dream_set if one.context in texts]
         outcome: dict[str, Any] = {}
         slot = self.bank.active[-1]
-        main_only(PhaseFile(folder / "dreams" / ACCEPTED_NAME, self.tonight).forget)  # another run's, or these again
         if not accepted and self.dreaming.dream_rounds:
             accepted, outcome = self._own_dreams(judges, slot, night, folder / "dreams")
         rehearsed = [

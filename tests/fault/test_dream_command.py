@@ -135,11 +135,15 @@ def test_typed_again_a_finished_run_reports_again(inputs, whole):
     assert json.loads((whole[0] / "results.json").read_text())["seconds"] >= seconds  # of all sessions
 
 
-@pytest.mark.parametrize("pattern", ["dreams/*/*", "state/*", "night_01/*", "held_out_*", "seconds.json*"])
-def test_a_flipped_bit_is_never_taken(pattern, inputs, whole, tmp_path):
-    """In the files of a run that was killed after its last dreamer."""
+ONES = [("dreams/*/*", "held_out_3"), ("state/*", "held_out_3"), ("held_out_*", "round_1"), ("seconds.json*", "round_2")]
+
+
+@pytest.mark.parametrize(("pattern", "killed"), [*ONES, ("night_01/*", "state")])
+def test_a_flipped_bit_is_never_taken(pattern, killed, inputs, whole, tmp_path):
+    """In the files of a run that was killed at the first file of another kind."""
     folder = tmp_path / "run"
-    assert typed(inputs, folder, Fault("kill", moments_of(whole, inputs, "held_out_3")[0])).code == -9
+    assert typed(inputs, folder, Fault("kill", moments_of(whole, inputs, killed)[0])).code == -9
+    assert list(folder.glob(pattern))
     for path in folder.glob(pattern):
         if path.is_file():
             content = bytearray(path.read_bytes())
