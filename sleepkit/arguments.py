@@ -287,7 +287,7 @@ def parse(argv: Sequence[str], default_config: str | Path | None = None) -> tupl
 
 _ONE_NIGHT = "recipes/dream.py sleeps one night, as a start for its dreamer, and measures dreams; leave it out"
 _NOT_IN_DREAM = (
-    *("seeds", "resume", "overwrite", "passages_per_night", "anchors", "baseline", "chain", "chain_epochs", "expansion"),
+    *("seeds", "passages_per_night", "anchors", "baseline", "chain", "chain_epochs", "expansion"),
     *("gate", "gate_anchor_kl", "gate_anchor_drop", "gate_min_gain", "gate_retention_drop", "dream_set"),
     *("label_column", "answer_column", "answer_score", "task_column", "labels_per_task", "tasks", "test_dataset", "out_of_scope"),
     *("rows_per_label", "test_rows_per_label", "instruction", "list_labels", "push_to_hub_repo", "push_to_hub_dreams_repo"),

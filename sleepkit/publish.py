@@ -232,7 +232,7 @@ def check_publishing(args: Any, config: TrainingArguments, refused: str = "") ->
     Args:
         args: with ``push_to_hub_repo``, and what else of ``seeds``, ``push_to_hub_dreams_repo`` and ``push_to_hub_rehearsal``
             the method has.
-        config: with the token; ``hub_private_repo`` False makes what is pushed public.
+        config: with the token.
         refused: why a run like this one has nothing to push.
     """
     repo_id, dreams, rehearsal = _asked(args)
@@ -245,7 +245,7 @@ def check_publishing(args: Any, config: TrainingArguments, refused: str = "") ->
     suffixes = [f"-seed-{seed}" for seed in getattr(args, "seeds", None) or []] or [""]
     targets = [Target(repo_id + suffix) for suffix in suffixes if repo_id]
     targets += [Target(dreams + suffix, "dataset") for suffix in suffixes if dreams]
-    main_only(lambda: check_access(targets, private=config.hub_private_repo is not False, token=config.hub_token or None))
+    main_only(lambda: check_access(targets, private=True, token=config.hub_token or None))
 
 
 def publish_if_asked(args: Any, config: TrainingArguments) -> None:
@@ -257,15 +257,14 @@ def publish_if_asked(args: Any, config: TrainingArguments) -> None:
     repo_id, dreams, rehearsal = _asked(args)
     if repo_id is None and dreams is None:
         return
-    public = config.hub_private_repo is False
     again = " ".join(
         ["sleepkit push", shlex.quote(str(config.output_dir)), repo_id or "", f"--dreams {dreams}" if dreams else ""]
-        + ["--rehearsal" if rehearsal else "", "--public" if public else ""]
+        + ["--rehearsal" if rehearsal else ""]
     )
 
     def push() -> None:
         try:
-            push_run(str(config.output_dir), repo_id, dreams, rehearsal=rehearsal, public=public, token=config.hub_token or None)
+            push_run(str(config.output_dir), repo_id, dreams, rehearsal=rehearsal, token=config.hub_token or None)
         except SleepkitError as error:
             raise SleepkitError(f"the run is finished and its push is not: {error}; then: {' '.join(again.split())}") from error
 

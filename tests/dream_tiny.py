@@ -22,9 +22,10 @@ from sleepkit.language import dreaming_trainer  # noqa: E402
 from sleepkit.language.context_memory import MemoryChunk  # noqa: E402
 from sleepkit.language.dreaming_config import DreamingConfig  # noqa: E402
 from sleepkit.language.dreaming_trainer import DreamingTrainer  # noqa: E402
-from sleepkit.language.dreams import Context, Dream, Dreamed  # noqa: E402
+from sleepkit.language.dreams import Context, Dream, Dreamed, load_dreams  # noqa: E402
 from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig  # noqa: E402
 from sleepkit.language.trials import Trials  # noqa: E402
+from sleepkit.utils.phases import PhaseFile  # noqa: E402
 
 SMALL = {"dream_rounds": 2, "dream_keep_top": 3, "dream_keep_random": 1, "trial_steps": 2, "trial_rank": 2, "dreamer_rank": 2}
 SMALL["trial_control"] = False  # each line of trials.txt is a dream
@@ -49,9 +50,15 @@ def main() -> None:
 
     Trials.run = counted
     if where == ["dreamed"]:  # before the first trial
-        kill_after(dreaming_trainer, "save_dreams")
+        kill_after(PhaseFile, "write", lambda self, *_: self.path.name == "context_000.jsonl")
     elif where == ["tried"]:  # after two of four
-        kill_after(dreaming_trainer, "save_dreams", lambda dreams, _: sum(one.reward is not None for one in dreams) == 2)
+        kill_after(
+            PhaseFile,
+            "write",
+            lambda self, *_: (
+                self.path.name == "context_000.jsonl" and sum(one.reward is not None for one in load_dreams(self.path)) == 2
+            ),
+        )
     elif where == ["learned"]:  # trained, not yet saved
         kill_after(dreaming_trainer.DreamPolicyTrainer, "train")
     model, _, slot = grown()

@@ -256,15 +256,6 @@ def test_a_run_of_which_no_night_was_kept_is_not_pushed(world, capsys, tmp_path)
     assert ("model", "ada/lost") not in world.hub.repositories
 
 
-def test_transformers_own_word_for_public_is_understood(world, tmp_path):
-    digits = write_npz(tmp_path / "digits")
-    line = ["--dataset", str(digits), *IMAGES, "--output_dir", str(tmp_path / "run"), "--push_to_hub_repo", "ada/all-may"]
-    run_vision(*parse_vision([*line, "--hub_private_repo", "false"]))
-    assert not world.hub.repository("ada/all-may").private
-    with pytest.raises(SleepkitError, match="ada/all-may is public already"):
-        run_vision(*parse_vision(line))
-
-
 def test_each_seed_has_its_repository(world, capsys, tmp_path):
     more = ("--nights", "1", "--seeds", "3", "4", "--push_to_hub_repo", "many")
     assert cli.main(command(world.files, tmp_path / "runs", *more)) == 0

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tiny_images import write_npz
 from transformers import AutoModelForImageClassification
 
+from sleepkit.cycle import newest_state
 from sleepkit.errors import SleepkitError
 from sleepkit.results import read_json, read_results
 from sleepkit.vision.generators import DreamGenerator
@@ -113,7 +114,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(digits, tmp_path, mon
     with pytest.raises(Killed):
         run(digits, tmp_path / "killed", "--method", method)
     monkeypatch.undo()
-    assert len(read_json(tmp_path / "killed" / "state" / "cycle.json")["nights"]) == 1
+    assert len(read_json(newest_state(tmp_path / "killed" / "state") / "cycle.json")["nights"]) == 1
     run(digits, tmp_path / "killed", "--method", method)
     weights = [(tmp_path / one / "state" / "night_02" / "learner.safetensors").read_bytes() for one in ("whole", "killed")]
     assert weights[0] == weights[1]

@@ -70,6 +70,7 @@ def chat_rows(tokenizer: PreTrainedTokenizerBase, items: Sequence[SeedItem]) -> 
 def night_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) -> KnowledgeSeedingConfig:
     """The settings of one night for a trainer of ours that trains a LoRA."""
     args = copy.copy(seeding)
+    args.hub_token = None  # nights upload nothing
     args.output_dir, args.seed = str(folder / "checkpoints"), derive_seed(seeding.seed, "train", night)
     args.learning_rate, args.save_strategy = LEARNING_RATE, "no"
     return args

@@ -101,7 +101,7 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             _HELD.discard(own)
-            if [path.name for path in folder.iterdir()] == [LOCK]:
+            if folder.is_dir() and [path.name for path in folder.iterdir()] == [LOCK]:
                 (folder / LOCK).unlink()
                 folder.rmdir()
 

@@ -83,7 +83,7 @@ class IncrementalTrainer(Trainer):
         if is_deepspeed_zero3_enabled():
             raise SleepkitError("images are learned with whole weights and ZeRO-3 splits them; launch with ZeRO-2 or less")
         args = dataclasses.replace(  # anew, as DeepSpeed takes a plugin once only
-            args, seed=seed, output_dir=str(folder), logging_nan_inf_filter=False
+            args, seed=seed, output_dir=str(folder), hub_token=None, logging_nan_inf_filter=False
         )
         self.loss, self.what = loss, what
         with writable(folder):  # which it makes

@@ -16,6 +16,7 @@ from tiny_night import tiny_config  # noqa: E402
 from sleepkit.arguments import SleepArguments  # noqa: E402
 from sleepkit.language import knowledge_seeding_trainer, learner  # noqa: E402
 from sleepkit.language.data.experience import Experience  # noqa: E402
+from sleepkit.utils.phases import PhaseFile  # noqa: E402
 
 DAYS = [
     "Mira Tal kept the light of Orta from 1921 to 1934. The lamp burned whale oil.",
@@ -47,7 +48,7 @@ def main() -> None:
         tiny_model(max_position_embeddings=2048), tiny_tokenizer(), seeding, args, ["say hello.", "name a colour."]
     )
     if where == ["first"]:
-        kill_after(learner, "save_items")
+        kill_after(PhaseFile, "write", lambda self, *_: self.path.name == "material.jsonl")
     if (folder / "first").is_dir():
         sleeper.load(folder / "first")
     else:
@@ -55,7 +56,7 @@ def main() -> None:
         sleeper.sleep(0, folder)
         sleeper.save(folder / "first")
     if where == ["material"]:
-        kill_after(learner, "save_items")
+        kill_after(PhaseFile, "write", lambda self, *_: self.path.name == "material.jsonl")
     elif where == ["step"]:  # between two checkpoints
         kill_after(trainer, "compute_loss", lambda self, *_: self.state.global_step == 3)
     elif where == ["checkpoint"]:  # in the middle of writing the second

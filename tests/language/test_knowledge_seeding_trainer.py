@@ -362,7 +362,7 @@ def test_epochs_instead_of_steps(tmp_path):
     ("options", "message"),
     [
         ({"alpha": 1.5}, r"alpha is 1.5; give a number from 0 to 1"),
-        ({"lmbda": -0.1}, r"lambda is -0.1"),
+        ({"lmbda": -0.1}, r"lmbda is -0.1"),
         ({"lmbda_start": 2}, r"lmbda_start is 2"),
         ({"gamma": 1.1}, r"gamma is 1.1"),
         ({"general_share": -1}, r"general_share is -1"),

@@ -384,11 +384,11 @@ def test_recipes(path):
         (("--channels", 2), "channels is 2; give 1 (grey) or 3 (RGB)"),
         (("--colors", "whitish"), "color is 'whitish'; use a name"),
         (("--perspective", 0.5), "perspective is 0.5; give at least 0 and below 0.5"),
-        (("--texture", 2), "texture is 2; give a share from 0 to 1"),
+        (("--texture", 2), "texture is 2.0; give a share from 0 to 1"),
         (("--test_share", 0.5), "test_share is 0.5; give a share above 0 and below a half"),
         (("--novel_classes", 1), "novel_classes is 1; give at least 2"),
         (("--experiences", 1, "--classes_per_experience", 1), "there is one class"),
-        (("--pose_repla", 1), "unknown argument '--pose_repla'; did you mean pose_replay"),
+        (("--pose_repla", 1), "unknown argument '--pose_repla'; did you mean --pose_replay"),
     ],
 )
 def test_bad_input_is_one_line_before_training(tmp_path, more, words):

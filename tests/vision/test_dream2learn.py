@@ -255,7 +255,7 @@ def test_batch_norm_keeps_the_statistics_of_real_images():
         ({"probes": 1}, "probes is 1; give at least 2"),
         ({"stop_threshold": 2}, "stop_threshold is 2; give a number from 0 to 1"),
         ({"prompt_template": "a photo"}, "give one with one {}"),
-        ({"prompt_learning_rate": float("nan")}, "prompt_learning_rate is nan; give a number above 0"),
+        ({"prompt_learning_rate": float("nan")}, "prompt_learning_rate is nan; give a finite number"),
         ({"generator_dtype": "int8"}, "generator_dtype is 'int8'; use one of auto, float32"),
         ({"memory_steps": -1}, "memory_steps is -1; give a number of at least 0"),
         ({"wake_dream_weight": -1}, "wake_dream_weight is -1; give a number of at least 0"),

@@ -243,7 +243,7 @@ def test_the_weights_of_the_loss(tmp_path):
             "generator cgan does not dream features; use gaussian",
         ),
         ({"sleep_steps": 0}, "sleep_steps is 0; give at least 1"),
-        ({"max_drop": float("nan")}, "max_drop is nan; give a number of at least 0"),
+        ({"max_drop": float("nan")}, "max_drop is nan; give a finite number"),
         ({"kl_temperature": 0}, "kl_temperature is 0; give a number above 0"),
         ({"label_weight": 0}, "are all 0; give one of them a weight"),
     ],

@@ -135,7 +135,7 @@ def test_the_contact_sheet_is_a_command(tmp_path, capsys):
     (tmp_path / "folder.png").mkdir()
     for arguments, message in (
         (["--vertices", "5", "50"], "vertices is (5, 50)"),
-        (["--columns", "1"], "columns is 1"),
+        (["--columns", "1"], "--columns: '1' cannot be used"),
         (["--columns", "1000000000"], "columns"),
         (["--image_size", "4096"], "image_size"),
         (["--image_size", "-1"], "image_size"),
