@@ -86,13 +86,14 @@ def _require_sizes(archive: zipfile.ZipFile, names: list[str], path: Path) -> No
 def _features(x: Array, path: Path) -> Tensor:
     if x.dtype.itemsize > 8 or not x.shape[1]:
         raise SleepkitError(f"{path} has features of {x.dtype} and shape {x.shape}; give float32 (N, size)")
-    bad = np.flatnonzero(~(np.abs(x) <= LARGEST).all(axis=1))  # also NaN
+    short = x.dtype.itemsize == 2  # float16, which holds nothing beyond
+    bad = np.flatnonzero(~(np.isfinite(x) if short else np.abs(x) <= LARGEST).all(axis=1))  # also NaN
     if len(bad):
         raise SleepkitError(
             f"{path} has features that are not finite or beyond {LARGEST:g} (row {bad[0]}, and {len(bad) - 1} more); scale them, "
             "or remove these rows"
         )
-    return torch.from_numpy(x.astype(np.float16 if x.dtype.itemsize == 2 else np.float32, copy=False))
+    return torch.from_numpy(x.astype(np.float16 if short else np.float32, copy=False))
 
 
 def _images(x: Array, path: Path) -> Tensor:

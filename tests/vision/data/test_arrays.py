@@ -65,6 +65,11 @@ def test_features_of_any_byte_order(tmp_path, kind):
         (np.full((8, 3), np.inf), "features that are not finite or beyond 1e+15 (row 0, and 7 more); scale them"),
         (np.full((8, 3), 1e300), "features that are not finite"),  # in the precision of a model
         (np.full((8, 3), np.nan), "features that are not finite"),
+        *(
+            (np.full((8, 3), bad, dtype=kind), "features that are not finite")
+            for bad in (np.inf, np.nan)
+            for kind in ("f2", "f4")
+        ),
         (np.full((8, 3), -1e16), "features that are not finite or beyond"),
         (np.array([X, None], dtype=object), "Python objects in x"),
         (np.zeros(8, [("a", "i4")]), "x of [('a', '<i4')]"),
