@@ -47,7 +47,7 @@ _TOKENIZER = (
 _ALLOWED = {
     "model": (
         rf"README\.md|expert_bank\.(json|safetensors)|(base/)?({_MODEL}|{_TOKENIZER})|generators/night_\d+/({_MODEL})"
-        r"|exemplars/exemplars\.(json|safetensors)|rehearsal/((general|replay|quiz)\.jsonl|dreams\.json)"
+        r"|exemplars/exemplars\.(json|safetensors)|rehearsal/((general|replay|quiz)\.jsonl|(dreams|outdated)\.json)"
     ),
     "dataset": r"README\.md|(night|round)_\d+\.jsonl|data/[\w-]+\.parquet",
 }
