@@ -59,7 +59,7 @@ def test_no_shortened_names():
         ("dataset: x\nbaseline: nothing\n", "baseline is 'nothing'; use one of no_sleep"),
         ("dataset: x\nalpha: 2\n", "alpha is 2.0"),
         ("dataset: x\nlmbda: -0.5\n", "lmbda is -0.5"),
-        ("dataset: x\nlr_scheduler_type: round\n", "round is not a valid SchedulerType"),
+        ("dataset: x\nlr_scheduler_type: round\n", "lr_scheduler_type is 'round'; use one of linear"),
         ("dataset: x\nexpert_layers: some\n", "expert_layers is .'some'.; give all, last_half"),
         ("dataset: x\noutput_dir: ''\n", "output_dir is empty"),
         ("nights: 2\n", "dataset is missing"),
