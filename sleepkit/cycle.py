@@ -45,6 +45,7 @@ from sleepkit.gate import RetentionGate, Verdict, digest, require_finite_measure
 from sleepkit.ranks import main_finds, main_holds, main_only
 from sleepkit.reporting import progress, tracking
 from sleepkit.results import RunRecord
+from sleepkit.utils.files import writable
 from sleepkit.utils.run_folder import RunFolder
 from sleepkit.utils.sealed import LOCK, damage, seal, sync
 from sleepkit.utils.seeds import derive_seed
@@ -446,4 +447,5 @@ def _listed(values: Mapping[str, float]) -> str:
 
 def _emptied(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with writable(folder):
+        folder.mkdir(parents=True)

@@ -254,7 +254,11 @@ class LanguageLearner:
         from sleepkit.arguments import settings
 
         chosen = settings(self.args, self.seeding)
-        read = {"chunks": [(chunk.title, chunk.text) for chunk in self.memory.chunks()], "notes": self.notes}
+        read = {
+            "chunks": [(chunk.title, chunk.text) for chunk in self.memory.chunks()],
+            "notes": self.notes,
+            "replaces": self.replaces,
+        }
         names = {context_name(chunk) for chunk in self.memory.chunks()}
         lists = (self.rehearsal.replay, self.rehearsal.quiz, self.rehearsal.general, self.general_prompts)
         return {

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import re
 import signal
 import sys
 import time
@@ -70,7 +71,7 @@ class Outcome:
     @property
     def line(self) -> str:
         """The one line of an error; empty if there is none, or more than one."""
-        said = [line for line in self.err.split("\n") if line.startswith("sleepkit: ")]
+        said = [line for line in re.split(r"[\r\n]", self.err) if line.startswith("sleepkit: ")]
         return said[0] if len(said) == 1 else ""
 
     @property
