@@ -275,7 +275,7 @@ GENERATOR = """images 0|image_size 12|image_size 32|channels 2|channels 3|classe
 ARC = """arc_tasks 0|largest_grid 0|trial_rows 0|trial_layers some|dream_held_out 0|styles cloze|learning_rate 0.1
     max_steps 5|replay_items 3|packing false|alpha 0.1|lmbda 0.5|save_strategy steps|dream_styles rewrite
     trial_control false|dream_pool 5"""
-DREAM = """gate false|gate_anchor_kl 0.1|chain 1 2|baseline lora|seeds 1 2|overwrite true|resume false
+DREAM = """gate false|gate_anchor_kl 0.1|chain 1 2|baseline lora|seeds 1 2
     passages_per_night 2|push_to_hub_repo a/b|label_column label|instruction x|expansion false|dream_set x
     replay_items 1"""
 COMPARE = "method lwf|methods er2|methods er er|methods|methods mygo d2l_er|experiences 0"

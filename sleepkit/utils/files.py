@@ -10,7 +10,6 @@ Left out: a folder of many files, which `phases.PhaseFolder` and `sealed.seal` l
 from __future__ import annotations
 
 import errno
-import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -74,8 +73,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
     with writable(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by a process that was killed
-                left.unlink(missing_ok=True)
             yield draft
             sync(draft)
             os.replace(draft, path)

@@ -47,8 +47,9 @@ def test_killed_and_started_again(where, uninterrupted, tmp_path):
 
 
 def dreamed(folder):
-    """Contents of all files but PEFT's configuration, which lists a set in any order."""
+    """Contents of all files but PEFT's configuration, which lists a set in any order, and drafts of the one that was killed."""
     files = [path for path in sorted(folder.glob("dreams/*/*")) if path.is_file() and path.name != "adapter_config.json"]
+    files = [path for path in files if not path.name.endswith(".tmp")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
