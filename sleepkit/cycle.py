@@ -25,8 +25,6 @@ Left out: the metrics (cycle_state.py, metrics.py), and what wake and sleep do.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import time
@@ -46,11 +44,13 @@ from sleepkit.ranks import main_finds, main_holds, main_only
 from sleepkit.reporting import progress, tracking
 from sleepkit.results import RunRecord
 from sleepkit.utils.files import writable
+from sleepkit.utils.phases import digest_of
 from sleepkit.utils.run_folder import RunFolder
 from sleepkit.utils.sealed import LOCK, damage, seal, sync
 from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.states import newest_state, next_name, states
 
-__all__ = ["Evaluation", "Experience", "Learner", "SleepCycle", "WRITTEN", "newest_state"]
+__all__ = ["Evaluation", "Experience", "Learner", "SleepCycle", "WRITTEN"]
 
 EXAMPLES = 12
 STATES_KEPT = 2
@@ -256,9 +256,7 @@ class SleepCycle(Generic[E]):
 
     def _experiences(self) -> list[dict[str, str]]:
         """Name and digest of each."""
-        texts = (json.dumps(experience.to_dict(), sort_keys=True) for experience in self.experiences)
-        digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16] for text in texts)
-        return [{"name": e.name, "digest": digest} for e, digest in zip(self.experiences, digests, strict=True)]
+        return [{"name": e.name, "digest": digest_of(e.to_dict())} for e in self.experiences]
 
     def _clear(self) -> None:
         if any(path.name != LOCK for path in self.output_dir.iterdir()):
@@ -291,18 +289,18 @@ class SleepCycle(Generic[E]):
         state.save(draft)
         seal(draft)
         self._forget_damaged()
-        os.replace(draft, self.state_dir / _next_name(len(state.nights), _states(self.state_dir)))
+        os.replace(draft, self.state_dir / next_name(len(state.nights), states(self.state_dir)))
         sync(self.state_dir)
         self._forget_older()
         self.folder.note()
 
     def _forget_damaged(self) -> None:
-        for path in _states(self.state_dir):
+        for path in states(self.state_dir):
             if damage(path) is not None:
                 shutil.rmtree(path)
 
     def _forget_older(self) -> None:
-        for path in _states(self.state_dir)[:-STATES_KEPT]:
+        for path in states(self.state_dir)[:-STATES_KEPT]:
             shutil.rmtree(path, ignore_errors=True)
 
     # The nights
@@ -397,35 +395,6 @@ class SleepCycle(Generic[E]):
     def _say(self, text: str) -> None:
         if self.ranks.is_main_process:
             self.say(text)
-
-
-def newest_state(folder: Path, say: Callable[[str], None] = progress.say) -> Path | None:
-    """The newest whole state of a run, or None where there is none at all; damaged ones are named and passed over.
-
-    Raises:
-        SleepkitError: there are states, and all are damaged.
-    """
-    states = _states(folder)
-    for path in reversed(states):
-        reason = damage(path)
-        if reason is None:
-            return path
-        say(f"{path} is damaged ({reason}); the state before it is used")
-    if states:
-        raise SleepkitError(f"{folder} has no state that is whole; start anew with --overwrite true, or bring back a copy of it")
-    return None
-
-
-def _states(folder: Path) -> list[Path]:
-    """Folders of states, oldest first: ``night_<nights>``, and ``night_<nights>_<k>`` where there are later ones of as many."""
-    found = [(tuple(map(int, path.name.split("_")[1:])), path) for path in folder.glob("night_*[0-9]")]
-    return [path for _, path in sorted(found)]
-
-
-def _next_name(nights: int, states: Sequence[Path]) -> str:
-    name = f"night_{nights:02d}"
-    taken = [path.name for path in states if path.name.split("_")[1] == name.split("_")[1]]
-    return f"{name}_{int((taken[-1].split('_') + ['1'])[2]) + 1}" if taken else name
 
 
 def _held_out_rows(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:

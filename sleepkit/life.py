@@ -11,19 +11,19 @@ and not learned: the ones that were asked first stay.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sleepkit.cycle import EXPERIENCES_NAME, newest_state
+from sleepkit.cycle import EXPERIENCES_NAME
 from sleepkit.cycle_state import CycleState
 from sleepkit.language.data.experience import Experience, together
 from sleepkit.ranks import main_finds
 from sleepkit.results import read_jsonl
+from sleepkit.utils.phases import digest_of
+from sleepkit.utils.states import newest_state
 
 __all__ = ["Day", "extended", "live_on"]
 
@@ -80,7 +80,7 @@ def live_on(output_dir: Path, passages: Sequence[Experience], per_night: int = 1
 
 
 def _lived(output_dir: Path) -> tuple[list[dict[str, Any]], int]:
-    folder = newest_state(output_dir / "state", say=lambda text: None)  # the cycle says it
+    folder = newest_state(output_dir / "state")  # the cycle says what is damaged
     if folder is None:
         return [], 0
     return read_jsonl(folder / EXPERIENCES_NAME), len(CycleState.load(folder).nights)
@@ -159,11 +159,7 @@ def _parts(experience: Experience) -> list[Part]:
     """The documents of an experience; where pairs are given to be learned, all of it is one part."""
     if experience.notes:
         pairs = [(note.question, note.answer, note.kind) for note in experience.notes]
-        return [(experience.name, _digest([experience.documents, pairs, experience.also_read]))]
+        return [(experience.name, digest_of([experience.documents, pairs, experience.also_read]))]
     edits = experience.edits or [[] for _ in experience.documents]
     rows = zip(experience.titled(), experience.documents, edits, strict=True)
-    return [(title, _digest([document, texts])) for title, document, texts in rows]
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+    return [(title, digest_of([document, texts])) for title, document, texts in rows]

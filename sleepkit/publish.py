@@ -24,6 +24,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.hub import BANK, CARD, Published, Target, check_access, published, push_files
 from sleepkit.ranks import main_only
 from sleepkit.results import FILE_NAME, read_jsonl, read_results
+from sleepkit.utils.states import newest_state
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -205,9 +206,8 @@ def rehearsal_folder(name_or_path: str | Path, revision: str | None = None) -> P
         return None
     if not Path(name_or_path).expanduser().is_dir():
         return _fetched(str(name_or_path), slept.name)
-    states = {tuple(map(int, path.name.split("_")[1:])): path for path in (slept.parent / "state").glob("night_*[0-9]")}
-    places = [slept / REHEARSAL, *(states[key] for key in sorted(states, reverse=True))]
-    return next((place for place in places if (place / REHEARSAL_FILES[0]).is_file()), None)
+    places = (slept / REHEARSAL, newest_state(slept.parent / "state"))
+    return next((place for place in places if place is not None and (place / REHEARSAL_FILES[0]).is_file()), None)
 
 
 def _fetched(name: str, commit: str) -> Path | None:

@@ -14,8 +14,6 @@ With `seeds`, each seed has its folder `seed_<n>`, and `comparison.md` beside th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -33,6 +31,7 @@ from sleepkit.ranks import main_finds, main_holds, main_only
 from sleepkit.reporting import progress
 from sleepkit.results import RunRecord
 from sleepkit.seeds import run_seeds
+from sleepkit.utils.phases import digest_of
 from sleepkit.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ def _live(
     options = cycle_options(args, config)
     options |= {"growing": True, "replaced": day.replaced, "named": NAMED, "changeable": set(options["config"]) - set(FIXED)}
     options["inputs"] = model_identity(model, tokenizer)
-    options["inputs"] |= {"general_prompts": _digest(general), "anchors": _digest(anchors), "slept": _slept_before(model)}
+    options["inputs"] |= {"general_prompts": digest_of(general), "anchors": digest_of(anchors), "slept": _slept_before(model)}
     if args.baseline is None:
         return _sleep(args, config, model, tokenizer, day, prompts, anchors, dreams, options)
     from sleepkit.language.baseline_run import run_baseline
@@ -180,10 +179,6 @@ def _live(
         anchors=anchors,
         options=options,
     )
-
-
-def _digest(rows: Sequence[dict[str, Any]]) -> str:
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _slept_before(model: PreTrainedModel) -> str:

@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sleepkit import cycle as cycle_module
-from sleepkit.cycle import SleepCycle, newest_state
+from sleepkit.cycle import SleepCycle
 from sleepkit.errors import SleepkitError
 from sleepkit.gate import RetentionGate
 from sleepkit.language.data.experience import Experience, Question
 from sleepkit.results import read_json, read_results
 from sleepkit.utils.sealed import seal
+from sleepkit.utils.states import newest_state
 
 STREAM = [
     Experience(name, [f"{name} is here."], [Question(f"{name}, question {k}?", f"{name} {k}") for k in range(count)])

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from tiny_images import write_npz
 from transformers import AutoModelForImageClassification
 
-from sleepkit.cycle import newest_state
 from sleepkit.errors import SleepkitError
 from sleepkit.results import read_json, read_results
+from sleepkit.utils.states import newest_state
 from sleepkit.vision.generators import DreamGenerator
 from sleepkit.vision.learner import ImageLearner
 from sleepkit.vision_arguments import METHODS, parse_mygo, parse_vision

@@ -13,10 +13,11 @@ from sleepkit.errors import SleepkitError
 from sleepkit.report import format_table
 from sleepkit.reporting.content import nights_table
 from sleepkit.results import FILE_NAME, read_json
+from sleepkit.utils.states import newest_state
 
 __all__ = ["history_text"]
 
-STATE = Path("state") / "cycle.json"
+STATE = "cycle.json"  # in the folder of a state
 
 
 def history_text(folder: str | Path) -> str:
@@ -27,7 +28,8 @@ def history_text(folder: str | Path) -> str:
         SleepkitError: the folder holds no night, or damaged files.
     """
     folder = Path(folder)
-    found = [read_json(path) for path in (folder / FILE_NAME, folder / STATE) if path.exists()]
+    state = newest_state(folder / "state")
+    found = [read_json(path) for path in (folder / FILE_NAME, state and state / STATE) if path and path.exists()]
     run = max((one for one in found if isinstance(one, dict)), key=lambda one: len(one.get("nights") or []), default={})
     nights = run.get("nights") or []
     if not nights:

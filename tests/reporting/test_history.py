@@ -5,6 +5,7 @@ from sample_runs import image_run, own_run, sample_run
 
 from sleepkit.cli import main
 from sleepkit.results import write_json
+from sleepkit.utils.sealed import seal
 
 
 def lines_of(folder, capsys):
@@ -23,7 +24,8 @@ def test_nights_of_a_finished_run(tmp_path, capsys):
 def test_a_run_that_goes_on_is_read_from_its_state(tmp_path, capsys):
     run = own_run()
     write_json(tmp_path / "results.json", {**run, "nights": run["nights"][:1]})
-    write_json(tmp_path / "state" / "cycle.json", {"nights": run["nights"], "learner": "night_02"})
+    write_json(tmp_path / "state" / "night_02" / "cycle.json", {"nights": run["nights"]})
+    seal(tmp_path / "state" / "night_02")
     assert len(lines_of(tmp_path, capsys)) == 4
     (tmp_path / "results.json").unlink()
     assert len(lines_of(tmp_path, capsys)) == 4
