@@ -25,12 +25,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from commands import COMMANDS, Command, prepare  # noqa: E402
-from machine import ROOT, Fault, Outcome, preload, run  # noqa: E402
+from commands import COMMANDS, Command, given_dreams, prepare  # noqa: E402
+from machine import ROOT, Fault, Outcome, preload, run, side_by_side  # noqa: E402
+
+from sleepkit.language import dreaming_trainer  # noqa: E402
 
 GOOD = ("equal", "refused")
 TIMES = re.compile(r"seconds|_per_second|runtime|^date$|^peak_memory|^versions$|^hardware$|^days$|epoch_time")
@@ -76,6 +79,10 @@ class Campaign:
             self.is_damaged(f"half done, {name}", half, spoil)
         for name, arguments in self.command.changes(self.inputs).items():
             self.is_changed(name, half, arguments)
+        for name, other in self.command.twins.items():
+            self.is_rewritten(name, other, half)
+        for moment in (1, self.moments // 2):
+            self.is_typed_twice(moment)
         return self.rows
 
     def typed(self, folder: Path, fault: Fault | None = None, more: tuple[str, ...] = ()) -> Outcome:
@@ -127,10 +134,48 @@ class Campaign:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(alone, ignore_errors=True)
 
+    def is_rewritten(self, name: str, other: str, of: Path) -> None:
+        """Change what stands at the path of an input, once half of the work is done."""
+        folder, alone, kept = self.fresh(), self.fresh(), self.folder / "kept"
+        shutil.copytree(of, folder)
+        (self.inputs / name).rename(kept)
+        try:
+            (shutil.copytree if kept.is_dir() else shutil.copy)(self.inputs / other, self.inputs / name)
+            again = self.typed(folder)
+            if again.code == 0:
+                self.typed(alone)
+                self.add(f"rewritten {name}", *_compared(contents(folder), contents(alone)))
+            else:
+                self.judged(f"rewritten {name}", again, folder)
+        finally:
+            (shutil.rmtree if kept.is_dir() else os.unlink)(self.inputs / name)
+            kept.rename(self.inputs / name)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(alone, ignore_errors=True)
+
+    def is_typed_twice(self, moment: int) -> None:
+        """Type the command while it runs: one of both works, the other says so, and the result is that of one."""
+        folder = self.fresh()
+        self.typed(folder, Fault("kill", moment))
+        other = os.fork()
+        if other == 0:
+            second = self.typed(folder)
+            os._exit(0 if second.code == 0 else 2 if second.is_told else 70)
+        first = self.typed(folder)
+        code = os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])
+        name = f"two at once, from moment {moment}"
+        if sorted((first.code, code)) == [0, 2]:
+            self.add(name, *_compared(contents(folder), self.whole))
+        else:
+            self.add(name, "wrong" if code == first.code == 0 else "traceback", f"exit codes {first.code} and {code}")
+        shutil.rmtree(folder, ignore_errors=True)
+
     def damages(self, of: Path) -> Iterator[tuple[str, Callable[[Path], None]]]:
         """A flipped bit, a cut and a deletion of each file of the state, of other files a flipped bit."""
         files = sorted(path.relative_to(of) for path in of.rglob("*") if path.is_file() and path.name != ".lock")
         for path in files:
+            if of.name == "whole" and path.parts[0].startswith("night_"):
+                continue  # which nobody reads again
             if "checkpoint-" in str(path) and path.suffix not in (".safetensors", ".json", ".pt"):
                 continue
             yield f"flipped {path}", lambda folder, path=path: _flip(folder / path)
@@ -225,18 +270,21 @@ def write_table(rows: list[Row], output: Path) -> None:
     output.with_suffix(".json").write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
+def met(command: Command, place: Path) -> list[Row]:
+    """All faults of a command."""
+    folder = place / command.name
+    folder.mkdir()
+    rows = Campaign(command, prepare(folder / "inputs"), folder).go()
+    shutil.rmtree(folder)
+    return rows
+
+
 def main() -> int:
     """Run the campaigns that are named, or all; exit code 1 if any fault did not end well."""
     preload()
     chosen = [command for command in COMMANDS if not sys.argv[1:] or command.name in sys.argv[1:]]
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as place:
-        inputs = prepare(Path(place) / "inputs")
-        for command in chosen:
-            folder = Path(place) / command.name
-            folder.mkdir()
-            rows += Campaign(command, inputs, folder).go()
-            shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory() as place, patch.object(dreaming_trainer, "dream", given_dreams):
+        rows = [row for rows in side_by_side(lambda command: met(command, Path(place)), chosen) for row in rows]
     if chosen == list(COMMANDS):
         write_table(rows, ROOT / "benchmarks" / "results" / "faults")
     failed = sum(row.result not in GOOD for row in rows)

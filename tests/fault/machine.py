@@ -18,13 +18,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib.util
+import multiprocessing
 import os
 import re
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("kill", "term", "interrupt", "full", "denied", "nan", "clock")
@@ -118,6 +122,22 @@ def run(command: list[str], fault: Fault | None = None, watch: Path | None = Non
         out, err, log = pipes.read()
     moments = [line for line in log.split("\n") if line and line != "step"]
     return Outcome(code, out, err, moments, log.count("\nstep\n") + log.startswith("step\n"), time.monotonic() - started)
+
+
+def side_by_side(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """``work`` of each item, in forks of this process, as many at once as there are processors."""
+    if len(items) < 2:
+        return [work(item) for item in items]
+    _WORK.append(work)
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork"), max_tasks_per_child=None) as pool:
+        return list(pool.map(_worked, items))
+
+
+_WORK: list[Callable[[Any], Any]] = []  # forks inherit it, and need not pickle it
+
+
+def _worked(item: Any) -> Any:
+    return _WORK[-1](item)
 
 
 class _Pipes:
