@@ -18,14 +18,15 @@ from typing import Any
 
 import torch
 
-from sleepkit.results import hardware, versions, write_json
-from sleepkit.vision.baselines import ExperienceReplay
-from sleepkit.vision.dream2learn_learner import DreamingEr
-from sleepkit.vision.learner import ImageLearner
-from sleepkit.vision.streams import build_stream
-from sleepkit.vision.tiny_diffusion import build_tiny_diffusion
-from sleepkit.vision_arguments import parse_dream2learn
-from sleepkit.vision_run import build_model
+from sleepkit.reporting.results import hardware, versions
+from sleepkit.runs.arguments.images import parse_dream2learn
+from sleepkit.runs.images import build_model
+from sleepkit.utils.files import write_json
+from sleepkit.vision.data.streams import build_stream
+from sleepkit.vision.dream2learn.learner import DreamingEr
+from sleepkit.vision.dream2learn.tiny_diffusion import build_tiny_diffusion
+from sleepkit.vision.incremental.baselines import ExperienceReplay
+from sleepkit.vision.incremental.learner import ImageLearner
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "bench_dream2learn.json"
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def learner(command: list[str], method: type[ImageLearner] = DreamingEr) -> Any:
-    from sleepkit.vision.images import load_images
+    from sleepkit.vision.data.images import load_images
 
     args, config = parse_dream2learn([*command, "--judge_epochs", "0"])
     stream = build_stream(load_images(args.dataset), args.scenario, args.experiences)

@@ -33,7 +33,8 @@ def main() -> None:
     if options.worker:
         Path(options.out).write_text(json.dumps(measure(options.worker, options)))
         return
-    from sleepkit.results import hardware, versions, write_json
+    from sleepkit.reporting.results import hardware, versions
+    from sleepkit.utils.files import write_json
 
     shown, options.model = options.model, unpacked(options.model)
     found = {}
@@ -73,8 +74,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers.utils import logging
 
-    from sleepkit.language.expert_bank import ExpertBank
-    from sleepkit.language.experts import ExpertBankConfig
+    from sleepkit.language.experts.bank import ExpertBank
+    from sleepkit.language.experts.units import ExpertBankConfig
     from sleepkit.language.model_io import load_model
 
     logging.set_verbosity_error()
@@ -95,7 +96,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def notebook_dreams(count: int) -> tuple[list[list[tuple[str, str]]], list[tuple[str, str]]]:
     """Dreams of the first passages, one row for each sentence, and eight questions about the first."""
     from sleepkit import load_experiences
-    from sleepkit.language.sentences import sentences
+    from sleepkit.language.questions.sentences import sentences
 
     passages = load_experiences(str(NOTEBOOK), limit=count)
     dreams = [[(f"Tell me about {p.name}.", line) for line in sentences(p.documents[0])] for p in passages]
@@ -104,8 +105,8 @@ def notebook_dreams(count: int) -> tuple[list[list[tuple[str, str]]], list[tuple
 
 def trials(model: Any, tokenizer: Any, dreams: list[Any], questions: list[Any], options: argparse.Namespace) -> float:
     """From the tokens to the rewards, as many at once as a round does."""
-    from sleepkit.language.dreaming_trainer import TRIALS_AT_ONCE
-    from sleepkit.language.trials import Trials, prepare_rows
+    from sleepkit.language.dreaming.trainer import TRIALS_AT_ONCE
+    from sleepkit.language.dreaming.trials import Trials, prepare_rows
 
     start = time.perf_counter()
     tried = Trials(model, tokenizer, questions, options.steps)
@@ -116,7 +117,7 @@ def trials(model: Any, tokenizer: Any, dreams: list[Any], questions: list[Any], 
 
 def sft(model: Any, tokenizer: Any, dreams: list[Any], questions: list[Any], options: argparse.Namespace) -> float:
     """Only the steps, one dream after the other."""
-    from sleepkit.language.trials import Trials, prepare_rows
+    from sleepkit.language.dreaming.trials import Trials, prepare_rows
 
     tried = Trials(model, tokenizer, questions[:1], options.steps)
     rows = [prepare_rows(tried.backbone, tokenizer, dream) for dream in dreams]
@@ -132,8 +133,8 @@ def peft(model: Any, tokenizer: Any, dreams: list[Any], questions: list[Any], op
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from sleepkit.language.chat import chat_ids, text_ids
-    from sleepkit.language.trials import Trials
+    from sleepkit.language.dreaming.trials import Trials
+    from sleepkit.language.generation.chat import chat_ids, text_ids
 
     tried = Trials(model, tokenizer, questions[:1], options.steps)
     adapted: Any = get_peft_model(
@@ -167,12 +168,12 @@ def whole_round(model: Any, tokenizer: Any, dreams: list[Any], questions: list[A
     import torch
 
     from sleepkit import load_experiences
-    from sleepkit.language.context_memory import MemoryChunk
-    from sleepkit.language.dream_policy import BATCH
-    from sleepkit.language.dreaming_config import DreamingConfig
-    from sleepkit.language.dreaming_trainer import DreamingTrainer
-    from sleepkit.language.dreams import Context
-    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+    from sleepkit.language.dreaming.config import DreamingConfig
+    from sleepkit.language.dreaming.dreams import Context
+    from sleepkit.language.dreaming.policy import BATCH
+    from sleepkit.language.dreaming.trainer import DreamingTrainer
+    from sleepkit.language.questions.context import MemoryChunk
+    from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 
     first = load_experiences(str(NOTEBOOK), limit=1)[0]
     passage = Context(MemoryChunk(first.documents[0], first.name, 0, 0), questions)

@@ -33,7 +33,8 @@ SYSTEMS = ("idsprites", "sleepkit", "tensors", "reference")
 
 
 def main() -> None:
-    from sleepkit.results import hardware, versions, write_json
+    from sleepkit.reporting.results import hardware, versions
+    from sleepkit.utils.files import write_json
 
     options = arguments()
     missing = {"idsprites": "idsprites", "sleepkit": "numba", "reference": "cv2"}
@@ -147,7 +148,7 @@ def query_milliseconds(count: int, options: argparse.Namespace) -> dict[str, flo
     """Of one image at 64 px among so many exemplars, the best of the repeats; CPU time of one thread."""
     import torch
 
-    from sleepkit.vision.exemplars import MATCHES, ExemplarMemory
+    from sleepkit.vision.disentangled.exemplars import MATCHES, ExemplarMemory
     from sleepkit.vision.idsprites.affine import factors_to_matrix
     from sleepkit.vision.idsprites.factors import FactorRanges
     from sleepkit.vision.idsprites.renderer import SpriteRenderer

@@ -20,10 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sleepkit.results import hardware, versions, write_json
-from sleepkit.vision.classifier import IncrementalClassifier, IncrementalClassifierConfig
-from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
-from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
+from sleepkit.reporting.results import hardware, versions
+from sleepkit.utils.files import write_json
+from sleepkit.vision.incremental.classifier import IncrementalClassifier, IncrementalClassifierConfig
+from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows
+from sleepkit.vision.mygo.config import GenerativeReplayConfig
 
 RESULTS = Path(__file__).parent / "results" / "bench_mygo.json"
 IMAGES, BATCH, SLEEP_STEPS, TURNS = 12_000, 128, 100, 3

@@ -54,7 +54,8 @@ def main() -> None:
     if options.worker:
         Path(options.out).write_text(json.dumps(measure(options.worker, options)))
         return
-    from sleepkit.results import hardware, versions, write_json
+    from sleepkit.reporting.results import hardware, versions
+    from sleepkit.utils.files import write_json
 
     with tempfile.TemporaryDirectory() as scratch:
         options.model = unpacked(options.model)
@@ -129,8 +130,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     import trl
     from transformers.utils import logging
 
+    from sleepkit.language.baselines.trl_distillation import MemoryDistillationTrainer  # noqa: F401  # imports are idle memory
     from sleepkit.language.model_io import load_model
-    from sleepkit.language.trl_distillation import MemoryDistillationTrainer  # noqa: F401  # imports are idle memory
 
     logging.set_verbosity_error()
     assert trl.__version__
@@ -174,8 +175,8 @@ def notebook_items(seed: int) -> list[Any]:
     from transformers import PreTrainedTokenizerBase
 
     from sleepkit import load_experiences
-    from sleepkit.language.context_memory import MemoryChunk
-    from sleepkit.language.material import write_material
+    from sleepkit.language.questions.context import MemoryChunk
+    from sleepkit.language.questions.material import write_material
 
     chunks = [
         MemoryChunk(text, experience.name, 0, 0)
@@ -231,10 +232,10 @@ def measure_ours(
     """Teacher and lower layers see all items of the night before the first step, and each step takes the batch."""
     import torch
 
-    from sleepkit.language.expert_bank import ExpertBank
-    from sleepkit.language.experts import ExpertBankConfig
-    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
-    from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
+    from sleepkit.language.experts.bank import ExpertBank
+    from sleepkit.language.experts.units import ExpertBankConfig
+    from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+    from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
 
     bank = ExpertBank.grow(model, ExpertBankConfig(slots=SLOTS))
     slot = -1
@@ -291,9 +292,9 @@ def measure_trl(
     from trl import DistillationConfig  # type: ignore[attr-defined]
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
-    from sleepkit.language.chat import chat_ids, text_ids
-    from sleepkit.language.decoder import find_decoder_layers
-    from sleepkit.language.trl_distillation import MemoryDistillationTrainer, rows_of
+    from sleepkit.language.baselines.trl_distillation import MemoryDistillationTrainer, rows_of
+    from sleepkit.language.generation.chat import chat_ids, text_ids
+    from sleepkit.language.models.decoder import find_decoder_layers
 
     end = tokenizer.eos_token_id
     replies = {tuple(chat_ids(tokenizer, i.prompt)): [*text_ids(tokenizer, i.reply), end] for i in batch}

@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from sleepkit.results import hardware, read_json, versions, write_json
-from sleepkit.vision.classifier import IncrementalClassifier
-from sleepkit.vision.dream2learn_learner import DreamingEr
-from sleepkit.vision.images import load_images
-from sleepkit.vision.streams import build_stream
-from sleepkit.vision_arguments import parse_dream2learn
-from sleepkit.vision_run import build_model
+from sleepkit.reporting.results import hardware, versions
+from sleepkit.runs.arguments.images import parse_dream2learn
+from sleepkit.runs.images import build_model
+from sleepkit.utils.files import read_json, write_json
+from sleepkit.vision.data.images import load_images
+from sleepkit.vision.data.streams import build_stream
+from sleepkit.vision.dream2learn.learner import DreamingEr
+from sleepkit.vision.incremental.classifier import IncrementalClassifier
 
 ROOT = Path(__file__).parents[1]
 CONTROLS: dict[str, dict[str, Any]] = {

@@ -20,13 +20,14 @@ from pathlib import Path
 import torch
 from make_tables import render
 
-from sleepkit.disentangled_arguments import build_sprites, parse_disentangled
-from sleepkit.results import hardware, versions, write_json
-from sleepkit.vision import open_set
-from sleepkit.vision.canonicalizer import Canonicalizer
-from sleepkit.vision.disentangled_learner import DisentangledLearner
-from sleepkit.vision.disentangled_protocol import image_sets
-from sleepkit.vision.exemplars import ExemplarMemory
+from sleepkit.reporting.results import hardware, versions
+from sleepkit.runs.arguments.disentangled import build_sprites, parse_disentangled
+from sleepkit.utils.files import write_json
+from sleepkit.vision.disentangled import open_set
+from sleepkit.vision.disentangled.canonicalizer import Canonicalizer
+from sleepkit.vision.disentangled.exemplars import ExemplarMemory
+from sleepkit.vision.disentangled.learner import DisentangledLearner
+from sleepkit.vision.disentangled.protocol import image_sets
 
 RESULTS = Path(__file__).parent / "results"
 ACCEPTED = (0.8, 0.9, 0.95, 0.99)

@@ -17,11 +17,12 @@ from typing import Any
 
 from make_tables import PAIRED, ROOT, render
 
-from sleepkit.metrics import accuracy_of_nights
-from sleepkit.plots import experiences_met_figure
-from sleepkit.report import grouped
-from sleepkit.results import FILE_NAME, read_results, write_json
-from sleepkit.vision_compare import with_intransigence
+from sleepkit.reporting.metrics import accuracy_of_nights
+from sleepkit.reporting.plots import experiences_met_figure
+from sleepkit.reporting.results import FILE_NAME, read_results
+from sleepkit.reporting.tables import grouped
+from sleepkit.runs.compare import with_intransigence
+from sleepkit.utils.files import write_json
 
 PATHS = ("dataset", "test_dataset", "output_dir", "backbone", "generator", "others_dataset", "lcm_lora")
 MOST_NIGHTS = 50  # of which the whole matrix is kept

@@ -23,8 +23,8 @@ from statistics import fmean
 from typing import Any
 
 from sleepkit.errors import SleepkitError
-from sleepkit.experiments import differences_table, experiment_page, matrices, runs_table
-from sleepkit.report import (
+from sleepkit.reporting.experiments import differences_table, experiment_page, matrices, runs_table
+from sleepkit.reporting.tables import (
     comparison_table,
     format_duration,
     format_memory,
@@ -34,7 +34,7 @@ from sleepkit.report import (
     mean_duration,
     spread,
 )
-from sleepkit.results import read_json
+from sleepkit.utils.files import read_json
 
 ROOT = Path(__file__).parent.parent
 PAIRED = "dream2learn"  # how the method of a comparison with and without dreams begins
@@ -178,7 +178,7 @@ def _sensitivity(document: Mapping[str, Any]) -> str:
 
 def _poses(runs: Sequence[Mapping[str, Any]]) -> str:
     """Each source of poses with both comparisons; seconds are those of learning.  Of further methods the learned pose only."""
-    from sleepkit.vision.disentangled_protocol import POSES, SHOWN, metric_prefix
+    from sleepkit.vision.disentangled.protocol import POSES, SHOWN, metric_prefix
 
     rows = []
     for place, (method, seeds) in enumerate(grouped(runs, "method").items()):

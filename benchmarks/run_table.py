@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 from make_tables import ROOT, render
 
-from sleepkit.arguments import BASELINES, SleepArguments, parse
 from sleepkit.errors import SleepkitError
-from sleepkit.results import FILE_NAME, hardware, read_json, read_results, versions, write_json
+from sleepkit.reporting.results import FILE_NAME, hardware, read_results, versions
+from sleepkit.runs.arguments.language import BASELINES, SleepArguments, parse
+from sleepkit.utils.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
+    from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 
 ABLATIONS: dict[str, list[str]] = {
     "no_imitation": ["--alpha", "1"],

@@ -5,8 +5,8 @@ The command line overrides the recipe, field by field.
 
 import sys
 
-from sleepkit.arc_run import parse_arc, run_arc
 from sleepkit.cli import guard
+from sleepkit.runs.arc import parse_arc, run_arc
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ The command line overrides the recipe, field by field: `--seeds 0 1 2 --match ne
 import sys
 
 from sleepkit.cli import guard
-from sleepkit.disentangled_arguments import parse_disentangled
-from sleepkit.disentangled_run import run_disentangled
+from sleepkit.runs.arguments.disentangled import parse_disentangled
+from sleepkit.runs.disentangled import run_disentangled
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ The command line overrides the recipe, field by field.
 
 import sys
 
-from sleepkit.arguments import parse_dream
 from sleepkit.cli import guard
-from sleepkit.dream_run import run_dream
+from sleepkit.runs.arguments.language import parse_dream
+from sleepkit.runs.dream import run_dream
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ recipe, field by field.  The generator is trained first where it is missing, as 
 import sys
 
 from sleepkit.cli import guard
-from sleepkit.dream2learn_run import run_dream2learn
-from sleepkit.vision_arguments import parse_dream2learn
+from sleepkit.runs.arguments.images import parse_dream2learn
+from sleepkit.runs.dream2learn import run_dream2learn
 
 
 def main() -> None:

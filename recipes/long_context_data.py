@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from sleepkit.cli import guard
-from sleepkit.command_line import Parser, check_folder, whole_number
 from sleepkit.errors import SleepkitError
-from sleepkit.long_context import shown, write_long_context
+from sleepkit.language.long_context import shown, write_long_context
+from sleepkit.runs.arguments.command_line import Parser, check_folder, whole_number
 
 
 def main() -> None:

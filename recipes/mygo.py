@@ -9,8 +9,8 @@ published code does, for comparison.
 import sys
 
 from sleepkit.cli import guard
-from sleepkit.vision_arguments import parse_mygo
-from sleepkit.vision_run import run_vision
+from sleepkit.runs.arguments.images import parse_mygo
+from sleepkit.runs.images import run_vision
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ The command line overrides the recipe, field by field: `--dataset notes/ --model
 
 import sys
 
-from sleepkit.arguments import parse
 from sleepkit.cli import guard
-from sleepkit.run import run_sleep
+from sleepkit.runs.arguments.language import parse
+from sleepkit.runs.sleep import run_sleep
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from sleepkit.cli import guard
-from sleepkit.command_line import Parser, add_loading, check_folder, loading, whole_number
-from sleepkit.text_features import write_features
+from sleepkit.language.text_features import write_features
+from sleepkit.runs.arguments.command_line import Parser, add_loading, check_folder, loading, whole_number
 
 
 def main() -> None:

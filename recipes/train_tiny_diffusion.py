@@ -9,7 +9,7 @@ uoft-cs/cifar10 --classes 0 1 2 3 4`, and a stream of the others.
 import sys
 
 from sleepkit.cli import guard
-from sleepkit.generator_run import parse_generator, train_generator
+from sleepkit.runs.generator import parse_generator, train_generator
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ The command line overrides the recipe, field by field: `--dataset digits/ --meth
 import sys
 
 from sleepkit.cli import guard
-from sleepkit.vision_arguments import parse_vision
-from sleepkit.vision_run import run_vision
+from sleepkit.runs.arguments.images import parse_vision
+from sleepkit.runs.images import run_vision
 
 
 def main() -> None:

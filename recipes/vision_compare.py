@@ -10,7 +10,7 @@ again, finished runs are read back and the others go on.  The table is also writ
 import sys
 
 from sleepkit.cli import guard
-from sleepkit.vision_compare import run_comparison
+from sleepkit.runs.compare import run_comparison
 
 
 def main() -> None:

@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from sleepkit import __version__
-from sleepkit.command_line import Parser, add_loading, check_folder, check_text, did_you_mean, loading, whole_number
 from sleepkit.errors import SleepkitError, show_tracebacks
-from sleepkit.guard import guard
-from sleepkit.options import shown
+from sleepkit.runs.arguments.command_line import (
+    Parser,
+    add_loading,
+    check_folder,
+    check_text,
+    did_you_mean,
+    loading,
+    whole_number,
+)
+from sleepkit.runs.guard import guard
+from sleepkit.utils.options import shown
 
 __all__ = ["guard", "main"]
 
@@ -128,8 +136,8 @@ def _idsprites_options(parser: Parser) -> None:
 
 # -- commands ---------------------------------------------------------------------------------------------------------
 def _sleep(arguments: Sequence[str]) -> None:
-    from sleepkit.arguments import parse
-    from sleepkit.run import run_sleep
+    from sleepkit.runs.arguments.language import parse
+    from sleepkit.runs.sleep import run_sleep
 
     args, config = parse(arguments)
     run_sleep(args, config)
@@ -138,7 +146,7 @@ def _sleep(arguments: Sequence[str]) -> None:
 def _ask(options: argparse.Namespace) -> None:
     from accelerate import PartialState
 
-    from sleepkit.language.chat import reply_texts
+    from sleepkit.language.generation.chat import reply_texts
     from sleepkit.language.model_io import load_slept, move
 
     model, tokenizer, bank = load_slept(options.folder, options.model, device_map=options.device_map, **loading(options))
@@ -174,10 +182,11 @@ def _ask(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from sleepkit.experiments import experiment_page
-    from sleepkit.report import comparison_table, write_report
+    from sleepkit.reporting.experiments import experiment_page
     from sleepkit.reporting.page import write_seeds_page
-    from sleepkit.results import read_results
+    from sleepkit.reporting.report import write_report
+    from sleepkit.reporting.results import read_results
+    from sleepkit.reporting.tables import comparison_table
 
     if all(folder.endswith(".json") for folder in options.folders):
         for path in options.folders:
@@ -205,7 +214,7 @@ def _history(options: argparse.Namespace) -> None:
 
 
 def _push(options: argparse.Namespace) -> None:
-    from sleepkit.publish import push_run
+    from sleepkit.runs.publish import push_run
 
     pushed = push_run(options.folder, options.repo_id, options.dreams, rehearsal=options.rehearsal, public=options.public)
     if not pushed:
@@ -218,10 +227,10 @@ def _seed_folders(folder: str) -> list[str]:
 
 
 def _expand(options: argparse.Namespace) -> None:
-    from sleepkit.arguments import expert_layers
-    from sleepkit.language.expert_bank import ExpertBank
-    from sleepkit.language.experts import ExpertBankConfig
+    from sleepkit.language.experts.bank import ExpertBank
+    from sleepkit.language.experts.units import ExpertBankConfig
     from sleepkit.language.model_io import load_model
+    from sleepkit.runs.arguments.language import expert_layers
 
     layers = expert_layers(options.layers, "--layers")
     check_folder("folder", options.folder)

@@ -18,13 +18,13 @@ from sleep_tiny import kill_after  # noqa: E402
 from test_trials import DREAMS, QUESTIONS, grown  # noqa: E402
 from tiny import tiny_tokenizer  # noqa: E402
 
-from sleepkit.language import dreaming_trainer  # noqa: E402
-from sleepkit.language.context_memory import MemoryChunk  # noqa: E402
-from sleepkit.language.dreaming_config import DreamingConfig  # noqa: E402
-from sleepkit.language.dreaming_trainer import DreamingTrainer  # noqa: E402
-from sleepkit.language.dreams import Context, Dream, Dreamed, load_dreams  # noqa: E402
-from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig  # noqa: E402
-from sleepkit.language.trials import Trials  # noqa: E402
+from sleepkit.language.dreaming import trainer as dreaming_trainer  # noqa: E402
+from sleepkit.language.dreaming.config import DreamingConfig  # noqa: E402
+from sleepkit.language.dreaming.dreams import Context, Dream, Dreamed, load_dreams  # noqa: E402
+from sleepkit.language.dreaming.trainer import DreamingTrainer  # noqa: E402
+from sleepkit.language.dreaming.trials import Trials  # noqa: E402
+from sleepkit.language.questions.context import MemoryChunk  # noqa: E402
+from sleepkit.language.seeding.config import KnowledgeSeedingConfig  # noqa: E402
 from sleepkit.utils.phases import PhaseFile  # noqa: E402
 
 SMALL = {"dream_rounds": 2, "dream_keep_top": 3, "dream_keep_random": 1, "trial_steps": 2, "trial_rank": 2, "dreamer_rank": 2}

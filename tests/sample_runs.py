@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sleepkit.results import RunRecord
+from sleepkit.reporting.results import RunRecord
 
 KEPT = "anchor KL 0.0123 (<= 0.05); anchor accuracy 0.900 -> 0.900 (drop <= 0.02); own questions 0.062 -> 0.812 (gain > 0)"
 UNDONE = "anchor KL 0.0712 (not <= 0.05); earlier nights 0.900 -> 0.600 (not drop <= 0.1)"

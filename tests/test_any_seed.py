@@ -9,13 +9,13 @@ from test_run import command, files  # noqa: F401  # a fixture
 from tiny_images import write_npz
 
 from sleepkit import cli
-from sleepkit.arguments import parse
-from sleepkit.dream_run import run_dream
-from sleepkit.language import dreaming_trainer
-from sleepkit.language.dreams import Dream, Dreamed
-from sleepkit.results import read_results
-from sleepkit.vision_arguments import parse_mygo, parse_vision
-from sleepkit.vision_run import run_vision
+from sleepkit.language.dreaming import trainer as dreaming_trainer
+from sleepkit.language.dreaming.dreams import Dream, Dreamed
+from sleepkit.reporting.results import read_results
+from sleepkit.runs.arguments.images import parse_mygo, parse_vision
+from sleepkit.runs.arguments.language import parse
+from sleepkit.runs.dream import run_dream
+from sleepkit.runs.images import run_vision
 
 SEEDS = [20240115, 4_294_968_000, 2**63 - 1]
 

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from test_run import files  # noqa: F401  # a fixture
 
-from sleepkit.arc import AUGMENTATIONS, example, grid_text, left_out, load_arc, training_rows
-from sleepkit.arc_run import parse_arc, run_arc
 from sleepkit.errors import SleepkitError
-from sleepkit.language import dreaming_trainer
-from sleepkit.language.arc_dreams import ArcContext
-from sleepkit.language.dreams import Dream, Dreamed
+from sleepkit.language.data.arc import AUGMENTATIONS, example, grid_text, left_out, load_arc, training_rows
+from sleepkit.language.dreaming import trainer as dreaming_trainer
+from sleepkit.language.dreaming.arc import ArcContext
+from sleepkit.language.dreaming.dreams import Dream, Dreamed
+from sleepkit.runs.arc import parse_arc, run_arc
 
 ROOT = Path(__file__).parents[1]
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from sleepkit.arguments import BASELINES, SleepArguments, parse, settings
 from sleepkit.errors import SleepkitError
+from sleepkit.runs.arguments.language import BASELINES, SleepArguments, parse
+from sleepkit.utils.training_fields import settings
 
 
 @pytest.fixture

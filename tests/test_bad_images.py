@@ -9,13 +9,13 @@ from tiny_images import pictures, tiny_resnet, write_npz
 from tiny_painter import save_tiny_generator
 
 from sleepkit.cli import guard
-from sleepkit.disentangled_arguments import parse_disentangled
-from sleepkit.disentangled_run import run_disentangled
-from sleepkit.dream2learn_run import run_dream2learn
-from sleepkit.generator_run import parse_generator, train_generator
-from sleepkit.vision_arguments import parse_dream2learn, parse_mygo, parse_vision
-from sleepkit.vision_compare import run_comparison
-from sleepkit.vision_run import run_vision
+from sleepkit.runs.arguments.disentangled import parse_disentangled
+from sleepkit.runs.arguments.images import parse_dream2learn, parse_mygo, parse_vision
+from sleepkit.runs.compare import run_comparison
+from sleepkit.runs.disentangled import run_disentangled
+from sleepkit.runs.dream2learn import run_dream2learn
+from sleepkit.runs.generator import parse_generator, train_generator
+from sleepkit.runs.images import run_vision
 
 X, Y = pictures(4, 8)
 SMALL = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 1 --per_device_train_batch_size 8 --buffer_size 12

@@ -113,7 +113,7 @@ def test_values_out_of_range(refused, more, words):
 
 def test_a_full_disk(refused, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("sleepkit.cycle.shutil.disk_usage", lambda _: usage(10, 10, 0))
+    monkeypatch.setattr("sleepkit.cycle.cycle.shutil.disk_usage", lambda _: usage(10, 10, 0))
     assert "GiB free, the run needs" in refused()
 
 

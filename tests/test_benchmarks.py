@@ -10,7 +10,8 @@ from launch import succeed
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit.errors import SleepkitError
-from sleepkit.results import RunRecord, read_json
+from sleepkit.reporting.results import RunRecord
+from sleepkit.utils.files import read_json
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))

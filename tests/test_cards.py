@@ -4,8 +4,8 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
-from sleepkit.cards import dataset_card, model_card, published_name
 from sleepkit.errors import SleepkitError
+from sleepkit.reporting.cards import dataset_card, model_card, published_name
 
 RESULTS = {
     "method": "knowledge seeding",

@@ -11,9 +11,9 @@ from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
 from sleepkit.errors import SleepkitError
-from sleepkit.language.expert_bank import ExpertBank, read_bank_config
-from sleepkit.language.experts import ExpertBankConfig
-from sleepkit.results import RunRecord
+from sleepkit.language.experts.bank import ExpertBank, read_bank_config
+from sleepkit.language.experts.units import ExpertBankConfig
+from sleepkit.reporting.results import RunRecord
 
 ROOT = Path(__file__).parents[1]
 

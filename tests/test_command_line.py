@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from sleepkit import cli
-from sleepkit.arc_run import parse_arc
-from sleepkit.arguments import parse, parse_dream
-from sleepkit.command_line import check_folder, check_text, home_expanded
-from sleepkit.disentangled_arguments import parse_disentangled
 from sleepkit.errors import SleepkitError
-from sleepkit.generator_run import parse_generator
-from sleepkit.vision_arguments import parse_dream2learn, parse_mygo, parse_vision
-from sleepkit.vision_compare import run_comparison
+from sleepkit.runs.arc import parse_arc
+from sleepkit.runs.arguments.command_line import check_folder, check_text, home_expanded
+from sleepkit.runs.arguments.disentangled import parse_disentangled
+from sleepkit.runs.arguments.images import parse_dream2learn, parse_mygo, parse_vision
+from sleepkit.runs.arguments.language import parse, parse_dream
+from sleepkit.runs.compare import run_comparison
+from sleepkit.runs.generator import parse_generator
 
 ROOT = Path(__file__).parents[1]
 PARSERS = {

@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sleepkit import cycle as cycle_module
-from sleepkit.cycle import SleepCycle
+from sleepkit.cycle import cycle as cycle_module
+from sleepkit.cycle.cycle import SleepCycle
+from sleepkit.cycle.gate import RetentionGate
 from sleepkit.errors import SleepkitError
-from sleepkit.gate import RetentionGate
 from sleepkit.language.data.experience import Experience, Question
-from sleepkit.results import read_json, read_results
+from sleepkit.reporting.results import read_results
+from sleepkit.utils.files import read_json
 from sleepkit.utils.sealed import seal
 from sleepkit.utils.states import newest_state
 
@@ -187,7 +188,7 @@ def counted_writes(monkeypatch):
             return counted
 
         monkeypatch.setattr(cycle_module, "os", SimpleNamespace(replace=around(os.replace)))
-        monkeypatch.setattr("sleepkit.cycle_state.write_json", around(cycle_module.results.write_json))
+        monkeypatch.setattr("sleepkit.cycle.state.write_json", around(cycle_module.results.write_json))
 
     return count
 

@@ -104,7 +104,7 @@ def is_parsed(words, monkeypatch):
     monkeypatch.setitem(cli.COMMANDS, name, type(command)(command.help, seen.append, command.options))
     assert cli.main(words) == 0 and seen
     if command.options is None:
-        from sleepkit.arguments import parse
+        from sleepkit.runs.arguments.language import parse
 
         parse(seen[0])
 

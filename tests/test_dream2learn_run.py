@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from tiny_images import write_npz
 from tiny_painter import save_tiny_generator
 
-from sleepkit.dream2learn_run import paired_metrics, run_dream2learn
 from sleepkit.errors import SleepkitError
-from sleepkit.results import RunRecord, read_results
-from sleepkit.vision_arguments import parse_dream2learn, parse_vision
-from sleepkit.vision_run import run_vision
+from sleepkit.reporting.results import RunRecord, read_results
+from sleepkit.runs.arguments.images import parse_dream2learn, parse_vision
+from sleepkit.runs.dream2learn import paired_metrics, run_dream2learn
+from sleepkit.runs.images import run_vision
 
 RECIPES = sorted((ROOT / "recipes" / "configs" / "dream2learn").glob("*.yaml"))
 SMALL = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 4 --per_device_train_batch_size 8

@@ -6,12 +6,12 @@ import pytest
 from test_run import command, files  # noqa: F401  # a fixture
 
 from sleepkit import cli
-from sleepkit.arguments import parse
-from sleepkit.dream_run import run_dream
-from sleepkit.language import dreaming_trainer
-from sleepkit.language.dream_dataset import load_dream_set
-from sleepkit.language.dreams import Dream, Dreamed, context_name
-from sleepkit.results import read_results
+from sleepkit.language.dreaming import trainer as dreaming_trainer
+from sleepkit.language.dreaming.dataset import load_dream_set
+from sleepkit.language.dreaming.dreams import Dream, Dreamed, context_name
+from sleepkit.reporting.results import read_results
+from sleepkit.runs.arguments.language import parse
+from sleepkit.runs.dream import run_dream
 
 SMALL = """--dream_rounds 2 --trial_steps 3 --trial_control false --trial_rank 2 --trial_learning_rate 1e-2 --dreamer_rank 2
     --dream_rehearsal_steps 2

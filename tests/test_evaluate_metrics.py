@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sleepkit import metrics
-from sleepkit.evaluate_metrics import AnswerContained, BackwardTransfer, ContinualSummary, TokenF1
+from sleepkit.reporting import metrics
+from sleepkit.reporting.evaluate_metrics import AnswerContained, BackwardTransfer, ContinualSummary, TokenF1
 
 A = [[0.8, float("nan")], [0.6, 0.9]]
 

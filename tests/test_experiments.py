@@ -5,9 +5,9 @@ import json
 import pytest
 
 from sleepkit.cli import main
-from sleepkit.experiments import differences_table, runs_table
-from sleepkit.metrics import mean_interval
-from sleepkit.results import hardware
+from sleepkit.reporting.experiments import differences_table, runs_table
+from sleepkit.reporting.metrics import mean_interval
+from sleepkit.reporting.results import hardware
 
 
 def run(variant, seed, recovery, first):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from sleepkit.cycle.gate import RetentionGate, require_finite_measures
 from sleepkit.errors import SleepkitError
-from sleepkit.gate import RetentionGate, digest, require_finite_measures
+from sleepkit.utils.digests import digest
 
 GATE = RetentionGate(max_anchor_kl=0.05, max_anchor_drop=0.01, min_gain=0.0, max_retention_drop=0.1)
 BEFORE = {"anchor_accuracy": 0.92, "held_out": 0.1, "retention": 0.8}

@@ -11,7 +11,7 @@ import zlib
 import pytest
 
 from sleepkit.errors import SleepkitError, show_tracebacks
-from sleepkit.guard import guard
+from sleepkit.runs.guard import guard
 
 
 def raising(error):
@@ -107,7 +107,7 @@ def test_the_handler_of_a_signal_comes_back():
 
 def run(code, **options):
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"], **options.pop("env", {})}
-    program = f"import sys, time\nfrom sleepkit.guard import guard\n{code}"
+    program = f"import sys, time\nfrom sleepkit.runs.guard import guard\n{code}"
     return subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True, **options)
 
 

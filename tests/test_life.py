@@ -11,9 +11,9 @@ from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
 from sleepkit.language.data.experience import Experience, Question, together
-from sleepkit.language.expert_bank import read_bank_config
-from sleepkit.life import extended
-from sleepkit.results import read_results
+from sleepkit.language.experts.bank import read_bank_config
+from sleepkit.reporting.results import read_results
+from sleepkit.runs.life import extended
 from sleepkit.utils.sealed import LOCK, locked
 
 

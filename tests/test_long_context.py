@@ -6,7 +6,7 @@ import pytest
 
 from sleepkit import load_experiences
 from sleepkit.errors import SleepkitError
-from sleepkit.long_context import NAMES, PERSONS, write_long_context
+from sleepkit.language.long_context import NAMES, PERSONS, write_long_context
 
 PLACES = ("garden", "kitchen", "office", "hallway", "bedroom")
 

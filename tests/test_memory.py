@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save
 
 from sleepkit.errors import SleepkitError
-from sleepkit.memory import ReplayMemory
+from sleepkit.vision.incremental.replay_buffer import ReplayMemory
 
 
 def filled(policy, capacity=30, seed=0, parts=(200, 100, 50)):

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from sleepkit import metrics
 from sleepkit.errors import SleepkitError
+from sleepkit.reporting import metrics
 
 NAN = float("nan")
 # Three nights, three experiences; above the diagonal: measured before the experience was met.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sleepkit.precision import computes
+from sleepkit.utils.precision import computes
 
 
 @pytest.mark.parametrize("native", [True, False])

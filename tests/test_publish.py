@@ -17,18 +17,18 @@ from tiny import tiny_model, tiny_tokenizer
 from tiny_images import tiny_resnet, write_npz
 
 from sleepkit import cli
-from sleepkit.disentangled_arguments import parse_disentangled
-from sleepkit.disentangled_run import run_disentangled
 from sleepkit.errors import SleepkitError
-from sleepkit.language import dreaming_trainer
-from sleepkit.language.dreams import Dream, Dreamed, context_name
+from sleepkit.language.dreaming import trainer as dreaming_trainer
+from sleepkit.language.dreaming.dreams import Dream, Dreamed, context_name
 from sleepkit.language.model_io import load_model, load_slept
 from sleepkit.language.rehearsal import Rehearsal
-from sleepkit.publish import push_run, rehearsal_folder
-from sleepkit.results import read_json, write_json
-from sleepkit.vision_arguments import parse_mygo, parse_vision
-from sleepkit.vision_compare import run_comparison
-from sleepkit.vision_run import run_vision
+from sleepkit.runs.arguments.disentangled import parse_disentangled
+from sleepkit.runs.arguments.images import parse_mygo, parse_vision
+from sleepkit.runs.compare import run_comparison
+from sleepkit.runs.disentangled import run_disentangled
+from sleepkit.runs.images import run_vision
+from sleepkit.runs.publish import push_run, rehearsal_folder
+from sleepkit.utils.files import read_json, write_json
 
 ROWS = [
     {
@@ -287,8 +287,8 @@ def test_refusals_of_push(world, slept, capsys, tmp_path):
 
 
 def test_dreams_of_the_dreaming_experiment(world, tmp_path, capsys):
-    from sleepkit.arguments import parse
-    from sleepkit.dream_run import run_dream
+    from sleepkit.runs.arguments.language import parse
+    from sleepkit.runs.dream import run_dream
 
     more = ["--dream_held_out", "1", "--nights", "1", *DREAMS]
     run_dream(*parse(command(world.files, tmp_path / "run", *more)[1:]))

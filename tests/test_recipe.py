@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from sleepkit.errors import SleepkitError
-from sleepkit.recipe import read_recipe, typed
+from sleepkit.runs.arguments.recipe import read_recipe, typed
 
 
 def read(tmp_path, content):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sleepkit.arguments import parse
+from sleepkit.runs.arguments.language import parse
 
 ROOT = Path(__file__).parents[1]
 RECIPES = [path for method in ("sleep", "dream") for path in sorted((ROOT / "recipes" / "configs" / method).glob("*.yaml"))]

@@ -9,7 +9,7 @@ import pytest
 # A process of its own: the heap of one that has run other tests has holes, and glibc fills those before it asks the system.
 PLACES = """
 import torch
-from sleepkit.release import returning_blocks
+from sleepkit.utils.ram import returning_blocks
 
 def place(address):
     for line in open("/proc/self/maps"):

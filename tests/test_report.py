@@ -5,18 +5,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sample_runs import asked_run, own_run, sample_run
 
-from sleepkit import plots
 from sleepkit.errors import SleepkitError
-from sleepkit.report import (
-    comparison_table,
-    format_duration,
-    format_memory,
-    format_table,
-    format_value,
-    markdown_table,
-    write_report,
-)
-from sleepkit.results import RunRecord, write_json
+from sleepkit.reporting import plots
+from sleepkit.reporting.report import write_report
+from sleepkit.reporting.results import RunRecord
+from sleepkit.reporting.tables import comparison_table, format_duration, format_memory, format_table, format_value, markdown_table
+from sleepkit.utils.files import write_json
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from sleepkit import results
 from sleepkit.errors import SleepkitError
-from sleepkit.results import RunRecord, hardware, peak_memory_bytes, read_json, read_results, versions, write_json
+from sleepkit.reporting import results
+from sleepkit.reporting.results import RunRecord, hardware, peak_memory_bytes, read_results, versions
+from sleepkit.utils.files import read_json, write_json
 
 
 class Colour(Enum):

@@ -8,7 +8,7 @@ import pytest
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
-from sleepkit.results import RunRecord, read_results
+from sleepkit.reporting.results import RunRecord, read_results
 
 ROWS = [
     {
@@ -77,7 +77,7 @@ def test_seeds_have_folders_and_a_comparison(files, tmp_path, capsys):
 
 def test_a_baseline_gets_the_same_data_and_model(files, tmp_path, monkeypatch, capsys):
     seen = {}
-    baselines = ModuleType("sleepkit.language.baseline_run")
+    baselines = ModuleType("sleepkit.runs.baseline")
 
     def run_baseline(name, **given):
         seen.update(given, name=name)
@@ -107,8 +107,8 @@ def test_refusals_come_before_any_night(files, tmp_path, capsys, more, words):
 
 
 def test_shipped_prompts_are_disjoint_and_complete():
-    from sleepkit.language.anchors import read_prompts
-    from sleepkit.run import shipped
+    from sleepkit.language.retention import read_prompts
+    from sleepkit.runs.sleep import shipped
 
     general, anchors = read_prompts(shipped("general_prompts.jsonl")), read_prompts(shipped("anchors.jsonl"))
     assert len(general) >= 100 and sum(bool(row["answer"]) for row in anchors) >= 20
@@ -121,7 +121,7 @@ def test_a_launch_that_was_told_nothing_uses_all_cores(monkeypatch, tmp_path, us
     import torch
     from tiny_night import tiny_config
 
-    from sleepkit.run import use_all_cores
+    from sleepkit.runs.sleep import use_all_cores
 
     given = []
     monkeypatch.setenv("ACCELERATE_USE_CPU", use_cpu)

@@ -9,7 +9,7 @@ from launch import succeed, torchrun
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from sleepkit.errors import SleepkitError
-from sleepkit.schedule import SleepCallback, SleepSchedule
+from sleepkit.language.schedule import SleepCallback, SleepSchedule
 
 # The schedule
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
-from sleepkit import text_features
 from sleepkit.errors import SleepkitError
-from sleepkit.vision_arguments import parse_mygo, parse_vision
-from sleepkit.vision_run import run_vision
+from sleepkit.language import text_features
+from sleepkit.runs.arguments.images import parse_mygo, parse_vision
+from sleepkit.runs.images import run_vision
 
 WORDS = {"a": "sun", "b": "rain on the roof", "c": "moon", "d": "wind"}
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from sleepkit.arguments import parse
 from sleepkit.errors import SleepkitError
-from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
-from sleepkit.training_fields import REFUSED, USED, check_machinery
-from sleepkit.vision.generative_replay_config import GenerativeReplayConfig
-from sleepkit.vision.tiny_diffusion import TinyDiffusionConfig
-from sleepkit.vision.training_config import IncrementalTrainingConfig
+from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+from sleepkit.runs.arguments.language import parse
+from sleepkit.utils.training_fields import REFUSED, USED, check_machinery
+from sleepkit.vision.dream2learn.tiny_diffusion import TinyDiffusionConfig
+from sleepkit.vision.incremental.config import IncrementalTrainingConfig
+from sleepkit.vision.mygo.config import GenerativeReplayConfig
 
 CONFIGS = [KnowledgeSeedingConfig, IncrementalTrainingConfig, GenerativeReplayConfig, TinyDiffusionConfig]
 
@@ -225,10 +225,10 @@ def test_the_machinery_draws_no_random_number():
 
 
 def test_a_night_knows_no_token(tmp_path):
-    from sleepkit.arguments import settings
-    from sleepkit.language.dream_policy import policy_settings
-    from sleepkit.language.dreaming_config import DreamingConfig
-    from sleepkit.language.lora import night_settings, trl_settings
+    from sleepkit.language.dreaming.config import DreamingConfig
+    from sleepkit.language.dreaming.policy import policy_settings
+    from sleepkit.language.seeding.lora import night_settings, trl_settings
+    from sleepkit.utils.training_fields import settings
 
     line = ["--dataset", "x", "--hub_token", "hf_planted", "--output_dir", str(tmp_path), "--use_cpu"]
     args, config = parse(line)
@@ -242,7 +242,7 @@ def test_a_night_knows_no_token(tmp_path):
 
 
 def test_trainers_of_images_know_no_token(tmp_path):
-    from sleepkit.vision.trainer import IncrementalTrainer, TensorRows
+    from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows
 
     config = IncrementalTrainingConfig(output_dir=str(tmp_path), use_cpu=True, hub_token="hf_planted")
     rows = TensorRows(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))

@@ -14,13 +14,14 @@ from tiny_images import write_npz
 from transformers import AutoModelForImageClassification
 
 from sleepkit.errors import SleepkitError
-from sleepkit.results import read_json, read_results
+from sleepkit.reporting.results import read_results
+from sleepkit.runs.arguments.images import METHODS, parse_mygo, parse_vision
+from sleepkit.runs.compare import run_comparison
+from sleepkit.runs.images import run_vision
+from sleepkit.utils.files import read_json
 from sleepkit.utils.states import newest_state
-from sleepkit.vision.generators import DreamGenerator
-from sleepkit.vision.learner import ImageLearner
-from sleepkit.vision_arguments import METHODS, parse_mygo, parse_vision
-from sleepkit.vision_compare import run_comparison
-from sleepkit.vision_run import run_vision
+from sleepkit.vision.incremental.learner import ImageLearner
+from sleepkit.vision.mygo.generators import DreamGenerator
 
 RECIPES = [path for method in ("vision", "mygo") for path in sorted((ROOT / "recipes" / "configs" / method).glob("*.yaml"))]
 SMALL = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 4 --per_device_train_batch_size 8
@@ -196,7 +197,7 @@ def test_bad_input_is_one_line_before_training(digits, tmp_path, more, words):
 
 
 def test_zero_3_is_refused(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("sleepkit.vision.trainer.is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr("sleepkit.vision.incremental.trainer.is_deepspeed_zero3_enabled", lambda: True)
     with pytest.raises(SleepkitError, match="ZeRO-3 splits them; launch with ZeRO-2 or less"):
         run(digits, tmp_path)
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from transformers import AutoModel, ResNetConfig, ViTImageProcessor
 
-from sleepkit.vision.classifier import IncrementalClassifier, IncrementalClassifierConfig
-from sleepkit.vision.images import ImageData, Images
-from sleepkit.vision.learner import ImageLearner
-from sleepkit.vision.training_config import IncrementalTrainingConfig
+from sleepkit.vision.data.image_data import ImageData, Images
+from sleepkit.vision.incremental.classifier import IncrementalClassifier, IncrementalClassifierConfig
+from sleepkit.vision.incremental.config import IncrementalTrainingConfig
+from sleepkit.vision.incremental.learner import ImageLearner
 
 COUNTS = {"train": 24, "val": 6, "test": 8}
 

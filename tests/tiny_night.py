@@ -8,11 +8,11 @@ from typing import Any
 from tiny import tiny_model, tiny_tokenizer
 from torch import nn
 
-from sleepkit.language.expert_bank import ExpertBank
-from sleepkit.language.experts import ExpertBankConfig
-from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
-from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
-from sleepkit.language.material import SeedItem
+from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.language.experts.units import ExpertBankConfig
+from sleepkit.language.questions.material import SeedItem
+from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
 
 FACTS = [
     ("who keeps the light?", "mira keeps the light.", "the light is kept by mira"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from sleepkit.vision.tiny_diffusion import LATENTS, build_tiny_diffusion
+from sleepkit.vision.dream2learn.tiny_diffusion import LATENTS, build_tiny_diffusion
 
 WORDS = ["a", "photo", "of", "red", "blue", "square"]
 

@@ -34,39 +34,39 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
-from sleepkit.gate import digest
-from sleepkit.language.batch_plan import BatchPlan
-from sleepkit.language.chat import chat_ids, decode, generate, window_of
-from sleepkit.language.context_memory import ContextMemory, MemoryChunk
-from sleepkit.language.cues import content_words
 from sleepkit.language.data.experience import LEARNED, Experience, Question, render_note, size_of
 from sleepkit.language.data.tasks import LABEL
-from sleepkit.language.document_view import DocumentView, notes_that_fit
-from sleepkit.language.dreams import Context, Dream, context_name, load_dreams, save_dreams
-from sleepkit.language.expert_bank import ExpertBank
-from sleepkit.language.experts import ExpertBankConfig
-from sleepkit.language.fast_adapter import AdapterSeedingTrainer, learn_awake
-from sleepkit.language.fingerprint import model_identity
-from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
-from sleepkit.language.knowledge_seeding_trainer import KnowledgeSeedingTrainer
-from sleepkit.language.material import OWN, ROLES, NothingToAskError, SeedItem, load_items, save_items, write_material
-from sleepkit.language.merge import capture_ffn_inputs, fit_slot, merge_slots
-from sleepkit.language.packing import PreparedItem
+from sleepkit.language.dreaming.dreams import Context, Dream, context_name, load_dreams, save_dreams
+from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.language.experts.merge import capture_ffn_inputs, fit_slot, merge_slots
+from sleepkit.language.experts.units import ExpertBankConfig
+from sleepkit.language.generation.chat import chat_ids, decode, generate, window_of
+from sleepkit.language.models.fingerprint import model_identity
+from sleepkit.language.models.zero3 import unsplit
+from sleepkit.language.questions.context import ContextMemory, MemoryChunk
+from sleepkit.language.questions.document_view import DocumentView, notes_that_fit
+from sleepkit.language.questions.material import OWN, ROLES, NothingToAskError, SeedItem, load_items, save_items, write_material
+from sleepkit.language.questions.rules import content_words
+from sleepkit.language.questions.writer import paraphrases
 from sleepkit.language.rehearsal import SNAPSHOT, Rehearsal
-from sleepkit.language.scoring import CONTAINED, score, token_f1
-from sleepkit.language.self_written import paraphrases
-from sleepkit.language.zero3 import unsplit
-from sleepkit.ranks import main_finds, main_only
-from sleepkit.reporting import progress
-from sleepkit.reporting.plan import plan_text
-from sleepkit.results import read_json, write_json
-from sleepkit.schedule import SleepSchedule
+from sleepkit.language.schedule import SleepSchedule
+from sleepkit.language.seeding.batch_plan import BatchPlan
+from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+from sleepkit.language.seeding.fast_adapter import AdapterSeedingTrainer, learn_awake
+from sleepkit.language.seeding.packing import PreparedItem
+from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
+from sleepkit.reporting.live import progress
+from sleepkit.reporting.live.plan import plan_text
+from sleepkit.reporting.scores import CONTAINED, score, token_f1
+from sleepkit.utils.digests import digest
+from sleepkit.utils.files import read_json, write_json
 from sleepkit.utils.phases import PhaseFile, digest_of
+from sleepkit.utils.ranks import main_finds, main_only
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import require_finite
 
 if TYPE_CHECKING:
-    from sleepkit.arguments import SleepArguments
+    from sleepkit.runs.arguments.language import SleepArguments
 
 QUIZ_ITEMS = 16
 QUIZ_STYLES = ("question", "wh", "paraphrase", "note", "written")  # whole questions
@@ -126,7 +126,7 @@ class LanguageLearner:
             config = ExpertBankConfig(slots=sleep.expert_slots, width=sleep.expert_width, layers=layers, gate=sleep.expert_gate)
             self.bank = ExpertBank.grow(model, config)
         if self.dreaming.dreamer_path:
-            from sleepkit.language.dream_policy import dreaming_with
+            from sleepkit.language.dreaming.policy import dreaming_with
 
             with dreaming_with(model, Path(self.dreaming.dreamer_path)):  # refused now, not at the end of the first night
                 pass
@@ -251,7 +251,7 @@ class LanguageLearner:
 
     def identity(self, night: int) -> dict[str, Any]:
         """Digests of all that decides what a night makes: phases of another night, day, model or state are not taken over."""
-        from sleepkit.arguments import settings
+        from sleepkit.utils.training_fields import settings
 
         chosen = settings(self.args, self.seeding)
         read = {
@@ -312,7 +312,7 @@ class LanguageLearner:
         return found
 
     def _own_dreams(self, judges: Sequence[SeedItem], slot: int, night: int, folder: Path) -> tuple[list[Dream], dict[str, Any]]:
-        from sleepkit.language.dreaming_trainer import DreamingTrainer
+        from sleepkit.language.dreaming.trainer import DreamingTrainer
 
         contexts = self.contexts(judges)
         if not contexts:

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.base_model import (
+from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.language.experts.units import LayerExperts
+from sleepkit.language.models.base_model import (
     CONFIG_NAME,
     INSIDE,
     SMOLLM2,
@@ -33,10 +35,8 @@ from sleepkit.language.base_model import (
     remember_base,
     resolve_base,
 )
-from sleepkit.language.expert_bank import ExpertBank
-from sleepkit.language.experts import LayerExperts
-from sleepkit.language.loading import check_plain, let_experts_train, model_options, move
-from sleepkit.precision import DTYPES, computes
+from sleepkit.language.models.loading import check_plain, let_experts_train, model_options, move
+from sleepkit.utils.precision import DTYPES, computes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

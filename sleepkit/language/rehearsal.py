@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sleepkit.language.cues import content_words
-from sleepkit.language.dream_pool import DreamPool
-from sleepkit.language.dreaming_config import DreamingConfig
-from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
-from sleepkit.language.material import SeedItem, load_items, not_outdated, save_items
-from sleepkit.results import read_json, write_json
+from sleepkit.language.dreaming.config import DreamingConfig
+from sleepkit.language.dreaming.pool import DreamPool
+from sleepkit.language.questions.material import SeedItem, load_items, not_outdated, save_items
+from sleepkit.language.questions.rules import content_words
+from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+from sleepkit.utils.files import read_json, write_json
 from sleepkit.utils.seeds import derive_seed
 
 DREAMS_NAME, OUTDATED_NAME = "dreams.json", "outdated.json"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sleepkit.report import METRICS, format_duration, format_memory, format_value
+from sleepkit.reporting.tables import METRICS, format_duration, format_memory, format_value
 
 __all__ = [
     "ExampleGroup",

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sleepkit.errors import SleepkitError
-from sleepkit.report import format_table
 from sleepkit.reporting.content import nights_table
-from sleepkit.results import FILE_NAME, read_json
+from sleepkit.reporting.results import FILE_NAME
+from sleepkit.reporting.tables import format_table
+from sleepkit.utils.files import read_json
 from sleepkit.utils.states import newest_state
 
 __all__ = ["history_text"]

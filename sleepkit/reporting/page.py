@@ -19,8 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleepkit.report import as_yaml, comparison_columns, format_value, headline, machine, number_columns
 from sleepkit.reporting import content
+from sleepkit.reporting.tables import as_yaml, comparison_columns, format_value, headline, machine, number_columns
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template

@@ -9,16 +9,32 @@ Left out: a folder of many files, which `phases.PhaseFolder` and `sealed.seal` l
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from sleepkit.errors import SleepkitError, first_line
 
-__all__ = ["encoded", "replacing", "save_figure", "sync", "writable", "write_text"]
+__all__ = [
+    "encoded",
+    "plain",
+    "read_json",
+    "read_jsonl",
+    "replacing",
+    "save_figure",
+    "sync",
+    "writable",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another output folder",
@@ -96,3 +112,67 @@ def save_figure(figure: Any, path: str | Path) -> None:
     """Write a figure of Matplotlib, whole or not at all, in the format of the suffix; errors as in `replacing`."""
     with replacing(path) as draft:
         figure.savefig(draft, format=Path(path).suffix.removeprefix("."))
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON holds it: numpy and torch become numbers or lists, paths text, NaN and infinities null."""
+    if value is None or isinstance(value, (str, bool, int)) and not isinstance(value, Enum):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if hasattr(value, "tolist"):  # numpy and torch: scalars and arrays
+        return plain(value.tolist())
+    if type(value).__module__ == "torch":  # torch.dtype, torch.device
+        return str(value)
+    raise SleepkitError(f"cannot write {value!r} ({type(value).__name__}) as JSON; turn it into numbers, text or lists")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON, atomically; missing folders are made.
+
+    Raises:
+        SleepkitError: if a part of `value` has no JSON form, or the file cannot be written (full disk, no permission).
+    """
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, atomically; errors as in `write_json`."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """The objects of a file, one a line; raises `OSError` or `ValueError`, as only the caller knows what to do then.
+
+    Only a line feed ends a line: a text may hold other characters that Python takes for the end of one, such as U+2028.
+    """
+    return [json.loads(line) for line in path.read_bytes().decode("utf-8").split("\n") if line]
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        SleepkitError: if the file is missing, unreadable or not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except OSError as error:
+        raise SleepkitError(f"cannot read {path}: {error.strerror}; give the output folder of a run") from error
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
+        raise SleepkitError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is not a number")

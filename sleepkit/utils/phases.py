@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from sleepkit.errors import SleepkitError
-from sleepkit.results import plain, read_json, write_json
-from sleepkit.utils.files import encoded, replacing, sync, writable
+from sleepkit.utils.files import encoded, plain, read_json, replacing, sync, writable, write_json
 from sleepkit.utils.sealed import damage, file_digest, seal
 
 __all__ = ["PHASE_FORMAT", "PhaseFile", "PhaseFolder", "digest_of"]

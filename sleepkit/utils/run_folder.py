@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from sleepkit.errors import SleepkitError
-from sleepkit.results import read_json, write_json
+from sleepkit.utils.files import read_json, write_json
 
 __all__ = ["RunFolder"]
 

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sleepkit.errors import SleepkitError
-from sleepkit.results import write_json
-from sleepkit.utils.files import sync
+from sleepkit.utils.files import sync, write_json
 
 __all__ = ["MANIFEST", "damage", "file_digest", "locked", "seal", "sync"]
 

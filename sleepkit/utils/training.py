@@ -52,7 +52,7 @@ def conclude(trainer: Trainer, what: str) -> None:
 
 def settings_digest(config: TrainingArguments) -> str:
     """Digest of all fields that decide what a training makes, with its seed."""
-    from sleepkit.arguments import settings  # which knows them; it is a face, imported when it is needed
+    from sleepkit.utils.training_fields import settings
 
     return digest_of({**settings(make_dataclass("Nothing", ())(), config), "seed": config.seed})
 

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny_night import losses, tiny_config, tiny_trainer  # noqa: E402
 
-from sleepkit.language.expert_bank import ExpertBank  # noqa: E402
-from sleepkit.language.experts import ExpertBankConfig  # noqa: E402
+from sleepkit.language.experts.bank import ExpertBank  # noqa: E402
+from sleepkit.language.experts.units import ExpertBankConfig  # noqa: E402
 
 
 class CountSplit(TrainerCallback):

@@ -37,7 +37,7 @@ from hypothesis import strategies as st  # noqa: E402
 from machine import ROOT, Outcome, preload, run, side_by_side  # noqa: E402
 from test_command_line import CASES, PARSERS  # noqa: E402
 
-from sleepkit.language import dreaming_trainer  # noqa: E402
+from sleepkit.language.dreaming import trainer as dreaming_trainer  # noqa: E402
 
 SECONDS = 60
 COUNTS = {"option": 60, "key": 60, "spoilt": 40}

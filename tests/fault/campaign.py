@@ -33,7 +33,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from commands import COMMANDS, Command, given_dreams, prepare  # noqa: E402
 from machine import ROOT, Fault, Outcome, preload, run, side_by_side  # noqa: E402
 
-from sleepkit.language import dreaming_trainer  # noqa: E402
+from sleepkit.language.dreaming import trainer as dreaming_trainer  # noqa: E402
 
 GOOD = ("equal", "refused")
 TIMES = re.compile(r"seconds|_per_second|runtime|^date$|^peak_memory|^versions$|^hardware$|^days$|epoch_time")

@@ -12,7 +12,7 @@ from tiny import tiny_model, tiny_tokenizer
 from tiny_images import write_npz
 from tiny_painter import save_tiny_generator
 
-from sleepkit.language.dreams import Dream, Dreamed, context_name
+from sleepkit.language.dreaming.dreams import Dream, Dreamed, context_name
 
 NOTES = {
     "ada": "Ada keeps a red lamp in the north tower. The tower was built by Orla Finch in 1871.",

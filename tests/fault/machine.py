@@ -97,10 +97,10 @@ def preload() -> None:
     from trl import TrlParser
 
     import sleepkit.cli
-    import sleepkit.cycle
+    import sleepkit.cycle.cycle
 
     _ = accelerate, datasets, diffusers, matplotlib.figure, peft, transformers, trl, TrlParser
-    _ = AutoModelForCausalLM, AutoTokenizer, Trainer, sleepkit.cli, sleepkit.cycle
+    _ = AutoModelForCausalLM, AutoTokenizer, Trainer, sleepkit.cli, sleepkit.cycle.cycle
     import torch
 
     torch.set_num_threads(1)

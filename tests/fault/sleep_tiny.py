@@ -13,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import tiny_model, tiny_tokenizer  # noqa: E402
 from tiny_night import tiny_config  # noqa: E402
 
-from sleepkit.arguments import SleepArguments  # noqa: E402
-from sleepkit.language import knowledge_seeding_trainer, learner  # noqa: E402
+from sleepkit.language import learner  # noqa: E402
 from sleepkit.language.data.experience import Experience  # noqa: E402
+from sleepkit.language.seeding import trainer as knowledge_seeding_trainer  # noqa: E402
+from sleepkit.runs.arguments.language import SleepArguments  # noqa: E402
 from sleepkit.utils.phases import PhaseFile  # noqa: E402
 
 DAYS = [

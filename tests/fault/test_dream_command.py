@@ -8,8 +8,8 @@ from campaign import contents
 from commands import SLEEP, prepare
 from machine import Fault, run
 
-from sleepkit.language import dreaming_trainer
-from sleepkit.language.dreams import Dream, Dreamed, context_name
+from sleepkit.language.dreaming import trainer as dreaming_trainer
+from sleepkit.language.dreaming.dreams import Dream, Dreamed, context_name
 
 DREAM = """--nights 1 --max_steps 2 --dream_rounds 2 --dream_held_out 1 --trial_steps 2 --trial_rank 2 --dreamer_rank 2
     --trial_learning_rate 1e-2 --dreamer_epochs 1"""

@@ -10,15 +10,15 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 from tiny_night import tiny_config
 
-from sleepkit.arguments import BASELINES, SleepArguments, cycle_options
 from sleepkit.errors import SleepkitError
-from sleepkit.language import continual_baselines
-from sleepkit.language.baseline_run import LEARNERS, run_baseline
-from sleepkit.language.baselines import InWindow, Lora
+from sleepkit.language.baselines import continual as continual_baselines
+from sleepkit.language.baselines.finetuning import InWindow, Lora
 from sleepkit.language.data.experience import Experience, Question
-from sleepkit.language.lora import add_lora
-from sleepkit.language.preparation import Preparation
-from sleepkit.results import read_results
+from sleepkit.language.seeding.lora import add_lora
+from sleepkit.language.seeding.preparation import Preparation
+from sleepkit.reporting.results import read_results
+from sleepkit.runs.arguments.language import BASELINES, SleepArguments, cycle_options
+from sleepkit.runs.baseline import LEARNERS, run_baseline
 
 EXPERIENCES = [
     Experience(

@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from sleepkit.language.batched_lora import BatchedLora
-from sleepkit.language.decoder import find_decoder_layers
-from sleepkit.language.lora import linear_maps
+from sleepkit.language.dreaming.batched_lora import BatchedLora
+from sleepkit.language.models.decoder import find_decoder_layers
+from sleepkit.language.seeding.lora import linear_maps
 
 
 @pytest.fixture

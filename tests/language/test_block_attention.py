@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_packing import CPU, some_items, stirred
 
-from sleepkit.language import block_attention
-from sleepkit.language.packing import Backbone, common_prefix, flat_hidden, pack
+from sleepkit.language.seeding import attention as block_attention
+from sleepkit.language.seeding.packing import Backbone, common_prefix, flat_hidden, pack
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])

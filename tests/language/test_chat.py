@@ -7,7 +7,8 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 from transformers import DynamicCache
 
-from sleepkit.language import chat, growing_cache
+from sleepkit.language.generation import cache as growing_cache
+from sleepkit.language.generation import chat
 
 
 def test_long_prompts_make_smaller_batches_with_the_same_answers(monkeypatch):

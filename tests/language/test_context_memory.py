@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.context_memory import ContextMemory, MemoryChunk
-from sleepkit.language.sentences import sentences
+from sleepkit.language.questions.context import ContextMemory, MemoryChunk
+from sleepkit.language.questions.sentences import sentences
 
 TEXT = (
     "Dr. Mara Quill was born in 1931 on the island of Tessel. She studied the tides for 3.5 years! "

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sleepkit.language.cues import (
+from sleepkit.language.questions.rules import (
     about,
     answer_spans,
     cloze,

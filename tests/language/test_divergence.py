@@ -9,7 +9,7 @@ from tiny import FAMILIES, tiny_batch, tiny_model
 from torch.nn import functional as F
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.divergence import (
+from sleepkit.language.seeding.divergence import (
     DIVERGENCES,
     OutputHead,
     TeacherTargets,

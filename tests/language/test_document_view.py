@@ -6,11 +6,11 @@ import pytest
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.chat import chat_ids
-from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.data.experience import Question
-from sleepkit.language.document_view import IN_CONTEXT, DocumentView, closest_chunk, notes_that_fit
-from sleepkit.language.items import OWN, SeedItem
+from sleepkit.language.generation.chat import chat_ids
+from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.document_view import IN_CONTEXT, DocumentView, closest_chunk, notes_that_fit
+from sleepkit.language.questions.items import OWN, SeedItem
 
 FILLER = " ".join(f"the old clock number {k} stood still that day." for k in range(40))
 FACT = "ida brook sailed the skarv in 1907."

@@ -3,8 +3,8 @@
 import pytest
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.dream_dataset import add_night, load_dream_set, write_card
-from sleepkit.language.dreams import Dream
+from sleepkit.language.dreaming.dataset import add_night, load_dream_set, write_card
+from sleepkit.language.dreaming.dreams import Dream
 
 DREAMS = [
     Dream("self_qa", "Q: When?\nA: At noon.", [("When?", "At noon.")], "Orrin", reward=0.5, score=2.0, chosen=True),

@@ -10,21 +10,22 @@ from test_trials import DREAMS, QUESTIONS, grown
 from tiny import tiny_tokenizer
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language import dream_policy, dreaming_trainer
-from sleepkit.language.chat import reply_log_probs
-from sleepkit.language.context_memory import MemoryChunk
-from sleepkit.language.dream_policy import (
+from sleepkit.language.dreaming import policy as dream_policy
+from sleepkit.language.dreaming import trainer as dreaming_trainer
+from sleepkit.language.dreaming.config import DreamingConfig
+from sleepkit.language.dreaming.dreams import Context, Dream, Dreamed
+from sleepkit.language.dreaming.policy import (
     DreamPolicyTrainer,
     dreaming_with,
     new_dreamer,
     policy_items,
     policy_settings,
 )
-from sleepkit.language.dreaming_config import DreamingConfig
-from sleepkit.language.dreaming_trainer import DreamingTrainer, shared_out
-from sleepkit.language.dreams import Context, Dream, Dreamed
-from sleepkit.language.knowledge_seeding_config import KnowledgeSeedingConfig
-from sleepkit.language.trials import Trials
+from sleepkit.language.dreaming.trainer import DreamingTrainer, shared_out
+from sleepkit.language.dreaming.trials import Trials
+from sleepkit.language.generation.chat import reply_log_probs
+from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 
 CONTEXTS = [Context(MemoryChunk("the bell of orrin rings at noon.", "orrin", 0, 0), QUESTIONS)]
 SMALL = {"dream_rounds": 2, "dreams_per_context": 4, "dream_keep_top": 2, "dream_keep_random": 1}

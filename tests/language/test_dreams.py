@@ -4,10 +4,10 @@ import pytest
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language import dreams
-from sleepkit.language.context_memory import MemoryChunk
-from sleepkit.language.dreaming_config import DreamingConfig
-from sleepkit.language.dreams import STYLES, Context, Dream, dream, load_dreams, rows_of, save_dreams
+from sleepkit.language.dreaming import dreams
+from sleepkit.language.dreaming.config import DreamingConfig
+from sleepkit.language.dreaming.dreams import STYLES, Context, Dream, dream, load_dreams, rows_of, save_dreams
+from sleepkit.language.questions.context import MemoryChunk
 
 CONTEXT = Context(MemoryChunk("The bell of Orrin rings at noon.", "Orrin", 0, 0), [])
 

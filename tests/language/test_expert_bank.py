@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.decoder import find_decoder_layers
-from sleepkit.language.expert_bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank
-from sleepkit.language.experts import Expert, ExpertBankConfig, LayerExperts
+from sleepkit.language.experts.bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank
+from sleepkit.language.experts.units import Expert, ExpertBankConfig, LayerExperts
+from sleepkit.language.models.decoder import find_decoder_layers
 
 X = tiny_batch()
 

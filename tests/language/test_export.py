@@ -9,9 +9,9 @@ from tiny import GLU, tiny_batch, tiny_model
 from transformers import AutoModelForCausalLM
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.expert_bank import ExpertBank
-from sleepkit.language.experts import ExpertBankConfig
-from sleepkit.language.export import BLOCKS, export_plain
+from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.language.experts.export import BLOCKS, export_plain
+from sleepkit.language.experts.units import ExpertBankConfig
 
 X = tiny_batch()
 SIZE = {"intermediate_size": 48, "max_position_embeddings": 512}

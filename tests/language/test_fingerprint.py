@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
-from sleepkit.language.expert_bank import ExpertBank
-from sleepkit.language.experts import ExpertBankConfig
-from sleepkit.language.fingerprint import model_identity, weights_fingerprint
-from sleepkit.language.lora import add_lora
+from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.language.experts.units import ExpertBankConfig
+from sleepkit.language.models.fingerprint import model_identity, weights_fingerprint
+from sleepkit.language.seeding.lora import add_lora
 
 
 def test_a_checkpoint_in_bfloat16_and_its_float32_copy_agree():

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.imitation import (
+from sleepkit.language.seeding.imitation import (
     LocalModelJudge,
     NumberJudge,
     TokenF1Judge,

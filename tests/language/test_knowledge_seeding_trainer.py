@@ -11,10 +11,10 @@ from tiny_night import losses, tiny_config, tiny_grown, tiny_items, tiny_trainer
 from torch import nn
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.divergence import token_divergence, token_log_probs
-from sleepkit.language.expert_bank import ExpertBank
-from sleepkit.language.knowledge_seeding_trainer import EXPERT_STATE, BatchPlan, KnowledgeSeedingTrainer
-from sleepkit.language.packing import flat_hidden
+from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.language.seeding.divergence import token_divergence, token_log_probs
+from sleepkit.language.seeding.packing import flat_hidden
+from sleepkit.language.seeding.trainer import EXPERT_STATE, BatchPlan, KnowledgeSeedingTrainer
 
 ON_POLICY = {"lmbda": 1.0, "lmbda_start": 1.0}
 

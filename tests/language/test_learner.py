@@ -7,15 +7,15 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 from tiny_night import tiny_config
 
-from sleepkit.arguments import SleepArguments
 from sleepkit.errors import SleepkitError
-from sleepkit.language.chat import chat_ids
 from sleepkit.language.data.experience import LEARNED, Experience, Question, together
 from sleepkit.language.data.tasks import LABEL
-from sleepkit.language.dream_pool import DreamPool
-from sleepkit.language.dreaming_config import DreamingConfig
+from sleepkit.language.dreaming.config import DreamingConfig
+from sleepkit.language.dreaming.pool import DreamPool
+from sleepkit.language.generation.chat import chat_ids
 from sleepkit.language.learner import LanguageLearner
-from sleepkit.language.material import SeedItem, load_items
+from sleepkit.language.questions.material import SeedItem, load_items
+from sleepkit.runs.arguments.language import SleepArguments
 
 STORIES = [
     Experience(
@@ -264,7 +264,7 @@ def test_a_fast_adapter_is_the_other_sender(tmp_path):
 
 
 def test_the_adapter_teaches_and_the_student_is_without_it(tmp_path, monkeypatch):
-    from sleepkit.language import fast_adapter
+    from sleepkit.language.seeding import fast_adapter
 
     seen = []
 
@@ -316,8 +316,8 @@ def test_a_full_pool_is_merged_and_a_truncated_state_is_named(tmp_path):
 @pytest.fixture
 def dreamed(monkeypatch):
     """Each context is dreamed of as itself and as noise: a tiny model writes no sentences."""
-    from sleepkit.language import dreaming_trainer
-    from sleepkit.language.dreams import Dream, Dreamed, context_name
+    from sleepkit.language.dreaming import trainer as dreaming_trainer
+    from sleepkit.language.dreaming.dreams import Dream, Dreamed, context_name
 
     def dream(model, tokenizer, context, *_):
         chunk = context.chunk

@@ -9,13 +9,13 @@ import time
 import pytest
 from tiny import tiny_tokenizer
 
-from sleepkit.language import cues
-from sleepkit.language.context_memory import ContextMemory, MemoryChunk
 from sleepkit.language.data.experience import word_count
-from sleepkit.language.lines import quotations, read_lines
-from sleepkit.language.material import cue_items
-from sleepkit.language.passages import passages
-from sleepkit.language.sentences import sentences
+from sleepkit.language.questions import rules as cues
+from sleepkit.language.questions.context import ContextMemory, MemoryChunk
+from sleepkit.language.questions.lines import quotations, read_lines
+from sleepkit.language.questions.material import cue_items
+from sleepkit.language.questions.passages import passages
+from sleepkit.language.questions.sentences import sentences
 
 LENGTH, SECONDS = 60_000, 8.0
 PARTS = (

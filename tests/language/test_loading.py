@@ -10,12 +10,12 @@ from tiny import tiny_batch, tiny_model, tiny_tokenizer
 from tiny_night import tiny_trainer
 
 from sleepkit import cli
-from sleepkit.arguments import ModelArguments
 from sleepkit.errors import SleepkitError
-from sleepkit.language.expert_bank import ExpertBank
-from sleepkit.language.experts import ExpertBankConfig
-from sleepkit.language.loading import move
+from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.language.experts.units import ExpertBankConfig
 from sleepkit.language.model_io import load_model
+from sleepkit.language.models.loading import move
+from sleepkit.runs.arguments.language import ModelArguments
 
 X = tiny_batch()
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_key_value_heads": 4, "head_dim": 16}  # as kernels of 4 bits want it

@@ -5,8 +5,8 @@ import logging
 import pytest
 from tiny import tiny_model, tiny_tokenizer
 
-from sleepkit.language.context_memory import MemoryChunk
-from sleepkit.language.material import NothingToAskError, SeedItem, newest, not_outdated, write_material
+from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.material import NothingToAskError, SeedItem, newest, not_outdated, write_material
 
 OLD, NEW = "Ann went to the garden.", "Ann went to the office."
 

@@ -6,9 +6,9 @@ from tiny import tiny_batch, tiny_model
 from torch.nn import functional as F
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.expert_bank import ExpertBank
-from sleepkit.language.experts import ExpertBankConfig
-from sleepkit.language.merge import capture_ffn_inputs, merge_oldest, merge_slots
+from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.language.experts.merge import capture_ffn_inputs, merge_oldest, merge_slots
+from sleepkit.language.experts.units import ExpertBankConfig
 
 
 def batches(rows=4, columns=40, count=3, pad=7):

@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language import model_io
-from sleepkit.language.expert_bank import CONFIG_NAME, ExpertBank, read_bank_config
-from sleepkit.language.experts import ExpertBankConfig, LayerExperts
+from sleepkit.language.experts.bank import CONFIG_NAME, ExpertBank, read_bank_config
+from sleepkit.language.experts.units import ExpertBankConfig, LayerExperts
 from sleepkit.language.model_io import load_model, load_slept, save_model, smollm2_folder
-from sleepkit.precision import computes
-from sleepkit.results import write_json
+from sleepkit.utils.files import write_json
+from sleepkit.utils.precision import computes
 
 X = tiny_batch()
 

@@ -7,8 +7,8 @@ import torch
 from tiny import EOS, tiny_tokenizer
 from tiny_night import losses, tiny_grown, tiny_trainer
 
-from sleepkit.language.chat import chat_ids, text_ids
-from sleepkit.language.packing import Backbone, PreparedItem, close, common_prefix, flat_hidden, pack, pad_rows
+from sleepkit.language.generation.chat import chat_ids, text_ids
+from sleepkit.language.seeding.packing import Backbone, PreparedItem, close, common_prefix, flat_hidden, pack, pad_rows
 
 FAMILIES = ["llama", "qwen3", "gpt2", "gemma3_text", "mixtral"]
 CPU = torch.device("cpu")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sleepkit.language.passages import flowing, passages
+from sleepkit.language.questions.passages import flowing, passages
 
 PIER = "The pier opened in 1907."
 

@@ -9,8 +9,8 @@ from tiny import tiny_model
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language import learner as module
-from sleepkit.language.dreaming_config import DreamingConfig
-from sleepkit.language.material import load_items
+from sleepkit.language.dreaming.config import DreamingConfig
+from sleepkit.language.questions.material import load_items
 
 
 def night(folder, story=0, model=None, number=1, **options):

@@ -2,7 +2,7 @@
 
 import torch
 
-from sleepkit.language.sampling import NucleusSampler
+from sleepkit.language.generation.sampling import NucleusSampler
 
 
 def drawn(scores, temperature, top_p, seed=0):

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from sleepkit.language.scoring import chrf, contained, normalize_answer, number, score, token_f1
+from sleepkit.reporting.scores import chrf, contained, normalize_answer, number, score, token_f1
 
 
 def squad_normalize(s):

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sleepkit.language.sentences import sentence_spans, sentences
+from sleepkit.language.questions.sentences import sentence_spans, sentences
 
 # Each list is the expected split of its own joined text.
 SPLIT = [

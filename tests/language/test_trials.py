@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
-from sleepkit.language.dream_scores import GradientScorer, select
-from sleepkit.language.expert_bank import ExpertBank
-from sleepkit.language.trials import Trials, prepare_rows
+from sleepkit.language.dreaming.scores import GradientScorer, select
+from sleepkit.language.dreaming.trials import Trials, prepare_rows
+from sleepkit.language.experts.bank import ExpertBank
 
 DREAMS = [
     [("when does it ring?", "at noon."), ("who cast it?", "tamsin.")],

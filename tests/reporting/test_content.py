@@ -3,7 +3,7 @@
 import pytest
 from sample_runs import asked_run, image_run, own_example, own_run, sample_run
 
-from sleepkit.gate import RetentionGate
+from sleepkit.cycle.gate import RetentionGate
 from sleepkit.reporting.content import (
     answer_cells,
     change,

@@ -4,7 +4,7 @@ import pytest
 from sample_runs import image_run, own_run, sample_run
 
 from sleepkit.cli import main
-from sleepkit.results import write_json
+from sleepkit.utils.files import write_json
 from sleepkit.utils.sealed import seal
 
 

@@ -12,9 +12,9 @@ import pytest
 from sample_runs import asked_run, image_run, own_run, sample_run
 
 from sleepkit.cli import main
-from sleepkit.report import write_report
 from sleepkit.reporting.page import write_seeds_page
-from sleepkit.results import write_json
+from sleepkit.reporting.report import write_report
+from sleepkit.utils.files import write_json
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

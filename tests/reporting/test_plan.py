@@ -2,7 +2,7 @@
 
 import pytest
 
-from sleepkit.reporting.plan import pace_text, plan_text
+from sleepkit.reporting.live.plan import pace_text, plan_text
 
 
 def test_plan_of_a_small_night():

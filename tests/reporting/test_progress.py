@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from sleepkit.reporting import observer, progress
-from sleepkit.reporting.observer import observe
+from sleepkit.reporting.live import observer, progress
+from sleepkit.reporting.live.observer import observe
 
 ROOT = Path(__file__).parents[2]
 
@@ -196,7 +196,7 @@ def test_a_long_training_says_how_long_after_a_few_steps(tmp_path, capsys, monke
 # -- in a terminal ------------------------------------------------------------------------------------------------------
 SCRIPT = """
 import time, sys
-from sleepkit.reporting import progress
+from sleepkit.reporting.live import progress
 print("before")
 with progress.shown(plain={plain}):
     progress.say("night [bold]1[/bold]/2: a.md")

@@ -13,12 +13,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_images import write_npz
 
 from sleepkit.errors import SleepkitError
-from sleepkit.reporting import tracking
-from sleepkit.reporting.tracking import Tracker, public_settings, require_trackers
-from sleepkit.results import read_json
-from sleepkit.vision.learner import ImageLearner
-from sleepkit.vision_arguments import parse_vision
-from sleepkit.vision_run import run_vision
+from sleepkit.reporting.live import tracking
+from sleepkit.reporting.live.tracking import Tracker, public_settings, require_trackers
+from sleepkit.runs.arguments.images import parse_vision
+from sleepkit.runs.images import run_vision
+from sleepkit.utils.files import read_json
+from sleepkit.vision.incremental.learner import ImageLearner
 
 ROOT = Path(__file__).parents[2]
 SECRET = "hf_planted_secret"
@@ -220,7 +220,7 @@ import socket, sys
 def refuse(self, address):
     raise AssertionError(f"something left the machine: {address}")
 socket.socket.connect = refuse
-from sleepkit.reporting.tracking import Tracker
+from sleepkit.reporting.live.tracking import Tracker
 for night in (1, 2):  # the second one after a kill
     tracker = Tracker(["trackio"], sys.argv[1], settings={"alpha": 0.5, "hub_token": "hf_planted_secret"})
     first = tracker.first_step(f"{sys.argv[1]}/night_{night:02d}", 10)

@@ -6,7 +6,7 @@ from tiny import tiny_batch, tiny_model
 from tiny_night import tiny_grown, tiny_trainer
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.expert_bank import ExpertBank
+from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.utils.training import require_finite, without_autocast
 
 X = tiny_batch()

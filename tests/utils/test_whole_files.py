@@ -8,8 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from sleepkit.errors import SleepkitError
-from sleepkit.results import read_jsonl, write_json, write_jsonl
-from sleepkit.utils.files import replacing, save_figure, writable, write_text
+from sleepkit.utils.files import read_jsonl, replacing, save_figure, writable, write_json, write_jsonl, write_text
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.augmentation import AUGMENTATIONS, augmentation
+from sleepkit.vision.data.augmentation import AUGMENTATIONS, augmentation
 
 PIXELS = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.backbones import load_backbone
-from sleepkit.vision.canonicalizer import Canonicalizer, CanonicalizerConfig
-from sleepkit.vision.classifier import IncrementalClassifier
+from sleepkit.vision.disentangled.canonicalizer import Canonicalizer, CanonicalizerConfig
+from sleepkit.vision.incremental.backbones import load_backbone
+from sleepkit.vision.incremental.classifier import IncrementalClassifier
 
 SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 SIGHT = {**SMALL, "image_size": 16, "patch_size": 4}

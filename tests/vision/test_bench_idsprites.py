@@ -6,7 +6,7 @@ from pathlib import Path
 
 from launch import succeed
 
-from sleepkit.results import read_json
+from sleepkit.utils.files import read_json
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.canonicalizer import (
+from sleepkit.vision.disentangled.canonicalizer import (
     OUTPUTS,
     RESNET_18,
     Canonicalizer,

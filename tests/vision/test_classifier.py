@@ -8,8 +8,8 @@ from transformers import AutoModel as AnyModel
 from transformers import AutoModelForImageClassification, ConvNextConfig, Dinov2Config, ResNetConfig, ViTConfig
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.classifier import IncrementalClassifier, IncrementalClassifierConfig, masked_cross_entropy
-from sleepkit.vision.slots import DREAM
+from sleepkit.vision.incremental.classifier import IncrementalClassifier, IncrementalClassifierConfig, masked_cross_entropy
+from sleepkit.vision.incremental.output_units import DREAM
 
 PIXELS = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

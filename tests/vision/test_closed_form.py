@@ -2,7 +2,7 @@
 
 import torch
 
-from sleepkit.vision.closed_form import closed_form_pose
+from sleepkit.vision.disentangled.closed_form import closed_form_pose
 from sleepkit.vision.idsprites.affine import factors_to_matrix
 from sleepkit.vision.idsprites.factors import FactorRanges
 from sleepkit.vision.idsprites.renderer import SpriteRenderer

@@ -12,18 +12,18 @@ from launch import ROOT, succeed, torchrun
 from safetensors.torch import load_file
 from tiny_images import tiny_resnet, write_npz
 
-from sleepkit.disentangled_arguments import build_sprites, parse_disentangled
-from sleepkit.disentangled_run import run_disentangled
 from sleepkit.errors import SleepkitError
-from sleepkit.results import read_results
-from sleepkit.vision.canonicalizer import Canonicalizer, CanonicalizerConfig
-from sleepkit.vision.disentangled_learner import DisentangledLearner, build_canonicalizer, pose_rms
-from sleepkit.vision.exemplars import ExemplarMemory
+from sleepkit.reporting.results import read_results
+from sleepkit.runs.arguments.disentangled import build_sprites, parse_disentangled
+from sleepkit.runs.disentangled import run_disentangled
+from sleepkit.vision.data.images import load_images
+from sleepkit.vision.data.streams import build_stream
+from sleepkit.vision.disentangled.canonicalizer import Canonicalizer, CanonicalizerConfig
+from sleepkit.vision.disentangled.exemplars import ExemplarMemory
+from sleepkit.vision.disentangled.learner import DisentangledLearner, build_canonicalizer, pose_rms
 from sleepkit.vision.idsprites.affine import factors_to_matrix
 from sleepkit.vision.idsprites.factors import canonical
-from sleepkit.vision.images import load_images
-from sleepkit.vision.streams import build_stream
-from sleepkit.vision.trainer import IncrementalTrainer
+from sleepkit.vision.incremental.trainer import IncrementalTrainer
 
 RECIPES = sorted((ROOT / "recipes" / "configs" / "disentangled").glob("*.yaml"))
 SMALL = """--experiences 2 --classes_per_experience 3 --factor_values 2 --image_size 16 --test_share 0.1 --widths 4 8

@@ -7,12 +7,12 @@ from tiny_images import night, tiny_classifier, tiny_data, write_npz
 from tiny_painter import save_tiny_generator
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision import dreaming
-from sleepkit.vision.dream2learn_config import Dream2LearnConfig
-from sleepkit.vision.dream2learn_learner import DreamingDer, DreamingEr, DreamingErAce, running_statistics
-from sleepkit.vision.slots import DREAM, REAL
-from sleepkit.vision.soft_prompt import load_prompt
-from sleepkit.vision.streams import build_stream
+from sleepkit.vision.data.streams import build_stream
+from sleepkit.vision.dream2learn import dreaming
+from sleepkit.vision.dream2learn.config import Dream2LearnConfig
+from sleepkit.vision.dream2learn.learner import DreamingDer, DreamingEr, DreamingErAce, running_statistics
+from sleepkit.vision.dream2learn.soft_prompt import load_prompt
+from sleepkit.vision.incremental.output_units import DREAM, REAL
 
 DATA = tiny_data(6)
 FEW = {"num_train_epochs": 6, "per_device_train_batch_size": 8, "learning_rate": 0.02, "use_cpu": True, "buffer_size": 24}
@@ -203,7 +203,7 @@ def test_a_night_that_was_killed_goes_on_to_the_same_prompts_and_weights(tmp_pat
 
     again = make(tmp_path, generator, **options)
     again.load(tmp_path / "evening")
-    monkeypatch.setattr("sleepkit.vision.learner.ImageLearner.train", dies_at_once)  # learning is not done again
+    monkeypatch.setattr("sleepkit.vision.incremental.learner.ImageLearner.train", dies_at_once)  # learning is not done again
     painter_calls = again.painter.calls
     found = night(again, 2, tmp_path / "killed")
     assert differing(whole, again) == [] and again.painter.calls > painter_calls

@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from tiny_painter import save_tiny_generator
 
 from sleepkit.errors import SleepkitError
-from sleepkit.precision import computes
-from sleepkit.vision.dream_generator import DreamPainter
-from sleepkit.vision.soft_prompt import initial_vectors
+from sleepkit.utils.precision import computes
+from sleepkit.vision.dream2learn.painter import DreamPainter
+from sleepkit.vision.dream2learn.soft_prompt import initial_vectors
 
 
 @pytest.fixture(scope="module")

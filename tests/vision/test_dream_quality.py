@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 from tiny_images import tiny_classifier, tiny_config, tiny_data
 
-from sleepkit.vision.dream_quality import diversity, fidelity, save_grid, trained_judge
-from sleepkit.vision.streams import build_stream
+from sleepkit.vision.data.streams import build_stream
+from sleepkit.vision.incremental.dream_quality import diversity, fidelity, save_grid, trained_judge
 
 
 def test_fidelity_is_a_share_of_each_class():

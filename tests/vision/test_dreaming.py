@@ -5,10 +5,10 @@ import torch
 from tiny_images import tiny_classifier
 from tiny_painter import save_tiny_generator
 
-from sleepkit.vision.dream2learn_config import Dream2LearnConfig
-from sleepkit.vision.dream_generator import DreamPainter
-from sleepkit.vision.dreaming import Led, Wish, lead, new_pairs, seen_classes, summary
-from sleepkit.vision.soft_prompt import initial_vectors
+from sleepkit.vision.dream2learn.config import Dream2LearnConfig
+from sleepkit.vision.dream2learn.dreaming import Led, Wish, lead, new_pairs, seen_classes, summary
+from sleepkit.vision.dream2learn.painter import DreamPainter
+from sleepkit.vision.dream2learn.soft_prompt import initial_vectors
 
 
 def led(*collapsed):

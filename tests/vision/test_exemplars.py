@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision import exemplars
-from sleepkit.vision.canonicalizer import to_matrix
-from sleepkit.vision.exemplars import ABOUT, MATCHES, TENSORS, ExemplarMemory
+from sleepkit.vision.disentangled import exemplars
+from sleepkit.vision.disentangled.canonicalizer import to_matrix
+from sleepkit.vision.disentangled.exemplars import ABOUT, MATCHES, TENSORS, ExemplarMemory
 from sleepkit.vision.idsprites.affine import factors_to_matrix, rotations
 from sleepkit.vision.idsprites.factors import FactorRanges
 from sleepkit.vision.idsprites.renderer import SpriteRenderer

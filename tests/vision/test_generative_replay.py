@@ -5,10 +5,10 @@ import torch
 from tiny_images import night, tiny_classifier, tiny_config, tiny_data
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.generative_replay_config import AS_PUBLISHED, GenerativeReplayConfig
-from sleepkit.vision.generative_replay_learner import SLEEP, TRAINED_ON, Checkpoints, GenerativeReplay
-from sleepkit.vision.generators import DreamGenerator
-from sleepkit.vision.streams import build_stream
+from sleepkit.vision.data.streams import build_stream
+from sleepkit.vision.mygo.config import AS_PUBLISHED, GenerativeReplayConfig
+from sleepkit.vision.mygo.generators import DreamGenerator
+from sleepkit.vision.mygo.learner import SLEEP, TRAINED_ON, Checkpoints, GenerativeReplay
 
 DATA = tiny_data()
 FEW = {"num_train_epochs": 10, "per_device_train_batch_size": 8, "learning_rate": 0.01, "use_cpu": True, "generator_epochs": 30}

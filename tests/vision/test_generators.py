@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny_images import pictures
 
-from sleepkit.vision.generators import OF_SPACE, DreamGenerator, DreamGeneratorConfig
-from sleepkit.vision.image_generators import ConditionalGan
-from sleepkit.vision.latent_generators import ClassGaussians
+from sleepkit.vision.mygo.generators import OF_SPACE, DreamGenerator, DreamGeneratorConfig
+from sleepkit.vision.mygo.image_generators import ConditionalGan
+from sleepkit.vision.mygo.latent_generators import ClassGaussians
 
 x, y = pictures(classes=2, each=40)
 PIXELS, PLACES = torch.from_numpy(x)[:, None], torch.from_numpy(y)

@@ -9,9 +9,9 @@ from tiny_images import night, tiny_classifier, tiny_config, tiny_data
 from torch.nn import functional as F
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision import baselines, learner, regularisers
-from sleepkit.vision.generative_classifier import ClassVae, GenerativeClassifier
-from sleepkit.vision.streams import build_stream
+from sleepkit.vision.data.streams import build_stream
+from sleepkit.vision.incremental import baselines, learner, regularisers
+from sleepkit.vision.incremental.generative_classifier import ClassVae, GenerativeClassifier
 
 LEARNERS = {
     "finetune": learner.ImageLearner,

@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_images import pictures, write_npz
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.images import load_images
+from sleepkit.vision.data.images import load_images
 
 
 def save_folder(path, splits=("train", "val", "test"), **options):

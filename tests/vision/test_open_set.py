@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.open_set import Fusion, aupr, auroc, fpr95, novelty, oscr, threshold
+from sleepkit.vision.disentangled.open_set import Fusion, aupr, auroc, fpr95, novelty, oscr, threshold
 
 RNG = np.random.default_rng(0)
 KNOWN, NOVEL = RNG.integers(0, 12, 60).astype(float), RNG.integers(4, 20, 40).astype(float)

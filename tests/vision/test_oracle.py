@@ -5,8 +5,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from sleepkit.vision.assignment import assign, hit_shares
-from sleepkit.vision.oracle import FEATURES, Oracle, Sight, collapse, describe, score, spread, stop_labels
+from sleepkit.vision.dream2learn.assignment import assign, hit_shares
+from sleepkit.vision.dream2learn.oracle import FEATURES, Oracle, Sight, collapse, describe, score, spread, stop_labels
 
 
 def sight(offset=0.0, scale=1.0, share=(0.5, 0.5), m=8, seed=0):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.images import load_images
-from sleepkit.vision.procedural_world import (
+from sleepkit.vision.data.images import load_images
+from sleepkit.vision.data.procedural_world import (
     COLOURS,
     GENERATOR_CLASSES,
     HELD_OUT,

@@ -3,7 +3,7 @@
 import pytest
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.slots import DREAM, FREE, REAL, Slots
+from sleepkit.vision.incremental.output_units import DREAM, FREE, REAL, Slots
 
 
 def test_free_units_first_then_new_ones():

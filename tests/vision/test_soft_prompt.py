@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 from tiny_painter import save_tiny_generator
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.dream_generator import DreamPainter
-from sleepkit.vision.soft_prompt import Dream, initial_vectors, load_prompt, rms, save_prompt
+from sleepkit.vision.dream2learn.painter import DreamPainter
+from sleepkit.vision.dream2learn.soft_prompt import Dream, initial_vectors, load_prompt, rms, save_prompt
 
 
 def test_a_pipeline_loads_a_prompt_and_reads_it_as_we_do(tmp_path):

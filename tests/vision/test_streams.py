@@ -5,8 +5,8 @@ import torch
 from tiny_images import tiny_data
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.images import ImageData, Images
-from sleepkit.vision.streams import CORRUPTIONS, build_stream, permuted, rotated
+from sleepkit.vision.data.image_data import ImageData, Images
+from sleepkit.vision.data.streams import CORRUPTIONS, build_stream, permuted, rotated
 
 DATA = tiny_data()
 

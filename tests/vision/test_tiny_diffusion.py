@@ -10,10 +10,10 @@ from diffusers import StableDiffusionPipeline
 from tiny_images import write_npz
 
 from sleepkit.errors import SleepkitError
-from sleepkit.generator_run import _pictures, parse_generator, train_generator
-from sleepkit.vision.dream_generator import DreamPainter
-from sleepkit.vision.soft_prompt import initial_vectors
-from sleepkit.vision.tiny_diffusion import TinyDiffusionConfig, build_tiny_diffusion, train_tiny_diffusion
+from sleepkit.runs.generator import _pictures, parse_generator, train_generator
+from sleepkit.vision.dream2learn.painter import DreamPainter
+from sleepkit.vision.dream2learn.soft_prompt import initial_vectors
+from sleepkit.vision.dream2learn.tiny_diffusion import TinyDiffusionConfig, build_tiny_diffusion, train_tiny_diffusion
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 RECIPES, DREAMING = (sorted((CONFIGS / name).glob("*.yaml")) for name in ("tiny_diffusion", "dream2learn"))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from sleepkit.vision.data.images import load_images
 from sleepkit.vision.idsprites.affine import factors_to_matrix, normalize
 from sleepkit.vision.idsprites.factors import FactorRanges, canonical
-from sleepkit.vision.images import load_images
-from sleepkit.vision.warped_images import span, warped_renderer
+from sleepkit.vision.idsprites.warped_images import span, warped_renderer
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sleepkit.options import require
+from sleepkit.utils.options import require
 from sleepkit.vision.idsprites.factors import canonical, rgb
 from sleepkit.vision.idsprites.shapes import check_vertex_range
 

@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from sleepkit.errors import SleepkitError
+from sleepkit.vision.data.image_data import as_bytes
 from sleepkit.vision.idsprites.base_renderer import BaseRenderer
 from sleepkit.vision.idsprites.counter_random import CHOICE, uniform
 from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
-from sleepkit.vision.images import as_bytes
 
 if TYPE_CHECKING:
     import datasets

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sleepkit.options import require
+from sleepkit.utils.options import require
 from sleepkit.vision.idsprites.affine import sampling_grid
 from sleepkit.vision.idsprites.base_renderer import BaseRenderer
 from sleepkit.vision.idsprites.counter_random import DISTORTION, uniform

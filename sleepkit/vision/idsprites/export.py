@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from sleepkit.errors import SleepkitError
-from sleepkit.report import code_block, markdown_table
+from sleepkit.reporting.tables import code_block, markdown_table
 from sleepkit.utils.files import replacing
 from sleepkit.utils.paths import new_folder
+from sleepkit.vision.data.image_data import as_bytes
 from sleepkit.vision.idsprites.dataset import SpritesDataset
 from sleepkit.vision.idsprites.factors import FACTOR_NAMES
-from sleepkit.vision.images import as_bytes
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCard

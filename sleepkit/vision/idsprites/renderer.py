@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
-from sleepkit.options import require
+from sleepkit.utils.options import require
 from sleepkit.vision.idsprites.affine import factors_to_matrix, invert, sampling_grid
 from sleepkit.vision.idsprites.base_renderer import BaseRenderer
 from sleepkit.vision.idsprites.counter_random import CLUTTER, NOISE, OCCLUDERS, TEXTURE, uniform

@@ -6,11 +6,11 @@ import random
 import pytest
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.context_memory import MemoryChunk
 from sleepkit.language.data.documents import load_experiences
 from sleepkit.language.data.experience import LEARNED, Question
-from sleepkit.language.lines import read_lines
-from sleepkit.language.material import cue_items
+from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.lines import read_lines
+from sleepkit.language.questions.material import cue_items
 
 ASKED = {"role": "user", "content": "Who is the captain?"}
 SAID = {"role": "assistant", "content": "Ida Brook, since May."}

@@ -7,7 +7,7 @@ from pages import MAKERS
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
-from sleepkit.language.material import load_items
+from sleepkit.language.questions.material import load_items
 
 MESSAGES = [
     {"role": "user", "content": "Who is the captain?"},

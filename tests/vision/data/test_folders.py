@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.images import load_images
+from sleepkit.vision.data.images import load_images
 
 
 def paint(path, value, form="PNG", mode="L", size=4):

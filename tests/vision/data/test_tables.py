@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_images import pictures
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.images import load_images
+from sleepkit.vision.data.images import load_images
 
 X, Y = pictures(2, 4)
 

@@ -1,0 +1,214 @@
+"""Dreams: synthetic training data that a model writes about a context, and the filter in front of everything else.
+
+    rewrite        the passage in other words
+    implications   sentences that follow from it
+    self_qa        questions with answers
+    long           a longer text on the same matter
+
+The dreamer is shown one worked dream of the style before it is asked: without it a small model writes a line or two of
+anything.  A dream is a list of training rows ``(prompt, reply)``: for `self_qa` one per question, otherwise one per sentence,
+asked for by the title, so that it can be trained on with nothing in the context.  Prompts of our own wording; styles as
+in SEAL (arXiv 2506.10943, section B) and "Language Models Need Sleep" (arXiv 2606.03979).
+
+Dropped and counted: empty dreams, looping ones (more than half of the 4-grams repeat), over-long ones (no end within the
+limit), and ones that took names from the worked dream.  Ours: the filter, the worked dream, and rows in chat format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.dreaming.config import STYLES
+from sleepkit.language.generation.chat import chat_ids, decode, generate
+from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.sentences import sentences
+from sleepkit.utils.files import read_jsonl, write_jsonl
+
+_PROMPTS = {
+    "rewrite": "Say what this text says in other words, one full sentence per line. Keep every name and number.\n\n{text}",
+    "implications": "List what follows from this text, one full sentence per line. Name the people, places and things.\n\n{text}",
+    "self_qa": "Write questions about this text with their answers, each as 'Q: ...' and 'A: ...' on two lines.\n\n{text}",
+    "long": "Write a detailed article about everything that this text says. Use full sentences.\n\n{text}",
+}
+_EXAMPLE = (
+    "Marie Curie was born in Warsaw in 1867 and moved to Paris to study physics. In 1903 she shared the Nobel Prize in Physics "
+    "with her husband Pierre and with Henri Becquerel, and in 1911 she won the prize in chemistry alone."
+)
+_DREAMT = {
+    "rewrite": "The birthplace of Marie Curie, who was born in 1867, is Warsaw.\n"
+    "To study physics, Marie Curie went to Paris.\n"
+    "Marie Curie, Pierre Curie and Henri Becquerel were given the Nobel Prize in Physics together in 1903.\n"
+    "The Nobel Prize in Chemistry of 1911 went to Marie Curie alone.",
+    "implications": "Marie Curie did not study physics in Warsaw but in Paris.\n"
+    "Marie Curie was 36 years old when she shared the Nobel Prize in Physics.\n"
+    "Marie Curie won two Nobel Prizes, in two sciences, eight years apart.\n"
+    "Henri Becquerel won a Nobel Prize in Physics, but not the one of 1911.",
+    "self_qa": "Q: Where was Marie Curie born?\nA: Marie Curie was born in Warsaw.\n"
+    "Q: Why did Marie Curie move to Paris?\nA: Marie Curie moved to Paris to study physics.\n"
+    "Q: Who shared the Nobel Prize of 1903 with Marie Curie?\nA: Pierre Curie and Henri Becquerel shared it with her.\n"
+    "Q: Which prize did Marie Curie win in 1911?\nA: She won the Nobel Prize in Chemistry in 1911.",
+    "long": "Marie Curie was born in 1867 in Warsaw. Because she wanted to study physics, she left Warsaw and moved to Paris.\n"
+    "In 1903 Marie Curie, her husband Pierre Curie and Henri Becquerel shared the Nobel Prize in Physics.\n"
+    "Eight years later, in 1911, Marie Curie won a second Nobel Prize, this time in chemistry and without sharing it.",
+}
+_RECALL = "Tell me about {title}."
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
+
+
+@dataclass
+class Dream:
+    """One dream.
+
+    Attributes:
+        style: one of `STYLES`.
+        text: as it was written.
+        rows: ``(prompt, reply)`` pairs to train on.
+        context: name of the context that was in view, see `context_name`.
+        night, round: when it was dreamed, counted from 1.
+        score: of the gradient; None before it was scored.
+        chosen: for a trial.
+        reward: improvement of tau in the trial, nats; None without a trial, or for one that failed.
+        solved: share of the questions that greedy decoding answered word for word after the trial.
+        failed: why the trial failed; empty if it did not.
+        settings: of the trial, where the dream chooses them: ``learning_rate``, ``steps``.
+    """
+
+    style: str
+    text: str
+    rows: list[tuple[str, str]]
+    context: str = ""
+    night: int = 1
+    round: int = 1
+    score: float | None = None
+    chosen: bool = False
+    reward: float | None = None
+    solved: float | None = None
+    failed: str = ""
+    settings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Context:
+    """A passage, and the questions with replies that judge dreams of it: they are held out from every dream."""
+
+    chunk: MemoryChunk
+    questions: list[tuple[str, str]]
+
+    @property
+    def name(self) -> str:
+        """As dreams of it have it."""
+        return context_name(self.chunk)
+
+    def prompt(self, style: str) -> list[dict[str, str]]:
+        """The conversation in which the dreamer is asked: a worked dream, then the context in view."""
+        return [
+            {"role": "user", "content": _PROMPTS[style].format(text=_EXAMPLE)},
+            {"role": "assistant", "content": _DREAMT[style]},
+            {"role": "user", "content": _PROMPTS[style].format(text=self.chunk.text)},
+        ]
+
+    def read(self, style: str, text: str, ended: bool) -> Dream | str:
+        """The dream that was written, or why it is dropped; ``ended`` before the limit of tokens."""
+        reason = _reason_to_drop(text, self.chunk.text, ended, style)
+        rows = [] if reason else rows_of(style, text, self.chunk.title)
+        return Dream(style, text, rows, self.name) if rows else reason or "empty"
+
+
+@dataclass
+class Dreamed:
+    """Dreams that passed the filter, and how many did not, by reason."""
+
+    dreams: list[Dream] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def context_name(chunk: MemoryChunk) -> str:
+    """The title, with the number of the part where a document has several."""
+    return f"{chunk.title} ({chunk.index + 1})" if chunk.index else chunk.title
+
+
+def dream(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    context: Context,
+    styles: Sequence[str] = STYLES,
+    max_tokens: int = 192,
+    temperature: float = 1.0,
+    top_p: float = 0.95,
+    seed: int = 0,
+) -> Dreamed:
+    """Sample a dream of one context for each of ``styles``; of those that teach the very same, all but one are dropped."""
+    prompts = [chat_ids(tokenizer, context.prompt(style)) for style in styles]
+    sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    made = generate(model, tokenizer, prompts, max_tokens, description="dreaming", **sampling)
+    result = Dreamed()
+    for style, tokens in zip(styles, made, strict=True):
+        found = context.read(style, decode(tokenizer, tokens), ended=len(tokens) < max_tokens)
+        if isinstance(found, Dream) and any(found.rows == one.rows and found.settings == one.settings for one in result.dreams):
+            found = "repeated"
+        if isinstance(found, Dream):
+            result.dreams.append(found)
+        else:
+            result.dropped[found] += 1
+    return result
+
+
+def control_rows(style: str) -> list[tuple[str, str]]:
+    """The training rows of the style's worked dream: they teach the form of a reply and nothing of any context."""
+    return rows_of(style, _DREAMT[style], "Marie Curie")
+
+
+def rows_of(style: str, text: str, title: str) -> list[tuple[str, str]]:
+    """The training rows of a dream; pairs that miss a question or an answer are left out."""
+    lines = [_BULLET.sub("", line).strip() for line in text.splitlines()]
+    if style != "self_qa":
+        said = dict.fromkeys(sentence for line in lines for sentence in sentences(line))
+        return [(_RECALL.format(title=title), sentence) for sentence in said if len(sentence.split()) > 3]
+    rows: list[tuple[str, str]] = []
+    question = ""
+    for line in lines:
+        head, _, rest = line.partition(":")
+        if head.strip().lower() in ("q", "question") and rest.strip():
+            question = rest.strip()
+        elif head.strip().lower() in ("a", "answer") and rest.strip() and question:
+            rows.append((question, rest.strip()))
+            question = ""
+    return list(dict.fromkeys(rows))
+
+
+def _reason_to_drop(text: str, context: str, ended: bool, style: str) -> str:
+    words = text.split()
+    if any(name in text and name not in context for name in ("Curie", "Becquerel", "Warsaw")):
+        return "copied"
+    if len(words) < 4:
+        return "empty"
+    grams = [tuple(words[k : k + 4]) for k in range(len(words) - 3)]
+    if len(set(grams)) < 0.5 * len(grams):
+        return "looping"
+    return "" if ended or style == "long" else "over-long"
+
+
+def save_dreams(dreams: Iterable[Dream], path: Path) -> None:
+    """Write dreams as JSON lines, atomically."""
+    write_jsonl(path, map(asdict, dreams))
+
+
+def load_dreams(path: Path) -> list[Dream]:
+    """Read dreams written by `save_dreams`.
+
+    Raises:
+        SleepkitError: not there, cut short or not dreams.
+    """
+    try:
+        return [Dream(**{**row, "rows": [(prompt, reply) for prompt, reply in row["rows"]]}) for row in read_jsonl(path)]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SleepkitError(f"{path} holds no dreams that can be read ({error}); delete it or write it again") from error

@@ -1,0 +1,242 @@
+"""The dreamer: a LoRA that is on only while the model dreams, and learns from the rewards of its dreams.
+
+    rest_em   SFT on the dreams with reward > 0, each round from a fresh LoRA          ReST-EM (arXiv 2312.06585)
+    grpo      clipped policy gradient, advantage = (reward - mean) / std of a context's dreams   GRPO (arXiv 2402.03300)
+
+The prompt, with the context in view, carries no loss and is most of what is read, so a step reads it once for all its dreams of
+one style.  Logits exist a chunk at a time.  SEAL (arXiv 2506.10943) and "Language Models Need Sleep" (arXiv 2606.03979) train
+the dreamer by ReST-EM.  From a fresh LoRA, as ReST-EM's authors do: one that learned on in the second round knew its own dreams
+by heart (loss .10), and dreamed of new passages no better than at first.  Left out: a KL term to the first dreamer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, Trainer
+
+from sleepkit.errors import SleepkitError, first_line
+from sleepkit.language.dreaming.dreams import Context, Dream
+from sleepkit.language.dreaming.trials import CHUNK, reply_tokens
+from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.language.generation.chat import chat_ids, text_ids
+from sleepkit.language.models.decoder import find_decoder_layers
+from sleepkit.language.seeding.divergence import OutputHead, token_log_probs
+from sleepkit.language.seeding.imitation import clipped_surrogate, group_advantages
+from sleepkit.language.seeding.lora import linear_maps
+from sleepkit.language.seeding.packing import (
+    Backbone,
+    PackedBatch,
+    PreparedItem,
+    common_prefix,
+    flat_hidden,
+    pack,
+    packs_exactly,
+    pad_rows,
+    through_wrapper,
+)
+from sleepkit.reporting.live.observer import observe
+from sleepkit.utils.files import read_json, writable, write_json
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from sleepkit.language.dreaming.config import DreamingConfig
+    from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+
+BATCH = 4  # dreams of an optimizer step
+
+
+class DreamPolicyTrainer(Trainer):
+    """Trains the dreamer on a round of dreams.
+
+    Args:
+        model: the model with the dreamer's LoRA, trainable.
+        args: from `policy_settings`.
+        items: prompts with dreams as replies; with ``advantage`` by policy gradient, without by SFT.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        args: KnowledgeSeedingConfig,
+        items: Sequence[PreparedItem],
+        processing_class: PreTrainedTokenizerBase,
+    ) -> None:
+        self.backbone, self.head = Backbone(model, ExpertBank.of(model)), OutputHead.of(model)
+        self.pad_id = processing_class.pad_token_id or 0
+        largest = max(by_prompt(items), key=len)
+        self.packed = packs_exactly(self.backbone, largest[:2], self.pad_id)
+        with writable(str(args.output_dir)):  # which it makes
+            super().__init__(
+                model=model,
+                args=args,
+                train_dataset=list(items),
+                processing_class=processing_class,
+                data_collator=lambda chosen: {"items": chosen},
+            )
+        self.model_accepts_loss_kwargs = False
+        observe(self, "learning to dream")
+        for item in items:
+            if item.advantage is not None and item.old_log_probs is None:
+                with torch.no_grad():
+                    item.old_log_probs = self._log_probs(model, [[item]])
+
+    def _log_probs(self, model: nn.Module, groups: Sequence[Sequence[PreparedItem]]) -> Tensor:
+        """Of the reply tokens, ``(n,)``; a group has one prompt."""
+        device, dtype = self.backbone.device, self.backbone.dtype
+        batches = [
+            # attention over the whole row: recomputing activations may not take another way than the first time
+            replace(pack(group, common_prefix(group), dtype, device), blocks=None)
+            if self.packed and len(group) > 1
+            else pad_rows(group, self.pad_id, device)
+            for group in groups
+        ]
+        hidden = through_wrapper(model, self._hidden, batches)
+        tokens = reply_tokens([item for group in groups for item in group], hidden.device)
+        return token_log_probs(hidden, self.head, tokens, CHUNK)
+
+    def _hidden(self, batches: Sequence[PackedBatch]) -> Tensor:
+        """Of the positions that predict reply tokens, ``(n, d)``."""
+        return torch.cat([flat_hidden(self.backbone.hidden(batch), batch) for batch in batches])
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean over dreams, and over the tokens of each, of the negative log-probability, or of the clipped surrogate."""
+        groups = by_prompt(inputs["items"])
+        items = [item for group in groups for item in group]
+        log_probs = self._log_probs(model, groups)
+        lengths = torch.tensor([len(item.reply_ids) for item in items], device=log_probs.device)
+        if items[0].advantage is None:
+            losses = -log_probs
+        else:
+            old = torch.cat([item.old_log_probs for item in items if item.old_log_probs is not None])
+            advantage = torch.tensor([item.advantage for item in items], device=old.device).repeat_interleave(lengths)
+            losses = clipped_surrogate(log_probs, old, advantage)
+        loss = (losses / lengths.repeat_interleave(lengths)).sum() / len(items)
+        return (loss, {}) if return_outputs else loss
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        """As always; activations are kept again afterwards, for the model trains on."""
+        try:
+            return super().train(*args, **options)
+        finally:
+            self.accelerator.unwrap_model(self.model).activation_checkpointing_disable()
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not estimated: inputs are items."""
+        return 0
+
+
+def by_prompt(items: Iterable[PreparedItem]) -> list[list[PreparedItem]]:
+    """Items in groups of one prompt each, in the order in which these come."""
+    groups: defaultdict[tuple[int, ...], list[PreparedItem]] = defaultdict(list)
+    for item in items:
+        groups[tuple(item.prompt_ids)].append(item)
+    return list(groups.values())
+
+
+def policy_items(
+    dreams: Sequence[Dream], contexts: Sequence[Context], tokenizer: PreTrainedTokenizerBase, dreamer: str
+) -> list[PreparedItem]:
+    """What the dreamer learns from: rewarded dreams, or all that were tried with their advantages.
+
+    Args:
+        contexts: that were dreamed of.
+        dreamer: "rest_em" or "grpo".
+    """
+    judged = [one for one in dreams if one.reward is not None]
+    of_name = {context.name: context for context in contexts}
+    advantages: dict[int, float] = {}
+    if dreamer == "grpo":
+        groups = defaultdict(list)
+        for one in judged:
+            groups[one.context].append(one)
+        for group in groups.values():
+            found, keep = group_advantages(torch.tensor([[one.reward for one in group]]))
+            if bool(keep[0]):
+                advantages |= {id(one): float(value) for one, value in zip(group, found[0], strict=True)}
+        judged = [one for one in judged if id(one) in advantages]
+    else:
+        judged = [one for one in judged if one.reward is not None and one.reward > 0]
+    end = [tokenizer.eos_token_id]
+    return [
+        PreparedItem(
+            chat_ids(tokenizer, of_name[one.context].prompt(one.style)),
+            text_ids(tokenizer, one.text) + end,
+            True,
+            advantage=advantages.get(id(one)),
+        )
+        for one in judged
+    ]
+
+
+def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, folder: Path, seed: int) -> KnowledgeSeedingConfig:
+    """The run's own settings (devices, precision, logging) with the dreamer's learning rate and epochs."""
+    return replace(
+        seeding,
+        hub_token=None,
+        output_dir=str(folder),
+        seed=seed,
+        save_strategy="no",
+        learning_rate=config.dreamer_learning_rate,
+        num_train_epochs=config.dreamer_epochs,
+        max_steps=-1,
+        per_device_train_batch_size=BATCH,
+        gradient_accumulation_steps=1,
+        warmup_steps=0,
+        logging_nan_inf_filter=False,
+        activation_checkpointing=True,  # all layers learn, with the context in view
+    )
+
+
+@contextmanager
+def new_dreamer(model: nn.Module, rank: int, seed: int = 0) -> Iterator[Any]:
+    """Inside, a fresh, trainable dreamer is on: a LoRA beside all linear maps; alpha is twice the rank, as in SEAL."""
+    from accelerate.utils import set_seed
+    from peft import LoraConfig, get_peft_model
+
+    names = list(linear_maps(model, range(len(find_decoder_layers(model)))))
+    set_seed(seed)  # PEFT draws from the global generator, which a resumed run finds in another state
+    adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, task_type="CAUSAL_LM"))
+    try:
+        yield adapted
+    finally:
+        adapted.unload()
+
+
+def save_dreamer(adapted: Any, folder: Path) -> None:
+    """Write a dreamer; of a set that PEFT would list in any order, in one."""
+    with writable(folder):
+        adapted.save_pretrained(folder)
+    path = folder / "adapter_config.json"
+    config = read_json(path)
+    write_json(path, {key: sorted(value) if key == "target_modules" else value for key, value in config.items()})
+
+
+@contextmanager
+def dreaming_with(model: nn.Module, folder: Path, trainable: bool = False) -> Iterator[Any]:
+    """Inside, the dreamer saved in ``folder`` is on; it is taken off again exactly.
+
+    Raises:
+        SleepkitError: it cannot be read, or is another model's.
+    """
+    from peft import PeftModel
+
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        raise SleepkitError(f"the dreamer in {folder} does not fit ({first_line(error)}); give one of this model") from error
+    try:
+        yield adapted
+    finally:
+        adapted.unload()

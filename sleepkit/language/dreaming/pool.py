@@ -1,0 +1,65 @@
+"""Accepted dreams of old nights, a fixed number of them, for replay: a uniform sample of all that there ever were.
+
+Reservoir sampling (Vitter 1985, algorithm R): dream number i enters with probability capacity / i, in a random place.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.questions.material import SeedItem
+from sleepkit.utils.files import write_json
+
+
+@dataclass
+class DreamPool:
+    """At most ``capacity`` of the ``seen`` rows of dreams."""
+
+    capacity: int
+    items: list[SeedItem] = field(default_factory=list)
+    seen: int = 0
+
+    def add(self, items: Iterable[SeedItem], seed: int) -> None:
+        """Offer rows to the reservoir; equal on all ranks for equal seeds."""
+        rng = random.Random(seed)
+        for item in items:
+            self.seen += 1
+            if len(self.items) < self.capacity:
+                self.items.append(item)
+            elif (place := rng.randrange(self.seen)) < self.capacity:
+                self.items[place] = item
+
+    def to_tensor(self) -> Tensor:
+        """All of it as bytes, for a snapshot."""
+        return torch.tensor(list(self._text().encode()), dtype=torch.uint8)
+
+    def from_tensor(self, state: Tensor) -> None:
+        """The inverse of `to_tensor`."""
+        self._read(bytes(state.tolist()).decode())
+
+    def save(self, path: Path) -> None:
+        """Write JSON, atomically."""
+        write_json(path, json.loads(self._text()))
+
+    def load(self, path: Path) -> None:
+        """The inverse of `save`.  Raises `SleepkitError` if the file is not there or damaged."""
+        try:
+            self._read(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise SleepkitError(f"{path} cannot be read ({error}); start anew with --overwrite true") from error
+
+    def _text(self) -> str:
+        return json.dumps({"seen": self.seen, "items": [asdict(item) for item in self.items]}, ensure_ascii=False)
+
+    def _read(self, text: str) -> None:
+        document = json.loads(text)
+        items = [SeedItem(**row) for row in document["items"]]
+        self.items, self.seen = items, int(document["seen"])

@@ -1,0 +1,179 @@
+"""Fit one expert to the summed output of several, layer by layer: to make room in a full pool, or to start a slower level.
+
+For each layer, with ``x`` (rows, d) the inputs that its FFN block saw::
+
+    target(x) = sum_{e merged} g_e(x) * up_e( act(down_e x) )
+    minimise   mean ||new(x) - target(x)||^2 / mean ||target(x)||^2        over the new expert's parameters
+
+The new expert is as wide as each of the old ones.  It starts from the hidden units that contribute most to the target
+(energy of the unit times the squared norm of its column of ``up``) and from the mean of the gates, then AdamW with a
+cosine schedule does the rest.  Ours: the paper ("Language Models Need Sleep", arXiv 2606.03979) leaves this open.
+
+This is an approximation, so the relative error of each layer on rows that were held out (every tenth) is returned: 0 is
+exact, 1 is as bad as forgetting the merged experts.  Whether that is good enough is the retention gate's decision.
+
+Left out: matching the model's logits.  The layers are fitted independently, each to the inputs that it saw before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.language.experts.units import Expert, LayerExperts
+from sleepkit.language.models.zero3 import whole
+
+__all__ = ["capture_ffn_inputs", "fit_slot", "merge_oldest", "merge_slots"]
+
+MIN_ROWS = 20
+
+
+@torch.no_grad()
+def capture_ffn_inputs(
+    bank: ExpertBank, batches: Sequence[Mapping[str, Tensor]], max_rows: int = 8192, seed: int = 0
+) -> list[Tensor]:
+    """Inputs of the grown FFN blocks while the model reads ``batches``: one ``(rows, d)`` tensor per grown layer.
+
+    Args:
+        batches: what the model's forward takes; positions whose ``attention_mask`` is 0 are left out.
+        max_rows: of more positions than this, so many are drawn, the same ones in every layer.
+    """
+    masks = [batch.get("attention_mask", torch.ones_like(batch["input_ids"])).flatten().bool().cpu() for batch in batches]
+    positions = torch.cat(masks).nonzero()[:, 0]
+    chosen = positions[torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))[:max_rows]]
+    kept = torch.zeros(sum(map(len, masks)), dtype=torch.bool).index_fill(0, chosen, True).split([*map(len, masks)])
+
+    layers = list(bank.per_layer())
+    seen: dict[LayerExperts, Tensor] = {}
+    hooks = [experts.register_forward_pre_hook(lambda module, args: seen.update({module: args[0]})) for experts in layers]
+    rows: list[list[Tensor]] = [[] for _ in layers]
+    training = bank.model.training
+    bank.model.eval()
+    try:
+        for batch, keep in zip(batches, kept, strict=True):
+            bank.model(**batch)
+            for layer, experts in zip(rows, layers, strict=True):
+                x = seen[experts].flatten(0, -2)  # (batch * time, d)
+                layer.append(x[keep.to(x.device)])
+    finally:
+        bank.model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return [torch.cat(layer) for layer in rows]
+
+
+def merge_slots(bank: ExpertBank, into: int, from_: Sequence[int], inputs: Sequence[Tensor], **options: Any) -> dict[int, float]:
+    """`fit_slot` with its ``options``, then freeze ``into``, which keeps its place among the nights, and free the others.
+
+    Raises:
+        SleepkitError: a slot is not in use, ``into`` is not among ``from_``, or there are too few inputs.
+    """
+    missing = [slot for slot in from_ if slot not in bank.active]
+    if missing or into not in from_ or len(set(from_)) < 2:
+        raise SleepkitError(
+            f"cannot merge experts {list(from_)} into {into}: give at least two of those in use, {bank.active}, "
+            "and one of them as the target"
+        )
+    errors = fit_slot(bank, into, from_, inputs, **options)
+    for parameter in bank.parameters(into):
+        parameter.requires_grad_(False)
+    for slot in from_:
+        if slot != into:
+            bank.deactivate(slot)
+    return errors
+
+
+def fit_slot(
+    bank: ExpertBank,
+    into: int,
+    from_: Sequence[int],
+    inputs: Sequence[Tensor],
+    steps: int = 400,
+    learning_rate: float = 3e-3,
+    batch_rows: int = 512,
+    seed: int = 0,
+) -> dict[int, float]:
+    """Fit slot ``into`` to the sum of the slots ``from_``; nothing else changes.
+
+    Args:
+        into: a slot in use, which may be one of ``from_``.
+        inputs: FFN inputs of each grown layer, ``(rows, d)``, from :func:`capture_ffn_inputs`.
+
+    Returns:
+        Relative squared error on the held-out rows, by decoder layer.
+
+    Raises:
+        SleepkitError: there are too few inputs.
+    """
+    rows = {len(x) for x in inputs}
+    if len(inputs) != len(bank.layers) or len(rows) != 1 or min(rows) < MIN_ROWS:
+        raise SleepkitError(
+            f"merging needs at least {MIN_ROWS} rows of FFN inputs for each of {len(bank.layers)} layers, "
+            f"got {[len(x) for x in inputs]}; give more self-written material"
+        )
+    errors = {}
+    for index, experts, x in zip(bank.layers, bank.per_layer(), inputs, strict=True):
+        with whole([parameter for slot in {into, *from_} for parameter in experts[slot].parameters()], write=True):
+            fitted, errors[index] = _fit(bank, [experts[slot] for slot in from_], x, steps, learning_rate, batch_rows, seed)
+            experts[into].load_state_dict(fitted.state_dict())
+    return errors
+
+
+def merge_oldest(bank: ExpertBank, batches: Sequence[Mapping[str, Tensor]], seed: int = 0) -> dict[int, float]:
+    """Merge the two oldest experts into the oldest, on material that the model reads; returns the error by layer.
+
+    Raises:
+        SleepkitError: fewer than two experts are in use, or the material is too short.
+    """
+    if len(bank.active) < 2:
+        raise SleepkitError(f"merging needs two experts in use, there are {len(bank.active)}; activate more first")
+    return merge_slots(bank, bank.active[0], bank.active[:2], capture_ffn_inputs(bank, batches, seed=seed), seed=seed)
+
+
+def _fit(
+    bank: ExpertBank, old: list[Expert], x: Tensor, steps: int, learning_rate: float, batch_rows: int, seed: int
+) -> tuple[Expert, float]:
+    """One new expert for the sum of the old ones on rows ``x`` (rows, d), and its relative error on every tenth row."""
+    x = x.to(old[0].down.device, torch.float32)
+    with torch.no_grad():
+        target = sum((expert(x)[0] for expert in old), torch.zeros_like(x))
+    held_out = torch.arange(len(x), device=x.device) % 10 == 0
+    train_x, train_y = x[~held_out], target[~held_out]
+    scale = train_y.square().mean().clamp_min(torch.finfo(torch.float32).tiny)
+
+    generator = torch.Generator().manual_seed(seed)
+    new = _strongest_units(old, Expert(x.shape[1], bank.config).to(x.device), train_x)
+    optimizer = torch.optim.AdamW(new.parameters(), lr=learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    for _ in range(steps):
+        pick = torch.randint(len(train_x), (min(batch_rows, len(train_x)),), generator=generator).to(x.device)
+        with torch.enable_grad():
+            loss = (new(train_x[pick])[0] - train_y[pick]).square().mean() / scale
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        error = (new(x[held_out])[0] - target[held_out]).square().sum()
+        norm = target[held_out].square().sum()
+    return new, float(error / norm) if norm > 0 else 0.0
+
+
+@torch.no_grad()
+def _strongest_units(old: list[Expert], new: Expert, x: Tensor) -> Expert:
+    """Start ``new`` from the hidden units of ``old`` with the largest output energy on ``x``, and the mean gate."""
+    down = torch.cat([expert.down for expert in old])  # (experts * width, d)
+    up = torch.cat([expert.up for expert in old], dim=1)  # (d, experts * width)
+    hidden = torch.cat([expert.hidden(x)[0] for expert in old], dim=1)  # (rows, experts * width)
+    best = (hidden.square().mean(0) * up.square().sum(0)).topk(new.down.shape[0]).indices
+    new.down.copy_(down[best])
+    new.up.copy_(up[:, best])
+    for name in ("gate_weight", "gate_bias"):
+        if getattr(new, name) is not None:
+            getattr(new, name).copy_(torch.stack([getattr(expert, name) for expert in old]).mean(0))
+    return new

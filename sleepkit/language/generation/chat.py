@@ -1,0 +1,245 @@
+"""Talking with a causal LM: chat prompts as token ids, and batched generation that is the same on any number of ranks.
+
+Prompts are sorted by length and decoded in batches, left-padded.  A long beginning that all prompts share (worked
+examples) is run once and its key-value cache is reused for every batch; a prompt that is sampled from many times is read once
+in a batch.  With several processes each takes every ``world``-th prompt and the results are gathered, so that every rank
+returns the whole list; each rank runs the same number of batches, which ZeRO-3 needs.  Sampling draws from a seed per call
+and rank, and leaves the global generator alone.
+
+Left out: serving engines.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from transformers import DynamicCache, LogitsProcessorList, PreTrainedTokenizerBase
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.generation.cache import growing_cache
+from sleepkit.language.generation.sampling import NucleusSampler
+from sleepkit.reporting.live import progress
+from sleepkit.utils.seeds import derive_seed
+
+MIN_SHARED_PREFIX = 32
+CACHED_AT_ONCE = 65536  # with what it shares, of which each row has a copy
+TOKENS_AT_ONCE = 8192  # in one batch, without what it shares: attention over long rows needs memory by the square
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[dict[str, str]]) -> list[int]:
+    """Token ids of a conversation that waits for the assistant's reply; a string is one user message."""
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if tokenizer.chat_template is None:
+        raise SleepkitError("the tokenizer has no chat template; use an instruct model, or set tokenizer.chat_template")
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of plain text, without special tokens."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Stripped text of token ids, without special tokens."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+
+def window_of(model: nn.Module) -> float:
+    """Tokens that the model's context window holds; infinite where its configuration names no limit."""
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr,operator]
+    return math.inf if window is None else window
+
+
+def require_window(model: nn.Module, length: int, what: str) -> None:
+    """Raise unless ``length`` tokens fit the model's context window."""
+    window = window_of(model)
+    if length > window:
+        raise SleepkitError(
+            f"{what} needs {length} tokens, the model's window holds {window}; "
+            "lower `memory_max_tokens` so that documents are split, or use a model with a longer window"
+        )
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int = 48,
+    batch_size: int = 32,
+    temperature: float = 0.0,
+    top_p: float = 0.95,
+    seed: int = 0,
+    stop_ids: Sequence[int] = (),
+    description: str | None = None,
+) -> list[list[int]]:
+    """Continue each prompt; returns the new token ids without end-of-turn and padding, in the order of ``prompts``.
+
+    Args:
+        batch_size: rows at once, fewer where prompts are long.
+        temperature: 0 decodes greedily.
+        stop_ids: further token ids that end a continuation (a newline, say).
+        description: what progress calls it; not shown without it.
+    """
+    if not prompts:
+        return []
+    require_window(model, max(map(len, prompts)) + max_new_tokens, "a prompt with its reply")
+    state = PartialState()
+    mine = list(range(state.process_index, len(prompts), state.num_processes))
+    mine.sort(key=lambda i: len(prompts[i]))
+    prefix, cache = _shared_prefix(model, prompts) if len(prompts) > 2 else ([], None)
+    longest = max(map(len, prompts)) - len(prefix) + max_new_tokens
+    size = max(1, min(batch_size, TOKENS_AT_ONCE // longest, CACHED_AT_ONCE // (len(prefix) + longest)))
+    rounds = math.ceil(math.ceil(len(prompts) / state.num_processes) / size)  # the same on all ranks
+    batches = [mine[i * size : (i + 1) * size] or mine[:1] or [0] for i in range(rounds)]
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id, *stop_ids} - {None}
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": sorted(ends),
+    }
+    options.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+    if temperature > 0 and top_p < 1:
+        options["logits_processor"] = LogitsProcessorList([NucleusSampler(temperature, top_p)])
+    elif temperature > 0:
+        options.update(do_sample=True, temperature=temperature, top_p=1.0, top_k=0)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    done: dict[int, list[int]] = {}
+    rng = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with rng, progress.phase(description, len(mine)) as step:
+        torch.manual_seed(derive_seed(seed, "rank", state.process_index))
+        for batch in batches:
+            rows = [tuple(prompts[i][len(prefix) :]) for i in batch]
+            kinds = list(dict.fromkeys(rows))
+            width = max(map(len, kinds))
+            pad = tokenizer.pad_token_id
+            ids = torch.tensor([[*prefix, *[pad] * (width - len(row)), *row] for row in kinds], device=device)
+            mask = torch.tensor([[1] * len(prefix) + [0] * (width - len(row)) + [1] * len(row) for row in kinds], device=device)
+            past = growing_cache(model.config)  # type: ignore[arg-type]
+            if cache is not None:
+                past = copy.deepcopy(cache)
+                past.batch_repeat_interleave(len(kinds))
+            if len(kinds) < len(rows):
+                copies = torch.tensor([kinds.index(row) for row in rows], device=device)
+                if width > 1 and _caches_exactly(model):
+                    _read(model, ids[:, :-1], mask[:, :-1], past)
+                if past.get_seq_length():
+                    past.batch_select_indices(copies)
+                ids, mask = ids[copies], mask[copies]
+            with _contiguous_head(model):
+                output = model.generate(  # type: ignore[operator]
+                    input_ids=ids, attention_mask=mask, past_key_values=past, synced_gpus=is_zero3(), **options
+                )
+            for i, tokens in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
+                end = next((k for k, token in enumerate(tokens) if token in ends), len(tokens))
+                done[i] = tokens[:end]
+            step(len(batch))
+    model.train(was_training)
+    if state.num_processes > 1:
+        done = {i: tokens for part in gather_object([done]) for i, tokens in part.items()}
+    return [done[i] for i in range(len(prompts))]
+
+
+def reply_texts(model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], **options: Any) -> list[str]:
+    """Greedy chat replies to single questions, as stripped text."""
+    tokens = generate(model, tokenizer, [chat_ids(tokenizer, question) for question in questions], **options)
+    return [decode(tokenizer, row) for row in tokens]
+
+
+def confidences(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], max_new_tokens: int = 48
+) -> list[float]:
+    """Log-probability, in nats, of the greedy chat reply to each question, its end included."""
+    prompts = [chat_ids(tokenizer, question) for question in questions]
+    replies = [[*row, tokenizer.eos_token_id] for row in generate(model, tokenizer, prompts, max_new_tokens)]
+    return [row.sum().item() for row in reply_log_probs(model, tokenizer, list(zip(prompts, replies, strict=True)))]
+
+
+@torch.no_grad()
+def reply_log_probs(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[list[int], list[int]]],
+    batch_size: int = 32,
+) -> list[torch.Tensor]:
+    """Log-probability of each token of the replies, ``(len(reply),)`` each, for pairs of context and reply as token ids."""
+    found: dict[int, torch.Tensor] = {}
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
+    device = next(model.parameters()).device
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        sequences = [[*pairs[i][0], *pairs[i][1]] for i in batch]
+        width = max(map(len, sequences))
+        ids = torch.tensor([seq + [tokenizer.pad_token_id] * (width - len(seq)) for seq in sequences], device=device)
+        mask = torch.tensor([[1] * len(seq) + [0] * (width - len(seq)) for seq in sequences], device=device)
+        longest = max(width - len(pairs[i][0]) for i in batch) + 1
+        with _contiguous_head(model):
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=longest).logits
+        for row, i in enumerate(batch):
+            context, reply = pairs[i]
+            first = len(context) - 1 - (width - longest)
+            log_probs = torch.log_softmax(logits[row, first : first + len(reply)].float(), dim=-1)
+            found[i] = log_probs.gather(1, torch.tensor(reply, device=device)[:, None])[:, 0]
+    return [found[i] for i in range(len(pairs))]
+
+
+@contextmanager
+def _contiguous_head(model: nn.Module) -> Iterator[None]:
+    """Inside, the output head is given contiguous hidden states.
+
+    Of the last tokens of a batch, a strided view, `torch.matmul` makes a batched product with a copy of a frozen head for
+    each row: 32 copies of SmolLM2's took 10 seconds and 1.8 GB on one core.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _shared_prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[list[int], Any]:
+    """The tokens that all prompts begin with, and their key-value cache, where that is worth it and exact."""
+    prefix = list(os.path.commonprefix([list(prompt[:-1]) for prompt in prompts]))
+    if len(prefix) < MIN_SHARED_PREFIX or not _caches_exactly(model):
+        return [], None
+    device = next(model.parameters()).device
+    cache = growing_cache(model.config)  # type: ignore[arg-type]
+    ids = torch.tensor([prefix], device=device)
+    _read(model, ids, torch.ones_like(ids), cache)
+    return prefix, cache
+
+
+def _caches_exactly(model: nn.Module) -> bool:
+    """Whether tokens may be read before `generate` is called, as often as this rank needs it."""
+    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+    return not getattr(config, "sliding_window", None) and not is_zero3()
+
+
+def _read(model: nn.Module, ids: Tensor, mask: Tensor, cache: DynamicCache) -> None:
+    """Add the keys and values of left-padded tokens ``(rows, time)`` to a cache that holds the first of them."""
+    known = cache.get_seq_length()
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, known:]
+    options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
+    with _contiguous_head(model):
+        model(ids[:, known:], attention_mask=mask, position_ids=positions, past_key_values=cache, **options)
+
+
+def is_zero3() -> bool:
+    """True if DeepSpeed's ZeRO-3 splits the weights over the ranks."""
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    return bool(is_deepspeed_zero3_enabled())

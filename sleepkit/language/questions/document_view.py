@@ -1,0 +1,95 @@
+"""A document in the prompt, as far as the model's window holds it.
+
+    DocumentView(tokenizer, max_tokens, overlap).prompt(document, question, room)
+        the question with the whole document where there is room, else with the chunk that answers it: the best there can be
+    notes_that_fit(notes, model, tokenizer)
+        pairs to learn whose teacher's prompt the window holds; others are told
+
+Ours: all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from accelerate import PartialState
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.data.experience import Question
+from sleepkit.language.generation.chat import chat_ids, text_ids, window_of
+from sleepkit.language.questions.context import ContextMemory, MemoryChunk
+from sleepkit.language.questions.items import SeedItem
+from sleepkit.language.questions.rules import content_words
+from sleepkit.reporting.scores import contained
+
+__all__ = ["IN_CONTEXT", "DocumentView", "closest_chunk", "notes_that_fit"]
+
+IN_CONTEXT = "Read this text and answer the question.\n\nText: {text}\n\nQuestion: {question}"
+SLACK = 32  # tokens that a chat template may add
+
+logger = logging.get_logger(__name__)
+
+
+class DocumentView:
+    """Prompts with a document in view; chunks of documents that are too long are cut once.
+
+    Args:
+        max_tokens, overlap: of the chunks, as for `ContextMemory`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, overlap: int) -> None:
+        self.tokenizer, self.max_tokens, self.overlap = tokenizer, max_tokens, overlap
+        self.chunks: dict[tuple[str, int], list[MemoryChunk]] = {}
+
+    def prompt(self, document: str, question: Question, room: float) -> str:
+        """What is asked, with the document or its closest chunk in front, in at most ``room`` tokens of a chat.
+
+        Raises:
+            SleepkitError: the question alone leaves no room.
+        """
+        prompt = IN_CONTEXT.format(text=document, question=question.question)
+        if len(prompt.encode()) + SLACK <= room or len(chat_ids(self.tokenizer, prompt)) <= room:
+            return prompt
+        left = int(room) - len(chat_ids(self.tokenizer, IN_CONTEXT.format(text="", question=question.question)))
+        if left < 1:
+            raise SleepkitError(f"the question {question.question!r:.60} leaves no room for a document in the window; shorten it")
+        chunk = closest_chunk(self._cut(document, min(left, self.max_tokens)), question.question, question.answer)
+        return IN_CONTEXT.format(text=chunk.text, question=question.question)
+
+    def _cut(self, document: str, max_tokens: int) -> list[MemoryChunk]:
+        if (document, max_tokens) not in self.chunks:
+            memory = ContextMemory(self.tokenizer, max_tokens, self.overlap)
+            memory.add_document(document)
+            self.chunks[document, max_tokens] = memory.chunks()
+        return self.chunks[document, max_tokens]
+
+
+def closest_chunk(chunks: Sequence[MemoryChunk], question: str, answer: str) -> MemoryChunk:
+    """Of the chunks that hold the answer, or else of all, the first that shares most words with the question."""
+    asked = {word.lower() for word in content_words(question)}
+
+    def closeness(chunk: MemoryChunk) -> tuple[bool, int]:
+        return contained(chunk.text, answer), len(asked & {word.lower() for word in content_words(chunk.text)})
+
+    return max(chunks, key=closeness)
+
+
+def notes_that_fit(notes: Sequence[SeedItem], model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[SeedItem]:
+    """Pairs that the window holds as often as their teacher reads them: in its memory, as worked pair, and as what it says."""
+    window = window_of(model)
+
+    def fits(note: SeedItem) -> bool:
+        read = "\n".join((note.memory, note.prompt, note.reply, note.prompt, note.reply))
+        return len(read.encode()) + SLACK <= window or len(text_ids(tokenizer, read)) + SLACK <= window
+
+    fitting = [note for note in notes if fits(note)]
+    if len(fitting) < len(notes) and PartialState().is_main_process:
+        first = next(note for note in notes if note not in fitting)
+        logger.warning(
+            f"{first.source}: {len(notes) - len(fitting)} pairs, such as {first.prompt!r:.60}, are too long for the window of "
+            f"{window} tokens and are not learned; shorten their answers"
+        )
+    return fitting

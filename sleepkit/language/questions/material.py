@@ -1,0 +1,159 @@
+"""The material of a night: what the model asks itself about its memory, and what it must answer.
+
+The paper trains on self-generated data only; how they are written decides everything with a small model.  A night's
+items come from the documents alone, never from evaluation questions::
+
+    question   the model writes a question for a given answer span, with the sentence in view (worked examples in front,
+               question word forced so that styles differ); kept if, with the sentence in view, it finds the answer
+               likely, and if its words stand in the document
+    wh, cloze, keywords, about   the same by rule (cues.py): every span of every sentence is covered
+    about, recite, whatever styles are asked for, of what is no prose (passages.py): code, tables, headings; quoted as it stands
+    paraphrase the model says a `wh` question in other words; kept if it names nothing that the document does not
+    recite     a sentence from a random prefix on
+    rewrite    the model says a sentence in its own words; kept if no number and no name was lost or invented
+    general    questions about anything; the reply is the unslept model's own
+    replay     items of earlier nights; the reply is what the model gave before tonight.  With `relearn` they keep their style
+               and are learned again
+    note, written, own   a pair that was given, learned as it is: a label, an answer, an answer to a question of the user's own
+    recall     the same, where an expert takes over what faster ones know: something to learn, not to leave alone
+
+The reply to a memory item is the *statement* that answers it, quoted from the document: the worked question-answer pair
+that the teacher has in its prompt (SDFT, arXiv 2601.19897: text and worked answer together teach best).  The student
+never sees either.  Quoting instead of sampling the reply is ours: SmolLM2's own free replies garble one fact in two.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from accelerate import PartialState
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.items import OWN, ROLES, STYLES, SeedItem, load_items, newest, not_outdated, save_items
+from sleepkit.language.questions.lines import Line, quotations, read_lines, second_part
+from sleepkit.language.questions.rules import (
+    about,
+    answer_spans,
+    cloze,
+    content_words,
+    keywords,
+    statement,
+    wh_question,
+    whereabouts,
+)
+from sleepkit.language.questions.writer import paraphrases, rewrites, written_questions
+
+__all__ = [
+    "OWN",
+    "ROLES",
+    "STYLES",
+    "NothingToAskError",
+    "SeedItem",
+    "cue_items",
+    "load_items",
+    "newest",
+    "not_outdated",
+    "save_items",
+    "write_material",
+]
+
+QUOTED = 0.2  # share of a document from which on it is told that parts of it are not asked about
+
+logger = logging.get_logger(__name__)
+
+
+class NothingToAskError(SleepkitError):
+    """The documents of a night hold nothing that could be asked about or quoted."""
+
+
+def write_material(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    chunks: Sequence[MemoryChunk],
+    styles: Sequence[str] = STYLES,
+    cues_per_span: int = 2,
+    seed: int = 0,
+) -> list[SeedItem]:
+    """Write the memory items of a night from the chunks of the context memory; of what is there for reference only, none.
+
+    What is quoted, and a document of which nothing can be asked, is told by a warning.
+
+    Args:
+        styles: any of `STYLES`.
+        cues_per_span: cloze and keyword cues for each answer span, and "about" cues for each sentence.
+
+    Raises:
+        SleepkitError: unknown style.
+        NothingToAskError: documents of which nothing can be asked or quoted.
+    """
+    unknown = sorted(set(styles) - set(STYLES))
+    if unknown:
+        raise SleepkitError(f"styles has {unknown[0]!r}; use any of {', '.join(STYLES)}")
+    rng = random.Random(seed)
+    lines = read_lines(chunks)
+    asked = [line for line in lines if line.is_prose]
+    items: list[SeedItem] = []
+    for line in lines:
+        items += cue_items(line, styles, cues_per_span, rng) if line.is_prose else quotations(line, rng)
+    if "question" in styles:
+        items += written_questions(model, tokenizer, asked, rng, seed)
+    if "paraphrase" in styles:
+        items += paraphrases(model, tokenizer, [item for item in items if item.style == "wh"], seed)
+    if "rewrite" in styles:
+        items += rewrites(model, tokenizer, asked, rng, seed)
+    named = {item.source for item in items}
+    items += [item for line in asked if line.title not in named for item in quotations(line, rng)]  # better than nothing of it
+    _tell_of_the_rest(chunks, lines, items)
+    items = newest(items, [line.memory for line in lines])
+    if not items:
+        raise NothingToAskError("the documents hold no sentence that can be asked about; give documents with full sentences")
+    return items
+
+
+def _tell_of_the_rest(chunks: Sequence[MemoryChunk], lines: Sequence[Line], items: Sequence[SeedItem]) -> None:
+    """Say of which documents much is quoted and not asked about, and of which nothing is learned."""
+    if not PartialState().is_main_process:
+        return
+    learned = {item.source for item in items}
+    for title in dict.fromkeys(chunk.title for chunk in chunks if not chunk.reference):
+        found = [line.is_prose for line in lines if line.title == title]
+        quoted = found.count(False)
+        if title not in learned:
+            logger.warning(f"{title}: no passage of it can be asked about or quoted, and none of it is learned")
+        elif quoted > QUOTED * len(found):
+            what = "nothing of it is" if quoted == len(found) else f"{quoted} of {len(found)} passages are not"
+            logger.warning(f"{title}: {what} prose (but code, tables, lists, ...); quoted as it stands, and not asked about")
+
+
+def cue_items(line: Line, styles: Sequence[str], count: int, rng: random.Random) -> list[SeedItem]:
+    """Items about a sentence of prose that rules make; ``count`` cloze and keyword cues for each answer span."""
+    sentence, title = line.said, line.title
+    made: list[tuple[str, str, str, str]] = []
+    for span in answer_spans(sentence):
+        reply = statement(sentence, span, rng)
+        for _ in range(count):
+            if "wh" in styles and (asked := wh_question(reply, span, rng)):
+                made.append((asked, reply, "wh", span))
+            elif "cloze" in styles:
+                made.append((cloze(reply, span, rng), reply, "cloze", span))
+        if "keywords" in styles:
+            made += [(keywords(sentence, span, rng, title), reply, "keywords", span) for _ in range((count + 1) // 2)]
+    if "wh" in styles and (found := whereabouts(sentence)):
+        place, prompts = found
+        made += [(prompt, statement(sentence, place, rng), "wh", place) for prompt in prompts]
+    if len(content_words(sentence)) > 2:
+        if "about" in styles:
+            made.append((about(sentence, rng), sentence, "about", ""))
+        if "recite" in styles:
+            cut = second_part(sentence, rng)
+            made.append((f"Continue: {sentence[:cut].rstrip()}", sentence[cut:], "recite", ""))
+    return [
+        SeedItem(prompt, reply, line.memory, style, title, span)
+        for prompt, reply, style, span in made
+        if reply and prompt != reply
+    ]

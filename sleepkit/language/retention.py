@@ -1,0 +1,113 @@
+"""Anchors: has the night changed what it should not have touched?
+
+    anchor_kl        mean over reply tokens of KL(unslept || now), nats; the reply is the unslept model's greedy one
+    anchor_accuracy  share of anchor questions with a gold answer whose reply contains it
+
+The unslept model is a view of the same weights with every expert masked.  Anchor prompts are never trained on.
+Ours: the whole measure; the paper reports no retention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.data.columns import text_of
+from sleepkit.language.data.row_files import file_rows
+from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.language.generation.chat import chat_ids, decode, generate
+from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets, token_divergence
+from sleepkit.language.seeding.packing import Backbone, PreparedItem, flat_hidden, pad_rows
+from sleepkit.reporting.scores import contained
+
+_EXPECTED = "{prompt, answer?}"
+
+
+def read_prompts(path: str | Path) -> list[dict[str, Any]]:
+    """Rows ``{prompt, answer?}`` of a jsonl file.
+
+    Raises:
+        SleepkitError: unreadable, or a row without a prompt, with its line.
+    """
+    rows = file_rows(Path(path).expanduser())
+    for place, row in rows:
+        if not isinstance(row, dict):
+            raise SleepkitError(f"{place} is a {type(row).__name__}; rows are {_EXPECTED}")
+        text_of(row, "prompt", place, _EXPECTED)
+        if row.get("answer"):
+            text_of(row, "answer", place, _EXPECTED)
+    if not rows:
+        raise SleepkitError(f"{path} is empty; give at least one prompt")
+    return [dict(row) for _, row in rows]
+
+
+class Anchors:
+    """A fixed set of general prompts with the unslept model's replies, prepared once and cheap to measure again."""
+
+    def __init__(self, prompts: Sequence[dict[str, Any]], reply_tokens: int = 40, batch_size: int = 16) -> None:
+        self.prompts = list(prompts)
+        self.reply_tokens = reply_tokens
+        self.batch_size = batch_size
+        self._items: list[PreparedItem] = []
+        self.accuracy_before = float("nan")
+
+    def prepare(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, bank: ExpertBank) -> None:
+        """Let the unslept model reply, and keep its last hidden states (1 KB a token, not 100 KB of logits)."""
+        prompts = [chat_ids(tokenizer, row["prompt"]) for row in self.prompts]
+        with bank.view(()):
+            replies = generate(model, tokenizer, prompts, self.reply_tokens, description="anchors")
+        end = tokenizer.eos_token_id
+        self.accuracy_before = self._accuracy(tokenizer, replies)
+        self._items = [
+            PreparedItem(p, r + ([end] if len(r) < self.reply_tokens else []), False)
+            for p, r in zip(prompts, replies, strict=True)
+        ]
+        self._items = [item for item in self._items if item.reply_ids]
+        head, backbone = OutputHead.of(model), Backbone(model, bank)
+        with torch.no_grad(), bank.view(()):
+            for hidden, batch, items in self._hidden(model, tokenizer, backbone):
+                for k, item in enumerate(items):
+                    item.teacher = TeacherTargets.from_hidden(hidden[batch.item_of == k], head)
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, bank: ExpertBank) -> dict[str, float]:
+        """``anchor_kl``, ``anchor_accuracy`` and the number of questions it is of, of the model as it is now."""
+        asked = [chat_ids(tokenizer, row["prompt"]) for row in self.prompts if row.get("answer")]
+        if not self._items:
+            self.prepare(model, tokenizer, bank)
+            if not bank.active:  # the model is the unslept one, which has just been asked
+                return {"anchor_kl": 0.0, "anchor_accuracy": self.accuracy_before, "anchor_n": len(asked)}
+        head, backbone = OutputHead.of(model), Backbone(model, bank)
+        total, count = 0.0, 0
+        for hidden, _, items in self._hidden(model, tokenizer, backbone):
+            targets = TeacherTargets.cat([item.teacher for item in items if item.teacher is not None])
+            divergence = token_divergence(hidden, head, targets)
+            total, count = total + divergence.sum().item(), count + len(divergence)
+        replies = generate(model, tokenizer, asked, self.reply_tokens) if asked else []
+        return {
+            "anchor_kl": total / max(1, count),
+            "anchor_accuracy": self._accuracy(tokenizer, replies, only_asked=True),
+            "anchor_n": len(asked),
+        }
+
+    def _hidden(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, backbone: Backbone):  # type: ignore[no-untyped-def]
+        was_training = model.training
+        model.eval()
+        order = sorted(self._items, key=lambda item: len(item.sequence))
+        for start in range(0, len(order), self.batch_size):
+            items = order[start : start + self.batch_size]
+            batch = pad_rows(items, tokenizer.pad_token_id or 0, next(model.parameters()).device)
+            yield flat_hidden(backbone.hidden(batch), batch), batch, items
+        model.train(was_training)
+
+    def _accuracy(self, tokenizer: PreTrainedTokenizerBase, replies: Sequence[list[int]], only_asked: bool = False) -> float:
+        rows = [row for row in self.prompts if row.get("answer")] if only_asked else self.prompts
+        pairs = [(row["answer"], tokens) for row, tokens in zip(rows, replies, strict=True) if row.get("answer")]
+        hits = [contained(decode(tokenizer, tokens), answer) for answer, tokens in pairs]
+        return sum(hits) / len(hits) if hits else float("nan")

@@ -1,0 +1,130 @@
+"""A LoRA beside the linear layers of some decoder layers, and fine-tuning it on rows: what baselines and adapters share.
+
+``W + 2 B A`` with rank 32, alpha 64 and learning rate 1e-3: SEAL's (arXiv 2506.10943).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from sleepkit.language.generation.chat import chat_ids, text_ids
+from sleepkit.language.models.decoder import find_decoder_layers
+from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.material import SeedItem
+from sleepkit.reporting.live.observer import observe
+from sleepkit.utils.files import writable
+from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import conclude
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+
+RANK, ALPHA, LEARNING_RATE = 32, 64, 1e-3
+Penalty = Callable[[Mapping[str, Tensor], Tensor], Tensor]  # of a batch, and the last hidden states (rows, time, d) that it had
+
+
+def add_lora(model: nn.Module, layers: Iterable[int], seed: int = 0) -> PeftModel:
+    """A fresh, trainable LoRA beside all linear maps of these decoder layers, in place; its first weights come from ``seed``."""
+    from accelerate.utils import set_seed
+    from peft import LoraConfig, get_peft_model
+
+    assert isinstance(model, PreTrainedModel)
+    names = list(linear_maps(model, layers))
+    set_seed(seed)  # PEFT draws from the global generator, which a resumed run finds in another state
+    return get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=names, task_type="CAUSAL_LM"))
+
+
+def linear_maps(model: nn.Module, layers: Iterable[int]) -> dict[str, nn.Module]:
+    """All linear maps inside these decoder layers, by their full names."""
+    decoder = find_decoder_layers(model)
+    inside = {id(module) for index in layers for module in decoder[index].modules()}
+    return {
+        name: module for name, module in model.named_modules() if id(module) in inside and isinstance(module, (nn.Linear, Conv1D))
+    }
+
+
+def document_rows(tokenizer: PreTrainedTokenizerBase, chunks: Sequence[MemoryChunk]) -> list[dict[str, Any]]:
+    """Documents as they are, each with its title and an end."""
+    texts = (text_ids(tokenizer, f"{chunk.title}\n\n{chunk.text}") for chunk in chunks)
+    return [{"input_ids": row, "labels": row} for row in (ids + [tokenizer.eos_token_id] for ids in texts)]
+
+
+def chat_rows(tokenizer: PreTrainedTokenizerBase, items: Sequence[SeedItem]) -> list[dict[str, Any]]:
+    """Prompt and reply in chat format; the prompt carries no loss."""
+    rows = []
+    for item in items:
+        prompt, reply = chat_ids(tokenizer, item.prompt), text_ids(tokenizer, item.reply) + [tokenizer.eos_token_id]
+        rows.append({"input_ids": prompt + reply, "labels": [-100] * len(prompt) + reply})
+    return rows
+
+
+def night_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) -> KnowledgeSeedingConfig:
+    """The settings of one night for a trainer of ours that trains a LoRA."""
+    args = copy.copy(seeding)
+    args.hub_token = None  # nights upload nothing
+    args.output_dir, args.seed = str(folder / "checkpoints"), derive_seed(seeding.seed, "train", night)
+    args.learning_rate, args.save_strategy = LEARNING_RATE, "no"
+    return args
+
+
+def trl_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) -> dict[str, Any]:
+    """The same for a trainer of TRL, whose defaults are others."""
+    args = night_settings(seeding, night, folder)
+    shared = (
+        *("output_dir", "seed", "learning_rate", "lr_scheduler_type", "warmup_steps", "adam_beta2", "max_steps"),
+        *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"),
+        *("save_strategy", "use_cpu", "bf16", "disable_tqdm", "report_to"),
+    )
+    return {"gradient_checkpointing": False, "logging_nan_inf_filter": False, **{name: getattr(args, name) for name in shared}}
+
+
+def finetune(
+    student: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict[str, Any]],
+    options: dict[str, Any],
+    penalty: Penalty | None = None,
+    what: str = "training",
+) -> dict[str, Any]:
+    """TRL's SFT on rows of ``input_ids`` and ``labels``; nothing is cut.  Returns ``history`` and ``train_tokens``.
+
+    Args:
+        penalty: is added to the loss of a batch.
+        what: is trained, for a message.
+
+    Raises:
+        SleepkitError: it was stopped before its last step, or weights are not finite.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+
+    class PenalisedTrainer(SFTTrainer):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            batch = dict(inputs)  # TRL adds to the inputs
+            seen: list[Tensor] = []
+            decoder: Any = student.get_base_model().base_model
+            handle = decoder.register_forward_hook(lambda module, args, output: seen.append(output.last_hidden_state))
+            try:
+                found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            finally:
+                handle.remove()
+            added = 0.0 if penalty is None else penalty(batch, seen[-1])
+            return (found[0] + added, found[1]) if return_outputs else found + added
+
+    args = SFTConfig(**options, max_length=None, include_num_input_tokens_seen="non_padding")
+    with writable(str(args.output_dir)):  # which it makes
+        trainer = PenalisedTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    observe(trainer, "fine-tuning")
+    trainer.train()
+    conclude(trainer, what)
+    history = [line for line in trainer.state.log_history if "loss" in line]
+    return {"history": history, "train_tokens": int(trainer.state.num_input_tokens_seen)}

@@ -1,0 +1,198 @@
+"""What of a night's items is computed before the first step, and once: tokens, the teacher's targets, what frozen layers make.
+
+    prepared = Preparation(model, backbone, head, tokenizer, seeding).prepare(items, teacher_prompt, teacher_view, unslept_view)
+
+The teacher of general items is the unslept model, of all others the one before tonight.  Passes take rows of similar length.
+The shortcuts of packing.py are compared with the plain computation, and used only where they equal it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from sleepkit.language.generation.chat import chat_ids, require_window, text_ids
+from sleepkit.language.questions.material import SeedItem
+from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets
+from sleepkit.language.seeding.packing import (
+    Backbone,
+    PackedBatch,
+    PreparedItem,
+    agrees,
+    common_prefix,
+    flat_hidden,
+    pack,
+    pad_rows,
+)
+from sleepkit.reporting.live import progress
+
+PASS_TOKENS = 4096  # in one pass without gradients: enough to keep the cores busy, few enough to stay below a step's peak
+View = Callable[[], AbstractContextManager[None]]
+logger = logging.get_logger(__name__)
+
+
+class Preparation:
+    """Makes `PreparedItem`s of items, and batches of those.
+
+    Args:
+        seeding: its shortcuts are switched off here where they are not exact.
+        keeps_lower: whether frozen layers run once an item, if ``seeding`` wants it; False where they are sharded.
+        kept: general items as they were prepared on an earlier night of the same settings; those that are missing are added.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        backbone: Backbone,
+        head: OutputHead,
+        tokenizer: PreTrainedTokenizerBase,
+        seeding: KnowledgeSeedingConfig,
+        keeps_lower: bool = True,
+        kept: dict[SeedItem, PreparedItem] | None = None,
+    ) -> None:
+        self.model, self.backbone, self.head = model, backbone, head
+        self.tokenizer, self.seeding = tokenizer, seeding
+        self.keeps_lower = keeps_lower and backbone.first > 0
+        self.kept = {} if kept is None else kept
+        self.prefix = 0  # tokens that all prompts begin with
+
+    def prepare(
+        self, items: Sequence[SeedItem], teacher_prompt: Callable[[SeedItem], list[int]], teacher_view: View, unslept_view: View
+    ) -> list[PreparedItem]:
+        """Tokenise, run the teacher once, keep what enters the first expert layer."""
+        prepared = [self._tokenised(item) for item in items]
+        self.prefix = common_prefix(prepared) if self.seeding.packing else 0
+        for general, view in ((True, unslept_view), (False, teacher_view)):  # apart, so that others change no bit
+            chosen = [i for i, item in enumerate(items) if (item.style == "general") == general]
+            if general and all(items[i] in self.kept for i in chosen):
+                for i in chosen:
+                    prepared[i] = self.kept[items[i]]
+                continue
+            self.run_teacher([prepared[i] for i in chosen], [teacher_prompt(items[i]) for i in chosen], view)
+            self.keep_lower([prepared[i] for i in chosen])
+            if general:
+                self.kept.update((items[i], prepared[i]) for i in chosen)
+        return prepared
+
+    def _tokenised(self, item: SeedItem) -> PreparedItem:
+        prompt, reply = chat_ids(self.tokenizer, item.prompt), text_ids(self.tokenizer, item.reply)
+        if item.style == "general":
+            reply = reply[: self.seeding.general_tokens]
+        if item.style != "general" or len(reply) < self.seeding.general_tokens:
+            reply = [*reply, self.tokenizer.eos_token_id]
+        first = min(self.seeding.mask_first_tokens, len(reply) - 1) if item.is_memory else 0
+        return PreparedItem(prompt, reply, item.is_memory, first_token=first)
+
+    @torch.no_grad()
+    def run_teacher(
+        self, prepared: Sequence[PreparedItem], prompts: Sequence[list[int]], view: View, sampled: bool = False
+    ) -> None:
+        """Note what the model says of each reply after its prompt, inside ``view``; ``sampled``: not mixed with the reply.
+
+        Where the reply is all that counts (``reply_weight`` 1) the model is not asked.
+        """
+        weights = [self.seeding.reply_weight if item.is_memory and not sampled else 0.0 for item in prepared]
+        asked = [i for i, weight in enumerate(weights) if weight < 1]
+        longest = max((len(prompts[i]) + len(prepared[i].reply_ids) for i in asked), default=0)
+        require_window(self.model, longest, "a teacher prompt with its reply")
+        was_training = self.model.training
+        self.model.eval()
+        with view(), progress.phase(None if sampled else "asking the teacher", len(asked)) as step:
+            for batch in _by_length([prepared[i] for i in asked], [prompts[i] for i in asked]):
+                chosen = [asked[k] for k in batch]
+                rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in chosen], self.pad, self.device)
+                hidden = flat_hidden(self.backbone.hidden(rows), rows)
+                self._note([prepared[i] for i in chosen], [weights[i] for i in chosen], hidden)
+                step(len(batch))
+        self.model.train(was_training)
+        told = [item for item, weight in zip(prepared, weights, strict=True) if weight == 1]
+        if told:  # of hidden states that have no weight any will do
+            shape = sum(len(item.reply_ids) - item.first_token for item in told), self.head.weight.shape[1]
+            self._note(told, [1.0] * len(told), torch.zeros(shape, dtype=self.backbone.dtype, device=self.device))
+
+    def _note(self, items: Sequence[PreparedItem], weights: Sequence[float], hidden: Tensor) -> None:
+        """Targets of items from the last hidden states of their reply tokens; one tensor for all, of which items hold views, as
+        many small ones among large temporaries scatter the heap."""
+        lengths = [len(item.reply_ids) - item.first_token for item in items]
+        leaning = torch.tensor(weights).repeat_interleave(torch.tensor(lengths))
+        targets = TeacherTargets.from_hidden(
+            hidden, self.head, self.seeding.top_k, self.seeding.chunk_size, self.reply_tokens(items), leaning
+        )
+        start = 0
+        for item, length in zip(items, lengths, strict=True):
+            item.teacher = targets[start : start + length]
+            start += length
+
+    @torch.no_grad()
+    def keep_lower(self, prepared: Sequence[PreparedItem]) -> None:
+        """Keep what enters the first expert layer, if that may be kept."""
+        if not (self.keeps_lower and self.seeding.cache_frozen_layers):
+            return
+        for batch in _by_length(prepared, [item.prompt_ids for item in prepared]):
+            rows = pad_rows([prepared[i] for i in batch], self.pad, self.device)
+            lower = self.backbone.lower_inputs(rows)[rows.memory_tokens | rows.other_tokens]  # (tokens, d), without padding
+            parts = lower.split([len(prepared[i].sequence) for i in batch])
+            for i, part in zip(batch, parts, strict=True):
+                prepared[i].lower = part
+
+    def check_shortcuts(self, prepared: Sequence[PreparedItem]) -> None:
+        """Compare packed rows and cached layers with the plain computation on a few items; use them only if equal."""
+        longest = max(prepared, key=lambda item: len(item.sequence))  # the one to leave a sliding window
+        sample = [*prepared[:2], longest, *prepared[-2:]]
+        plain = pad_rows([replace(item, lower=None) for item in sample], self.pad, self.device)
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), self.backbone.without_experts():
+            expected = flat_hidden(self.backbone.hidden(plain), plain)
+            for shortcut in ("cache_frozen_layers", "packing"):
+                if not getattr(self.seeding, shortcut):
+                    continue
+                batch = self.collate(sample) if shortcut == "packing" else pad_rows(sample, self.pad, self.device)
+                if not agrees(self.backbone, batch, expected):
+                    setattr(self.seeding, shortcut, False)
+                    if shortcut == "cache_frozen_layers":
+                        for item in prepared:
+                            item.lower = None
+                        self.kept.clear()
+                    logger.warning(f"{shortcut} is not exact for {type(self.backbone.decoder).__name__}; switched off")
+        self.model.train(was_training)
+
+    def collate(self, items: Sequence[PreparedItem]) -> PackedBatch:
+        """One step's items as tensors."""
+        if self.seeding.packing:
+            return pack(items, self.prefix, self.backbone.dtype, self.device)
+        return pad_rows(items, self.pad, self.device)
+
+    def reply_tokens(self, items: Sequence[PreparedItem]) -> Tensor:
+        """Those that carry a loss, of all items, ``(n,)``."""
+        return torch.tensor([t for item in items for t in item.reply_ids[item.first_token :]], device=self.device)
+
+    @property
+    def pad(self) -> int:
+        """Padding token."""
+        return self.tokenizer.pad_token_id or 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.backbone.device
+
+
+def _by_length(prepared: Sequence[PreparedItem], prompts: Sequence[list[int]]) -> Iterator[list[int]]:
+    """Indices of items of similar length, so many at a time that rows padded to the longest hold `PASS_TOKENS`."""
+    lengths = [len(prompt) + len(item.reply_ids) for prompt, item in zip(prompts, prepared, strict=True)]
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[i] > PASS_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

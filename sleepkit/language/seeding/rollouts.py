@@ -1,0 +1,112 @@
+"""Student rollouts: the student answers prompts of the night, a judge and the edit distance score each answer.
+
+For each prompt a group of answers is drawn, all from one random prefix of the worked reply; reward and advantage are
+those of imitation.py ("Language Models Need Sleep", arXiv 2606.03979).  A function of model, items and seed: what is
+done with the rollouts is the trainer's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from sleepkit.language.generation.chat import decode, generate, text_ids
+from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+from sleepkit.language.seeding.imitation import (
+    LocalModelJudge,
+    NumberJudge,
+    SemanticJudge,
+    TokenF1Judge,
+    group_advantages,
+    imitation_reward,
+    random_prefix_cut,
+)
+from sleepkit.language.seeding.packing import PreparedItem
+
+
+@dataclass
+class Rollout:
+    """One answer of the student.
+
+    Attributes:
+        index: the item that was asked.
+        reply_ids: start of the worked reply, then what the student said, with an end if it came to one.
+        cut: number of tokens of that start; they carry no loss.
+        advantage: relative to the group; 0 where all answers of the group earned the same.
+    """
+
+    index: int
+    reply_ids: list[int]
+    cut: int
+    advantage: float
+
+
+def sample_rollouts(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prepared: Sequence[PreparedItem],
+    memory: Sequence[int],
+    args: KnowledgeSeedingConfig,
+    seed: int,
+    judge_view: Callable[[], AbstractContextManager[None]],
+) -> tuple[list[Rollout], Tensor]:
+    """One round: ``rollout_prompts`` items of ``memory``, ``num_generations`` answers to each, in random order.
+
+    Args:
+        memory: indices of ``prepared`` that may be asked.
+        judge_view: inside it the model is the judge (it is the model before tonight).
+
+    Returns:
+        Rollouts, empty answers left out, and the rewards of all, ``(prompts, generations)``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    picked = random.Random(seed).sample(list(memory), min(args.rollout_prompts, len(memory)))
+    cuts = [random_prefix_cut(len(prepared[i].reply_ids), generator) for i in picked]
+    starts = [prepared[i].reply_ids[:cut] for i, cut in zip(picked, cuts, strict=True)]
+    n = args.num_generations
+    asked = [prepared[i].prompt_ids + start for i, start in zip(picked, starts, strict=True) for _ in range(n)]
+    limit = args.max_completion_length
+    made = generate(model, tokenizer, asked, limit, temperature=args.temperature, top_p=1.0, seed=seed)
+    references = [prepared[i].reply_ids[cut:] for i, cut in zip(picked, cuts, strict=True) for _ in range(n)]
+    with judge_view():
+        rewards = _rewards(model, tokenizer, made, references, args).view(len(picked), n)
+    advantages, keep = group_advantages(rewards)
+    end = [tokenizer.eos_token_id]
+    rollouts = []
+    for k, tokens in enumerate(made):
+        row, column = divmod(k, n)
+        said = tokens + (end if len(tokens) < limit else [])
+        if said:
+            advantage = float(advantages[row, column]) if bool(keep[row]) else 0.0
+            rollouts.append(Rollout(picked[row], starts[row] + said, cuts[row], advantage))
+    order = torch.randperm(len(rollouts), generator=generator).tolist()
+    return [rollouts[k] for k in order], rewards
+
+
+def _rewards(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    made: Sequence[list[int]],
+    references: Sequence[list[int]],
+    args: KnowledgeSeedingConfig,
+) -> Tensor:
+    judge: SemanticJudge
+    if args.judge == "model":
+        judge = LocalModelJudge(model, tokenizer)  # type: ignore[arg-type]
+    else:
+        judge = TokenF1Judge() if args.judge == "token_f1" else NumberJudge()
+    result = imitation_reward(
+        [decode(tokenizer, tokens) for tokens in made],
+        [decode(tokenizer, tokens) for tokens in references],
+        judge=judge,
+        gamma=args.gamma,
+        z0=args.z0 if args.z0 < 1 else int(args.z0),
+        tokenize=lambda text: text_ids(tokenizer, text),
+    )
+    return torch.tensor(result.total, dtype=torch.float32)

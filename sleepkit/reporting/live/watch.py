@@ -1,0 +1,30 @@
+"""What goes on beside a run: progress in the terminal and trackers, as its configuration asks for.
+
+with watched(config, settings):
+    ...                             the run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sleepkit.reporting.live.progress import shown
+from sleepkit.reporting.live.tracking import tracked
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+__all__ = ["watched"]
+
+
+@contextmanager
+def watched(config: TrainingArguments, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, the run is shown (plainly with ``disable_tqdm``) and tracked (``report_to``).
+
+    Raises:
+        SleepkitError: a tracker that is unknown or not installed; one that cannot start, when it does.
+    """
+    with shown(plain=bool(config.disable_tqdm)), tracked(config, settings):
+        yield

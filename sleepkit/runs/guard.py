@@ -1,0 +1,130 @@
+"""The last line of a command that ends early, and its exit code.
+
+    2    `SleepkitError`: what its user can repair       1    anything else: a full disk, too little memory, a fault
+    130  Ctrl-C          143  SIGTERM                    141  nobody reads the output any more
+
+Each is one line on stderr, `sleepkit: error: ...`; ``--traceback`` or ``SLEEPKIT_TRACEBACK=1`` prints the traceback above it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+from sleepkit.errors import SleepkitError, first_line, show_tracebacks, tracebacks_are_shown
+from sleepkit.reporting.live.noise import hush_late
+
+__all__ = ["guard"]
+
+LONGEST = 500  # characters of another library's message
+CONTINUES = "the same command continues a run where it stopped"
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come; no `Exception`, so that nothing on the way takes it for a fault."""
+
+
+def guard(command: Callable[[], object]) -> int:
+    """Call ``command`` and return an exit code; whatever ends it becomes one line."""
+    show_tracebacks(False)
+    hush_late()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels, whoever imports it
+    _write_any_letter()
+    try:
+        with _terminable():
+            command()
+            sys.stdout.flush()
+        return 0
+    except SleepkitError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # one process per machine: all find the same
+            _say(error, " ".join(str(error).split()))
+        return 2
+    except KeyboardInterrupt as error:
+        _say(error, f"interrupted; {CONTINUES}", "")
+        return 130
+    except _Terminated as error:
+        _say(error, f"terminated; {CONTINUES}", "")
+        return 143
+    except Exception as error:
+        if isinstance(_lost_output(), BrokenPipeError) and isinstance(error, BrokenPipeError):
+            return 141
+        _say(error, _described(error))
+    return 1
+
+
+def _described(error: Exception) -> str:
+    """One line for an error that nobody has foreseen: its kind, what it says, and what may help."""
+    said = first_line(error)
+    said = said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."
+    more = "--traceback shows where"
+    if isinstance(error, OSError) and error.strerror:
+        places = " -> ".join(str(one) for one in (error.filename, error.filename2) if one is not None)
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the file and its folder"
+        return f"{error.strerror}{f': {places}' if places else ''}; {remedy}, {CONTINUES} ({more})"
+    if _is_memory(error, said):
+        return f"out of memory ({said}); use smaller batches, images or documents, or a smaller model ({more})"
+    kind = type(error).__name__
+    return f"{kind}: {said}; nobody has foreseen this: {more}" if said != kind else f"{kind}; nobody has foreseen this: {more}"
+
+
+def _is_memory(error: Exception, said: str) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "t allocate memory" in said
+
+
+def _say(error: BaseException, line: str, kind: str = "error: ") -> None:
+    if tracebacks_are_shown():
+        traceback.print_exception(type(error), error, error.__traceback__)
+    rank = os.environ.get("LOCAL_RANK", "0")
+    with suppress(OSError, ValueError):  # there may be no stderr
+        print(f"sleepkit: {kind}{line}" + ("" if rank == "0" else f" (process {rank})"), file=sys.stderr, flush=True)
+
+
+def _write_any_letter() -> None:
+    """Let a terminal that knows no umlauts show them as \\xfc, where it would raise an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) in ("strict", "surrogateescape") and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _lost_output() -> OSError | None:
+    """Why our own output cannot be written, if so; then nothing more is written to it, not even at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside, SIGTERM ends the process as Ctrl-C does: open files are closed, drafts removed.
+
+    Not where a launcher minds several processes: one that waits for another in a library would not come to it.
+    """
+    alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.current_thread() is threading.main_thread()
+    if not alone:
+        yield
+        return
+
+    process = os.getpid()
+
+    def terminate(number: int, frame: Any) -> NoReturn:
+        if os.getpid() != process:  # a worker that loads data: it inherits this, and has nothing to say
+            os._exit(128 + number)
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)

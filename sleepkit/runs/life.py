@@ -1,0 +1,165 @@
+"""The next day: which of today's documents are new to a life of nights, which were changed, and which are gone.
+
+    life          a b c          what earlier nights were slept on
+    today         a b' d         b' has b's name and another content
+    -> stream     a b c d b'     two nights more; b is replaced by b', c is still known and is said to be
+
+Documents are compared by their content, so that a file that is only moved or renamed is known; a changed one is found by its
+name.  What waits for its night (a run that was killed) keeps its place, unless it was changed meanwhile.  Questions are asked
+and not learned: the ones that were asked first stay.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sleepkit.cycle.cycle import EXPERIENCES_NAME
+from sleepkit.cycle.state import CycleState
+from sleepkit.language.data.experience import Experience, together
+from sleepkit.utils.files import read_jsonl
+from sleepkit.utils.phases import digest_of
+from sleepkit.utils.ranks import main_finds
+from sleepkit.utils.states import newest_state
+
+__all__ = ["Day", "extended", "live_on"]
+
+Part = tuple[str, str]  # of an experience: the title of a document, and a digest of what is learned of it
+
+
+@dataclass(frozen=True)
+class Day:
+    """The stream of a life up to today.
+
+    Attributes:
+        experiences: all of them, in the order of their nights.
+        slept: how many of them have had their night.
+        replaced: index of an experience -> index of the later one that replaces it.
+        changed: titles of documents that are slept on again.
+        gone: titles of documents that are known and not among today's.
+    """
+
+    experiences: list[Experience]
+    slept: int = 0
+    replaced: dict[int, int] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """What a user should know before the first night of the day, a line each; none on the first day."""
+        if not self.slept:
+            return []
+        new = len(self.experiences) - self.slept
+        said = [f"{self.slept} nights were slept before; today brings {new} more" if new else "nothing new to sleep on"]
+        if self.changed:
+            said.append(f"changed, and slept on anew: {', '.join(self.changed)}; what they said before is not rehearsed any more")
+        if self.gone:
+            said.append(
+                f"not among today's documents, but still known: {', '.join(self.gone)}; a model that never read them is one "
+                "that starts anew without them (--overwrite true)"
+            )
+        return said
+
+
+def live_on(output_dir: Path, passages: Sequence[Experience], per_night: int = 1, anew: bool = False) -> Day:
+    """Today's stream of the life in ``output_dir``, or a new life's; call it on all processes.
+
+    Args:
+        passages: today's documents, an experience each.
+        per_night: documents that one night learns together.
+        anew: forget the life that is there.
+
+    Raises:
+        SleepkitError: the state of the life is damaged.
+    """
+    life, slept = ([], 0) if anew else main_finds(lambda: _lived(output_dir))
+    return extended([Experience.from_dict(row) for row in life], slept, passages, per_night)
+
+
+def _lived(output_dir: Path) -> tuple[list[dict[str, Any]], int]:
+    folder = newest_state(output_dir / "state")  # the cycle says what is damaged
+    if folder is None:
+        return [], 0
+    return read_jsonl(folder / EXPERIENCES_NAME), len(CycleState.load(folder).nights)
+
+
+def extended(life: Sequence[Experience], slept: int, passages: Sequence[Experience], per_night: int = 1) -> Day:
+    """As `live_on`, of a life of which the first ``slept`` experiences have had their night."""
+    lived, waiting = list(life[:slept]), life[slept:]
+    replaced = _replaced(lived)
+    held = [part for j, experience in enumerate(lived) if j not in replaced for part in _parts(experience)]
+    new, missing = _compared(held, passages)
+    tonight, rest = _still_waiting(waiting, new)
+    titles = {title for title, _ in missing}
+    groups = [rest[k : k + per_night] for k in range(0, len(rest), per_night)]
+    tonight += [_replacing(together(group), titles) for group in groups]
+    changed = [title for experience in tonight for title in experience.replaces]
+    stream = [*lived, *tonight]
+    gone = [title for title in dict.fromkeys(title for title, _ in missing) if title not in changed]
+    return Day(stream, slept, _replaced(stream), changed, gone)
+
+
+def _compared(held: Sequence[Part], passages: Sequence[Experience]) -> tuple[list[Experience], list[Part]]:
+    """Passages that are not ``held`` yet, and what is held and not among the passages."""
+    known = Counter(digest for _, digest in held)
+    new = []
+    for passage in passages:
+        digests = Counter(digest for _, digest in _parts(passage))
+        if digests <= known:
+            known -= digests
+        else:
+            new.append(passage)
+    missing = []
+    today = {part for passage in passages for part in _parts(passage)}
+    for part in sorted(
+        held, key=today.__contains__
+    ):  # of documents with the same content, the one that has today's name is there
+        if known[part[1]] > 0:
+            known[part[1]] -= 1
+            missing.append(part)
+    return new, missing
+
+
+def _still_waiting(waiting: Sequence[Experience], new: Sequence[Experience]) -> tuple[list[Experience], list[Experience]]:
+    """Experiences of an unfinished day of which every document is still there, and the passages that are in none of them."""
+    rest, kept = list(new), []
+    for experience in waiting:
+        wanted = Counter(digest for _, digest in _parts(experience))
+        chosen = []
+        for passage in rest:
+            digests = Counter(digest for _, digest in _parts(passage))
+            if digests <= wanted:
+                wanted -= digests
+                chosen.append(passage)
+        if not wanted.total():
+            kept.append(experience)
+            rest = [passage for passage in rest if not any(passage is one for one in chosen)]
+    return kept, rest
+
+
+def _replacing(experience: Experience, titles: set[str]) -> Experience:
+    found = [title for title in dict.fromkeys(title for title, _ in _parts(experience)) if title in titles]
+    return replace(experience, replaces=found) if found else experience
+
+
+def _replaced(stream: Sequence[Experience]) -> dict[int, int]:
+    """Each experience that a later one replaces, in part or as a whole, and the first that does."""
+    found: dict[int, int] = {}
+    for k, experience in enumerate(stream):
+        for j, earlier in enumerate(stream[:k]):
+            if set(experience.replaces) & {title for title, _ in _parts(earlier)}:
+                found.setdefault(j, k)
+    return found
+
+
+def _parts(experience: Experience) -> list[Part]:
+    """The documents of an experience; where pairs are given to be learned, all of it is one part."""
+    if experience.notes:
+        pairs = [(note.question, note.answer, note.kind) for note in experience.notes]
+        return [(experience.name, digest_of([experience.documents, pairs, experience.also_read]))]
+    edits = experience.edits or [[] for _ in experience.documents]
+    rows = zip(experience.titled(), experience.documents, edits, strict=True)
+    return [(title, digest_of([document, texts])) for title, document, texts in rows]

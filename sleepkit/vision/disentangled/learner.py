@@ -1,0 +1,258 @@
+"""Disentangled continual learning: what all classes share goes into weights, what is a class' own into an exemplar.
+
+    wake      exemplars of today's classes into the memory              (exemplars.py)
+    sleep     the canonicaliser on today's images, whose poses are known, and on exemplars of all classes in random poses
+
+              matrix and refinement losses of canonicalizer.py
+              + image_weight         |view(image, Theta_0) - exemplar of its class|^2
+              + restorer's loss, with restore_width                       (restorer.py)
+              + equivariance_weight  |Theta_0(image) - R Theta_0(image seen through R)|^2, R a rotation
+    evaluate  the class of the exemplar that is nearest in canonical form
+
+Labels of images (training rows): ``(n, 5)``, class and scale, orientation, position x and y.
+
+Source: "Infinite dSprites for Disentangled Continual Learning" (arXiv 2312.16731).  Ours: pose replay, that is exemplars laid
+into the image in poses drawn from the range of today's; it makes grids of poses continuous and keeps old shapes in view.  And:
+exemplars from first images, as an alternative to canonical renders.  A night that was killed is trained again from its evening.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sleepkit.errors import SleepkitError, first_line
+from sleepkit.utils.files import replacing
+from sleepkit.utils.seeds import derive_seed
+from sleepkit.vision.data.image_data import as_bytes
+from sleepkit.vision.disentangled.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, CanonicalizerConfig, to_matrix
+from sleepkit.vision.disentangled.config import DisentangledConfig
+from sleepkit.vision.disentangled.exemplars import ExemplarMemory, Match
+from sleepkit.vision.idsprites.affine import factors_to_matrix, normalize, rotations
+from sleepkit.vision.idsprites.stream import SpritesExperience
+from sleepkit.vision.incremental.learner import FILE_NAME, Accuracy
+from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows
+
+__all__ = ["DisentangledLearner", "build_canonicalizer", "pose_rms"]
+
+MEMORY = "exemplars"
+RESTORED_SPREAD = 0.03  # errors of poses in which the restorer learns to see pictures (entries of the matrix)
+
+
+def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor) -> Canonicalizer:
+    """A new one for images like ``exemplars`` (n, C, S, S), of their background too; its weights come from torch's generator."""
+    channels, image_size = exemplars.shape[1:3]
+    form = CanonicalizerConfig(
+        num_channels=channels,
+        image_size=image_size,
+        output=config.output,
+        backbone=RESNET_18 if config.backbone == "resnet18" else None,
+        widths=list(config.widths),
+        hidden_size=config.hidden_size,
+        refinements=config.refinements,
+        refine_widths=list(config.refine_widths),
+        refine_hidden_size=config.hidden_size,
+        image_mean=exemplars[..., 0, :].median().item(),
+        refine_size=round(image_size * 5 / 8),  # a little coarser than the image
+        restore_width=config.restore_width,
+    )
+    return Canonicalizer(form) if config.backbone in ("cnn", "resnet18") else Canonicalizer.on_backbone(config.backbone, form)
+
+
+class DisentangledLearner:
+    """See the module.
+
+    Args:
+        model: a canonicaliser for the stream's images.
+        config: how a night is trained and exemplars are compared.
+    """
+
+    def __init__(self, model: Canonicalizer, config: DisentangledConfig) -> None:
+        self.model, self.config = model, config
+        self.model.to(config.device)  # type: ignore[arg-type]
+        form = model.config
+        self.memory = ExemplarMemory(form.image_size, form.num_channels, form.output, config.exemplar_size, form.image_mean)
+        self.memory.restore = self.restored if form.restore_width else None
+        self.today: SpritesExperience | None = None
+        self.night = 0
+
+    # -- awake ------------------------------------------------------------------------------------------------------
+    def wake(self, experience: SpritesExperience) -> None:
+        """Take an experience in view."""
+        self.today = experience
+
+    def evaluate(self, experiences: Sequence[SpritesExperience], in_context: bool = False) -> list[Accuracy]:
+        """Accuracy on the test images of each experience: among all classes, and its own (by search in the pose of these).
+
+        Of classes not met yet there is none; nor, but in every `evaluate_every`-th night and the last one, of earlier nights'.
+        """
+        known = set(self.memory.labels.tolist())
+        if self.today is not None and self.night % self.config.evaluate_every and self.night < len(experiences):
+            known &= set(self.today.labels)
+        return [
+            self._accuracy(experience) if known.issuperset(experience.labels) else Accuracy(float("nan"), float("nan"), 0)
+            for experience in experiences
+        ]
+
+    def _accuracy(self, experience: SpritesExperience) -> Accuracy:
+        images = experience.test.batch()["pixel_values"]
+        labels, found = experience.test.labels, self.match(images, self.poses(images))
+        right = (found.labels[:, 0] == labels).double().mean().item()
+        own = torch.isin(self.memory.labels, torch.tensor(experience.labels)).nonzero().flatten()
+        seen = self.memory.described(images, found.matrix)
+        nearest = self.memory.search(seen, 1, self.config.match == "aligned", own)[1][:, 0]
+        return Accuracy(right, (self.memory.labels[nearest] == labels).double().mean().item(), len(labels))
+
+    @torch.no_grad()
+    def poses(self, images: Tensor) -> Tensor:
+        """Matrices ``(N, 3, 3)`` of images ``(N, C, S, S)`` from 0 to 1, on the CPU."""
+        self.model.eval()
+        parts = images.split(self.config.per_device_eval_batch_size)
+        return torch.cat([self.model(pixel_values=part.to(self.model.device)).matrix.float().cpu() for part in parts])
+
+    @torch.no_grad()
+    def restored(self, views: Tensor) -> Tensor:
+        """Straightened pictures ``(N, C, P, P)`` from 0 to 1 as the restorer shows them, on the CPU."""
+        restorer = self.model.restorer
+        assert restorer is not None
+        return torch.cat([restorer(part.to(self.model.device)).float().cpu() for part in views.split(256)])
+
+    def match(self, images: Tensor, matrix: Tensor, memory: ExemplarMemory | None = None, how: str | None = None) -> Match:
+        """The nearest classes of images in poses ``matrix``, in this memory or another one, by this comparison or another one."""
+        memory = self.memory if memory is None else memory
+        config, size = self.config, self.config.per_device_eval_batch_size
+        found = [
+            memory.classify(part, poses, how or config.match, config.candidates, config.align_steps, config.turns)
+            for part, poses in zip(images.split(size), matrix.split(size), strict=True)
+        ]
+        return Match(*(torch.cat(part) for part in zip(*found, strict=True)))
+
+    # -- asleep -----------------------------------------------------------------------------------------------------
+    def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
+        """Learn today's experience; returns history and costs."""
+        assert self.today is not None
+        start = time.process_time()
+        self.night = night
+        test = self.today.test.batch()
+        before = self._pose_rms(test)
+        self.memory.add(*self._exemplars(self.today))
+        images = self.today.train.batch()
+        rows = TensorRows(
+            as_bytes(images["pixel_values"]), torch.cat([images["labels"][:, None].float(), images["factors"]], dim=1)
+        )
+        self._range = images["factors"].aminmax(dim=0)
+        self.model.train()
+        folder, what = Path(output_dir) / f"night_{night:02d}", f"night {night}"
+        trainer = IncrementalTrainer(self.model, self.loss, self.config, rows, self._night_seed, folder, what=what)
+        log = trainer.run()
+        self.model.eval()
+        log |= {"bytes": self.memory.bytes, "forward_pose_rms": before, "pose_rms": self._pose_rms(test)}
+        return log | {"cpu_seconds": time.process_time() - start}
+
+    @property
+    def _night_seed(self) -> int:
+        return derive_seed(self.config.seed, "night", self.night)
+
+    def _exemplars(self, experience: SpritesExperience) -> tuple[Tensor, Tensor]:
+        """Views and labels of the exemplars of its classes."""
+        if self.config.exemplar_source == "render":
+            canonical = torch.eye(3).expand(len(experience.labels), 3, 3)
+            return self.memory.view(experience.exemplars, canonical), torch.tensor(experience.labels)
+        labels = experience.train.labels
+        first = torch.cat(
+            [(labels == label).nonzero().flatten()[: self.config.exemplars_per_class] for label in experience.labels]
+        )
+        images = experience.train.batch(first)
+        return self.memory.view(images["pixel_values"], factors_to_matrix(images["factors"])), images["labels"]
+
+    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+        """Of today's images, with exemplars in random poses beside them."""
+        config, device = self.config, pixels.device
+        generator = np.random.default_rng([config.seed, self.night, step, PartialState().process_index])
+        images, matrix, classes = pixels / 255, factors_to_matrix(labels[:, 1:]), labels[:, 0].long()
+        if config.pose_replay:
+            places = torch.from_numpy(generator.integers(len(self.memory), size=config.pose_replay * len(pixels)))
+            poses = self._drawn_poses(len(places), generator).to(device)
+            images = torch.cat([images, self.memory.warped(places, poses)])
+            matrix = torch.cat([matrix, poses])
+            classes = torch.cat([classes, self.memory.labels[places].to(device)])
+        noise = torch.from_numpy(generator.standard_normal((len(images), OUTPUTS[config.output]), dtype=np.float32))
+        extra = {}
+        if config.turns > 1:
+            angles = generator.uniform(0, 2 * math.pi, len(images) * (2 if config.equivariance_weight else 1))
+            extra["turn"] = rotations(torch.from_numpy(angles).float()).to(device)
+        if config.restore_width:
+            found_pose = matrix[: len(pixels)].float() @ to_matrix(RESTORED_SPREAD * noise[: len(pixels)].to(device))
+            extra["views"] = self.memory.view(images[: len(pixels)], found_pose)
+            extra["plain"] = self.memory.pictures_of(classes[: len(pixels)]).to(device)
+        low, high = math.log(config.spread_low), math.log(config.spread_high)
+        spread = torch.from_numpy(generator.uniform(low, high, (len(images), 1))).exp().float()
+        count = len(images)
+        if config.equivariance_weight:
+            turn = rotations(torch.from_numpy(generator.uniform(0, 2 * math.pi, count)).float()).to(device)
+            images = torch.cat([images, normalize(images, turn)])
+            matrix = torch.cat([matrix, turn.transpose(1, 2) @ matrix])
+            noise, spread = noise.repeat(2, 1), spread.repeat(2, 1)
+        found = model(pixel_values=images, matrix=matrix, noise=noise.to(device), spread=spread.to(device), **extra)
+        loss: Tensor = found.loss
+        if config.equivariance_weight:
+            loss = loss + config.equivariance_weight * F.mse_loss(turn @ found.coarse[count:], found.coarse[:count])
+        if config.image_weight:
+            seen = self.memory.described(images[:count], found.coarse[:count], restored=False)
+            loss = loss + config.image_weight * F.mse_loss(seen, self.memory.described_exemplars(classes).to(device))
+        return loss
+
+    def _drawn_poses(self, count: int, generator: np.random.Generator) -> Tensor:
+        """Matrices ``(count, 3, 3)`` of any orientation, and scales and positions from the range of today's."""
+        low, high = self._range
+        factors = low + torch.from_numpy(generator.random((count, 4), dtype=np.float32)) * (high - low)
+        factors[:, 1] = torch.from_numpy(generator.uniform(0, 2 * math.pi, count)).float()
+        return factors_to_matrix(factors)
+
+    def _pose_rms(self, batch: dict[str, Tensor]) -> float:
+        return pose_rms(self.poses(batch["pixel_values"]), factors_to_matrix(batch["factors"]))
+
+    # -- keeping ----------------------------------------------------------------------------------------------------
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies of all that a night changes."""
+        state = {f"model.{name}": values.detach().cpu().clone() for name, values in self.model.state_dict().items()}
+        return state | {"exemplars.pictures": self.memory.pictures.clone(), "exemplars.labels": self.memory.labels.clone()}
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Undo everything since the snapshot, bit for bit."""
+        self.memory.set(snapshot["exemplars.pictures"].clone(), snapshot["exemplars.labels"].clone())
+        weights = {name.removeprefix("model."): values for name, values in snapshot.items() if name.startswith("model.")}
+        self.model.load_state_dict(weights)
+
+    def save(self, folder: Path) -> None:
+        """Write weights and exemplars."""
+        if PartialState().is_main_process:
+            state = {name: values.detach().cpu().contiguous() for name, values in self.model.state_dict().items()}
+            with replacing(folder / FILE_NAME) as draft:
+                save_file(state, draft)
+            self.memory.save(folder / MEMORY)
+
+    def load(self, folder: Path) -> None:
+        """The inverse of `save`."""
+        restore, self.memory = self.memory.restore, ExemplarMemory.load(folder / MEMORY)
+        self.memory.restore = restore
+        path = folder / FILE_NAME
+        try:
+            self.model.load_state_dict(load_file(path))
+        except Exception as error:  # safetensors' own, or a missing name
+            raise SleepkitError(f"{path} cannot be read ({first_line(error)}); start anew with --overwrite true") from None
+
+
+def pose_rms(found: Tensor, matrix: Tensor) -> float:
+    """Root mean square of the errors of the six entries of matrices ``(N, 2 or 3, 3)``."""
+    return (found[:, :2] - matrix[:, :2]).double().square().mean().sqrt().item()

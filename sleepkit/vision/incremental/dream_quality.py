@@ -1,0 +1,107 @@
+"""How good dreams are, by class: whether a classifier recognises them, and whether they differ among themselves.
+
+    fidelity    share of a class' dreams that a classifier gives to the class
+    diversity   mean variance of a pixel over a class' dreams  /  the same over its images        1: as diverse as they are
+
+While a generator is trained, the classifier is the fast learner.  A result is measured by a judge, which has seen the training
+images of all experiences together; nothing is ever trained with it.
+
+Ours: all of it.  Left out: feature distances such as FID, which want a large network and thousands of images.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from sleepkit.utils.digests import digest
+from sleepkit.utils.files import replacing
+from sleepkit.utils.phases import digest_of
+from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import settings_digest
+from sleepkit.vision.data.streams import ImageExperience, ImageSet
+from sleepkit.vision.incremental.classifier import IncrementalClassifier
+from sleepkit.vision.incremental.config import IncrementalTrainingConfig
+from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows, trained_once
+
+__all__ = ["diversity", "fidelity", "save_grid", "trained_judge"]
+
+
+def fidelity(predicted: Tensor, classes: Tensor) -> dict[int, float]:
+    """Share of each class' dreams that are recognised; both ``(n,)``."""
+    return {int(one): (predicted[classes == one] == one).double().mean().item() for one in classes.unique()}
+
+
+def diversity(dreams: Tensor, classes: Tensor, images: Tensor, image_classes: Tensor) -> dict[int, float]:
+    """Variance ratio of each class; see the module.  Pixels are uint8; 0 where dreams are all alike, NaN where images are."""
+    return {
+        int(one): (_variance(dreams[classes == one]) / _variance(images[image_classes == one])).item() for one in classes.unique()
+    }
+
+
+def _variance(pixels: Tensor) -> Tensor:
+    return pixels.float().var(dim=0, correction=0).mean()
+
+
+def trained_judge(
+    model: IncrementalClassifier,
+    stream: Sequence[ImageExperience],
+    config: IncrementalTrainingConfig,
+    folder: Path,
+    seen: Callable[[ImageSet], Tensor] = ImageSet.pixels,
+    looks: Mapping[str, Any] | None = None,
+) -> IncrementalClassifier:
+    """A classifier of all classes, made of one without, trained on all training images; or the one that the folder has.
+
+    Its units are the labels, as the stream numbers them.  ``config`` says for how long it is trained, and ``seen`` what it
+    sees of images, and ``looks`` what that depends on.  What the model has frozen stays so.
+    """
+    judge = copy.deepcopy(model).to(config.device)  # type: ignore[arg-type]
+    labels = sorted({label for experience in stream for label in experience.labels})
+    seed = derive_seed(config.seed, "judge")
+    set_seed(seed)  # not where the night has got to, which is elsewhere in a run that was resumed
+    judge.grow(labels, 0)
+    identity = {
+        "seed": config.seed,
+        "settings": settings_digest(config),
+        "experiences": digest_of([experience.to_dict() for experience in stream]),
+        "weights": digest(judge.state_dict())[:16],
+        **(looks or {}),
+    }
+
+    def work() -> dict[str, Any]:
+        pixels = torch.cat([seen(experience.train) for experience in stream])
+        rows = TensorRows(pixels, judge.units_of(torch.cat([experience.train.labels for experience in stream])))
+        return IncrementalTrainer(judge.train(), _judged, config, rows, seed, folder, what="the judge").run()
+
+    trained_once(folder, identity, judge, work)
+    return judge.eval()
+
+
+def _judged(model: torch.nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
+    loss: Tensor = model(pixel_values=pixels, labels=units).loss
+    return loss
+
+
+def save_grid(dreams: Tensor, classes: Tensor, path: Path, columns: int = 10) -> None:
+    """A picture with a row of dreams for each class, ascending; fewer where there are not as many."""
+    from PIL import Image
+
+    channels, height, width = dreams.shape[1:]
+    own = [dreams[classes == one][:columns] for one in classes.unique()]
+    grid = torch.zeros(channels, len(own) * (height + 1) + 1, columns * (width + 1) + 1, dtype=torch.uint8)
+    for row, pictures in enumerate(own):
+        for column, picture in enumerate(pictures):
+            top, left = row * (height + 1) + 1, column * (width + 1) + 1
+            grid[:, top : top + height, left : left + width] = picture
+    pixels = grid.permute(1, 2, 0).numpy()
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels))
+    with replacing(path) as draft:
+        image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(draft, format="PNG")
