@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "fault"))
-sys.path.insert(0, str(Path(__file__).parent / "language"))
+sys.path.insert(0, str(Path(__file__).parent / "language" / "dreaming"))
 
 from sleep_tiny import kill_after  # noqa: E402
 from test_trials import DREAMS, QUESTIONS, grown  # noqa: E402

@@ -20,7 +20,7 @@ A state is one folder (learner, cycle.json, experiences.jsonl), sealed with dige
 
 With several processes all ranks run the same calls (sharded weights need that), rank 0 alone writes and decides.
 
-Left out: the metrics (cycle_state.py, metrics.py), and what wake and sleep do.
+Left out: the metrics (state.py, reporting/metrics.py), and what wake and sleep do.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ from torch import Tensor
 from sleepkit.cycle.gate import RetentionGate, Verdict, require_finite_measures
 from sleepkit.cycle.state import CycleState, Score, evenly
 from sleepkit.errors import SleepkitError
-from sleepkit.reporting import report, results
 from sleepkit.reporting.live import progress, tracking
-from sleepkit.reporting.results import RunRecord
+from sleepkit.reporting.report import write_report
+from sleepkit.reporting.results import FILE_NAME, RunRecord
+from sleepkit.reporting.tables import format_memory, format_value
 from sleepkit.utils.digests import digest
-from sleepkit.utils.files import writable
+from sleepkit.utils.files import writable, write_json, write_jsonl
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ranks import main_finds, main_holds, main_only
 from sleepkit.utils.run_folder import RunFolder
@@ -65,7 +66,7 @@ WRITTEN = (
         "dreams",
         "pictures",
         "tracking",
-        results.FILE_NAME,
+        FILE_NAME,
         "answers.json",
         "report.md",
         "report.html",
@@ -209,7 +210,7 @@ class SleepCycle(Generic[E]):
             main_only(self._clear)
         found = main_finds(lambda: newest_state(self.state_dir, self._say))
         if found is None:
-            if main_finds(lambda: (self.output_dir / results.FILE_NAME).exists()):
+            if main_finds(lambda: (self.output_dir / FILE_NAME).exists()):
                 raise SleepkitError(f"{self.output_dir} holds the results of another run; choose another output_dir")
             main_only(self.folder.claim)
             state = self.state_class(self._identity(), days=[self._today(1)], replaced=self.replaced)
@@ -269,7 +270,7 @@ class SleepCycle(Generic[E]):
             place = place.parent
         free = shutil.disk_usage(place).free
         if free < self.needed_bytes:
-            free_text, needed_text = map(report.format_memory, (free, self.needed_bytes))
+            free_text, needed_text = map(format_memory, (free, self.needed_bytes))
             raise SleepkitError(
                 f"{place} has {free_text} free, the run needs {needed_text}; free some, or choose another output_dir"
             )
@@ -286,7 +287,7 @@ class SleepCycle(Generic[E]):
         main_only(lambda: self._commit(state, draft))
 
     def _commit(self, state: CycleState, draft: Path) -> None:
-        results.write_jsonl(draft / EXPERIENCES_NAME, (experience.to_dict() for experience in self.experiences))
+        write_jsonl(draft / EXPERIENCES_NAME, (experience.to_dict() for experience in self.experiences))
         state.save(draft)
         seal(draft)
         self._forget_damaged()
@@ -385,9 +386,9 @@ class SleepCycle(Generic[E]):
         record.examples = [{name: row[name] for name in shown if name in row} for row in evenly(answers, EXAMPLES)]
         record.examples += [{"own": True, **row} for row in state.self_tests]
         if answers:
-            main_only(lambda: results.write_json(self.output_dir / "answers.json", answers))
+            main_only(lambda: write_json(self.output_dir / "answers.json", answers))
         record.save(self.output_dir, is_main=self.ranks.is_main_process)
-        main_only(lambda: report.write_report(self.output_dir))
+        main_only(lambda: write_report(self.output_dir))
         main_only(self.folder.note)
         return record
 
@@ -412,7 +413,7 @@ def _without_answers(score: Score | None) -> Score | None:
 
 
 def _listed(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {report.format_value(value)}" for name, value in values.items())
+    return ", ".join(f"{name.replace('_', ' ')} {format_value(value)}" for name, value in values.items())
 
 
 def _emptied(folder: Path) -> None:

@@ -7,7 +7,7 @@
 
 A score is ``{contained, token_f1, n, answers}``: two shares in [0, 1] over ``n`` questions, and an answer for each (the
 matrix is without them); an experience without questions has None, and so has one that was not there yet or is replaced.
-What is asked otherwise (images: vision_state.py) is a subclass that says what its scores and metrics are.  All metrics pool
+What is asked otherwise (images: image_state.py) is a subclass that says what its scores and metrics are.  All metrics pool
 questions, so that an experience weighs as much as it has questions::
 
     recovery        (after - before) / (in_context - before)      each experience right after its own night

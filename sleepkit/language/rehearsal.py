@@ -1,7 +1,7 @@
 """What nights leave for later ones, and what a night takes of it; its number, and so the cost of a night, does not grow.
 
     items      a night's own items; some are replayed on each later night, half of those that it may disturb, half by chance
-    dreams     a reservoir of rehearsed dreams, of which a share is replayed                                      dream_pool.py
+    dreams     a reservoir of rehearsed dreams, of which a share is replayed                                      dreaming/pool.py
     quiz       self-written questions that were never trained on: what the gate asks to see what was lost
     general    general prompts with the unslept model's replies, in every night
 

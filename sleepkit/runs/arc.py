@@ -1,6 +1,6 @@
 """One call for few-shot abstraction: does a dreamer learn which augmentations and settings teach a rule of ARC-AGI?
 
-    for each round: dream settings for the held-out tasks, try them; dream for the others, try, learn          dream_run.py
+    for each round: dream settings for the held-out tasks, try them; dream for the others, try, learn          dream.py
 
     <output_dir>/results.json   share_positive[_held_out]_round_<r>, and solved[_held_out]_round_<r>: the share of tried dreams
                                 after which greedy decoding gives all test grids; solved_in_context without any training
@@ -8,7 +8,7 @@
 
 Test outputs of the tasks that are learned from are the reward; those of held-out tasks are only measured.  The model is not
 consolidated before: a task is a prompt, and what it teaches is forgotten after its trial.  Source: SEAL (arXiv 2506.10943,
-section 4.2), where the reward is a solved test grid; ours is graded (arc_dreams.py).
+section 4.2), where the reward is a solved test grid; ours is graded (language/dreaming/arc.py).
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def build_learner(args: VisionArguments, config: IncrementalTrainingConfig) -> t
     )
     set_seed(derive_seed(config.seed, "start"))
     model = build_model(args, stream)
-    module, name = METHODS[args.method].split(".")
+    module, name = METHODS[args.method].rsplit(".", 1)
     learner = getattr(importlib.import_module(f"sleepkit.vision.{module}"), name)(
         model, config, stream, args.scenario, args.probe_images, args.probe_draws, args.probe_scope
     )

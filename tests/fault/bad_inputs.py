@@ -28,7 +28,7 @@ from typing import Any, get_type_hints
 from unittest.mock import patch
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("fault", ".", "runs/arguments")]
 
 import yaml  # noqa: E402
 from commands import COMMANDS, Command, given_dreams, prepare  # noqa: E402

@@ -5,7 +5,7 @@
     lwf      KL(model of the evening || model) on tonight's replies                                    arXiv 1606.09282
     o_lora   lambda * mean |A_j A^T|, A_j: the down-projections of earlier nights                      arXiv 2310.14152
 
-Like `finetune_qa` they train a LoRA on the night's items, or notes, and merge it in the morning (baselines.py).  `ewc` is
+Like `finetune_qa` they train a LoRA on the night's items, or notes, and merge it in the morning (finetuning.py).  `ewc` is
 the online form with one Fisher matrix and no decay (Schwarz et al. 2018, arXiv 1805.06370); its W - W* is the LoRA's own
 product, for W* is the evening's.  Joint training is `finetune_qa` on one night of everything (``--passages_per_night``).
 

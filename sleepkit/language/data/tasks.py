@@ -3,7 +3,7 @@
     Experience(name=task, documents=[some rows], examples=the same, notes=rows to learn, questions=rows to be tested on)
 
     Question(f"{instruction}\\n\\n{text}", label, kind="label")         answered right if it is the label and nothing else
-    Question(f"{instruction}\\n\\n{text}", answer, kind="chrf")         or "contained", "number": see scoring.py
+    Question(f"{instruction}\\n\\n{text}", answer, kind="chrf")         or "contained", "number": see reporting/scores.py
 
 A written answer belongs to no label, so what is said below of the rows of a label is said of those of a task.
 

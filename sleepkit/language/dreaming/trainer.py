@@ -2,10 +2,10 @@
 
     for round r = 1..rounds, for each context c:
         dream     m texts from the dreamer with c in view, one random expert of each layer ajar          dreams.py
-        choose    top k by gradient, b at random                                                         dream_scores.py
+        choose    top k by gradient, b at random                                                         scores.py
         try       LoRA SFT on an isolated view; reward = gain of tau on questions held out,              trials.py
                   less what the style's worked dream gains, which is about something else
-        learn     the dreamer's LoRA: SFT on what was rewarded (ReST-EM), or policy gradient             dream_policy.py
+        learn     the dreamer's LoRA: SFT on what was rewarded (ReST-EM), or policy gradient             policy.py
 
 Dreams are kept in ``round_<r>/`` after sampling and after each batch of trials, so a run that was killed does none of them
 twice.  On several processes each rank tries its share, and all know all rewards.

@@ -1,7 +1,7 @@
 """The expert bank: grow any Hugging Face decoder by masked experts, take one into use per night, undo, save, load.
 
 The slots are allocated up front and masked until their night comes ("Language Models Need Sleep", arXiv 2606.03979:
-5 blocks of dimension 64 appended to the MLPs, only the new one trains).  What an expert computes is in experts.py.
+5 blocks of dimension 64 appended to the MLPs, only the new one trains).  What an expert computes is in units.py.
 
 Ours, not the paper's: the choice of layers, and the merge when the pool is full (merge.py).
 """

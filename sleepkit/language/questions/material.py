@@ -6,7 +6,7 @@ items come from the documents alone, never from evaluation questions::
     question   the model writes a question for a given answer span, with the sentence in view (worked examples in front,
                question word forced so that styles differ); kept if, with the sentence in view, it finds the answer
                likely, and if its words stand in the document
-    wh, cloze, keywords, about   the same by rule (cues.py): every span of every sentence is covered
+    wh, cloze, keywords, about   the same by rule (rules.py): every span of every sentence is covered
     about, recite, whatever styles are asked for, of what is no prose (passages.py): code, tables, headings; quoted as it stands
     paraphrase the model says a `wh` question in other words; kept if it names nothing that the document does not
     recite     a sentence from a random prefix on

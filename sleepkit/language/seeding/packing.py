@@ -4,7 +4,7 @@ Three savings, each exact and each checked against the plain computation before 
 
     shared prefix     all chat prompts begin with the same tokens (system message, user header); they stand once per row
     packing           the items follow one another in a row; a mask lets each see the prefix and itself, nothing else,
-                      and attention is computed for these blocks alone (block_attention.py)
+                      and attention is computed for these blocks alone (attention.py)
     frozen layers     no parameter below the first expert layer trains, so what enters that layer is kept per item
 
 With prefix P and items a, b the row is ``P a a a b b b``, positions ``0..p-1 p.. p..``, and token i sees token j if

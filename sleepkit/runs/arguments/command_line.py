@@ -293,7 +293,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def add_loading(parser: Parser) -> None:
-    """The options of a parser that say how a model is loaded, as the fields of `arguments.ModelArguments` do."""
+    """The options of a parser that say how a model is loaded, as the fields of `language.ModelArguments` do."""
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the base's weights")
     parser.add_argument("--model_revision", help="branch, tag or commit of a Hub id")
     parser.add_argument(

@@ -2,7 +2,7 @@
 
     parse_disentangled(["--config", "s1.yaml", "--seed", "1"])  ->  (DisentangledArguments, DisentangledConfig)
 
-Reading is that of arguments.py: a flat YAML recipe, overridden by the command line.
+Reading is that of language.py beside it: a flat YAML recipe, overridden by the command line.
 """
 
 from __future__ import annotations

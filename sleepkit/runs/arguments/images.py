@@ -3,7 +3,7 @@
     parse_vision(["--config", "split_mnist.yaml", "--dataset", "digits/"])  ->  (VisionArguments, IncrementalTrainingConfig)
     parse_mygo(...)                                                         ->  (VisionArguments, GenerativeReplayConfig)
 
-Reading is that of arguments.py: a flat YAML recipe, overridden by the command line.
+Reading is that of language.py beside it: a flat YAML recipe, overridden by the command line.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ __all__ = ["DREAMING", "METHODS", "VisionArguments", "parse_dream2learn", "parse
 
 # The methods, and where the learner of each is.
 METHODS = {
-    "finetune": "learner.ImageLearner",
-    "joint": "baselines.Joint",
-    "er": "baselines.ExperienceReplay",
-    "der": "baselines.DarkExperienceReplay",
-    "er_ace": "baselines.ErAce",
-    "gdumb": "baselines.GDumb",
-    "lwf": "baselines.LwF",
-    "ewc": "regularisers.OnlineEwc",
-    "si": "regularisers.SynapticIntelligence",
-    "generative": "generative_classifier.GenerativeClassifier",
-    "frozen": "baselines.FrozenFeatures",
-    "mygo": "generative_replay_learner.GenerativeReplay",
-    "d2l_er": "dream2learn_learner.DreamingEr",
-    "d2l_er_ace": "dream2learn_learner.DreamingErAce",
-    "d2l_der": "dream2learn_learner.DreamingDer",
+    "finetune": "incremental.learner.ImageLearner",
+    "joint": "incremental.baselines.Joint",
+    "er": "incremental.baselines.ExperienceReplay",
+    "der": "incremental.baselines.DarkExperienceReplay",
+    "er_ace": "incremental.baselines.ErAce",
+    "gdumb": "incremental.baselines.GDumb",
+    "lwf": "incremental.baselines.LwF",
+    "ewc": "incremental.regularisers.OnlineEwc",
+    "si": "incremental.regularisers.SynapticIntelligence",
+    "generative": "incremental.generative_classifier.GenerativeClassifier",
+    "frozen": "incremental.baselines.FrozenFeatures",
+    "mygo": "mygo.learner.GenerativeReplay",
+    "d2l_er": "dream2learn.learner.DreamingEr",
+    "d2l_er_ace": "dream2learn.learner.DreamingErAce",
+    "d2l_der": "dream2learn.learner.DreamingDer",
 }
 
 DREAMING = tuple(method for method in METHODS if method.startswith("d2l_"))  # of recipes/dream2learn.py

@@ -12,7 +12,7 @@ every prompt goes to the end, and is taken from where its score was greatest; th
 Prompts do not depend on each other: each rank leads its own, and every few updates the state is written (one file,
 one rename), so that a night that was killed goes on in the middle of its prompts, to the same vectors.
 
-Source: see dream_generator.py and oracle.py.  Ours: batching, resuming, Adam by hand (its state is two tensors, rows of which
+Source: see painter.py and oracle.py.  Ours: batching, resuming, Adam by hand (its state is two tensors, rows of which
 stop on their own).  No `transformers.Trainer` here: its one loss and one step for all would couple the prompts.
 """
 

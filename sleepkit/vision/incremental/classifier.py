@@ -2,7 +2,7 @@
 
     code     = backbone((pixels / 255 - mean) / std)      (batch, size)        `encode`
     features = top(code)                                  (batch, hidden)      LayerNorm, linear, ReLU; or nothing (top_size 0)
-    logits   = features W^T + b                           (batch, units)       units: slots.py
+    logits   = features W^T + b                           (batch, units)       units: output_units.py
 
 A code may be given in place of an image: that is how a frozen backbone is run once only, or not at all for a dreamt code.
 

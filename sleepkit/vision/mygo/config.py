@@ -1,7 +1,7 @@
 """Configuration of MyGO, wake-sleep generative replay (Cotix-AI/MyGO, arXiv 2508.21296): what a baseline's does not have.
 
 ``num_train_epochs``, ``learning_rate`` and ``augmentation`` are those of the fast learner; the augmentation is the sleep's too.
-The weights of the sleep's loss are those of generative_replay_learner.py.  In ``mode`` as_published the fields of
+The weights of the sleep's loss are those of learner.py.  In ``mode`` as_published the fields of
 `AS_PUBLISHED` take the values of the published code, whatever the recipe says of them.
 """
 

@@ -188,7 +188,7 @@ def counted_writes(monkeypatch):
             return counted
 
         monkeypatch.setattr(cycle_module, "os", SimpleNamespace(replace=around(os.replace)))
-        monkeypatch.setattr("sleepkit.cycle.state.write_json", around(cycle_module.results.write_json))
+        monkeypatch.setattr("sleepkit.cycle.state.write_json", around(cycle_module.write_json))
 
     return count
 

@@ -8,7 +8,7 @@ from launch import succeed
 
 from sleepkit.utils.files import read_json
 
-BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 def test_renderers_are_measured_in_one_run(tmp_path):

@@ -22,7 +22,7 @@ from transformers import Trainer, TrainingArguments
 from sleepkit.reporting.live import observer, progress
 from sleepkit.reporting.live.observer import observe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

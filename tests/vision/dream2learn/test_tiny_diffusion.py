@@ -15,7 +15,7 @@ from sleepkit.vision.dream2learn.painter import DreamPainter
 from sleepkit.vision.dream2learn.soft_prompt import initial_vectors
 from sleepkit.vision.dream2learn.tiny_diffusion import TinyDiffusionConfig, build_tiny_diffusion, train_tiny_diffusion
 
-CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
+CONFIGS = Path(__file__).parents[3] / "recipes" / "configs"
 RECIPES, DREAMING = (sorted((CONFIGS / name).glob("*.yaml")) for name in ("tiny_diffusion", "dream2learn"))
 SHIPPED = CONFIGS.parent / "generators"
 BRIEF = {

@@ -17,7 +17,7 @@ from sleepkit.language.dreaming.arc import ArcContext
 from sleepkit.language.dreaming.dreams import Dream, Dreamed
 from sleepkit.runs.arc import parse_arc, run_arc
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def pair(a, b):

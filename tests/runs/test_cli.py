@@ -15,7 +15,7 @@ from sleepkit.language.experts.bank import ExpertBank, read_bank_config
 from sleepkit.language.experts.units import ExpertBankConfig
 from sleepkit.reporting.results import RunRecord
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

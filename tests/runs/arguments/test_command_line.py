@@ -18,7 +18,7 @@ from sleepkit.runs.arguments.language import parse, parse_dream
 from sleepkit.runs.compare import run_comparison
 from sleepkit.runs.generator import parse_generator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 PARSERS = {
     "sleep": (parse, "--dataset x"),
     "dream": (parse_dream, "--dataset x"),

@@ -20,7 +20,7 @@ from sleepkit.runs.images import run_vision
 from sleepkit.utils.files import read_json
 from sleepkit.vision.incremental.learner import ImageLearner
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECRET = "hf_planted_secret"
 SMALL = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 2 --per_device_train_batch_size 8 --method er
     --replay_batch_size 8 --buffer_size 12 --logging_steps 4 --use_cpu --report_to tensorboard""".split()
