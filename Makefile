@@ -52,8 +52,9 @@ test-slow: install ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow -q
 
 test-faults: export OMP_NUM_THREADS := 1
-test-faults: install ## whole commands that meet with faults: kills, full disks, flipped bits; writes benchmarks/results/faults.md
+test-faults: install ## whole commands that meet with faults and bad inputs; writes benchmarks/results/{faults,bad_inputs}.md
 	$(BIN)/python tests/fault/campaign.py
+	$(BIN)/python tests/fault/bad_inputs.py
 
 lint: install ## style and types
 	$(BIN)/ruff check .
