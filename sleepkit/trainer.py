@@ -69,13 +69,13 @@ class SleepTrainer:
     """Lets a causal language model read texts, sleep on them night by night, and answer from its weights.
 
     For each text the model writes questions and learns them into a new expert beside its frozen weights; then the gate judges the
-    night, and one that forgets too much or gains nothing is undone, bit for bit.  A run that was stopped goes on where it was when the
-    same is called again, and one that is finished goes on with what is new in ``train_dataset``.
+    night, and one that forgets too much or gains nothing is undone, bit for bit.  A run that was stopped goes on where it was when
+    the same is called again, and one that is finished goes on with what is new in ``train_dataset``.
 
     Args:
         model (`str`, `Path` or [`~transformers.PreTrainedModel`]):
-            Hub id or folder of a chat model, output folder or Hub id of a slept one, or a model that is loaded already, which then
-            grows experts in place.
+            Hub id or folder of a chat model, output folder or Hub id of a slept one, or a model that is loaded already, which grows
+            experts in place.
         args ([`SleepConfig`], *optional*):
             Options of the nights; the defaults if it is left out.
         train_dataset (`str`, `Path`, [`~datasets.Dataset`] or `list`):
@@ -298,7 +298,7 @@ class SleepTrainer:
 
         Returns:
             `dict[str, float]`: ``closed_book`` (share of answers that hold the right one), ``token_f1`` (mean) and ``questions``
-            (their number), where there are any; ``anchor_kl`` (nats per token) and ``anchor_accuracy`` (share) of the retention set.
+            (their number), where there are any; of the retention set ``anchor_kl`` (nats per token) and ``anchor_accuracy`` (share).
 
         Example:
 
@@ -419,8 +419,8 @@ class SleepTrainer:
             )
         first = max(1, args.expert_slots - used + 1)
         return [
-            f"{nights} nights and {args.expert_slots} experts a layer, {used} of them in use before: from night {first} on, the two "
-            "oldest are merged into one first, which keeps most of what they know; a life that begins with a higher "
+            f"{nights} nights and {args.expert_slots} experts a layer, {used} of them in use before: from night {first} on, the "
+            "two oldest are merged into one first, which keeps most of what they know; a life that begins with a higher "
             "--expert_slots need not"
         ]
 

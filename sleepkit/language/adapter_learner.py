@@ -71,8 +71,12 @@ def rows_of_batch(tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, Tensor
             first = learned[0] if learned[0] > kept[0] + 1 else kept[0]  # the first token never has a loss
             prompt = [row[k] for k in kept if k < first]
             reply = [row[k] for k in kept if first <= k <= learned[-1]]
-            rows.append((str(tokenizer.decode(prompt)) if prompt else "", str(tokenizer.decode(reply))))
+            rows.append((_text(tokenizer, prompt) if prompt else "", _text(tokenizer, reply)))
     return rows
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, item: SeedItem) -> tuple[list[int], list[int]]:
@@ -101,16 +105,15 @@ class _RowTrainer(KnowledgeSeedingTrainer):
 class _AdapterRowTrainer(_RowTrainer, AdapterSeedingTrainer):
     """The teacher has the LoRA."""
 
-    teacher_prompt = _RowTrainer.teacher_prompt
-
 
 class _RowRehearsal(Rehearsal):
     """Rows without a prompt outdate none but themselves."""
 
     def current(self, items: Iterable[SeedItem], tonight: Sequence[SeedItem] = ()) -> list[SeedItem]:
-        again = {(item.prompt, item.reply) for item in tonight}
-        asked = [item for item in tonight if item.prompt]
-        return super().current((item for item in items if (item.prompt, item.reply) not in again), asked)
+        rows = [item for item in tonight if item.style == STYLE]
+        again = {(item.prompt, item.reply) for item in rows}
+        others = (item for item in items if (item.prompt, item.reply) not in again)
+        return super().current(others, [item for item in rows if item.prompt])
 
 
 class AdapterLearner(LanguageLearner):

@@ -131,7 +131,7 @@ class LanguageLearner:
 
             with dreaming_with(model, Path(self.dreaming.dreamer_path)):  # refused now, not at the end of the first night
                 pass
-        self.schedule = SleepSchedule(config.chain, unit="manual")
+        self.schedule = SleepSchedule(config.chain)
         slowest = len(self.schedule.chunk_sizes) - 1
         self.level_of = dict.fromkeys(self.bank.active, slowest)  # of each expert in use; 0 is the fastest
         self.memory = ContextMemory(tokenizer, config.memory_max_tokens, config.memory_overlap)
@@ -210,7 +210,7 @@ class LanguageLearner:
         if dreams:
             outcome |= self._dream(items, judges, night, folder)
         self.rehearsal.remember(items, held_out, night)
-        if slowest := self.schedule.due(night - 1, night)[-1]:
+        if slowest := self.schedule.due(night)[-1]:
             self._pass_on(slowest, night, folder)
         after, said_after = self._self_test(held_out, earlier)
         outcome |= {"train_tokens": self.train_tokens, "before": before, "after": after}

@@ -111,7 +111,7 @@ def load_experiences(
 
 
 def rows_of(dataset: Any, split: str | None = None, name: str = "train_dataset") -> Rows:
-    """All rows of a file, of a data set of the Hub, or of what is in memory (an argument called ``name``), of whatever columns."""
+    """All rows of a file, of a data set of the Hub, or of data in memory (an argument called ``name``), of whatever columns."""
     rows = given_rows(dataset, name)
     if rows is not None:
         return rows

@@ -49,8 +49,8 @@ def given_rows(data: Any, name: str = "train_dataset", text_column: str = "text"
         return dataset_rows(data, name)
     if not isinstance(data, Sequence) or isinstance(data, bytes):
         raise SleepkitError(
-            f"{name} is a {type(data).__name__}; give a folder, a file, a Hub id, a datasets.Dataset, or a list of texts, chats or "
-            "rows"
+            f"{name} is a {type(data).__name__}; give a folder, a file, a Hub id, a datasets.Dataset, or a list of texts, chats "
+            "or rows"
         )
     return [(f"{name}[{number}]", _row(one, f"{name}[{number}]", text_column)) for number, one in enumerate(data)]
 
