@@ -69,13 +69,13 @@ class SleepTrainer:
     """Lets a causal language model read texts, sleep on them night by night, and answer from its weights.
 
     For each text the model writes questions and learns them into a new expert beside its frozen weights; then the gate judges the
-    night, and one that forgets too much or gains nothing is undone, bit for bit.  A run that was stopped goes on where it was when
-    the same is called again, and one that is finished goes on with what is new in ``train_dataset``.
+    night, and one that forgets too much or gains nothing is undone, bit for bit.  A run that was stopped goes on where it was
+    when the same is called again, and one that is finished goes on with what is new in ``train_dataset``.
 
     Args:
         model (`str`, `Path` or [`~transformers.PreTrainedModel`]):
-            Hub id or folder of a chat model, output folder or Hub id of a slept one, or a model that is loaded already, which grows
-            experts in place.
+            Hub id or folder of a chat model, output folder or Hub id of a slept one, or a model that is loaded already, and
+            grows experts in place.
         args ([`SleepConfig`], *optional*):
             Options of the nights; the defaults if it is left out.
         train_dataset (`str`, `Path`, [`~datasets.Dataset`] or `list`):
@@ -261,9 +261,9 @@ class SleepTrainer:
     def ask(self, question: str, before: bool = False, max_new_tokens: int = 96) -> str: ...
 
     @overload
-    def ask(self, question: Sequence[str], before: bool = False, max_new_tokens: int = 96) -> list[str]: ...
+    def ask(self, question: list[str], before: bool = False, max_new_tokens: int = 96) -> list[str]: ...
 
-    def ask(self, question: str | Sequence[str], before: bool = False, max_new_tokens: int = 96) -> str | list[str]:
+    def ask(self, question: str | list[str], before: bool = False, max_new_tokens: int = 96) -> str | list[str]:
         """Ask the model as it is now, with nothing in its context.
 
         Args:
@@ -283,7 +283,7 @@ class SleepTrainer:
         """
         from sleepkit.language.generation.chat import reply_texts
 
-        questions = [question] if isinstance(question, str) else list(question)
+        questions = [question] if isinstance(question, str) else question
         bank = self.learner.bank
         with bank.view(() if before else bank.active):
             answers = reply_texts(self.model, self.processing_class, questions, max_new_tokens=max_new_tokens)
@@ -298,7 +298,7 @@ class SleepTrainer:
 
         Returns:
             `dict[str, float]`: ``closed_book`` (share of answers that hold the right one), ``token_f1`` (mean) and ``questions``
-            (their number), where there are any; of the retention set ``anchor_kl`` (nats per token) and ``anchor_accuracy`` (share).
+            (their number), where there are any; ``anchor_kl`` (nats per token) and ``anchor_accuracy`` (share) on the anchors.
 
         Example:
 

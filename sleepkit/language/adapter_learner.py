@@ -140,7 +140,7 @@ class AdapterLearner(LanguageLearner):
         self.rows: list[SeedItem] = []
 
     def meet(self, rows: Iterable[Row]) -> None:
-        """Take the rows that the LoRA has learned since the last night, in place of those before.  Their order does not matter."""
+        """Take the rows that the LoRA has learned since the last night, in place of those before; order does not matter."""
         self.rows = [SeedItem(prompt, reply, "", STYLE) for prompt, reply in sorted(set(rows))]
         words = sum(word_count(item.prompt) + word_count(item.reply) for item in self.rows)
         self.size = Size(len(self.rows), words)

@@ -219,8 +219,8 @@ class SleepCallback(TrainerCallback):
     def save_model(self, folder: str | Path | None = None) -> None:
         """Write the experts of the base model, without the LoRA; ``<args.output_dir>/model`` by default.
 
-        `load_model` loads them with the base; to a base that was built in code, `ExpertBank.load(model, folder)` adds them.  Call it
-        on all processes.
+        `load_model` loads them with the base; to a base that was built in code, `ExpertBank.load(model, folder)` adds them.  Call
+        it on all processes.
         """
         learner = self._learner
         target = Path(str(self.args.output_dir)) / "model" if folder is None else Path(folder)
