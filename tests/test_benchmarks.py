@@ -35,11 +35,12 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     ]
     about = {"name": "squad", "config": "squad.yaml", "arguments": [], "hardware": {"cpu": "a CPU"}}
     (tmp_path / "squad.json").write_text(json.dumps({**about, "runs": runs}))
-    record = RunRecord("knowledge_seeding", 0, seconds=72.0, metrics={"recovery": 0.75, "anchor_kl": 0.01})
+    record = RunRecord("knowledge_seeding", 0, seconds=72.0, metrics={"recovery": 0.75, "anchor_kl": 0.01, "faa": 0.5})
     record.save(tmp_path)
     (tmp_path / "results.json").rename(tmp_path / "demo.json")
     readme = tmp_path / "README.md"
     around = "before\n<!-- table:squad -->\nold\n<!-- /table -->\nbetween\n<!-- table:demo -->\n<!-- /table -->\n"
+    around = f"<!-- table:main -->\n<!-- /table -->\n{around}"
     around = f"<!-- table:summary -->\n<!-- /table -->\n<!-- table:squad-matrix -->\n<!-- /table -->\n{around}"
     readme.write_text(f"{around}<!-- table:later -->\nkept\n<!-- /table -->\nafter\n")
     make_tables.main(["--pages", str(readme), "--results", str(tmp_path)])
@@ -49,11 +50,18 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     assert "0.750" in text and "1 min 12 s" in text
     assert "before\n" in text and "\nbetween\n" in text and text.endswith("kept\n<!-- /table -->\nafter\n")
     assert "| demo | 1 | – | – | – | 0.750 | 0.010 |" in text and "| squad | 2 |" in text  # the summary of both
+    assert "one night (`make demo`) | 1 | – | – | 0.500 | – | 0.010 | 1 min 12 s |" in text
     assert "after night 2 of seed 0   0.50    – \n\nafter night 1 of seed 1   1.00  0.00\n" in text
     assert "on a CPU" in (tmp_path / "squad.md").read_text() and (tmp_path / "squad_retention.png").is_file()
     assert "later.json is not there" in capsys.readouterr().out
     make_tables.main(["--pages", str(readme), "--results", str(tmp_path)])
     assert readme.read_text() == text  # again: the same
+
+
+def test_recovery_is_left_out_where_there_is_little_to_recover():
+    rows = [run_row("knowledge_seeding", 0, recovery=9.6, closed_book_before=0.0, in_context=0.1)]
+    assert "9.600" not in make_tables.render({"runs": rows}) and "9.600" not in make_tables.summary({"a": {"runs": rows}})
+    assert "9.600" in make_tables.render({"runs": [{**rows[0], "in_context": 0.5}]})
 
 
 def test_runs_on_images_are_collected_without_their_paths(tmp_path):
