@@ -1,17 +1,18 @@
-"""Writes the tables of README.md and docs/, and the page of each experiment, again from the saved results: none is typed by hand.
+"""Writes the tables of README.md and docs/, and the page of each experiment, again from the saved results.
 
     <!-- table:NAME -->   whatever stands between these two lines is replaced
     <!-- /table -->       by the table of benchmarks/results/NAME.json
 
 `NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `NAME-differences` what each variant has
 more than the first one, `summary` all files that hold knowledge seeding's own results, `main` those of `MAIN` in fewer columns,
-`streams` all methods of the files whose name begins with mygo_split.  Recovery is left out where the text in the prompt brings too
-little to divide by.  A file holds one of: runs
-that `run_table.py` collected (`runs`), the speed of one step (`systems`), the cost of dreaming (`dreaming`), that of the Trainer
-on images (`mygo`), that of dreams (`dream2learn`), what each part of a night of dreams brings (`dream_controls`), the speed of
-drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs that `image_table.py` collected
-(`image_runs`; those of recipes/disentangled.py, with distortions or without, of dream2learn.py, and of dream.py and arc.py have
-tables of their own), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the pages' to say.
+`streams` all methods of the files whose name begins with mygo_split.  Recovery is left out where the text in the prompt brings
+too little to divide by.
+
+A file holds one of: runs that `run_table.py` collected (`runs`), the speed of one step (`systems`), the cost of dreaming
+(`dreaming`), that of the Trainer on images (`mygo`), that of dreams (`dream2learn`), what each part of a night of dreams brings
+(`dream_controls`), the speed of drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs that
+`image_table.py` collected (`image_runs`; those of recipes/disentangled.py, with distortions or without, of dream2learn.py, and of
+dream.py and arc.py have tables of their own), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the pages' to say.
 """
 
 from __future__ import annotations
@@ -269,7 +270,7 @@ SUMMARY = {
     "retention_first": "passage 1 kept",
 }
 MAIN = {
-    "demo": "two passages about invented things, one night (`make demo`)",
+    "demo": "two passages about invented things, one night (the demo)",
     "notebook_8_nights": "eight such passages, a night each",
     "squad_8_nights": "eight real passages (SQuAD), a night each",
     "squad_20": "twenty real passages, one night",
@@ -281,7 +282,7 @@ MAIN = {
 MAIN_COLUMNS = {
     "closed_book_before": "before sleep",
     "closed_book_after": "after its night",
-    "faa": "after the last night",
+    "closed_book_final": "after the last night",
     "in_context": "text in the prompt",
     "anchor_kl": "anchor KL",
 }
@@ -292,9 +293,16 @@ def main_table(documents: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for name, learned in MAIN.items():
         if runs := ours(documents.get(name, {})):
+            runs = [{"closed_book_final": _final(run), **run} for run in runs]
             cells = [spread([run.get(column) for run in runs], separator=",") for column in MAIN_COLUMNS]
             rows.append([learned, len(runs), *cells, mean_duration(runs)])
     return markdown_table(["what was learned", "seeds", *MAIN_COLUMNS.values(), "time"], rows)
+
+
+def _final(run: Mapping[str, Any]) -> float | None:
+    """Share of all questions that is right after the last night, of a run that has saved it as a recovery only."""
+    before, ceiling, share = (run.get(name) for name in ("closed_book_before", "in_context", "recovery_final"))
+    return None if before is None or ceiling is None or share is None else before + share * (ceiling - before)
 
 
 def meaningful(run: Mapping[str, Any]) -> Mapping[str, Any]:

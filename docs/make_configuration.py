@@ -21,7 +21,8 @@ from sleepkit.runs.arguments.command_line import Parser
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
-HEAD = """# Configuration
+HEAD = """\
+# Configuration
 
 <!-- Written by docs/make_configuration.py from the help of the options; edit that, not this. -->
 
@@ -31,12 +32,14 @@ A run is configured by the fields of a few dataclasses. The same names are used 
 | --- | --- |
 | Python | `SleepConfig(output_dir="runs/notes", num_train_epochs=4)` |
 | command line | `sleepkit sleep --dataset notes/ --output_dir runs/notes --num_train_epochs 4` |
-| recipe, a flat YAML file | `num_train_epochs: 4`, read with `--config recipe.yaml`; the command line overrides it |
+| recipe, a flat YAML file | `num_train_epochs: 4`, read with `--config recipe.yaml` |
 
-`--num-train-epochs` is accepted beside `--num_train_epochs`, and `--gate false` or `--no_gate` for a switch. An unknown name, a value of
-the wrong type or a value out of range ends the command with one line that names the option and the remedy. The fields of
-`transformers.TrainingArguments` that mean something in a night are accepted too (`--bf16`, `--use_cpu`, `--gradient_accumulation_steps`,
-`--report_to trackio`, ...); those that would do something else than their name says are refused, and the message says what to use instead.
+The command line overrides a recipe.
+
+`--num-train-epochs` is accepted beside `--num_train_epochs`, and `--gate false` or `--no_gate` for a switch. An unknown name, a
+value of the wrong type or a value out of range ends the command with one line that names the option and the remedy. The fields
+of `transformers.TrainingArguments` that mean something in a night are accepted too (`--bf16`, `--use_cpu`, `--report_to trackio`,
+...); those that would do something else than their name says are refused, and the message says what to use instead.
 
 `None` stands for an option that is not given.
 """

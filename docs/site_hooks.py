@@ -1,7 +1,7 @@
 """What mkdocs does besides: pages that lie outside docs/, and the list of public names.
 
-    CHANGELOG.md, benchmarks/results/*    are pages of the site too; links to them begin with ../ in docs/
-    <!-- public names -->                 becomes a reference of every name in `sleepkit.__all__`, by where it is defined
+CHANGELOG.md, benchmarks/results/*    are pages of the site too; links to them begin with ../ in docs/
+<!-- public names -->                 becomes a reference of every name in `sleepkit.__all__`, by where it is defined
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     ]
     about = {"name": "squad", "config": "squad.yaml", "arguments": [], "hardware": {"cpu": "a CPU"}}
     (tmp_path / "squad.json").write_text(json.dumps({**about, "runs": runs}))
-    record = RunRecord("knowledge_seeding", 0, seconds=72.0, metrics={"recovery": 0.75, "anchor_kl": 0.01, "faa": 0.5})
+    record = RunRecord("knowledge_seeding", 0, seconds=72.0, metrics={"recovery": 0.75, "anchor_kl": 0.01})
     record.save(tmp_path)
     (tmp_path / "results.json").rename(tmp_path / "demo.json")
     readme = tmp_path / "README.md"
@@ -50,12 +50,19 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     assert "0.750" in text and "1 min 12 s" in text
     assert "before\n" in text and "\nbetween\n" in text and text.endswith("kept\n<!-- /table -->\nafter\n")
     assert "| demo | 1 | – | – | – | 0.750 | 0.010 |" in text and "| squad | 2 |" in text  # the summary of both
-    assert "one night (`make demo`) | 1 | – | – | 0.500 | – | 0.010 | 1 min 12 s |" in text
+    assert "one night (the demo) | 1 | – | – | – | – | 0.010 | 1 min 12 s |" in text
     assert "after night 2 of seed 0   0.50    – \n\nafter night 1 of seed 1   1.00  0.00\n" in text
     assert "on a CPU" in (tmp_path / "squad.md").read_text() and (tmp_path / "squad_retention.png").is_file()
     assert "later.json is not there" in capsys.readouterr().out
     make_tables.main(["--pages", str(readme), "--results", str(tmp_path)])
     assert readme.read_text() == text  # again: the same
+
+
+def test_what_is_right_in_the_end_is_that_of_all_questions():
+    row = run_row("knowledge_seeding", 0, closed_book_before=0.1, closed_book_after=0.5, in_context=0.5, recovery_final=0.75)
+    assert "| 0.100 | 0.500 | 0.400 | 0.500 |" in make_tables.main_table({"squad_20": {"runs": [row]}})
+    row["closed_book_final"] = 0.45
+    assert "| 0.100 | 0.500 | 0.450 | 0.500 |" in make_tables.main_table({"squad_20": {"runs": [row]}})
 
 
 def test_recovery_is_left_out_where_there_is_little_to_recover():

@@ -25,7 +25,10 @@ from sleepkit.language.data.documents import load_experiences
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>.+?) -->\n)?^```python\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE)
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the id in the pages
-CONFIGS = {"trl": ("SFTConfig",), "sleepkit": ("SleepConfig", "GenerativeReplayConfig", "Dream2LearnConfig", "DisentangledConfig")}
+CONFIGS = {
+    "trl": ("SFTConfig",),
+    "sleepkit": ("SleepConfig", "GenerativeReplayConfig", "Dream2LearnConfig", "DisentangledConfig"),
+}
 FEW = {
     **{"max_steps": 2, "use_cpu": True, "report_to": "none", "save_strategy": "no", "max_length": 64},
     **{"general_items": 2, "general_tokens": 4, "memory_max_tokens": 300, "max_new_tokens": 4, "gate": False},
