@@ -12,7 +12,8 @@ A file holds one of: runs that `run_table.py` collected (`runs`), the speed of o
 (`dreaming`), that of the Trainer on images (`mygo`), that of dreams (`dream2learn`), what each part of a night of dreams brings
 (`dream_controls`), the speed of drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs that
 `image_table.py` collected (`image_runs`; those of recipes/disentangled.py, with distortions or without, of dream2learn.py, and of
-dream.py and arc.py have tables of their own), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the pages' to say.
+dream.py and arc.py have tables of their own), or one run's own `results.json` (`metrics`).  Left out: prose;
+what the numbers mean is the pages' to say.
 """
 
 from __future__ import annotations

@@ -107,6 +107,12 @@ def test_the_configuration_page_is_up_to_date():
     assert written == (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"), "run docs/make_configuration.py"
 
 
+def test_the_new_places_of_modules_are_there():
+    rows = re.findall(r"^\| `[\w.]+` \| `([\w.]+)` \|$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 100
+    assert [name for name in rows if not (ROOT / name.replace(".", "/")).with_suffix(".py").is_file()] == []
+
+
 def test_every_page_of_the_site_is_there():
     site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = set(re.findall(r": ([\w/]+\.md)$", site, re.MULTILINE))
