@@ -15,7 +15,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parent.parent
 OUTSIDE = ("CHANGELOG.md", "benchmarks/results/*.md", "benchmarks/results/*.png")
 ROOMS = {
-    "sleepkit.trainer": "Trainers",
+    "sleepkit.train": "Trainers",
     "sleepkit.vision": "Images",
     "sleepkit.cycle": "The cycle and its gate",
     "sleepkit.language": "Language models",
