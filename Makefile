@@ -85,7 +85,7 @@ tables: install ## write the tables of README.md and docs/ again from the saved 
 docs: $(STAMP) ## the site in site/, with the configuration page written anew; fails at a broken link
 	$(PIP) --no-build-isolation -e '.[docs]'
 	$(BIN)/python docs/make_configuration.py
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean: ## remove caches and builds; runs/ and .venv stay, as they cost time to make again
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parent.parent
 OUTSIDE = ("CHANGELOG.md", "benchmarks/results/*.md", "benchmarks/results/*.png")
 ROOMS = {
     "sleepkit.train": "Trainers",
-    "sleepkit.vision": "Images",
     "sleepkit.cycle": "The cycle and its gate",
     "sleepkit.language": "Language models",
+    "sleepkit.vision": "Images",
     "sleepkit": "Errors",
 }
 """Module -> title of its part of the reference; the first that a name's module begins with counts."""
