@@ -126,7 +126,7 @@ class SleepArguments(ModelArguments, RunArguments):
     expert_gate: bool = option(True, "Learn one gate per expert and token; without it an expert is always on.")
 
     # data
-    dataset: str = option("", "What to read: folder or file of documents, rows or chats, or Hub id; docs/data.md. Required.")
+    dataset: str = option("", "What to read: folder of .md or .txt files, .jsonl[.gz] file, or Hub id. Required.")
     dataset_split: str | None = option(None, "Split of a Hub data set; None reads 'train'.")
     nights: int | None = option(None, "Number of nights, one experience each; None goes through the whole data set.")
     order: Literal["file", "random"] = option("file", "Passages in the order of the file, or shuffled by the seed.")
@@ -140,7 +140,7 @@ class SleepArguments(ModelArguments, RunArguments):
     answer_score: AnswerScore = option(
         "contained", "How a written answer is judged: the right one stands in it, ChrF, or its last number."
     )
-    text_column: str = option("text", "Column of plain texts, and of the texts that have labels or answers.")
+    text_column: str = option("text", "Column of the texts that have labels or answers.")
     task_column: str | None = option(None, "Column that names the task of a row.")
     labels_per_task: int | None = option(None, "Labels of one task, where no column names it.")
     tasks: list[str] | None = option(None, "Names and order of the tasks; None: all.")
