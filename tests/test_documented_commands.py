@@ -57,7 +57,13 @@ COMMANDS = documented()
 HOMES = [
     f"sleepkit.{home}"
     for home in (
-        *("runs.sleep.run_sleep", "runs.dream.run_dream", "runs.arc.run_arc", "runs.images.run_vision", "runs.compare.run_vision"),
+        *(
+            "runs.sleep.run_sleep",
+            "runs.dream.run_dream",
+            "runs.arc.run_arc",
+            "runs.images.run_vision",
+            "runs.compare.run_vision",
+        ),
         *("runs.dream2learn.run_dream2learn", "runs.disentangled.run_disentangled", "runs.generator.train_generator"),
         *("language.text_features.write_features", "language.long_context.write_long_context"),
     )
