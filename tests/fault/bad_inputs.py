@@ -42,7 +42,8 @@ from sleepkit.language.dreaming import trainer as dreaming_trainer  # noqa: E402
 
 SECONDS = 60
 SMALL_COMMANDS = """
-    nonsense | slep | ask | ask /nowhere q | ask {inputs}/rows.jsonl q | ask {inputs}/images q | ask {inputs}/base q --max_new_tokens 0
+    nonsense | slep | ask | ask /nowhere q | ask {inputs}/rows.jsonl q | ask {inputs}/images q
+    ask {inputs}/base q --max_new_tokens 0
     ask {inputs}/base q --max_new_tokens x | ask {inputs}/base q --max_new_tokens -1 | ask {inputs}/base q --compar
     report | report /nowhere | report {inputs} | report {inputs}/rows.jsonl | report {inputs}/base {inputs}/base
     history | history /nowhere | history {inputs} | history {inputs}/rows.jsonl | push | push /nowhere a/b | push {inputs} a/b
