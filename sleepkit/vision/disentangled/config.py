@@ -43,11 +43,6 @@ class DisentangledConfig(IncrementalTrainingConfig):
     pose_replay: int = option(2, "Exemplars of all classes in random poses, for each new image of a batch.")
     spread_low: float = option(0.01, "Smallest error of a pose that further looks learn to undo (entries of the matrix).")
     spread_high: float = option(0.2, "Largest.")
-    image_weight: float = option(0.0, "Weight of the squared distance of straightened images to their class' exemplar.")
-    equivariance_weight: float = option(0.0, "Weight of the squared distance of two looks at an image, turned by a known angle.")
-    restore_width: int = option(
-        0, "Channels of a network that shows a straightened picture as its class' plain one before they are compared; 0: none."
-    )
     evaluate_every: int = option(1, "Nights between tests of all classes met; else only of the night's own. The last is tested.")
 
     # memory
@@ -74,16 +69,10 @@ class DisentangledConfig(IncrementalTrainingConfig):
         require(self, sizes, lambda value: value >= 1, "a whole number of at least 1")
         require(self, ("candidates",), lambda value: value >= 2, "at least 2: open-set scores compare two classes")
         require(self, ("widths", "refine_widths"), lambda one: one and min(one) >= 1, "at least one number, each at least 1")
-        weights = ("refinements", "pose_replay", "image_weight", "equivariance_weight", "restore_width")
-        require(self, weights, lambda value: value >= 0, "at least 0")
+        require(self, ("refinements", "pose_replay"), lambda value: value >= 0, "at least 0")
         if not 0 < self.spread_low <= self.spread_high:
             raise SleepkitError(f"spreads are {self.spread_low} to {self.spread_high}; give two above 0, the lower one first")
         if self.exemplar_source == "render" and self.exemplars_per_class > 1:
             raise SleepkitError(
                 f"exemplars_per_class is {self.exemplars_per_class} and a class has one render; set exemplar_source to first"
-            )
-        if self.restore_width and (self.exemplar_source == "first" or self.exemplar_size % 4):
-            raise SleepkitError(
-                f"restore_width is {self.restore_width}; it needs plain pictures of classes (exemplar_source render) and an "
-                f"exemplar_size divisible by 4, or set it to 0"
             )

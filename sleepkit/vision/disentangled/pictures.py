@@ -47,7 +47,6 @@ def straightened_grid(learner: DisentangledLearner, stream: SpritesStream, colum
         "image": images,
         "straightened": memory.view(images, matrix),
         "aligned": memory.view(images, match.matrix),
-        **({"restored": memory.restore(memory.view(images, matrix))} if memory.restore else {}),
         "exemplar": memory.pictures[chosen] / 255,
     }
     figure = Figure(figsize=(columns, len(rows) + 0.2), dpi=100, layout="constrained")

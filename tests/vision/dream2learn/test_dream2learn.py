@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_images import night, tiny_classifier, tiny_data, write_npz
 from tiny_painter import save_tiny_generator
 
@@ -11,7 +12,6 @@ from sleepkit.vision.data.streams import build_stream
 from sleepkit.vision.dream2learn import dreaming
 from sleepkit.vision.dream2learn.config import Dream2LearnConfig
 from sleepkit.vision.dream2learn.learner import DreamingDer, DreamingEr, DreamingErAce, running_statistics
-from sleepkit.vision.dream2learn.soft_prompt import load_prompt
 from sleepkit.vision.incremental.output_units import DREAM, REAL
 
 DATA = tiny_data(6)
@@ -54,8 +54,8 @@ def test_nights_with_dreams(tmp_path, generator, method):
     assert logs[0]["unet_calls"] == 2 * 3 * 5 and 0 <= logs[1]["assigned"] <= 1
     for dream in one.dreams():
         assert dream.target != dream.source and dream.stop >= 1 and dream.vectors.shape == (2, 16)
-        name, vectors = load_prompt(tmp_path / "dreams" / f"dream-{dream.number}.safetensors")
-        assert name == f"<dream-{dream.number}>" and torch.equal(vectors, dream.vectors)
+        prompts = load_file(tmp_path / "dreams" / f"dream-{dream.number}.safetensors")
+        assert torch.equal(prompts[f"<dream-{dream.number}>"], dream.vectors)
     assert one.painter.digest() == one.generator_hash and all(values.requires_grad for values in one.model.parameters())
     dreamt = one.paint(0)
     assert len(dreamt) == 12 + 24 and dreamt.pixel_values.dtype == torch.uint8
