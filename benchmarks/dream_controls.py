@@ -27,7 +27,7 @@ import torch
 
 from sleepkit.reporting.results import hardware, versions
 from sleepkit.runs.arguments.images import parse_dream2learn
-from sleepkit.runs.images import build_model
+from sleepkit.trainers.images import build_classifier
 from sleepkit.utils.files import read_json, write_json
 from sleepkit.vision.data.images import load_images
 from sleepkit.vision.data.streams import build_stream
@@ -81,11 +81,11 @@ def asleep(command: list[str], run: Path, night: int, changed: dict[str, Any]) -
     """One sleep, and what it is measured by."""
     args, config = parse_dream2learn(command)
     config = dataclasses.replace(config, **changed)
-    data = load_images(args.dataset, image_size=args.image_size, channels=args.channels)
-    order: Any = args.class_order
-    stream = build_stream(data, args.scenario, args.experiences, class_order=order, seed=config.seed)
+    data = load_images(args.dataset, image_size=config.image_size, channels=config.channels)
+    order: Any = config.class_order
+    stream = build_stream(data, config.scenario, config.experiences, class_order=order, seed=config.seed)
     torch.manual_seed(0)
-    one = DreamingEr(build_model(args, stream), config, stream, "class", args.probe_images, args.probe_draws, args.probe_scope)
+    one = DreamingEr(build_classifier(args.backbone, config, stream), config, stream)
     evening = IncrementalClassifier.from_pretrained(
         run / f"d2l_er/seed_{config.seed}/night_{night:02d}/wake", local_files_only=True
     )

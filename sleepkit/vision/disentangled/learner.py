@@ -44,14 +44,17 @@ __all__ = ["DisentangledLearner", "build_canonicalizer", "pose_rms"]
 MEMORY = "exemplars"
 
 
-def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor) -> Canonicalizer:
-    """A new one for images like ``exemplars`` (n, C, S, S), of their background too; its weights come from torch's generator."""
+def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor, backbone: str = "cnn") -> Canonicalizer:
+    """Build a canonicaliser for images like ``exemplars`` (n, C, S, S), of their background too.
+
+    Its weights come from torch's generator, those of ``backbone``, a Hub id or folder, from there.
+    """
     channels, image_size = exemplars.shape[1:3]
     form = CanonicalizerConfig(
         num_channels=channels,
         image_size=image_size,
         output=config.output,
-        backbone=RESNET_18 if config.backbone == "resnet18" else None,
+        backbone=RESNET_18 if backbone == "resnet18" else None,
         widths=list(config.widths),
         hidden_size=config.hidden_size,
         refinements=config.refinements,
@@ -60,7 +63,7 @@ def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor) -> Canoni
         image_mean=exemplars[..., 0, :].median().item(),
         refine_size=round(image_size * 5 / 8),  # a little coarser than the image
     )
-    return Canonicalizer(form) if config.backbone in ("cnn", "resnet18") else Canonicalizer.on_backbone(config.backbone, form)
+    return Canonicalizer(form) if backbone in ("cnn", "resnet18") else Canonicalizer.on_backbone(backbone, form)
 
 
 class DisentangledLearner:

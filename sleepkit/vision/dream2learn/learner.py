@@ -26,7 +26,7 @@ what is ours.  Left out: task- and domain-incremental streams.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.utils.files import write_json
 from sleepkit.utils.ranks import main_only
 from sleepkit.utils.seeds import derive_seed
+from sleepkit.vision.data.streams import ImageExperience
 from sleepkit.vision.dream2learn.audit import Judge, save_dreams, save_trajectories
 from sleepkit.vision.dream2learn.config import Dream2LearnConfig
 from sleepkit.vision.dream2learn.dream_bank import DreamBank
@@ -67,22 +68,18 @@ class Dreaming(DreamBank):
     """What Dream2Learn adds to a rehearsal method; see the module."""
 
     def __init__(
-        self,
-        model: IncrementalClassifier,
-        config: IncrementalTrainingConfig,
-        stream: Any,
-        scenario: str = "class",
-        probe_images: int = 0,
-        probe_draws: int = 1,
-        probe_scope: str = "experience",
+        self, model: IncrementalClassifier, config: IncrementalTrainingConfig, stream: Sequence[ImageExperience]
     ) -> None:
         if not isinstance(config, Dream2LearnConfig):
-            raise SleepkitError("the d2l methods have a configuration of their own; run recipes/dream2learn.py instead")
-        if scenario != "class":
-            raise SleepkitError(f"scenario is {scenario!r}; dreams are classes that share one head, use 'class'")
+            raise SleepkitError(
+                "the d2l methods have a configuration of their own; run recipes/dream2learn.py instead, in Python give a "
+                "Dream2LearnConfig"
+            )
+        if config.scenario != "class":
+            raise SleepkitError(f"scenario is {config.scenario!r}; dreams are classes that share one head, use 'class'")
         if stream[0].train.source.pixels.dim() != 4:
             raise SleepkitError("dreams are images and the data are features; use recipes/mygo.py, which dreams features too")
-        super().__init__(model, config, stream, scenario, probe_images, probe_draws, probe_scope)
+        super().__init__(model, config, stream)
         if config.others_dataset is not None and (config.judge_epochs or config.dream_kind == "auxiliary"):
             require_others(config.others_dataset, self.today.train.source.pixels.shape[1:])
         self.painter = self._new_painter() if config.dreams and config.dream_kind in PAINTED else None

@@ -84,11 +84,7 @@ class ImageLearner:
     Args:
         model: a classifier without classes.
         config: how a night is trained.
-        stream: all experiences, which the replay memory's places point into.
-        scenario: "class", "task" or "domain".
-        probe_images: training images of each experience that the probe learns from; 0 does not probe.
-        probe_draws: probes of an experience, from other images each (as far as there are), of which the mean is taken.
-        probe_scope: "experience": a probe tells an experience's classes apart; "stream": all classes of the stream.
+        stream: all experiences, of the scenario that ``config`` names; the replay memory's places point into it.
     """
 
     replays = False  # whether the method has a replay memory
@@ -99,14 +95,10 @@ class ImageLearner:
         model: IncrementalClassifier,
         config: IncrementalTrainingConfig,
         stream: Sequence[ImageExperience],
-        scenario: str = "class",
-        probe_images: int = 0,
-        probe_draws: int = 1,
-        probe_scope: str = "experience",
     ) -> None:
-        self.model, self.config, self.stream, self.scenario = model, config, list(stream), scenario
+        self.model, self.config, self.stream, self.scenario = model, config, list(stream), config.scenario
         self.model.to(config.device)  # type: ignore[arg-type]
-        self.probe_images, self.probe_draws, self.probe_scope = probe_images, probe_draws, probe_scope
+        self.probe_images, self.probe_draws, self.probe_scope = config.probe_images, config.probe_draws, config.probe_scope
         images = stream[0].train.source.pixels
         if images.dim() == 2 and config.augmentation != "none":
             raise SleepkitError(f"augmentation is {config.augmentation!r} and the data are features, not images; use 'none'")
@@ -123,7 +115,7 @@ class ImageLearner:
             self.memory = ReplayMemory(config.buffer_size, self.buffer_policy, config.seed)
         self.extras: dict[str, Tensor] = {}
         self.today: ImageExperience = self.stream[0]
-        if scenario == "domain":
+        if self.scenario == "domain":
             self._grow()  # all experiences have the same classes, and the first can be tested before it is met
         self.night = 0
         self.replayed: Replayed | None = None

@@ -90,7 +90,9 @@ class IncrementalTrainer(Trainer):
         cached = hasattr(form, "use_cache")
         with writable(folder):  # which it makes
             super().__init__(model=model, args=args, train_dataset=rows, data_collator=_as_it_is, callbacks=list(callbacks))
-        if form is not None and not cached:  # Trainer's mark would tell a model that this process trained from one that it read back
+        if (
+            form is not None and not cached
+        ):  # Trainer's mark would tell a model that this process trained from one that it read back
             vars(form).pop("use_cache", None)
         self.model_accepts_loss_kwargs = False
         observe(self, "training")

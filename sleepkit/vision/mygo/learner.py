@@ -33,7 +33,7 @@ out: FLOPs of generators.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -46,7 +46,7 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.utils.ram import require_memory
 from sleepkit.utils.ranks import main_only
 from sleepkit.utils.seeds import derive_seed
-from sleepkit.vision.data.streams import ImageSet
+from sleepkit.vision.data.streams import ImageExperience, ImageSet
 from sleepkit.vision.incremental.baselines import distillation
 from sleepkit.vision.incremental.classifier import IncrementalClassifier, masked_cross_entropy
 from sleepkit.vision.incremental.config import IncrementalTrainingConfig
@@ -77,12 +77,17 @@ class GenerativeReplay(ImageLearner):
 
     config: GenerativeReplayConfig
 
-    def __init__(self, model: IncrementalClassifier, config: IncrementalTrainingConfig, *args: Any, **options: Any) -> None:
+    def __init__(
+        self, model: IncrementalClassifier, config: IncrementalTrainingConfig, stream: Sequence[ImageExperience]
+    ) -> None:
         if not isinstance(config, GenerativeReplayConfig):
-            raise SleepkitError("method 'mygo' has a configuration of its own; run recipes/mygo.py instead")
+            raise SleepkitError(
+                "method 'mygo' has a configuration of its own; run recipes/mygo.py instead, in Python give args a "
+                "GenerativeReplayConfig"
+            )
         self.empty = copy.deepcopy(model)  # for the judge
         self.dreams_features = config.replay_space == "features"
-        super().__init__(model, config, *args, **options)
+        super().__init__(model, config, stream)
         if self.today.train.source.pixels.dim() == 2 and not self.dreams_features:
             raise SleepkitError("the data are features, not images; set replay_space to features")
         self._try_generator()

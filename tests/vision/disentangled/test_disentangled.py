@@ -1,5 +1,6 @@
 """Disentangled learning: nights, losses, and whole runs from the command line that resume exactly."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -14,13 +15,14 @@ from tiny_images import tiny_resnet, write_npz
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.results import read_results
-from sleepkit.runs.arguments.disentangled import build_sprites, parse_disentangled
+from sleepkit.runs.arguments.disentangled import parse_disentangled
 from sleepkit.runs.disentangled import run_disentangled
 from sleepkit.vision.data.images import load_images
 from sleepkit.vision.data.streams import build_stream
 from sleepkit.vision.disentangled.canonicalizer import Canonicalizer, CanonicalizerConfig
 from sleepkit.vision.disentangled.exemplars import ExemplarMemory
 from sleepkit.vision.disentangled.learner import DisentangledLearner, build_canonicalizer, pose_rms
+from sleepkit.vision.disentangled.sprites import build_sprites
 from sleepkit.vision.idsprites.affine import factors_to_matrix
 from sleepkit.vision.idsprites.factors import canonical
 from sleepkit.vision.incremental.trainer import IncrementalTrainer
@@ -37,7 +39,7 @@ def parsed(folder, *more):
 
 def make(folder, *more):
     args, config = parsed(folder, *more)
-    stream = build_sprites(args, 0)
+    stream = build_sprites(dataclasses.replace(config, seed=0), args.dataset)
     torch.manual_seed(0)
     return DisentangledLearner(build_canonicalizer(config, stream[0].exemplars), config), stream
 
@@ -202,8 +204,7 @@ def test_the_recipe_runs_two_steps(tmp_path):
 def test_the_stream_is_a_data_set_for_other_recipes(tmp_path):
     assert run_disentangled(*parsed(tmp_path / "run", "--export", tmp_path / "sprites", "--seed", 2)) == []
     data = load_images(tmp_path / "sprites")
-    args, _ = parsed(tmp_path)
-    stream = build_sprites(args, 2)
+    stream = build_sprites(parsed(tmp_path, "--seed", 2)[1])
     for number, experience in enumerate(build_stream(data, "class", 2)):
         for split in ("train", "validation", "test"):
             ours, theirs = getattr(stream[number], split), getattr(experience, split)
@@ -215,8 +216,8 @@ def test_pictures_of_a_data_set_in_unknown_poses(tmp_path):
     digits = write_npz(tmp_path / "digits", 6)
     more = ["--dataset", digits, "--images_per_class", 30, "--classes_per_experience", 2, "--novel_classes", 2]
     more += ["--exemplar_source", "first", "--exemplars_per_class", 2]
-    args, _ = parsed(tmp_path, *more)
-    stream = build_sprites(args, 0)
+    args, config = parsed(tmp_path, *more)
+    stream = build_sprites(dataclasses.replace(config, seed=0), args.dataset)
     still = stream.renderer(torch.arange(6), *canonical(6, "white"), torch.full((6,), 7))
     shown, pictures = still[..., 4:12, 4:12], stream.renderer.pictures[:, 7] / 255
     assert (shown - pictures).abs().mean() < 0.06 < (shown - pictures.roll(1, 0)).abs().mean()  # as they are, but for sampling
@@ -314,7 +315,7 @@ def test_recipes(path):
         assert getattr(args if hasattr(args, key) else config, key) == value, key
     assert Path(config.output_dir) == Path("runs") / f"disentangled_{path.stem}"
     if args.dataset is None:
-        build_sprites(args, 0)
+        build_sprites(config)
     else:
         assert args.dataset.count("/") == 1 and not Path(args.dataset).is_absolute()  # a Hub id, or data/name
 

@@ -33,8 +33,8 @@ def nothing_collapses(monkeypatch):
 
 
 def make(folder, generator, method=DreamingEr, scenario="class", **options):
-    config = Dream2LearnConfig(output_dir=str(folder), generator=str(generator), **{**FEW, **options})
-    return method(tiny_classifier(), config, build_stream(DATA, scenario, 3), scenario)
+    config = Dream2LearnConfig(output_dir=str(folder), generator=str(generator), scenario=scenario, **{**FEW, **options})
+    return method(tiny_classifier(), config, build_stream(DATA, scenario, 3))
 
 
 def differing(one, other):
