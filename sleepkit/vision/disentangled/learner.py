@@ -24,11 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sleepkit.errors import SleepkitError, first_line
-from sleepkit.utils.files import replacing
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.data.image_data import as_bytes
 from sleepkit.vision.disentangled.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, CanonicalizerConfig
@@ -36,12 +33,10 @@ from sleepkit.vision.disentangled.config import DisentangledConfig
 from sleepkit.vision.disentangled.exemplars import ExemplarMemory, Match
 from sleepkit.vision.idsprites.affine import factors_to_matrix, rotations
 from sleepkit.vision.idsprites.stream import SpritesExperience
-from sleepkit.vision.incremental.learner import FILE_NAME, Accuracy
+from sleepkit.vision.incremental.learner import Accuracy, Snapshots
 from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows
 
 __all__ = ["DisentangledLearner", "build_canonicalizer", "pose_rms"]
-
-MEMORY = "exemplars"
 
 
 def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor, backbone: str = "cnn") -> Canonicalizer:
@@ -66,7 +61,7 @@ def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor, backbone:
     return Canonicalizer(form) if backbone in ("cnn", "resnet18") else Canonicalizer.on_backbone(backbone, form)
 
 
-class DisentangledLearner:
+class DisentangledLearner(Snapshots):
     """See the module.
 
     Args:
@@ -205,23 +200,6 @@ class DisentangledLearner:
         self.memory.set(snapshot["exemplars.pictures"].clone(), snapshot["exemplars.labels"].clone())
         weights = {name.removeprefix("model."): values for name, values in snapshot.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
-
-    def save(self, folder: Path) -> None:
-        """Write weights and exemplars."""
-        if PartialState().is_main_process:
-            state = {name: values.detach().cpu().contiguous() for name, values in self.model.state_dict().items()}
-            with replacing(folder / FILE_NAME) as draft:
-                save_file(state, draft)
-            self.memory.save(folder / MEMORY)
-
-    def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
-        self.memory = ExemplarMemory.load(folder / MEMORY)
-        path = folder / FILE_NAME
-        try:
-            self.model.load_state_dict(load_file(path))
-        except Exception as error:  # safetensors' own, or a missing name
-            raise SleepkitError(f"{path} cannot be read ({first_line(error)}); start anew with --overwrite true") from None
 
 
 def pose_rms(found: Tensor, matrix: Tensor) -> float:

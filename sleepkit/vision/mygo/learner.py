@@ -46,11 +46,12 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.utils.ram import require_memory
 from sleepkit.utils.ranks import main_only
 from sleepkit.utils.seeds import derive_seed
+from sleepkit.vision.data.grids import save_grid
 from sleepkit.vision.data.streams import ImageExperience, ImageSet
 from sleepkit.vision.incremental.baselines import distillation
 from sleepkit.vision.incremental.classifier import IncrementalClassifier, masked_cross_entropy
 from sleepkit.vision.incremental.config import IncrementalTrainingConfig
-from sleepkit.vision.incremental.dream_quality import diversity, fidelity, save_grid, trained_judge
+from sleepkit.vision.incremental.dream_quality import diversity, fidelity, trained_judge
 from sleepkit.vision.incremental.learner import ImageLearner
 from sleepkit.vision.incremental.output_units import REAL
 from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows
@@ -60,6 +61,7 @@ from sleepkit.vision.mygo.generators import DreamGenerator, DreamGeneratorConfig
 __all__ = ["GenerativeReplay"]
 
 QUALITY_DREAMS = 200  # of each class, when a generator is judged
+SHOWN = 10  # of each class, in the picture of a night
 VALIDATION_DREAMS = 2000  # of all classes, when a checkpoint of the cortex is; of one at most a twentieth
 FAST, MEMORY, SLEEP, TRAINED_ON, VALIDATED_ON, LOOKED_AT = range(6)  # what a seed is for
 
@@ -106,7 +108,8 @@ class GenerativeReplay(ImageLearner):
         if self.today.train.source.pixels.dim() > 2:
             shown = self.dreams(QUALITY_DREAMS, LOOKED_AT, [self.today.number])
             images = self._images_like(shown.pixels) if self.dreams_features else shown.pixels
-            main_only(lambda: save_grid(images, shown.units, folder / f"night_{night:02d}.png"))
+            rows = [images[shown.units == unit][:SHOWN] for unit in shown.units.unique()]
+            main_only(lambda: save_grid(rows, folder / f"night_{night:02d}.png"))
         return log | (self._judged(folder / "judge") if self.config.judged_dreams else {})
 
     def train(self, folder: Path) -> dict[str, Any]:
