@@ -3,8 +3,7 @@
     python examples/own_learner.py                      pictures that are drawn in code, some seconds
     python examples/own_learner.py digits/ runs/means   yours: train.npz and test.npz, class folders, parquet files, or a Hub id
 
-The learner keeps the mean picture of each class, and an image is of the class whose mean is nearest.  It forgets nothing, as a
-new class changes no old mean, and it is a baseline that a network should beat.
+The learner keeps the mean picture of each class, and an image is of the class whose mean is nearest.
 """
 
 import sys

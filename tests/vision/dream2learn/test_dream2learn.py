@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_images import night, tiny_classifier, tiny_data, write_npz
+from tiny_images import night, tiny_classifier, tiny_data
 from tiny_painter import save_tiny_generator
 
 from sleepkit.errors import SleepkitError
@@ -110,17 +110,6 @@ def test_refresh_leads_kept_prompts_again(tmp_path, generator):
     log = night(one, 2, tmp_path)
     after = {dream.number: dream.vectors for dream in one.dreams()}
     assert log["led"] == 3 and all(not torch.equal(vectors, after[number]) for number, vectors in before.items())
-
-
-@pytest.mark.parametrize("kind", ["relabelled", "mixup", "noise", "auxiliary"])
-def test_controls(tmp_path, generator, kind):
-    others = str(write_npz(tmp_path / "others"))
-    one = make(tmp_path, generator, dream_kind=kind, others_dataset=others, repaint=False)
-    night(one, 1, tmp_path)
-    dreamt = one.paint(0)
-    assert len(dreamt) == 8 and (one.painter is None) == (kind != "relabelled")
-    wanted = REAL if kind == "relabelled" else DREAM
-    assert sorted(set(dreamt.labels.tolist())) == one.model.slots.where(wanted)
 
 
 def test_without_dreams_there_is_still_a_sleep_on_memory(tmp_path, generator):
@@ -250,7 +239,6 @@ def test_batch_norm_keeps_the_statistics_of_real_images():
     [
         ({"oracle": "always"}, "oracle is 'always'; use one of learned, none"),
         ({"assignment": "first"}, "assignment is 'first'; use one of greedy, hungarian, none"),
-        ({"dream_kind": "real"}, "dream_kind is 'real'; use one of prompt, relabelled, mixup, noise, auxiliary"),
         ({"strength": 0}, "strength is 0; give a number above 0, to 1"),
         ({"probes": 1}, "probes is 1; give at least 2"),
         ({"stop_threshold": 2}, "stop_threshold is 2; give a number from 0 to 1"),
