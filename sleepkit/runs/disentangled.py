@@ -46,8 +46,6 @@ def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRec
     from sleepkit.trainers.disentangled import DisentangledTrainer
     from sleepkit.vision.disentangled.protocol import table_of
 
-    trainer = DisentangledTrainer(args.backbone, config, args.dataset)
-    trainer.hub_repo = args.push_to_hub_repo
-    record = trainer.train(args.resume, args.overwrite)
+    record = DisentangledTrainer(args.backbone, config, args.dataset).train()
     main_only(lambda: print(f"\n{format_table(*table_of(record.metrics, config.match))}"))
     return record

@@ -31,7 +31,7 @@ def run_vision(args: VisionArguments, config: IncrementalTrainingConfig) -> list
     and if the upload at the end fails, after everything is written.
     """
     check_publishing(args, config)
-    records = run_seeds(args, config, lambda one: _run_seed(args, one))
+    records = run_seeds(args, config, lambda one: image_trainer(args, one).train())
     publish_if_asked(args, config)
     return records
 
@@ -44,10 +44,4 @@ def image_trainer(args: VisionArguments, config: IncrementalTrainingConfig) -> I
     """
     kinds = (GenerativeReplayTrainer, Dream2LearnTrainer, ImageTrainer)
     kind = next(one for one in kinds if args.method in one.methods)
-    trainer = kind(args.backbone, config, args.dataset, args.test_dataset, method=args.method)
-    trainer.hub_repo = args.push_to_hub_repo
-    return trainer
-
-
-def _run_seed(args: VisionArguments, config: IncrementalTrainingConfig) -> RunRecord:
-    return image_trainer(args, config).train(args.resume, args.overwrite)
+    return kind(args.backbone, config, args.dataset, args.test_dataset, method=args.method)

@@ -34,11 +34,14 @@ class DisentangledTrainer(StreamTrainer):
     """Disentangled continual learning (arXiv 2312.16731): weights learn poses, and each class is kept as one small picture.
 
     Args:
-        model: ``"cnn"`` (the small network that ``args`` describes), ``"resnet18"`` (a new one, as in the paper), Hub id or
-            folder of a transformers vision model, or a `Canonicalizer`.
-        args: a `DisentangledConfig`, which is a `transformers.TrainingArguments` with the options of stream and method.
-        train_dataset: None: shapes of Infinite dSprites, as ``args`` describes them; folder or Hub id: the pictures of this data
-            set in unknown poses; or a `SpritesStream`, as `build_sprites` makes it.
+        model (`str` or `Canonicalizer`, defaults to `"cnn"`):
+            ``"cnn"`` (the small network that ``args`` describes), ``"resnet18"`` (a new one, as in the paper), Hub id or folder
+            of a transformers vision model, or a canonicalizer.
+        args (`DisentangledConfig`, *optional*):
+            A `transformers.TrainingArguments` with the options of stream and method.
+        train_dataset (`str`, `Path` or `SpritesStream`, *optional*):
+            Folder or Hub id, whose pictures are shown in unknown poses; or a stream that `build_sprites` has made.  Shapes of
+            Infinite dSprites, as ``args`` describes them, if it is left out.
 
     Attributes:
         record: the results, a `RunRecord`; None before `train`.
@@ -105,5 +108,5 @@ class DisentangledTrainer(StreamTrainer):
         self.model.save_pretrained(folder)
         self.learner.memory.save(folder / "exemplars")
         dataset = published_name(self.choices["dataset"]) if self.choices["dataset"] else "Infinite dSprites"
-        name = model_name(self.hub_repo, "canonicalizer")
+        name = model_name(self.args.push_to_hub_repo, "canonicalizer")
         canonicalizer_card(record.to_dict(), model_name=name, dataset=dataset).save(folder / "README.md")

@@ -60,14 +60,19 @@ class ImageTrainer(StreamTrainer):
     """Continual learning of image classes or domains, met one after the other, one night each.
 
     Args:
-        model: ``"cnn"`` (the small network that ``args`` describes), Hub id or folder of a transformers vision model (ResNet,
-            ViT, ConvNeXt, DINOv2), or an `IncrementalClassifier` without classes.
-        args: an `IncrementalTrainingConfig`, or the configuration of the method; a `transformers.TrainingArguments`, with the
-            options of data, stream, classifier and method.  None takes the defaults.
-        train_dataset: folder with ``train.npz`` (``val.npz``, ``test.npz``), parquet files or class folders, or a Hub id; an
-            `ImageData`; or a stream that `build_stream` has made, whose scenario ``args`` must name.
-        eval_dataset: file, folder or Hub id to evaluate on, in the place of the data set's own test split.
-        method: one of `METHODS`; None: "er", experience replay.
+        model (`str` or `IncrementalClassifier`, defaults to `"cnn"`):
+            ``"cnn"`` (the small network that ``args`` describes), Hub id or folder of a transformers vision model (ResNet, ViT,
+            ConvNeXt, DINOv2), or a classifier without classes.
+        args (`IncrementalTrainingConfig`, *optional*):
+            Or the configuration of the method: a `transformers.TrainingArguments` with the options of data, stream, classifier
+            and method.
+        train_dataset (`str`, `Path`, `ImageData` or list of `ImageExperience`):
+            Folder with ``train.npz`` (``val.npz``, ``test.npz``), parquet files or class folders, or a Hub id; images in memory;
+            or a stream that `build_stream` has made, whose scenario ``args`` must name.
+        eval_dataset (`str` or `Path`, *optional*):
+            File, folder or Hub id to evaluate on, in the place of the data set's own test split.
+        method (`str`, *optional*):
+            One of `METHODS`; ``"er"``, experience replay, if it is left out.
 
     Attributes:
         record: the results, a `RunRecord`; None before `train`.
@@ -132,7 +137,7 @@ class ImageTrainer(StreamTrainer):
         dataset = published_name(self.choices["dataset"] or "images")
         card = classifier_card(
             record.to_dict(),
-            model_name=model_name(self.hub_repo, f"{dataset}-{self.method}"),
+            model_name=model_name(self.args.push_to_hub_repo, f"{dataset}-{self.method}"),
             base_model=None if self.backbone == "cnn" else self.backbone,
             dataset=dataset,
             generators=[one.parent.name for one in generators],

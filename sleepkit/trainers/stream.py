@@ -20,12 +20,16 @@ from typing import TYPE_CHECKING, Any
 from sleepkit.cycle.cycle import SleepCycle
 from sleepkit.cycle.image_state import ImageState
 from sleepkit.errors import SleepkitError
+from sleepkit.reporting.live.watch import watched
 from sleepkit.reporting.results import RunRecord
 from sleepkit.utils.ranks import main_finds, main_only
 from sleepkit.utils.training_fields import settings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, TrainingArguments
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from sleepkit.vision.incremental.config import ImageTrainingConfig
 
 __all__ = ["StreamTrainer"]
 
@@ -44,13 +48,12 @@ class StreamTrainer(ABC):
 
     Attributes:
         record: the results, a `RunRecord`; None before `train`.
-        hub_repo: the repository that the model is meant for, whose name goes onto its card; None: it has a name of its own.
     """
 
     def __init__(
         self,
         learner: Any,
-        args: TrainingArguments,
+        args: ImageTrainingConfig,
         stream: Sequence[Any],
         method: str,
         choices: Mapping[str, Any],
@@ -60,7 +63,7 @@ class StreamTrainer(ABC):
         self.learner, self.args, self.stream, self.method = learner, args, list(stream), method
         self.choices, self.inputs, self.left_out = dict(choices), dict(inputs), left_out
         self.record: RunRecord | None = None
-        self.hub_repo: str | None = None
+        self._start: tuple[dict[str, Tensor], dict[str, bool]] | None = None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -73,36 +76,43 @@ class StreamTrainer(ABC):
         """Folder of the run."""
         return Path(str(self.args.output_dir))
 
-    def train(self, resume: bool = True, overwrite: bool = False) -> RunRecord:
-        """Live through all nights that are left, write results, report and model, and return the results.
+    def train(self) -> RunRecord:
+        """Live through all nights that are left, one for each experience, and write results, report and model.
 
-        Args:
-            resume: continue the run that is found in ``args.output_dir``; False refuses a folder that holds one.
-            overwrite: delete the run that is found there first.
+        Nights that an earlier call has finished in ``args.output_dir`` are read back.  Call it on all processes.
 
         Returns:
-            The record; ``record.metrics`` has the measures by name, ``record.nights`` a row for each night.
+            `RunRecord`: ``metrics`` by name, such as ``class_il`` (accuracy among all classes, from 0 to 1) and ``forgetting``;
+            ``nights``, a row for each; ``accuracy_matrix``, history and settings beside them.
 
         Raises:
             SleepkitError: the folder belongs to another run or is damaged or in use, the disk is full, or a night was
                 stopped or has left numbers that are not finite.
+
+        Example:
+
+            >>> record = trainer.train()
+            >>> record.metrics["class_il"]
         """
+        self._start_anew()
         weights = sum(values.numel() * values.element_size() for values in self.model.state_dict().values())
+        chosen = self.settings()
         cycle = SleepCycle(
             self.learner,
             self.stream,
             output_dir=self.output_dir,
             method=self.method,
             seed=self.args.seed,
-            config=self.settings(),
+            config=chosen,
             inputs=self.inputs,
-            resume=resume,
-            overwrite=overwrite,
+            resume=self.args.resume,
+            overwrite=self.args.overwrite,
             needed_bytes=3 * weights,
             state_class=ImageState,
         )
-        self.record = self._measured(cycle.run())
-        main_only(lambda: self._write(self.output_dir / "model"))
+        with watched(self.args, chosen):
+            self.record = self._measured(cycle.run())
+        self.save_model()
         main_only(cycle.folder.note)
         return self.record
 
@@ -110,21 +120,20 @@ class StreamTrainer(ABC):
         """Test the model as it is now on the test images of the experiences that it has met.
 
         Returns:
-            Means over these experiences: ``class_il`` (among all classes met) and ``task_il`` (among those of the image's own
-            experience), or ``domain_il`` in a domain stream; nothing before the first night.
+            dict of `float`: means over these experiences, from 0 to 1: ``class_il`` (among all classes met) and ``task_il``
+            (among those of the image's own experience), or ``domain_il`` in a domain stream; empty before the first night.
         """
         scores = [score for score in self.learner.evaluate(self.stream) if score.class_il == score.class_il]
-        if not scores:
-            return {}
-        if self.settings()["scenario"] == "domain":
-            return {"domain_il": statistics.fmean(score.class_il for score in scores)}
-        return {name: statistics.fmean(getattr(score, name) for score in scores) for name in ("class_il", "task_il")}
+        domain = self.settings()["scenario"] == "domain"
+        names = {"domain_il": "class_il"} if domain else {"class_il": "class_il", "task_il": "task_il"}
+        return {name: statistics.fmean(getattr(score, column) for score in scores) for name, column in names.items() if scores}
 
     def save_model(self, folder: str | Path | None = None) -> None:
-        """Write the model with its card; call it on all processes.
+        """Write the model with its card, to be loaded by transformers.  Call it on all processes.
 
         Args:
-            folder: where; None: ``model`` in ``args.output_dir``, where `train` has written it already.
+            folder (`str` or `Path`, *optional*):
+                Where to; ``<output_dir>/model`` if it is left out, which `train` writes already.
 
         Raises:
             SleepkitError: nothing is trained yet.
@@ -132,32 +141,48 @@ class StreamTrainer(ABC):
         self._require_record()
         main_only(lambda: self._write(self.output_dir / "model" if folder is None else Path(folder)))
 
-    def push_to_hub(self, repo_id: str, private: bool = True, token: str | None = None) -> str:
-        """Upload the model with its card to the Hub in one commit; call it on all processes.
+    def push_to_hub(self, repo_id: str | None = None, *, public: bool = False) -> list[str]:
+        """Upload the model of the finished run with its card, after what is uploaded is listed.  Call it on all processes.
 
         Args:
-            repo_id: the repository, ``owner/name``; it is made if there is none.
-            private: whether the repository must be private.
-            token: access token; None takes that of ``args.hub_token``, or of `hf auth login`.
+            repo_id (`str`, *optional*):
+                ``owner/name``; ``args.push_to_hub_repo`` if it is left out.
+            public (`bool`, defaults to `False`):
+                Let all read it; repositories are private otherwise.
 
         Returns:
-            Address of the commit.
+            list of `str`: addresses of the commits.
 
         Raises:
-            SleepkitError: nothing is trained yet, or as `sleepkit.runs.hub.push_files`.
-        """
-        from sleepkit.runs.hub import push_folder
+            SleepkitError: nothing is trained yet, no repository is named, or it cannot be written to.
 
-        self.hub_repo = repo_id
-        self.save_model()
-        token = token or self.args.hub_token or None
-        return main_finds(lambda: push_folder(self.output_dir / "model", repo_id, private=private, token=token))
+        Example:
+
+            >>> trainer.push_to_hub("me/classifier")
+        """
+        from sleepkit.runs.publish import push_run
+
+        self.args.push_to_hub_repo = repo_id or self.args.push_to_hub_repo
+        self.save_model()  # with the name of the repository on its card
+        target, token = self.args.push_to_hub_repo, self.args.hub_token or None
+        return main_finds(lambda: push_run(self.output_dir, target, public=public, token=token))
 
     def settings(self) -> dict[str, Any]:
         """Return all that decides the result besides seed and stream, as it is recorded in ``results.json``."""
         fields = settings(make_dataclass("Nothing", ())(), self.args)
         found = self.choices | {name: value for name, value in fields.items() if name not in self.left_out}
         return {"scenario": "class"} | found
+
+    def _start_anew(self) -> None:
+        """Take the learner back to where it was before the first `train`, which an interrupt may have stopped within a night."""
+        if self._start is None:
+            trained = {name: parameter.requires_grad for name, parameter in self.model.named_parameters()}
+            self._start = self.learner.snapshot(), trained
+            return
+        snapshot, trained = self._start
+        self.learner.restore(snapshot)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(trained[name])
 
     def _require_record(self) -> RunRecord:
         if self.record is None:

@@ -1,5 +1,7 @@
 """Trainers of images from Python: what they take and leave, and that a command is the same path."""
 
+import dataclasses
+
 import pytest
 import torch
 from local_hub import LocalHub
@@ -66,8 +68,8 @@ def test_a_stream_and_a_model_that_are_given(tmp_path):
     with pytest.raises(SleepkitError, match=r"belongs to another run \(inputs.model is"):
         ImageTrainer(tiny_classifier(seed=1), config, stream).train()
     with pytest.raises(SleepkitError, match="holds a run; use --resume true"):
-        ImageTrainer(tiny_classifier(), config, stream).train(resume=False)
-    ImageTrainer(tiny_classifier(seed=1), config, stream).train(overwrite=True)
+        ImageTrainer(tiny_classifier(), dataclasses.replace(config, resume=False), stream).train()
+    ImageTrainer(tiny_classifier(seed=1), dataclasses.replace(config, overwrite=True), stream).train()
     data = ImageTrainer(tiny_classifier(), tiny_config(tmp_path / "data", experiences=4), tiny_data())
     assert len(data.stream) == 4 and data.settings()["experiences"] == 4
 
@@ -92,10 +94,36 @@ def test_what_is_saved_and_pushed(digits, tmp_path):
         assert (folder / "generators" / "night_02" / "model.safetensors").is_file() and (folder / "README.md").is_file()
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     with LocalHub() as hub, hub.used_by(hub.token("ada"), tmp_path / "home"):
-        address = trainer.push_to_hub("ada/dreamer")
+        with pytest.raises(SleepkitError, match="nothing to push is named"):
+            trainer.push_to_hub()
+        (address,) = trainer.push_to_hub("ada/dreamer")
         assert address.startswith(f"{hub.url}/ada/dreamer") and hub.repository("ada/dreamer").private
         files = hub.repository("ada/dreamer").files
     assert "generators/night_02/model.safetensors" in files and b"# dreamer" in files["README.md"]
+
+
+@pytest.mark.parametrize("night", [1, 2])
+def test_train_goes_on_after_an_interrupt_in_the_same_process(digits, tmp_path, monkeypatch, night):
+    """As in a notebook: the trainer is the same object, and its learner stands in the middle of a night."""
+    whole = ImageTrainer("cnn", IncrementalTrainingConfig(output_dir=str(tmp_path / "whole"), **QUICK), digits, method="der")
+    whole.train()
+    trainer = ImageTrainer("cnn", IncrementalTrainingConfig(output_dir=str(tmp_path / "again"), **QUICK), digits, method="der")
+    after_training = trainer.learner.after_training
+
+    def interrupted():
+        after_training()
+        trainer.model.requires_grad_(False)  # as some methods do for a part of the night
+        if trainer.learner.night == night:
+            raise KeyboardInterrupt
+        trainer.model.requires_grad_(True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.learner, "after_training", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    assert trainer.train().accuracy_matrix == whole.record.accuracy_matrix
+    weights = [load_file(tmp_path / one / "model" / "model.safetensors") for one in ("whole", "again")]
+    assert all(torch.equal(values, weights[1][name]) for name, values in weights[0].items())
 
 
 def test_dream2learn(tmp_path):

@@ -2,7 +2,7 @@
 
     parse_disentangled(["--config", "s1.yaml", "--seed", "1"])  ->  (DisentangledArguments, DisentangledConfig)
 
-Reading is that of language.py beside it: a flat YAML recipe, overridden by the command line.
+Reading is that of command_line.py beside it: a flat YAML recipe, overridden by the command line.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sleepkit.runs.arguments.command_line import check_folder
-from sleepkit.runs.arguments.language import RunArguments, read
-from sleepkit.utils.options import option, require_repo
+from sleepkit.runs.arguments.command_line import check_folder, read
+from sleepkit.runs.arguments.images import SeedArguments
+from sleepkit.utils.options import option
 
 if TYPE_CHECKING:
     from sleepkit.vision.disentangled.config import DisentangledConfig
@@ -22,7 +22,7 @@ __all__ = ["DisentangledArguments", "parse_disentangled"]
 
 
 @dataclass
-class DisentangledArguments(RunArguments):
+class DisentangledArguments(SeedArguments):
     """What is learned, and what becomes of it; the rest is in the method's configuration.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
@@ -36,11 +36,9 @@ class DisentangledArguments(RunArguments):
         "cnn", "Network of the first look: 'cnn'; 'resnet18', a new one; or Hub id or folder of a transformers vision model."
     )
     export: str | None = option(None, "Write the stream's images to this new folder and stop: a data set for other recipes.")
-    push_to_hub_repo: str | None = option(None, "Upload canonicaliser and exemplars to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_repo(self, ("push_to_hub_repo",))
         if self.export is not None:
             check_folder("export", self.export)
 

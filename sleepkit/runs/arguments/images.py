@@ -3,7 +3,7 @@
     parse_vision(["--config", "split_mnist.yaml", "--dataset", "digits/"])  ->  (VisionArguments, IncrementalTrainingConfig)
     parse_mygo(...)                                                         ->  (VisionArguments, GenerativeReplayConfig)
 
-Reading is that of language.py beside it: a flat YAML recipe, overridden by the command line.
+Reading is that of command_line.py beside it: a flat YAML recipe, overridden by the command line.
 """
 
 from __future__ import annotations
@@ -13,20 +13,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sleepkit.errors import SleepkitError
-from sleepkit.runs.arguments.language import RunArguments, read
+from sleepkit.runs.arguments.command_line import read
 from sleepkit.trainers.images import DREAMING, METHODS
-from sleepkit.utils.options import option, require_choice, require_repo
+from sleepkit.utils.options import check_numbers, option, require, require_choice, require_seed
 
 if TYPE_CHECKING:
     from sleepkit.vision.dream2learn.config import Dream2LearnConfig
     from sleepkit.vision.incremental.config import IncrementalTrainingConfig
     from sleepkit.vision.mygo.config import GenerativeReplayConfig
 
-__all__ = ["VisionArguments", "parse_dream2learn", "parse_mygo", "parse_vision"]
+__all__ = ["SeedArguments", "VisionArguments", "parse_dream2learn", "parse_mygo", "parse_vision"]
 
 
 @dataclass
-class VisionArguments(RunArguments):
+class SeedArguments:
+    """Which seeds a command runs."""
+
+    seeds: list[int] | None = option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        require(self, ("seeds",), lambda seeds: seeds is None or 0 < len(set(seeds)) == len(seeds), "each seed once")
+        for seed in self.seeds or ():
+            require_seed("seeds", seed)
+
+
+@dataclass
+class VisionArguments(SeedArguments):
     """What is learned, and by which method; the rest is in the method's configuration.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
@@ -36,14 +49,12 @@ class VisionArguments(RunArguments):
     test_dataset: str | None = option(None, "Evaluate on this file, folder or Hub id instead of the data set's own test split.")
     backbone: str = option("cnn", "'cnn', or Hub id or folder of a transformers vision model (ResNet, ViT, ConvNeXt, DINOv2).")
     method: str = option("er", f"One of {', '.join(METHODS)}.")
-    push_to_hub_repo: str | None = option(None, "Upload the model to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.dataset.strip():
             raise SleepkitError("dataset is missing; give --dataset with a folder such as digits/ (train.npz, ...) or a Hub id")
         require_choice(self, "method", METHODS)
-        require_repo(self, ("push_to_hub_repo",))
 
 
 def parse_vision(argv: Sequence[str]) -> tuple[VisionArguments, IncrementalTrainingConfig]:

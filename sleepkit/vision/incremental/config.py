@@ -16,7 +16,7 @@ from typing import Any, cast
 from transformers import TrainingArguments
 
 from sleepkit.errors import SleepkitError
-from sleepkit.utils.options import option, require, require_choice
+from sleepkit.utils.options import option, require, require_choice, require_repo
 from sleepkit.utils.training_fields import check_training
 from sleepkit.vision.data.augmentation import AUGMENTATIONS
 from sleepkit.vision.data.streams import DOMAINS, SCENARIOS
@@ -60,9 +60,15 @@ class ImageTrainingConfig(TrainingArguments):
     remove_unused_columns: bool = option(False, "Must stay False: batches are tensors, not columns.")
     output_dir: str | None = option("runs/vision", "Folder of the run.")
 
+    # run
+    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
+    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
+    push_to_hub_repo: str | None = option(None, "Upload the model to this Hub repository (private) at the end.")
+
     def __post_init__(self) -> None:
         check_training(self, UNUSED)
         super().__post_init__()
+        require_repo(self, ("push_to_hub_repo",))
 
 
 @dataclass(repr=False)
