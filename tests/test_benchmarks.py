@@ -8,14 +8,21 @@ from types import SimpleNamespace
 import pytest
 from launch import succeed
 from tiny import tiny_model, tiny_tokenizer
+from tiny_images import tiny_classifier, tiny_data, write_npz
+from tiny_painter import save_tiny_generator
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.results import RunRecord
+from sleepkit.runs.arguments.images import parse_dream2learn
 from sleepkit.utils.files import read_json
+from sleepkit.vision.data.streams import build_stream
+from sleepkit.vision.dream2learn import dreaming
+from sleepkit.vision.incremental.output_units import DREAM, REAL
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import dream_controls  # noqa: E402
 import image_table  # noqa: E402
 import make_tables  # noqa: E402
 import run_table  # noqa: E402
@@ -274,3 +281,34 @@ def test_a_trial_is_compared_with_its_own_steps(tmp_path):
     assert document["dreaming"]["trials"]["rows"] == document["dreaming"]["peft"]["rows"] > 2
     assert all(ratio > 0 for ratio in document["ratios"].values())
     assert "its own SFT steps alone" in done.stdout
+
+
+# -- controls of Dream2Learn ------------------------------------------------------------------------------------------
+TINY_DREAMS = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 2 --per_device_train_batch_size 8 --use_cpu
+    --replay_batch_size 8 --buffer_size 12 --buffer_policy class_balanced --sampler_steps 1 --probes 2 --dream_updates 2
+    --dreams 2 --dream_images 4 --dream_batch_size 4 --sleep_steps 4 --repaint false""".split()
+
+
+@pytest.mark.parametrize("kind", dream_controls.KINDS)
+def test_what_stands_in_the_place_of_dreams(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(dreaming, "collapse", lambda *args: (False, False))
+    data, generator = write_npz(tmp_path / "data"), save_tiny_generator(tmp_path / "generator")
+    command = ["--dataset", str(data), "--generator", str(generator), "--method", "d2l_er", "--output_dir", str(tmp_path / "run")]
+    args, config = parse_dream2learn([*command, *TINY_DREAMS, "--others_dataset", str(data)])
+    stream = build_stream(tiny_data(), "class", 2)
+    one = dream_controls.ControlledEr(tiny_classifier(), dream_controls.controlled(config, kind), stream)
+    one.wake(stream[0])
+    one.sleep(1, tmp_path / "run")
+    dreamt = one.paint(0)
+    assert len(dreamt) == 8 and (one.painter is None) == (kind not in ("prompt", "relabelled"))
+    wanted = REAL if kind == "relabelled" else DREAM
+    assert sorted(set(dreamt.labels.tolist())) == one.model.slots.where(wanted)
+
+
+def test_a_whole_run_with_a_control(tmp_path):
+    data = write_npz(tmp_path / "data")
+    command = ["--dataset", str(data), "--output_dir", str(tmp_path / "run"), "--generator", "none", *TINY_DREAMS, "--seeds", "0"]
+    record = dream_controls.whole("mixup", command)
+    assert record.config["dream_kind"] == "mixup" and "faa_gain" in record.metrics
+    with pytest.raises(SleepkitError, match="others_dataset is missing, which auxiliary images are taken of"):
+        dream_controls.whole("auxiliary", command)

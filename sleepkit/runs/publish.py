@@ -236,7 +236,7 @@ def check_publishing(args: Any, config: TrainingArguments, refused: str = "") ->
         config: with the token.
         refused: why a run like this one has nothing to push.
     """
-    repo_id, dreams, rehearsal = _asked(args)
+    repo_id, dreams, rehearsal = _asked(args, config)
     if rehearsal and repo_id is None:
         raise SleepkitError("push_to_hub_rehearsal goes with the model; give push_to_hub_repo too, or leave it out")
     if repo_id is None and dreams is None:
@@ -255,7 +255,7 @@ def publish_if_asked(args: Any, config: TrainingArguments) -> None:
     Raises:
         SleepkitError: the upload failed; it can be repeated by `sleepkit push`.
     """
-    repo_id, dreams, rehearsal = _asked(args)
+    repo_id, dreams, rehearsal = _asked(args, config)
     if repo_id is None and dreams is None:
         return
     again = " ".join(
@@ -272,7 +272,10 @@ def publish_if_asked(args: Any, config: TrainingArguments) -> None:
     main_only(push)
 
 
-def _asked(args: Any) -> tuple[str | None, str | None, bool]:
-    names = (getattr(args, name, None) or None for name in ("push_to_hub_repo", "push_to_hub_dreams_repo"))
-    repo_id, dreams = names
-    return repo_id, dreams, bool(getattr(args, "push_to_hub_rehearsal", False))
+def _asked(*given: Any) -> tuple[str | None, str | None, bool]:
+    """What is to be pushed, as the arguments of a command or its configuration say."""
+
+    def named(name: str) -> Any:
+        return next((value for one in given if (value := getattr(one, name, None))), None)
+
+    return named("push_to_hub_repo"), named("push_to_hub_dreams_repo"), bool(named("push_to_hub_rehearsal"))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sleepkit.reporting.live.progress import shown
-from sleepkit.reporting.live.tracking import tracked
+from sleepkit.reporting.live.tracking import is_tracked, tracked
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -21,10 +21,13 @@ __all__ = ["watched"]
 
 @contextmanager
 def watched(config: TrainingArguments, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, the run is shown (plainly with ``disable_tqdm``) and tracked (``report_to``).
+    """Inside, the run is shown (plainly with ``disable_tqdm``) and tracked (``report_to``); inside another one, it is that one.
 
     Raises:
         SleepkitError: a tracker that is unknown or not installed; one that cannot start, when it does.
     """
+    if is_tracked():
+        yield
+        return
     with shown(plain=bool(config.disable_tqdm)), tracked(config, settings):
         yield
