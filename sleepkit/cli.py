@@ -227,10 +227,10 @@ def _seed_folders(folder: str) -> list[str]:
 
 
 def _expand(options: argparse.Namespace) -> None:
+    from sleepkit.language.config import expert_layers
     from sleepkit.language.experts.bank import ExpertBank
     from sleepkit.language.experts.units import ExpertBankConfig
     from sleepkit.language.model_io import load_model
-    from sleepkit.runs.arguments.language import expert_layers
 
     layers = expert_layers(options.layers, "--layers")
     check_folder("folder", options.folder)

@@ -153,7 +153,7 @@ def test_arguments_of_a_variant():
 
 
 def test_joint_training_takes_what_all_nights_take():
-    args, _ = run_table.parse(["--config", RECIPE, "--nights", "3", "--passages_per_night", "2"])
+    _, args = run_table.parse(["--config", RECIPE, "--nights", "3", "--passages_per_night", "2"])
     found = run_table.with_joint(run_table.expand(["joint", "lora"]), args)
     assert found == {
         "joint": ["--baseline", "lora", "--nights", "1", "--passages_per_night", "6"],
