@@ -20,7 +20,7 @@ import torch
 
 from sleepkit.reporting.results import hardware, versions
 from sleepkit.runs.arguments.images import parse_dream2learn
-from sleepkit.runs.images import build_model
+from sleepkit.trainers.images import build_classifier
 from sleepkit.utils.files import write_json
 from sleepkit.vision.data.streams import build_stream
 from sleepkit.vision.dream2learn.learner import DreamingEr
@@ -54,9 +54,9 @@ def learner(command: list[str], method: type[ImageLearner] = DreamingEr) -> Any:
     from sleepkit.vision.data.images import load_images
 
     args, config = parse_dream2learn([*command, "--judge_epochs", "0"])
-    stream = build_stream(load_images(args.dataset), args.scenario, args.experiences)
+    stream = build_stream(load_images(args.dataset), config.scenario, config.experiences)
     torch.manual_seed(0)
-    return method(build_model(args, stream), config, stream)
+    return method(build_classifier(args.backbone, config, stream), config, stream)
 
 
 def night(command: list[str], folder: Path) -> dict[str, float]:

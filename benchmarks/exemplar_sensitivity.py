@@ -21,13 +21,14 @@ import torch
 from make_tables import render
 
 from sleepkit.reporting.results import hardware, versions
-from sleepkit.runs.arguments.disentangled import build_sprites, parse_disentangled
+from sleepkit.runs.arguments.disentangled import parse_disentangled
 from sleepkit.utils.files import write_json
 from sleepkit.vision.disentangled import open_set
 from sleepkit.vision.disentangled.canonicalizer import Canonicalizer
 from sleepkit.vision.disentangled.exemplars import ExemplarMemory
 from sleepkit.vision.disentangled.learner import DisentangledLearner
 from sleepkit.vision.disentangled.protocol import image_sets
+from sleepkit.vision.disentangled.sprites import build_sprites
 
 RESULTS = Path(__file__).parent / "results"
 ACCEPTED = (0.8, 0.9, 0.95, 0.99)
@@ -43,9 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(str(config.output_dir)) / "model"
     learner = DisentangledLearner(Canonicalizer.from_pretrained(folder).eval(), config)
     everything = ExemplarMemory.load(folder / "exemplars")
-    everything.restore = learner.memory.restore
-    stream = build_sprites(args, config.seed)
-    sets = image_sets(stream, args.novel_classes, args.novel_images)
+    stream = build_sprites(config, args.dataset)
+    sets = image_sets(stream, config.novel_classes, config.novel_images)
     poses = {name: learner.poses(images.pixels) for name, images in sets.items()}
     rows = []
     for number in options.numbers:

@@ -73,7 +73,7 @@ def _top_parser() -> Parser:
 def _ask_options(parser: Parser) -> None:
     parser.description = "Ask a slept model. Each question stands alone, with nothing else in the context."
     parser.epilog = "example: sleepkit ask runs/demo 'Who was the first keeper of Skarrowmere Light?' --compare"
-    parser.add_argument("folder", help="output folder of a finished run")
+    parser.add_argument("folder", help="output folder of a finished run, or Hub id of a slept model")
     parser.add_argument("question", nargs="*", default=[], help="the question; without one, questions are read line by line")
     parser.add_argument("--model", help="id or folder of the base model, if it is not where the run found it")
     parser.add_argument("--compare", action="store_true", help="also show what the model said before it slept")

@@ -8,14 +8,21 @@ from types import SimpleNamespace
 import pytest
 from launch import succeed
 from tiny import tiny_model, tiny_tokenizer
+from tiny_images import tiny_classifier, tiny_data, write_npz
+from tiny_painter import save_tiny_generator
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.results import RunRecord
+from sleepkit.runs.arguments.images import parse_dream2learn
 from sleepkit.utils.files import read_json
+from sleepkit.vision.data.streams import build_stream
+from sleepkit.vision.dream2learn import dreaming
+from sleepkit.vision.incremental.output_units import DREAM, REAL
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import dream_controls  # noqa: E402
 import image_table  # noqa: E402
 import make_tables  # noqa: E402
 import run_table  # noqa: E402
@@ -40,6 +47,7 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     (tmp_path / "results.json").rename(tmp_path / "demo.json")
     readme = tmp_path / "README.md"
     around = "before\n<!-- table:squad -->\nold\n<!-- /table -->\nbetween\n<!-- table:demo -->\n<!-- /table -->\n"
+    around = f"<!-- table:main -->\n<!-- /table -->\n{around}"
     around = f"<!-- table:summary -->\n<!-- /table -->\n<!-- table:squad-matrix -->\n<!-- /table -->\n{around}"
     readme.write_text(f"{around}<!-- table:later -->\nkept\n<!-- /table -->\nafter\n")
     make_tables.main(["--pages", str(readme), "--results", str(tmp_path)])
@@ -49,11 +57,25 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     assert "0.750" in text and "1 min 12 s" in text
     assert "before\n" in text and "\nbetween\n" in text and text.endswith("kept\n<!-- /table -->\nafter\n")
     assert "| demo | 1 | – | – | – | 0.750 | 0.010 |" in text and "| squad | 2 |" in text  # the summary of both
+    assert "one night (the demo) | 1 | – | – | – | – | 0.010 | 1 min 12 s |" in text
     assert "after night 2 of seed 0   0.50    – \n\nafter night 1 of seed 1   1.00  0.00\n" in text
     assert "on a CPU" in (tmp_path / "squad.md").read_text() and (tmp_path / "squad_retention.png").is_file()
     assert "later.json is not there" in capsys.readouterr().out
     make_tables.main(["--pages", str(readme), "--results", str(tmp_path)])
     assert readme.read_text() == text  # again: the same
+
+
+def test_what_is_right_in_the_end_is_that_of_all_questions():
+    row = run_row("knowledge_seeding", 0, closed_book_before=0.1, closed_book_after=0.5, in_context=0.5, recovery_final=0.75)
+    assert "| 0.100 | 0.500 | 0.400 | 0.500 |" in make_tables.main_table({"squad_20": {"runs": [row]}})
+    row["closed_book_final"] = 0.45
+    assert "| 0.100 | 0.500 | 0.450 | 0.500 |" in make_tables.main_table({"squad_20": {"runs": [row]}})
+
+
+def test_recovery_is_left_out_where_there_is_little_to_recover():
+    rows = [run_row("knowledge_seeding", 0, recovery=9.6, closed_book_before=0.0, in_context=0.1)]
+    assert "9.600" not in make_tables.render({"runs": rows}) and "9.600" not in make_tables.summary({"a": {"runs": rows}})
+    assert "9.600" in make_tables.render({"runs": [{**rows[0], "in_context": 0.5}]})
 
 
 def test_runs_on_images_are_collected_without_their_paths(tmp_path):
@@ -259,3 +281,34 @@ def test_a_trial_is_compared_with_its_own_steps(tmp_path):
     assert document["dreaming"]["trials"]["rows"] == document["dreaming"]["peft"]["rows"] > 2
     assert all(ratio > 0 for ratio in document["ratios"].values())
     assert "its own SFT steps alone" in done.stdout
+
+
+# -- controls of Dream2Learn ------------------------------------------------------------------------------------------
+TINY_DREAMS = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 2 --per_device_train_batch_size 8 --use_cpu
+    --replay_batch_size 8 --buffer_size 12 --buffer_policy class_balanced --sampler_steps 1 --probes 2 --dream_updates 2
+    --dreams 2 --dream_images 4 --dream_batch_size 4 --sleep_steps 4 --repaint false""".split()
+
+
+@pytest.mark.parametrize("kind", dream_controls.KINDS)
+def test_what_stands_in_the_place_of_dreams(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(dreaming, "collapse", lambda *args: (False, False))
+    data, generator = write_npz(tmp_path / "data"), save_tiny_generator(tmp_path / "generator")
+    command = ["--dataset", str(data), "--generator", str(generator), "--method", "d2l_er", "--output_dir", str(tmp_path / "run")]
+    args, config = parse_dream2learn([*command, *TINY_DREAMS, "--others_dataset", str(data)])
+    stream = build_stream(tiny_data(), "class", 2)
+    one = dream_controls.ControlledEr(tiny_classifier(), dream_controls.controlled(config, kind), stream)
+    one.wake(stream[0])
+    one.sleep(1, tmp_path / "run")
+    dreamt = one.paint(0)
+    assert len(dreamt) == 8 and (one.painter is None) == (kind not in ("prompt", "relabelled"))
+    wanted = REAL if kind == "relabelled" else DREAM
+    assert sorted(set(dreamt.labels.tolist())) == one.model.slots.where(wanted)
+
+
+def test_a_whole_run_with_a_control(tmp_path):
+    data = write_npz(tmp_path / "data")
+    command = ["--dataset", str(data), "--output_dir", str(tmp_path / "run"), "--generator", "none", *TINY_DREAMS, "--seeds", "0"]
+    record = dream_controls.whole("mixup", command)
+    assert record.config["dream_kind"] == "mixup" and "faa_gain" in record.metrics
+    with pytest.raises(SleepkitError, match="others_dataset is missing, which auxiliary images are taken of"):
+        dream_controls.whole("auxiliary", command)

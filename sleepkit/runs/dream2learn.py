@@ -25,12 +25,13 @@ from sleepkit.reporting import metrics
 from sleepkit.reporting.plots import stops_figure
 from sleepkit.reporting.results import RunRecord
 from sleepkit.reporting.tables import comparison_table, format_table, format_value
-from sleepkit.runs.arguments.images import DREAMING, VisionArguments
+from sleepkit.runs.arguments.images import VisionArguments
 from sleepkit.runs.compare import config_of
 from sleepkit.runs.generator import GeneratorArguments, train_generator
-from sleepkit.runs.images import build_learner, run_vision
+from sleepkit.runs.images import image_trainer, run_vision
 from sleepkit.runs.publish import check_publishing
 from sleepkit.runs.seeds import with_seed
+from sleepkit.trainers.images import DREAMING
 from sleepkit.utils.files import read_json, save_figure, write_text
 from sleepkit.utils.options import require_choice
 from sleepkit.utils.ranks import all_find, main_only
@@ -54,7 +55,8 @@ def run_dream2learn(args: VisionArguments, config: Dream2LearnConfig) -> RunReco
     if args.dataset == "procedural" and config.dreams and not all_find(Path(config.generator)):
         train_generator(GeneratorArguments(), TinyDiffusionConfig(output_dir=config.generator, use_cpu=config.use_cpu))
     seeds = args.seeds or [config.seed]
-    _, stream = build_learner(args, with_seed(config, seeds[0], folder))  # refuses what the run without dreams would not notice
+    # built here already, as it refuses what the run without dreams would not notice
+    stream = image_trainer(args, with_seed(config, seeds[0], folder)).stream
     classes = len({label for experience in stream for label in experience.labels})
     if config.max_units is not None and config.max_units < classes:
         raise SleepkitError(

@@ -131,7 +131,7 @@ def refused(files, tmp_path, capsys):
         ("dream2learn", "--prompt_vectors 100", "prompt_vectors is 100, which makes prompts of 102 tokens"),
         ("dream2learn", "--max_units 3", "max_units is 3, which is fewer than the 4 classes"),
         ("dream2learn", "--others_dataset {rgb} --judge_epochs 1", "are 3 x 8 x 8 and those of the stream 1 x 8 x 8"),
-        ("dream2learn", "--others_dataset /nowhere --dream_kind auxiliary", "dataset '/nowhere' does not exist"),
+        ("dream2learn", "--others_dataset /nowhere --judge_epochs 1", "dataset '/nowhere' does not exist"),
         ("disentangled", "--factor_values 1000000000", "the grid of factors has 1000000000 values of each; give 1 to 64"),
         ("disentangled", "--experiences 1000000000000", "2,000,000,000,000 classes of 16 images would take"),
         ("disentangled", "--novel_classes 1000000000", "1,000,000,000 novel_classes of 2 novel_images would take"),

@@ -15,9 +15,10 @@ from transformers import AutoModelForImageClassification
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.results import read_results
-from sleepkit.runs.arguments.images import METHODS, parse_mygo, parse_vision
+from sleepkit.runs.arguments.images import parse_mygo, parse_vision
 from sleepkit.runs.compare import run_comparison
 from sleepkit.runs.images import run_vision
+from sleepkit.trainers.images import METHODS
 from sleepkit.utils.files import read_json
 from sleepkit.utils.states import newest_state
 from sleepkit.vision.incremental.learner import ImageLearner
@@ -78,7 +79,7 @@ def test_what_a_run_of_mygo_leaves(digits, tmp_path):
     run_vision(*parse_mygo(command))
     assert "`generators/night_01` to `night_100`" in (tmp_path / "model" / "README.md").read_text()
     args, config = parse_mygo([*command, "--mode", "as_published"])
-    assert args.cnn_widths == [16, 32] and args.cnn_max_pool and config.sleep_steps == 1000
+    assert config.cnn_widths == [16, 32] and config.cnn_max_pool and config.sleep_steps == 1000 and args.backbone == "cnn"
     with pytest.raises(SleepkitError, match="run recipes/mygo.py instead"):
         run(digits, tmp_path / "other", "--method", "mygo")
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,12 +43,10 @@ __all__ = [
     "SemanticJudge",
     "TokenF1Judge",
     "absolute_reward",
-    "clipped_policy_loss",
+    "clipped_surrogate",
     "group_advantages",
     "imitation_reward",
     "levenshtein",
-    "levenshtein_batch",
-    "make_reward_function",
     "random_prefix_cut",
 ]
 
@@ -84,11 +82,6 @@ def levenshtein(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
         rise, fall = (rise << 1 | 1) & full, (fall << 1) & full
         up, down = fall | (full & ~(vertical | rise)), rise & vertical
     return distance
-
-
-def levenshtein_batch(a: Sequence[Sequence[Hashable]], b: Sequence[Sequence[Hashable]]) -> npt.NDArray[np.int64]:
-    """Distances of the pairs ``(a[i], b[i])``, ``(batch,)``."""
-    return np.array([levenshtein(x, y) for x, y in zip(a, b, strict=True)], dtype=np.int64)
 
 
 def absolute_reward(a: Sequence[Hashable], b: Sequence[Hashable], z0: float | int = 0.5) -> float:
@@ -244,37 +237,6 @@ def imitation_reward(
     return ImitationRewards(gamma * semantic + (1 - gamma) * absolute, semantic, absolute)
 
 
-def make_reward_function(
-    *,
-    judge: SemanticJudge | None,
-    gamma: float = 0.5,
-    z0: float | int = 0.5,
-    tokenize: Tokenize = str.split,
-    reference_column: str = "reference",
-) -> Callable[..., list[float]]:
-    """`imitation_reward` as a reward function of TRL (``reward_funcs=`` of `GRPOTrainer`).
-
-    It is called with ``prompts``, ``completions`` (texts, or lists of chat messages) and the dataset's columns as
-    keyword arguments, and returns one float per completion.  The teacher's continuation is read from
-    ``reference_column``.  The mean semantic and absolute rewards go to TRL's ``log_metric`` where it is offered.
-    """
-
-    def imitation(prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float]:
-        if reference_column not in kwargs:
-            raise SleepkitError(
-                f"the dataset has no column {reference_column!r} (found {sorted(kwargs)}); "
-                "add one with the teacher's continuations"
-            )
-        texts = [text if isinstance(text, str) else "".join(part["content"] for part in text) for text in completions]
-        rewards = imitation_reward(texts, kwargs[reference_column], judge=judge, gamma=gamma, z0=z0, tokenize=tokenize)
-        if log_metric := kwargs.get("log_metric"):
-            log_metric("imitation/semantic", float(rewards.semantic.mean()))
-            log_metric("imitation/absolute", float(rewards.absolute.mean()))
-        return rewards.total.tolist()
-
-    return imitation
-
-
 # From teacher samples to a policy gradient
 
 
@@ -308,24 +270,6 @@ def group_advantages(rewards: Tensor) -> tuple[Tensor, Tensor]:
     centred = rewards - rewards.mean(1, keepdim=True)
     advantages = centred / (rewards.std(1, keepdim=True) + EPSILON)
     return torch.where(keep[:, None], advantages, torch.zeros_like(advantages)), keep
-
-
-def clipped_policy_loss(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor, clip: float = 0.2) -> Tensor:
-    """PPO's clipped surrogate loss, averaged over the tokens in ``mask``; a scalar to minimise, 0 without tokens.
-
-    Args:
-        logp: log-probabilities of the sampled tokens now, ``(batch, time)``, with gradient.
-        old_logp: the same when they were sampled, ``(batch, time)``; pass ``logp.detach()`` for a single on-policy
-        step.
-        advantages: ``(batch,)`` or ``(batch, time)``.
-        mask: ``(batch, time)``, true on completion tokens (of groups that are kept).
-        clip: how far the ratio may leave 1 and still be rewarded for it.
-    """
-    mask = mask.bool()
-    if advantages.ndim == 1:
-        advantages = advantages[:, None]
-    logp, old_logp = (torch.where(mask, values, 0.0) for values in (logp, old_logp))  # padding may hold -inf
-    return (clipped_surrogate(logp, old_logp, advantages, clip) * mask).sum() / mask.sum().clamp(min=1)
 
 
 def clipped_surrogate(logp: Tensor, old_logp: Tensor, advantages: Tensor, clip: float = 0.2) -> Tensor:

@@ -14,8 +14,7 @@ Training (`forward` with `matrix`) minimises
     |Theta_0 - Theta|^2   +   mean |g(image seen through Theta M(e)^-1) - e|^2 / spread^2,       e = spread x normal noise
 
 so g learns to undo errors of each size alike, in an image that it sees near its canonical form (in any orientation, with `turn`)
-in whatever pose it is; and, with `restore_width`, |r(straightened picture) - plain picture of its class|^2 of a restorer r
-(restorer.py).
+in whatever pose it is.
 
 Source: the regression of six entries by a ResNet-18 with the squared error is that of "Infinite dSprites for Disentangled
 Continual Learning" (arXiv 2312.16731, section 4): ``affine6``, backbone `RESNET_18`, no refinements.  Ours: the similarity, whose
@@ -36,7 +35,6 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils.generic import ModelOutput
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.disentangled.restorer import Restorer
 from sleepkit.vision.idsprites.affine import invert, normalize
 from sleepkit.vision.incremental.backbones import hidden_size, load_backbone, pooled, require_takes
 
@@ -83,7 +81,6 @@ class CanonicalizerConfig(PreTrainedConfig):
         refine_widths, refine_hidden_size, refine_size, refine_extent: of g, and of what it sees.
         image_mean, image_std: of pixels from 0 to 1; the first is best the background, which is
             taken to go on beyond the image.
-        restore_width: channels of the restorer; 0: there is none.
         backbone_mean, backbone_std: of each channel of the pixels that a pretrained backbone knows; empty: as the two above.
     """
 
@@ -102,18 +99,16 @@ class CanonicalizerConfig(PreTrainedConfig):
     refine_extent: float = 0.75
     image_mean: float = 0.66
     image_std: float = 0.33
-    restore_width: int = 0
     backbone_mean: list[float] | tuple[float, ...] = ()
     backbone_std: list[float] | tuple[float, ...] = ()
 
 
 @dataclass
 class CanonicalizerOutput(ModelOutput):
-    """``loss`` and ``coarse`` (N, 3, 3) in training; else ``matrix`` (N, 3, 3)."""
+    """``loss`` in training; else ``matrix`` (N, 3, 3)."""
 
     loss: Tensor | None = None
     matrix: Tensor | None = None
-    coarse: Tensor | None = None
 
 
 class Canonicalizer(PreTrainedModel):
@@ -139,7 +134,6 @@ class Canonicalizer(PreTrainedModel):
             if refines
             else None
         )
-        self.restorer = Restorer(config.num_channels, config.restore_width, config.image_mean) if config.restore_width else None
         self.post_init()
 
     @classmethod
@@ -165,8 +159,6 @@ class Canonicalizer(PreTrainedModel):
         noise: Tensor | None = None,
         spread: Tensor | None = None,
         turn: Tensor | None = None,
-        views: Tensor | None = None,
-        plain: Tensor | None = None,
         **kwargs: Any,
     ) -> CanonicalizerOutput:
         """
@@ -175,7 +167,6 @@ class Canonicalizer(PreTrainedModel):
             matrix: ``(N, 2 or 3, 3)`` true matrices, in training.
             noise, spread: ``(N, 4 or 6)`` normal numbers and ``(N, 1)`` sizes above 0 of the errors that g undoes.
             turn: ``(N, 3, 3)`` rotations through which g sees images besides, so that it does not count on their orientation.
-            views, plain: ``(n, C, P, P)`` from 0 to 1, straightened pictures and what the restorer is to make of them.
         """
         images = self.scaled(pixel_values)
         coarse = to_matrix(self.estimator(images))
@@ -187,9 +178,7 @@ class Canonicalizer(PreTrainedModel):
             seen_through = invert(to_matrix(error)) if turn is None else turn @ invert(to_matrix(error))
             found = self.correction(images, matrix_product(matrix, seen_through))
             loss = loss + (((found - error) / spread) ** 2).mean()
-        if self.restorer is not None and views is not None and plain is not None:
-            loss = loss + F.mse_loss(self.restorer(views), plain)
-        return CanonicalizerOutput(loss=loss, coarse=coarse)
+        return CanonicalizerOutput(loss=loss)
 
     def scaled(self, pixel_values: Tensor) -> Tensor:
         """Images as the networks take them."""

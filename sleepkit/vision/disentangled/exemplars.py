@@ -12,7 +12,7 @@ first order: the one-sided tangent distance of Simard, LeCun & Denker (NIPS 1992
 of 5 (7) rows each.  `align` is the inverse compositional algorithm (Baker & Matthews, IJCV 2004) from there.  Their use
 here, and the blur (binomial, standard deviation of 1.4 pixels), which makes both hold for larger errors, are ours.
 
-Search is exact.  Beyond `FAISS_ABOVE` exemplars and where FAISS is installed, its inverted lists name the candidates first.
+Search is exact.
 
 Kept: pictures (uint8), labels; all else is computed from them.  Saved as safetensors and JSON with a checksum.
 """
@@ -21,9 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -40,8 +39,6 @@ __all__ = ["MATCHES", "ExemplarMemory", "Match"]
 
 MATCHES = ("nearest", "aligned")
 EXTENT = 0.6875  # no shape reaches beyond, in canonical form
-FAISS_ABOVE = 100_000
-FAISS_CANDIDATES = 256
 TENSORS, ABOUT = "exemplars.safetensors", "exemplars.json"
 _CHUNK = 2**24  # numbers of one block of the search
 _DAMPING = 1e-4  # of J^T J, relative: an exemplar without edges has no tangents
@@ -76,11 +73,9 @@ class ExemplarMemory:
             raise SleepkitError(f"exemplars of {size} pixels cannot be halved or are too small; give an even size of at least 8")
         self.image_size, self.channels, self.output, self.size = image_size, channels, output, size
         self.background = background
-        self.restore: Callable[[Tensor], Tensor] | None = None  # what is done to views ``(N, C, P, P)`` before they are compared
         self.pictures = torch.empty(0, channels, self.size, self.size, dtype=torch.uint8)
         self.labels = torch.empty(0, dtype=torch.int64)
         self._points = self._orthonormal = self._to_delta = torch.empty(0)
-        self._index: Any = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,7 +100,7 @@ class ExemplarMemory:
     def set(self, pictures: Tensor, labels: Tensor) -> None:
         """Take over pictures ``(n, C, P, P)`` uint8 and labels ``(n,)`` in place of what is there."""
         known = len(self._points) if torch.equal(pictures[: len(self)], self.pictures) else 0
-        self.pictures, self.labels, self._index = pictures, labels, None
+        self.pictures, self.labels = pictures, labels
         parts = [(self._points[:known], self._orthonormal[:known], self._to_delta[:known])] if known else []
         parts += [self._templates(part) for part in pictures[known:].split(1024)]
         if parts:
@@ -113,9 +108,7 @@ class ExemplarMemory:
 
     def without_classes(self) -> ExemplarMemory:
         """An empty one of the same form."""
-        other = ExemplarMemory(self.image_size, self.channels, self.output, self.size, self.background)
-        other.restore = self.restore
-        return other
+        return ExemplarMemory(self.image_size, self.channels, self.output, self.size, self.background)
 
     def copy(self) -> ExemplarMemory:
         """Another one with the same content."""
@@ -185,8 +178,6 @@ class ExemplarMemory:
             seen: ``(N, pixels)``, from `described`.
             among: ``(m,)`` places of the exemplars to be searched; None is all.
         """
-        if among is None and len(self) > FAISS_ABOVE and _faiss() is not None:
-            return self._search_faiss(seen, count, tangent)
         points, bases = self._points, self._orthonormal
         if among is not None:
             points, bases = points[among], bases[among]
@@ -216,21 +207,9 @@ class ExemplarMemory:
         distances, first = distances.masked_fill(again, float("inf")).sort(dim=1, stable=True)
         return distances[:, :count], places.gather(1, first)[:, :count]
 
-    def described(self, images: Tensor, matrix: Tensor, restored: bool = True) -> Tensor:
-        """What `search` takes; ``restored`` False leaves views as they are."""
-        views = self.view(images, matrix)
-        return _blurred(self.restore(views) if restored and self.restore else views)
-
-    def pictures_of(self, labels: Tensor) -> Tensor:
-        """``(N, C, P, P)`` from 0 to 1, the first exemplar of each label; all must be kept."""
-        return self.pictures[self._first(labels)] / 255
-
-    def described_exemplars(self, labels: Tensor) -> Tensor:
-        """``(N, pixels)``, of the first exemplar of each label; all must be kept."""
-        return self._points[self._first(labels)]
-
-    def _first(self, labels: Tensor) -> Tensor:
-        return (self.labels == labels.cpu()[:, None]).int().argmax(1)
+    def described(self, images: Tensor, matrix: Tensor) -> Tensor:
+        """Return images in poses ``matrix`` as `search` takes them, ``(N, pixels)``."""
+        return _blurred(self.view(images, matrix))
 
     def _align(self, images: Tensor, matrices: Tensor, places: Tensor, seen: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """Squared distances ``(N, k)`` and matrices ``(N, k, 3, 3)`` after so many steps to each candidate."""
@@ -249,22 +228,6 @@ class ExemplarMemory:
             best = torch.where(better, distance, best)
             best_poses = torch.where(better[:, None, None], poses, best_poses)
         return best.unflatten(0, (-1, k)), best_poses.unflatten(0, (-1, k))
-
-    def _search_faiss(self, seen: Tensor, count: int, tangent: bool) -> tuple[Tensor, Tensor]:
-        """The nearest among the candidates that an inverted file of the pictures names."""
-        faiss = _faiss()
-        if self._index is None:
-            self._index = faiss.index_factory(self._points.shape[1], f"IVF{int(len(self) ** 0.5)},Flat")
-            self._index.nprobe = 16
-            self._index.train(self._points.numpy())
-            self._index.add(self._points.numpy())
-        _, named = self._index.search(seen.numpy(), max(count, FAISS_CANDIDATES))
-        rows = [
-            self.search(one[None], count, tangent, place[place >= 0])
-            for one, place in zip(seen, torch.from_numpy(named), strict=True)
-        ]
-        distances, places = (torch.cat(part) for part in zip(*rows, strict=True))
-        return distances, places
 
     # -- keeping ----------------------------------------------------------------------------------------------------
     def save(self, folder: Path) -> None:
@@ -308,11 +271,3 @@ def _blurred(views: Tensor) -> Tensor:
     channels = views.shape[1]
     padded = F.pad(views, (4, 4, 4, 4), mode="replicate")
     return F.conv2d(padded, kernel.expand(channels, 1, -1, -1), stride=2, groups=channels).flatten(1)
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError:
-        return None
-    return faiss

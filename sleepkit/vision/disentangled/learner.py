@@ -4,9 +4,6 @@
     sleep     the canonicaliser on today's images, whose poses are known, and on exemplars of all classes in random poses
 
               matrix and refinement losses of canonicalizer.py
-              + image_weight         |view(image, Theta_0) - exemplar of its class|^2
-              + restorer's loss, with restore_width                       (restorer.py)
-              + equivariance_weight  |Theta_0(image) - R Theta_0(image seen through R)|^2, R a rotation
     evaluate  the class of the exemplar that is nearest in canonical form
 
 Labels of images (training rows): ``(n, 5)``, class and scale, orientation, position x and y.
@@ -27,36 +24,32 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sleepkit.errors import SleepkitError, first_line
-from sleepkit.utils.files import replacing
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.data.image_data import as_bytes
-from sleepkit.vision.disentangled.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, CanonicalizerConfig, to_matrix
+from sleepkit.vision.disentangled.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, CanonicalizerConfig
 from sleepkit.vision.disentangled.config import DisentangledConfig
 from sleepkit.vision.disentangled.exemplars import ExemplarMemory, Match
-from sleepkit.vision.idsprites.affine import factors_to_matrix, normalize, rotations
+from sleepkit.vision.idsprites.affine import factors_to_matrix, rotations
 from sleepkit.vision.idsprites.stream import SpritesExperience
-from sleepkit.vision.incremental.learner import FILE_NAME, Accuracy
+from sleepkit.vision.incremental.learner import Accuracy, Snapshots
 from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows
 
 __all__ = ["DisentangledLearner", "build_canonicalizer", "pose_rms"]
 
-MEMORY = "exemplars"
-RESTORED_SPREAD = 0.03  # errors of poses in which the restorer learns to see pictures (entries of the matrix)
 
+def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor, backbone: str = "cnn") -> Canonicalizer:
+    """Build a canonicaliser for images like ``exemplars`` (n, C, S, S), of their background too.
 
-def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor) -> Canonicalizer:
-    """A new one for images like ``exemplars`` (n, C, S, S), of their background too; its weights come from torch's generator."""
+    Its weights come from torch's generator, those of ``backbone``, a Hub id or folder, from there.
+    """
     channels, image_size = exemplars.shape[1:3]
     form = CanonicalizerConfig(
         num_channels=channels,
         image_size=image_size,
         output=config.output,
-        backbone=RESNET_18 if config.backbone == "resnet18" else None,
+        backbone=RESNET_18 if backbone == "resnet18" else None,
         widths=list(config.widths),
         hidden_size=config.hidden_size,
         refinements=config.refinements,
@@ -64,12 +57,11 @@ def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor) -> Canoni
         refine_hidden_size=config.hidden_size,
         image_mean=exemplars[..., 0, :].median().item(),
         refine_size=round(image_size * 5 / 8),  # a little coarser than the image
-        restore_width=config.restore_width,
     )
-    return Canonicalizer(form) if config.backbone in ("cnn", "resnet18") else Canonicalizer.on_backbone(config.backbone, form)
+    return Canonicalizer(form) if backbone in ("cnn", "resnet18") else Canonicalizer.on_backbone(backbone, form)
 
 
-class DisentangledLearner:
+class DisentangledLearner(Snapshots):
     """See the module.
 
     Args:
@@ -82,7 +74,6 @@ class DisentangledLearner:
         self.model.to(config.device)  # type: ignore[arg-type]
         form = model.config
         self.memory = ExemplarMemory(form.image_size, form.num_channels, form.output, config.exemplar_size, form.image_mean)
-        self.memory.restore = self.restored if form.restore_width else None
         self.today: SpritesExperience | None = None
         self.night = 0
 
@@ -119,13 +110,6 @@ class DisentangledLearner:
         self.model.eval()
         parts = images.split(self.config.per_device_eval_batch_size)
         return torch.cat([self.model(pixel_values=part.to(self.model.device)).matrix.float().cpu() for part in parts])
-
-    @torch.no_grad()
-    def restored(self, views: Tensor) -> Tensor:
-        """Straightened pictures ``(N, C, P, P)`` from 0 to 1 as the restorer shows them, on the CPU."""
-        restorer = self.model.restorer
-        assert restorer is not None
-        return torch.cat([restorer(part.to(self.model.device)).float().cpu() for part in views.split(256)])
 
     def match(self, images: Tensor, matrix: Tensor, memory: ExemplarMemory | None = None, how: str | None = None) -> Match:
         """The nearest classes of images in poses ``matrix``, in this memory or another one, by this comparison or another one."""
@@ -179,37 +163,20 @@ class DisentangledLearner:
         """Of today's images, with exemplars in random poses beside them."""
         config, device = self.config, pixels.device
         generator = np.random.default_rng([config.seed, self.night, step, PartialState().process_index])
-        images, matrix, classes = pixels / 255, factors_to_matrix(labels[:, 1:]), labels[:, 0].long()
+        images, matrix = pixels / 255, factors_to_matrix(labels[:, 1:])
         if config.pose_replay:
             places = torch.from_numpy(generator.integers(len(self.memory), size=config.pose_replay * len(pixels)))
             poses = self._drawn_poses(len(places), generator).to(device)
             images = torch.cat([images, self.memory.warped(places, poses)])
             matrix = torch.cat([matrix, poses])
-            classes = torch.cat([classes, self.memory.labels[places].to(device)])
         noise = torch.from_numpy(generator.standard_normal((len(images), OUTPUTS[config.output]), dtype=np.float32))
         extra = {}
         if config.turns > 1:
-            angles = generator.uniform(0, 2 * math.pi, len(images) * (2 if config.equivariance_weight else 1))
+            angles = generator.uniform(0, 2 * math.pi, len(images))
             extra["turn"] = rotations(torch.from_numpy(angles).float()).to(device)
-        if config.restore_width:
-            found_pose = matrix[: len(pixels)].float() @ to_matrix(RESTORED_SPREAD * noise[: len(pixels)].to(device))
-            extra["views"] = self.memory.view(images[: len(pixels)], found_pose)
-            extra["plain"] = self.memory.pictures_of(classes[: len(pixels)]).to(device)
         low, high = math.log(config.spread_low), math.log(config.spread_high)
         spread = torch.from_numpy(generator.uniform(low, high, (len(images), 1))).exp().float()
-        count = len(images)
-        if config.equivariance_weight:
-            turn = rotations(torch.from_numpy(generator.uniform(0, 2 * math.pi, count)).float()).to(device)
-            images = torch.cat([images, normalize(images, turn)])
-            matrix = torch.cat([matrix, turn.transpose(1, 2) @ matrix])
-            noise, spread = noise.repeat(2, 1), spread.repeat(2, 1)
-        found = model(pixel_values=images, matrix=matrix, noise=noise.to(device), spread=spread.to(device), **extra)
-        loss: Tensor = found.loss
-        if config.equivariance_weight:
-            loss = loss + config.equivariance_weight * F.mse_loss(turn @ found.coarse[count:], found.coarse[:count])
-        if config.image_weight:
-            seen = self.memory.described(images[:count], found.coarse[:count], restored=False)
-            loss = loss + config.image_weight * F.mse_loss(seen, self.memory.described_exemplars(classes).to(device))
+        loss: Tensor = model(pixel_values=images, matrix=matrix, noise=noise.to(device), spread=spread.to(device), **extra).loss
         return loss
 
     def _drawn_poses(self, count: int, generator: np.random.Generator) -> Tensor:
@@ -233,24 +200,6 @@ class DisentangledLearner:
         self.memory.set(snapshot["exemplars.pictures"].clone(), snapshot["exemplars.labels"].clone())
         weights = {name.removeprefix("model."): values for name, values in snapshot.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
-
-    def save(self, folder: Path) -> None:
-        """Write weights and exemplars."""
-        if PartialState().is_main_process:
-            state = {name: values.detach().cpu().contiguous() for name, values in self.model.state_dict().items()}
-            with replacing(folder / FILE_NAME) as draft:
-                save_file(state, draft)
-            self.memory.save(folder / MEMORY)
-
-    def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
-        restore, self.memory = self.memory.restore, ExemplarMemory.load(folder / MEMORY)
-        self.memory.restore = restore
-        path = folder / FILE_NAME
-        try:
-            self.model.load_state_dict(load_file(path))
-        except Exception as error:  # safetensors' own, or a missing name
-            raise SleepkitError(f"{path} cannot be read ({first_line(error)}); start anew with --overwrite true") from None
 
 
 def pose_rms(found: Tensor, matrix: Tensor) -> float:

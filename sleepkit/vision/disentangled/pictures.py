@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from matplotlib.figure import Figure
 
+from sleepkit.vision.data.grids import named_rows
 from sleepkit.vision.disentangled.learner import DisentangledLearner
 from sleepkit.vision.idsprites.stream import SpritesStream
 
@@ -47,17 +48,7 @@ def straightened_grid(learner: DisentangledLearner, stream: SpritesStream, colum
         "image": images,
         "straightened": memory.view(images, matrix),
         "aligned": memory.view(images, match.matrix),
-        **({"restored": memory.restore(memory.view(images, matrix))} if memory.restore else {}),
         "exemplar": memory.pictures[chosen] / 255,
     }
-    figure = Figure(figsize=(columns, len(rows) + 0.2), dpi=100, layout="constrained")
-    grid = figure.subplots(len(rows), columns)
-    for row, (name, pictures) in zip(grid, rows.items(), strict=True):
-        for place, (axes, picture) in enumerate(zip(row, pictures, strict=True)):
-            axes.imshow(picture.permute(1, 2, 0).expand(-1, -1, 3).numpy(), vmin=0, vmax=1)
-            axes.set(xticks=[], yticks=[])
-            wrong = name == "exemplar" and match.labels[place, 0] != batch["labels"][place]
-            for spine in axes.spines.values():
-                spine.set(visible=wrong, color="tab:red", linewidth=3)
-        row[0].set_ylabel(name)
-    return figure
+    wrong = match.labels[:, 0] != batch["labels"]
+    return named_rows(rows, {("exemplar", place) for place in wrong.nonzero().flatten().tolist()})

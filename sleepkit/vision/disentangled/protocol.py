@@ -37,7 +37,7 @@ from sleepkit.vision.idsprites.dataset import SpritesDataset
 from sleepkit.vision.idsprites.factors import FactorGrid, FactorRanges
 from sleepkit.vision.idsprites.stream import SpritesStream
 
-__all__ = ["POSES", "SHOWN", "measure", "metric_prefix", "table_rows", "image_sets"]
+__all__ = ["POSES", "SHOWN", "image_sets", "measure", "metric_prefix", "table_of", "table_rows"]
 
 POSES = {"learned": "learned", "closed_form": "closed form", "oracle": "true"}
 """Headings of the sources."""
@@ -104,6 +104,11 @@ def table_rows(found: dict[str, float], match: str) -> list[list[object]]:
         for source, heading in POSES.items()
         for how in MATCHES[::-1]
     ]
+
+
+def table_of(found: dict[str, float], match: str) -> tuple[list[str], list[list[object]]]:
+    """Return headings and rows of the table of pose sources, of `measure`'s metrics."""
+    return ["pose", "comparison", *SHOWN.values()], table_rows(found, match)
 
 
 def metric_prefix(source: str, how: str, match: str) -> str:

@@ -23,11 +23,12 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from sleepkit.utils.seeds import derive_seed
+from sleepkit.vision.data.grids import save_grid
 from sleepkit.vision.data.streams import ImageExperience, ImageSet
 from sleepkit.vision.dream2learn.dream_images import load_others
 from sleepkit.vision.incremental.classifier import IncrementalClassifier, IncrementalClassifierConfig
 from sleepkit.vision.incremental.config import IncrementalTrainingConfig
-from sleepkit.vision.incremental.dream_quality import save_grid, trained_judge
+from sleepkit.vision.incremental.dream_quality import trained_judge
 from sleepkit.vision.incremental.output_units import REAL
 
 __all__ = ["Judge", "save_dreams", "save_trajectories"]
@@ -116,8 +117,7 @@ def _some_of_each(images: ImageSet, each: int) -> ImageSet:
 
 def save_dreams(sources: Sequence[Tensor], dreamt: Sequence[Tensor], path: Path) -> None:
     """A row for each dream, of uint8 images ``(n, channels, height, width)`` of its source and of itself."""
-    rows = [torch.cat([source[:SOURCES], dream[:DREAMT]]) for source, dream in zip(sources, dreamt, strict=True)]
-    _save(rows, path)
+    save_grid([torch.cat([source[:SOURCES], dream[:DREAMT]]) for source, dream in zip(sources, dreamt, strict=True)], path)
 
 
 def save_trajectories(paths: Sequence[Tensor], paint: Callable[[int, Tensor], Tensor], path: Path) -> None:
@@ -131,10 +131,5 @@ def save_trajectories(paths: Sequence[Tensor], paint: Callable[[int, Tensor], Te
     for row, vectors in enumerate(paths):
         shown = torch.linspace(0, len(vectors) - 1, UPDATES).round().long()
         rows.append(paint(row, vectors[shown]))
-    _save(rows, path)
-
-
-def _save(rows: Sequence[Tensor], path: Path) -> None:
     if rows:
-        places = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(row) for row in rows]))
-        save_grid(torch.cat(list(rows)), places, path, max(map(len, rows)))
+        save_grid(rows, path)

@@ -11,7 +11,6 @@ from sleepkit.errors import SleepkitError
 from sleepkit.utils.options import option, require, require_choice
 from sleepkit.utils.precision import DTYPES
 from sleepkit.vision.dream2learn.assignment import ASSIGNMENTS
-from sleepkit.vision.dream2learn.dream_images import KINDS
 from sleepkit.vision.dream2learn.soft_prompt import STARTS
 from sleepkit.vision.incremental.config import IncrementalTrainingConfig
 
@@ -58,7 +57,6 @@ class Dream2LearnConfig(IncrementalTrainingConfig):
     max_units: int | None = option(None, "Units that the head may have; None: as many as it takes.")
     assignment: str = option("greedy", f"How new classes take over dreams' units, one of {', '.join(ASSIGNMENTS)}.")
     refresh: bool = option(False, "Lead kept prompts again each night, from where they are.")
-    dream_kind: str = option("prompt", f"What dreams are, one of {', '.join(KINDS)}; all but 'prompt' are controls.")
 
     # learning from dreams
     dream_images: int = option(64, "Images painted of each dream, again every night.")
@@ -71,7 +69,7 @@ class Dream2LearnConfig(IncrementalTrainingConfig):
     sleep_learning_rate: float = option(1e-3, "Initial learning rate of these.")
 
     # measuring
-    others_dataset: str | None = option(None, "Images of classes that no stream has, for the judge and 'auxiliary' dreams.")
+    others_dataset: str | None = option(None, "Images of classes that no stream has, for the judge.")
     judge_epochs: float = option(0, "Passes over these and the stream's images for a judge of leaks; 0: there is no judge.")
 
     def __post_init__(self) -> None:
@@ -79,7 +77,6 @@ class Dream2LearnConfig(IncrementalTrainingConfig):
         require_choice(self, "generator_dtype", DTYPES)
         require_choice(self, "oracle", ORACLES)
         require_choice(self, "assignment", ASSIGNMENTS)
-        require_choice(self, "dream_kind", KINDS)
         require_choice(self, "prompt_start", STARTS)
         counts = ("sampler_steps", "prompt_vectors", "prompts_per_batch", "checkpoint_updates", "dream_images")
         require(self, (*counts, "dream_batch_size"), lambda value: value >= 1, "at least 1")
@@ -91,9 +88,7 @@ class Dream2LearnConfig(IncrementalTrainingConfig):
         require(self, ("strength",), lambda value: 0 < value <= 1, "a number above 0, to 1")
         require(self, ("stop_threshold", "shared_noise"), lambda value: 0 <= value <= 1, "a number from 0 to 1")
         require(self, ("max_units",), lambda value: value is None or value >= 1, "at least 1")
-        if self.others_dataset is None and (self.judge_epochs or self.dream_kind == "auxiliary"):
-            raise SleepkitError(
-                "others_dataset is missing, which the judge and 'auxiliary' dreams need; give one, or judge_epochs 0"
-            )
+        if self.others_dataset is None and self.judge_epochs:
+            raise SleepkitError("others_dataset is missing, which the judge needs; give one, or judge_epochs 0")
         if self.prompt_template.count("{}") != 1:
             raise SleepkitError(f"prompt_template is {self.prompt_template!r}; give one with one {{}}, where the vectors stand")

@@ -1,14 +1,6 @@
-"""What a dream's images are: repainted by its prompt, or what controls put in their place.
+"""A dream's images: images of its source, with noise, denoised under its prompt.
 
-    prompt       images of the source, with noise, denoised under the dream's prompt
-    relabelled   the same; the learner gives them the unit of the dream's target
-    mixup        means of an image of the source and one of the target
-    noise        a pattern of the dream's own, with noise
-    auxiliary    real images of a class that no stream has, another one for each dream
-
-Images depend on the dream, the gallery and a seed, and are the same however many are painted at a time.
-
-Source: the controls ask what each part of Dream2Learn brings; all of them are ours.
+They depend on the dream, the gallery and a seed, and are the same however many are painted at a time.
 """
 
 from __future__ import annotations
@@ -22,16 +14,12 @@ from torch import Tensor
 
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.seeds import derive_seed
-from sleepkit.vision.data.image_data import ImageData, Images, as_bytes
+from sleepkit.vision.data.image_data import ImageData, as_bytes
 from sleepkit.vision.data.images import load_images
 from sleepkit.vision.dream2learn.painter import DreamPainter
 from sleepkit.vision.dream2learn.soft_prompt import Dream
 
-__all__ = ["KINDS", "PAINTED", "DreamImages", "Gallery", "load_others", "require_others"]
-
-KINDS = ("prompt", "relabelled", "mixup", "noise", "auxiliary")
-PAINTED = ("prompt", "relabelled")  # which have prompts, and a generator
-NOISE = 40
+__all__ = ["DreamImages", "Gallery", "load_others", "require_others"]
 
 
 @functools.lru_cache(maxsize=1)
@@ -76,29 +64,16 @@ class DreamImages:
     """See the module.
 
     Args:
-        kind: one of `KINDS`.
-        painter: None where dreams have no prompts.
-        others: as `load_images` takes it, for "auxiliary".
+        painter: of the generator; None where there are no dreams.
         batch: images that are painted at a time.
     """
 
-    def __init__(self, kind: str, painter: DreamPainter | None, others: str | None, batch: int) -> None:
-        self.kind, self.painter, self.batch = kind, painter, batch
-        self.others: Images | None = load_others(others).train if kind == "auxiliary" and others else None
+    def __init__(self, painter: DreamPainter | None, batch: int) -> None:
+        self.painter, self.batch = painter, batch
 
     def __call__(self, dream: Dream, gallery: Gallery, count: int, seed: int) -> Tensor:
         """``(count, channels, height, width)`` uint8."""
-        if self.others is not None:
-            classes = int(self.others.labels.max()) + 1
-            label = np.random.default_rng(dream.number).integers(classes)
-            return Gallery(*self.others).some(int(label), count, seed)
         images = gallery.some(dream.source, count, seed)
-        if self.kind == "mixup":
-            return ((images.int() + gallery.some(dream.target, count, derive_seed(seed, "target")).int()) // 2).to(torch.uint8)
-        if self.kind == "noise":
-            own = torch.randint(256, images.shape[1:], generator=torch.Generator().manual_seed(dream.number))
-            noise = torch.randint(-NOISE, NOISE + 1, images.shape, generator=torch.Generator().manual_seed(seed))
-            return (own + noise).clamp(0, 255).to(torch.uint8)
         return self.painted(images, dream.vectors.expand(count, -1, -1), seed, dream.number)
 
     @torch.no_grad()

@@ -16,8 +16,7 @@ in evaluation.
 
 A night that was killed goes on after its learning (folder `wake`), in the middle of its prompts (`dreams`), or paints again.
 
-Controls (`dream_kind`): "relabelled" gives a dream's images the unit of its target; "mixup" are means of an image of both
-classes; "noise" a pattern of its own for each dream, with noise; `dreams` 0 sleeps on the memory alone.
+With `dreams` 0 it sleeps on the memory alone.  Other images in the place of dreams are controls: benchmarks/dream_controls.py.
 
 Source: arXiv 2603.01935, whose abstract, captions and reviews could be read, not its equations and tables; each module says
 what is ours.  Left out: task- and domain-incremental streams.
@@ -26,7 +25,7 @@ what is ours.  Left out: task- and domain-incremental streams.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,10 +40,11 @@ from sleepkit.errors import SleepkitError
 from sleepkit.utils.files import write_json
 from sleepkit.utils.ranks import main_only
 from sleepkit.utils.seeds import derive_seed
+from sleepkit.vision.data.streams import ImageExperience
 from sleepkit.vision.dream2learn.audit import Judge, save_dreams, save_trajectories
 from sleepkit.vision.dream2learn.config import Dream2LearnConfig
 from sleepkit.vision.dream2learn.dream_bank import DreamBank
-from sleepkit.vision.dream2learn.dream_images import PAINTED, DreamImages, Gallery, require_others
+from sleepkit.vision.dream2learn.dream_images import DreamImages, Gallery, require_others
 from sleepkit.vision.dream2learn.dreaming import Led, Wish, lead, new_pairs, seen_classes, summary
 from sleepkit.vision.dream2learn.oracle import NEARER_THAN, Oracle, stop_labels
 from sleepkit.vision.dream2learn.painter import DreamPainter
@@ -67,28 +67,22 @@ class Dreaming(DreamBank):
     """What Dream2Learn adds to a rehearsal method; see the module."""
 
     def __init__(
-        self,
-        model: IncrementalClassifier,
-        config: IncrementalTrainingConfig,
-        stream: Any,
-        scenario: str = "class",
-        probe_images: int = 0,
-        probe_draws: int = 1,
-        probe_scope: str = "experience",
+        self, model: IncrementalClassifier, config: IncrementalTrainingConfig, stream: Sequence[ImageExperience]
     ) -> None:
         if not isinstance(config, Dream2LearnConfig):
-            raise SleepkitError("the d2l methods have a configuration of their own; run recipes/dream2learn.py instead")
-        if scenario != "class":
-            raise SleepkitError(f"scenario is {scenario!r}; dreams are classes that share one head, use 'class'")
+            raise SleepkitError(
+                "the d2l methods have a configuration of their own; run recipes/dream2learn.py instead, in Python give a "
+                "Dream2LearnConfig"
+            )
+        if config.scenario != "class":
+            raise SleepkitError(f"scenario is {config.scenario!r}; dreams are classes that share one head, use 'class'")
         if stream[0].train.source.pixels.dim() != 4:
             raise SleepkitError("dreams are images and the data are features; use recipes/mygo.py, which dreams features too")
-        super().__init__(model, config, stream, scenario, probe_images, probe_draws, probe_scope)
-        if config.others_dataset is not None and (config.judge_epochs or config.dream_kind == "auxiliary"):
+        super().__init__(model, config, stream)
+        if config.others_dataset is not None and config.judge_epochs:
             require_others(config.others_dataset, self.today.train.source.pixels.shape[1:])
-        self.painter = self._new_painter() if config.dreams and config.dream_kind in PAINTED else None
-        self.images = DreamImages(
-            config.dream_kind, self.painter, config.others_dataset, config.probes * config.prompts_per_batch
-        )
+        self.painter = self._new_painter() if config.dreams else None
+        self.images = self._new_images()
         self.empty = copy.deepcopy(model)  # for the judge
         self.judge: Judge | None = None
         self.generator_hash = self.painter.digest() if self.painter else ""
@@ -99,7 +93,10 @@ class Dreaming(DreamBank):
         self.stops: list[int] = []
         self.flops_before = 0  # of tonight's prompts that an earlier, killed process has led
 
-    def _new_painter(self) -> DreamPainter:
+    def _new_images(self) -> DreamImages:
+        return DreamImages(self.painter, self.config.probes * self.config.prompts_per_batch)
+
+    def _new_painter(self) -> DreamPainter | None:
         config = self.config
         painter = DreamPainter(
             config.generator,
@@ -233,7 +230,7 @@ class Dreaming(DreamBank):
         taken = {(dream.target, dream.source) for dream in kept}
         classes, wanted = self.model.slots.labels_of(REAL), self.config.dreams - len(kept)
         pairs = new_pairs(classes, taken, wanted, [self.config.seed, self.night, PROMPTS])
-        if self.painter is None:  # a control without prompts
+        if self.painter is None:  # a control: nothing to lead
             self.keep([Dream(number, *pair, self.night, 0, torch.zeros(0, 0)) for number, pair in self._numbered(pairs)])
             return {"dreams": len(self.dreams())}
         features = self.in_batches(self.model.features, self.replayed.pixels)
@@ -337,8 +334,7 @@ class Dreaming(DreamBank):
         return TensorRows(torch.cat(parts), rows)
 
     def _unit(self, dream: Dream) -> int:
-        relabelled = self.config.dream_kind == "relabelled"
-        return self.model.slots.unit(dream.target) if relabelled else self.model.slots.unit(dream.number, DREAM)
+        return self.model.slots.unit(dream.number, DREAM)
 
     def _write_prompts(self) -> None:
         def write() -> None:

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from sleepkit.errors import SleepkitError, first_line
 from sleepkit.utils.files import replacing
 
-__all__ = ["STARTS", "Dream", "initial_vectors", "load_prompt", "rms", "save_prompt"]
+__all__ = ["STARTS", "Dream", "initial_vectors", "rms", "save_prompt"]
 
 STARTS = ("tokens", "mean")
 SPREAD = 0.5
@@ -81,18 +80,3 @@ def save_prompt(path: Path, name: str, vectors: Tensor) -> None:
     """Write one prompt in the layout of textual inversion."""
     with replacing(path) as draft:
         save_file({name: vectors.detach().float().cpu().contiguous()}, draft)
-
-
-def load_prompt(path: Path) -> tuple[str, Tensor]:
-    """The inverse of `save_prompt`.  Raises `SleepkitError` for anything else than one named matrix."""
-    try:
-        found = load_file(path)
-    except Exception as error:  # safetensors' own
-        raise SleepkitError(
-            f"{path} cannot be read ({first_line(error)}); give a file in the layout of textual inversion"
-        ) from None
-    if len(found) != 1 or next(iter(found.values())).dim() != 2:
-        raise SleepkitError(f"{path} has {sorted(found)}; a prompt is one matrix (tokens, size) under its own name")
-    if not next(iter(found.values())).isfinite().all():
-        raise SleepkitError(f"{path} has numbers that are not finite; write the prompt again")
-    return next(iter(found.items()))

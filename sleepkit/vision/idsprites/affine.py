@@ -14,15 +14,13 @@ for Disentangled Continual Learning" (arXiv 2312.16731, section 4).  With M know
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sleepkit.errors import SleepkitError
 
-__all__ = ["factors_to_matrix", "invert", "matrix_to_factors", "normalize", "rotations", "sampling_grid"]
+__all__ = ["factors_to_matrix", "invert", "normalize", "rotations", "sampling_grid"]
 
 
 def factors_to_matrix(factors: Tensor) -> Tensor:
@@ -31,17 +29,6 @@ def factors_to_matrix(factors: Tensor) -> Tensor:
     a, b = scale * orientation.cos(), scale * orientation.sin()
     zero, one = torch.zeros_like(a), torch.ones_like(a)
     return torch.stack([a, -b, x - 0.5, b, a, y - 0.5, zero, zero, one], dim=-1).unflatten(-1, (3, 3))
-
-
-def matrix_to_factors(matrix: Tensor) -> Tensor:
-    """The inverse of `factors_to_matrix`, with the orientation in [0, 2 pi); accepts ``(..., 2, 3)`` as well.
-
-    Of a matrix that is no similarity it gives the nearest one's (least squares over the four upper left entries).
-    """
-    a = (matrix[..., 0, 0] + matrix[..., 1, 1]) / 2
-    b = (matrix[..., 1, 0] - matrix[..., 0, 1]) / 2
-    orientation = torch.atan2(b, a).remainder(2 * math.pi)
-    return torch.stack([torch.hypot(a, b), orientation, matrix[..., 0, 2] + 0.5, matrix[..., 1, 2] + 0.5], dim=-1)
 
 
 def invert(matrix: Tensor) -> Tensor:

@@ -1,7 +1,4 @@
-"""A contact sheet: shapes in canonical form, then one of them with each factor and each harder variant changed in turn.
-
-Each row is a strip of images with the name of what changes.  A matplotlib `Figure`; no pyplot, so no window and no global state.
-"""
+"""A contact sheet: shapes in canonical form, then one of them with each factor and each harder variant changed in turn."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from torch import Tensor
 
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.paths import existing
+from sleepkit.vision.data.grids import named_rows
 from sleepkit.vision.idsprites.factors import CANONICAL, FACTOR_NAMES, rgb
 from sleepkit.vision.idsprites.renderer import SpriteRenderer
 
@@ -63,16 +61,7 @@ def contact_sheet(renderer: SpriteRenderer, columns: int = 8, first_class: int =
     }
     for name, change in harder.items():
         rows[name] = replace(renderer, **change)(same + ids, still, palette, ids)
-    figure = Figure(figsize=(1.2 + 0.8 * columns, 0.8 * len(rows)), dpi=150)
-    for number, (name, images) in enumerate(rows.items()):
-        axes = figure.add_axes(
-            (1.15 / (1.2 + 0.8 * columns), 1 - (number + 1) / len(rows), 0.8 * columns / (1.2 + 0.8 * columns), 0.96 / len(rows))
-        )
-        strip = torch.cat(list(images), dim=-1).permute(1, 2, 0).expand(-1, -1, 3).detach().cpu().numpy()
-        axes.imshow(strip, aspect="auto", interpolation="nearest")
-        axes.set_axis_off()
-        axes.text(-0.01, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=9)
-    return figure
+    return named_rows(rows)
 
 
 def save_contact_sheet(renderer: SpriteRenderer, path: str | Path, columns: int = 8, first_class: int = 0) -> None:

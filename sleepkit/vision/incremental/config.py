@@ -1,4 +1,7 @@
-"""Configuration of a night's training on images: the fields that :class:`~transformers.TrainingArguments` does not have.
+"""Configuration of learning from a stream of images: the fields that :class:`~transformers.TrainingArguments` does not have.
+
+    ImageTrainingConfig         how a night on images is trained                               all methods
+    IncrementalTrainingConfig   data, stream, classifier, measures, and the baselines' own     all methods that have a classifier
 
 Names follow the papers: ``der_alpha`` and ``der_beta`` are DER++'s (arXiv 2004.07211), ``lwf_temperature`` is T of Learning
 without Forgetting (arXiv 1606.09282), ``ewc_decay`` is gamma of online EWC (arXiv 1805.06370), ``si_weight`` is c of
@@ -8,15 +11,21 @@ Synaptic Intelligence (arXiv 1703.04200).  A method reads the fields of its own 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 from transformers import TrainingArguments
 
-from sleepkit.utils.options import option, require, require_choice
+from sleepkit.errors import SleepkitError
+from sleepkit.utils.options import option, require, require_choice, require_repo
 from sleepkit.utils.training_fields import check_training
 from sleepkit.vision.data.augmentation import AUGMENTATIONS
+from sleepkit.vision.data.streams import DOMAINS, SCENARIOS
 from sleepkit.vision.incremental.replay_buffer import POLICIES
 
-__all__ = ["UNUSED", "IncrementalTrainingConfig"]
+__all__ = ["UNUSED", "ImageTrainingConfig", "IncrementalTrainingConfig"]
+
+PROBE_SCOPES = ("experience", "stream")
+LARGEST_SIDE = 4096  # pixels of an image
 
 UNUSED = {
     **dict.fromkeys(
@@ -36,8 +45,8 @@ UNUSED = {
 
 
 @dataclass(repr=False)  # that of transformers shows no token
-class IncrementalTrainingConfig(TrainingArguments):
-    """Arguments of :class:`~sleepkit.vision.incremental.trainer.IncrementalTrainer` and of the baselines."""
+class ImageTrainingConfig(TrainingArguments):
+    """How a night on images is trained: what the configurations of all methods on images have in common."""
 
     learning_rate: float = option(1e-3, "Initial learning rate of a night.")
     lr_scheduler_type: str = option("cosine", "Learning rate schedule of a night, as in transformers.")
@@ -50,6 +59,49 @@ class IncrementalTrainingConfig(TrainingArguments):
     disable_tqdm: bool | None = option(False, "Plain lines instead of the live view of a terminal.")
     remove_unused_columns: bool = option(False, "Must stay False: batches are tensors, not columns.")
     output_dir: str | None = option("runs/vision", "Folder of the run.")
+
+    # run
+    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
+    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
+    push_to_hub_repo: str | None = option(None, "Upload the model to this Hub repository (private) at the end.")
+
+    def __post_init__(self) -> None:
+        check_training(self, UNUSED)
+        super().__post_init__()
+        require_repo(self, ("push_to_hub_repo",))
+
+
+@dataclass(repr=False)
+class IncrementalTrainingConfig(ImageTrainingConfig):
+    """Arguments of :class:`~sleepkit.trainers.images.ImageTrainer`: how data become a stream, what learns it, and how."""
+
+    # data
+    image_size: int | None = option(None, "Resize images to this height and width; None keeps their size.")
+    channels: int | None = option(None, "Turn images into 1 (grey) or 3 (RGB) channels; None keeps them.")
+    label_column: str | None = option(None, "Column of the label, where the data set is a table; None finds it.")
+    test_share: float | None = option(None, "Draw this share of each class as the test split; other splits are left aside.")
+
+    # stream
+    scenario: str = option("class", "'class', 'task' or 'domain' incremental.")
+    experiences: int = option(5, "Number of experiences, one a night.")
+    domains: str = option("classes", "Domain scenario: 'classes', 'permutation', 'rotation' or 'corruption'.")
+    class_order: list[str] = option(
+        ("natural",), "Order of the classes: 'natural', 'random' (by the seed), or all labels, such as '3 1 0 2'."
+    )
+
+    # classifier
+    pretrained: bool = option(True, "Take the backbone's weights; False takes its architecture only.")
+    cnn_widths: list[int] = option((32, 64), "Channels of the CNN's convolutions.")
+    cnn_max_pool: bool = option(False, "Halve images by maxima after each convolution, not by its stride.")
+    hidden_size: int = option(256, "Outputs of the CNN; 0: means of the last convolution over the quarters of an image.")
+    top_size: int = option(0, "Units of a hidden layer between backbone and head; 0: none.")
+
+    # measures
+    probe_images: int = option(0, "Training images of an experience that a linear probe learns from, for fwt_probe; 0: no probe.")
+    probe_draws: int = option(1, "Probes of an experience, each from other images; the mean is taken.")
+    probe_scope: str = option("experience", f"Classes that a probe tells apart, those of the {' or the '.join(PROBE_SCOPES)}.")
+
+    # training
     augmentation: str = option("none", f"Random changes of training images, one of {', '.join(AUGMENTATIONS)}.")
 
     # replay
@@ -74,8 +126,21 @@ class IncrementalTrainingConfig(TrainingArguments):
     vae_samples: int = option(16, "Generative classifier: importance samples of a test image's likelihood.")
 
     def __post_init__(self) -> None:
-        check_training(self, UNUSED)
         super().__post_init__()
+        require_choice(self, "probe_scope", PROBE_SCOPES)
+        require_choice(self, "scenario", SCENARIOS)
+        require_choice(self, "domains", DOMAINS)
+        require(self, ("image_size",), lambda size: size is None or 1 <= size <= LARGEST_SIDE, f"1 to {LARGEST_SIDE} pixels")
+        require(self, ("test_share",), lambda share: share is None or 0 < share < 1, "a share above 0 and below 1")
+        require(self, ("experiences", "probe_draws"), lambda count: count >= 1, "a whole number of at least 1")
+        require(self, ("hidden_size", "top_size", "probe_images"), lambda count: count >= 0, "a whole number of at least 0")
+        require(self, ("channels",), lambda channels: channels in (None, 1, 3), "1 (grey) or 3 (RGB)")
+        require(self, ("cnn_widths",), lambda widths: widths and min(widths) >= 1, "at least one number, each at least 1")
+        if self.domains != "classes" and self.scenario != "domain":
+            raise SleepkitError(
+                f"domains is {self.domains!r} and scenario {self.scenario!r}; give scenario domain, or leave it out"
+            )
+        self.class_order = cast(Any, _class_order(self.class_order))  # now as `build_stream` wants it
         require_choice(self, "augmentation", AUGMENTATIONS)
         require_choice(self, "buffer_policy", POLICIES)
         counts = ("buffer_size", "replay_batch_size", "fisher_images", "vae_latent", "vae_hidden", "vae_samples")
@@ -84,3 +149,16 @@ class IncrementalTrainingConfig(TrainingArguments):
         require(self, weights, lambda value: value >= 0, "a number of at least 0")
         require(self, ("lwf_temperature", "ridge"), lambda value: value > 0, "a number above 0")
         require(self, ("ewc_decay",), lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def _class_order(value: Any) -> str | list[int]:
+    """Read an order of classes: ``["random"]`` -> ``"random"``, ``["1", "0"]`` -> ``[1, 0]``."""
+    words = list(value) if isinstance(value, (list, tuple)) else [value]
+    if words in (["natural"], ["random"]):
+        return str(words[0])
+    try:
+        if any(isinstance(word, (bool, float)) for word in words):  # of a recipe: 1.9 is no label
+            raise ValueError
+        return [int(word) for word in words]
+    except (TypeError, ValueError):
+        raise SleepkitError(f"class_order is {' '.join(map(str, words))!r}; use 'natural', 'random' or all labels") from None

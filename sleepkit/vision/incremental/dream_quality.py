@@ -16,13 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import set_seed
 from torch import Tensor
 
 from sleepkit.utils.digests import digest
-from sleepkit.utils.files import replacing
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import settings_digest
@@ -31,7 +29,7 @@ from sleepkit.vision.incremental.classifier import IncrementalClassifier
 from sleepkit.vision.incremental.config import IncrementalTrainingConfig
 from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows, trained_once
 
-__all__ = ["diversity", "fidelity", "save_grid", "trained_judge"]
+__all__ = ["diversity", "fidelity", "trained_judge"]
 
 
 def fidelity(predicted: Tensor, classes: Tensor) -> dict[int, float]:
@@ -88,20 +86,3 @@ def trained_judge(
 def _judged(model: torch.nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
     loss: Tensor = model(pixel_values=pixels, labels=units).loss
     return loss
-
-
-def save_grid(dreams: Tensor, classes: Tensor, path: Path, columns: int = 10) -> None:
-    """A picture with a row of dreams for each class, ascending; fewer where there are not as many."""
-    from PIL import Image
-
-    channels, height, width = dreams.shape[1:]
-    own = [dreams[classes == one][:columns] for one in classes.unique()]
-    grid = torch.zeros(channels, len(own) * (height + 1) + 1, columns * (width + 1) + 1, dtype=torch.uint8)
-    for row, pictures in enumerate(own):
-        for column, picture in enumerate(pictures):
-            top, left = row * (height + 1) + 1, column * (width + 1) + 1
-            grid[:, top : top + height, left : left + width] = picture
-    pixels = grid.permute(1, 2, 0).numpy()
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels))
-    with replacing(path) as draft:
-        image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(draft, format="PNG")

@@ -10,6 +10,7 @@ own backbone and head stay as they are and are not used; the VAEs are in the lea
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sleepkit.errors import SleepkitError
+from sleepkit.vision.data.streams import ImageExperience
+from sleepkit.vision.incremental.classifier import IncrementalClassifier
+from sleepkit.vision.incremental.config import IncrementalTrainingConfig
 from sleepkit.vision.incremental.learner import ImageLearner
 from sleepkit.vision.incremental.trainer import IncrementalTrainer
 
@@ -59,7 +64,18 @@ class ClassVaes(nn.Module):
 
 
 class GenerativeClassifier(ImageLearner):
-    """See the module."""
+    """See the module.
+
+    Raises:
+        SleepkitError: the stream has features in place of images.
+    """
+
+    def __init__(
+        self, model: IncrementalClassifier, config: IncrementalTrainingConfig, stream: Sequence[ImageExperience]
+    ) -> None:
+        super().__init__(model, config, stream)
+        if self.today.train.source.pixels.dim() == 2:
+            raise SleepkitError("method 'generative' has VAEs of images and the data are features; use another one")
 
     def train(self, folder: Path) -> dict[str, Any]:
         """Train a VAE for each class of today; in a domain stream the old ones go on."""

@@ -18,6 +18,7 @@ whole model and memory, and draws replayed images of its own.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, TrainerCallback
 
-from sleepkit.errors import SleepkitError
+from sleepkit.errors import SleepkitError, first_line
 from sleepkit.utils.digests import digest
 from sleepkit.utils.files import replacing
 from sleepkit.utils.phases import digest_of
@@ -46,7 +47,7 @@ from sleepkit.vision.incremental.output_units import REAL, Slots
 from sleepkit.vision.incremental.replay_buffer import ReplayMemory
 from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows, trained_once
 
-__all__ = ["Accuracy", "ImageLearner", "Replayed", "share_right"]
+__all__ = ["Accuracy", "ImageLearner", "Replayed", "Snapshots", "share_right"]
 
 FILE_NAME = "learner.safetensors"
 PROBE_RIDGE = 1.0
@@ -78,17 +79,40 @@ class Replayed:
         return Replayed(self.pixels[chosen], self.units[chosen], {name: values[chosen] for name, values in self.extras.items()})
 
 
-class ImageLearner:
+class Snapshots(ABC):
+    """A learner whose snapshot is all that it keeps for later nights, so that its state is one safetensors file."""
+
+    @abstractmethod
+    def snapshot(self) -> dict[str, Tensor]:
+        """Return copies of all that a night changes."""
+
+    @abstractmethod
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Undo everything since the snapshot, bit for bit."""
+
+    def save(self, folder: Path) -> None:
+        """Write the snapshot; the main process writes, all take part."""
+        state = self.snapshot()
+        if PartialState().is_main_process:
+            with replacing(folder / FILE_NAME) as draft:
+                save_file(state, draft)
+
+    def load(self, folder: Path) -> None:
+        """Restore what `save` has written.  Raises `SleepkitError` if it cannot be read."""
+        path = folder / FILE_NAME
+        try:
+            self.restore(load_file(path))
+        except Exception as error:  # safetensors' own, or a missing name
+            raise SleepkitError(f"{path} cannot be read ({first_line(error)}); start anew with --overwrite true") from None
+
+
+class ImageLearner(Snapshots):
     """See the module.
 
     Args:
         model: a classifier without classes.
         config: how a night is trained.
-        stream: all experiences, which the replay memory's places point into.
-        scenario: "class", "task" or "domain".
-        probe_images: training images of each experience that the probe learns from; 0 does not probe.
-        probe_draws: probes of an experience, from other images each (as far as there are), of which the mean is taken.
-        probe_scope: "experience": a probe tells an experience's classes apart; "stream": all classes of the stream.
+        stream: all experiences, of the scenario that ``config`` names; the replay memory's places point into it.
     """
 
     replays = False  # whether the method has a replay memory
@@ -99,14 +123,10 @@ class ImageLearner:
         model: IncrementalClassifier,
         config: IncrementalTrainingConfig,
         stream: Sequence[ImageExperience],
-        scenario: str = "class",
-        probe_images: int = 0,
-        probe_draws: int = 1,
-        probe_scope: str = "experience",
     ) -> None:
-        self.model, self.config, self.stream, self.scenario = model, config, list(stream), scenario
+        self.model, self.config, self.stream, self.scenario = model, config, list(stream), config.scenario
         self.model.to(config.device)  # type: ignore[arg-type]
-        self.probe_images, self.probe_draws, self.probe_scope = probe_images, probe_draws, probe_scope
+        self.probe_images, self.probe_draws, self.probe_scope = config.probe_images, config.probe_draws, config.probe_scope
         images = stream[0].train.source.pixels
         if images.dim() == 2 and config.augmentation != "none":
             raise SleepkitError(f"augmentation is {config.augmentation!r} and the data are features, not images; use 'none'")
@@ -123,7 +143,7 @@ class ImageLearner:
             self.memory = ReplayMemory(config.buffer_size, self.buffer_policy, config.seed)
         self.extras: dict[str, Tensor] = {}
         self.today: ImageExperience = self.stream[0]
-        if scenario == "domain":
+        if self.scenario == "domain":
             self._grow()  # all experiences have the same classes, and the first can be tested before it is met
         self.night = 0
         self.replayed: Replayed | None = None
@@ -386,21 +406,6 @@ class ImageLearner:
         self.extras = {name: values.to(device) for name, values in parts["extras"].items()}
         if self.memory is not None:
             self.memory.load_state_dict(parts["memory"])
-
-    def save(self, folder: Path) -> None:
-        """Write the snapshot as one safetensors file."""
-        state = self.snapshot()
-        if PartialState().is_main_process:
-            with replacing(folder / FILE_NAME) as draft:
-                save_file(state, draft)
-
-    def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
-        path = folder / FILE_NAME
-        try:
-            self.restore(load_file(path))
-        except Exception as error:  # safetensors' own, or a missing name
-            raise SleepkitError(f"{path} cannot be read ({error}); start anew with --overwrite true") from None
 
 
 def share_right(logits: Tensor, units: Tensor, allowed: Tensor) -> float:

@@ -86,14 +86,25 @@ class IncrementalTrainer(Trainer):
             args, seed=seed, output_dir=str(folder), hub_token=None, logging_nan_inf_filter=False
         )
         self.loss, self.what = loss, what
+        form = getattr(model, "config", None)
+        cached = hasattr(form, "use_cache")
         with writable(folder):  # which it makes
             super().__init__(model=model, args=args, train_dataset=rows, data_collator=_as_it_is, callbacks=list(callbacks))
+        if (
+            form is not None and not cached
+        ):  # Trainer's mark would tell a model that this process trained from one that it read back
+            vars(form).pop("use_cache", None)
         self.model_accepts_loss_kwargs = False
         observe(self, "training")
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The learner's loss."""
         return self.loss(model, inputs["pixel_values"], inputs["labels"], self.state.global_step)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write the model for `save_model`: safetensors and JSON, without the pickle of arguments that Trainer leaves beside."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict, is_main_process=self.args.should_save)
 
     def run(self) -> dict[str, Any]:
         """Train to the end; returns ``history``, ``steps`` and ``train_seconds``.

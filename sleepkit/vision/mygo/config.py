@@ -7,6 +7,7 @@ The weights of the sleep's loss are those of learner.py.  In ``mode`` as_publish
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,10 @@ AS_PUBLISHED: dict[str, Any] = {
     "logit_weight": 1.0,
     "kl_weight": 0.0,
     "feature_weight": 0.0,
+    "cnn_widths": [16, 32],
+    "cnn_max_pool": True,
+    "hidden_size": 256,
+    "top_size": 0,
 }
 
 
@@ -77,7 +82,7 @@ class GenerativeReplayConfig(IncrementalTrainingConfig):
         require_choice(self, "mode", MODES)
         if self.mode == "as_published":
             for name, value in AS_PUBLISHED.items():
-                setattr(self, name, value)
+                setattr(self, name, copy.copy(value))
         super().__post_init__()
         require_choice(self, "generator", GENERATORS)
         require_choice(self, "replay_space", OF_SPACE)

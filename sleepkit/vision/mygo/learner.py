@@ -33,7 +33,7 @@ out: FLOPs of generators.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -46,11 +46,12 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.utils.ram import require_memory
 from sleepkit.utils.ranks import main_only
 from sleepkit.utils.seeds import derive_seed
-from sleepkit.vision.data.streams import ImageSet
+from sleepkit.vision.data.grids import save_grid
+from sleepkit.vision.data.streams import ImageExperience, ImageSet
 from sleepkit.vision.incremental.baselines import distillation
 from sleepkit.vision.incremental.classifier import IncrementalClassifier, masked_cross_entropy
 from sleepkit.vision.incremental.config import IncrementalTrainingConfig
-from sleepkit.vision.incremental.dream_quality import diversity, fidelity, save_grid, trained_judge
+from sleepkit.vision.incremental.dream_quality import diversity, fidelity, trained_judge
 from sleepkit.vision.incremental.learner import ImageLearner
 from sleepkit.vision.incremental.output_units import REAL
 from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows
@@ -60,6 +61,7 @@ from sleepkit.vision.mygo.generators import DreamGenerator, DreamGeneratorConfig
 __all__ = ["GenerativeReplay"]
 
 QUALITY_DREAMS = 200  # of each class, when a generator is judged
+SHOWN = 10  # of each class, in the picture of a night
 VALIDATION_DREAMS = 2000  # of all classes, when a checkpoint of the cortex is; of one at most a twentieth
 FAST, MEMORY, SLEEP, TRAINED_ON, VALIDATED_ON, LOOKED_AT = range(6)  # what a seed is for
 
@@ -77,12 +79,17 @@ class GenerativeReplay(ImageLearner):
 
     config: GenerativeReplayConfig
 
-    def __init__(self, model: IncrementalClassifier, config: IncrementalTrainingConfig, *args: Any, **options: Any) -> None:
+    def __init__(
+        self, model: IncrementalClassifier, config: IncrementalTrainingConfig, stream: Sequence[ImageExperience]
+    ) -> None:
         if not isinstance(config, GenerativeReplayConfig):
-            raise SleepkitError("method 'mygo' has a configuration of its own; run recipes/mygo.py instead")
+            raise SleepkitError(
+                "method 'mygo' has a configuration of its own; run recipes/mygo.py instead, in Python give args a "
+                "GenerativeReplayConfig"
+            )
         self.empty = copy.deepcopy(model)  # for the judge
         self.dreams_features = config.replay_space == "features"
-        super().__init__(model, config, *args, **options)
+        super().__init__(model, config, stream)
         if self.today.train.source.pixels.dim() == 2 and not self.dreams_features:
             raise SleepkitError("the data are features, not images; set replay_space to features")
         self._try_generator()
@@ -101,7 +108,8 @@ class GenerativeReplay(ImageLearner):
         if self.today.train.source.pixels.dim() > 2:
             shown = self.dreams(QUALITY_DREAMS, LOOKED_AT, [self.today.number])
             images = self._images_like(shown.pixels) if self.dreams_features else shown.pixels
-            main_only(lambda: save_grid(images, shown.units, folder / f"night_{night:02d}.png"))
+            rows = [images[shown.units == unit][:SHOWN] for unit in shown.units.unique()]
+            main_only(lambda: save_grid(rows, folder / f"night_{night:02d}.png"))
         return log | (self._judged(folder / "judge") if self.config.judged_dreams else {})
 
     def train(self, folder: Path) -> dict[str, Any]:

@@ -15,12 +15,10 @@ from sleepkit.language.seeding.imitation import (
     NumberJudge,
     TokenF1Judge,
     absolute_reward,
-    clipped_policy_loss,
+    clipped_surrogate,
     group_advantages,
     imitation_reward,
     levenshtein,
-    levenshtein_batch,
-    make_reward_function,
     random_prefix_cut,
 )
 
@@ -54,12 +52,8 @@ def test_levenshtein_against_table(alphabet):
         assert levenshtein(a, b) == brute_levenshtein(a, b) == levenshtein(b, a)
 
 
-def test_levenshtein_of_tensors_and_batches():
-    a, b = [[1, 2, 3, 4], [5, 6]], [[1, 3, 4], [5, 6]]
-    assert levenshtein(torch.tensor(a[0]), np.array(b[0])) == 1
-    assert levenshtein_batch(a, b).tolist() == [1, 0]
-    with pytest.raises(ValueError):
-        levenshtein_batch(a, b[:1])
+def test_levenshtein_of_tensors():
+    assert levenshtein(torch.tensor([1, 2, 3, 4]), np.array([1, 3, 4])) == 1
 
 
 # Rewards
@@ -184,33 +178,6 @@ def test_local_model_judge_refuses(judge_parts):
         LocalModelJudge(model, other)
 
 
-# TRL
-
-
-def test_reward_function_has_trls_signature():
-    logged = {}
-    reward = make_reward_function(judge=TokenF1Judge(), gamma=0.5)
-    values = reward(
-        prompts=["p", "p"],
-        completions=["red house", "blue"],
-        completion_ids=[[1, 2], [3]],
-        reference=["red house", "red house"],
-        trainer_state=None,
-        log_extra=None,
-        log_metric=logged.__setitem__,
-    )
-    assert values == [1.0, 0.0] and all(type(value) is float for value in values)
-    assert logged == {"imitation/semantic": 0.5, "imitation/absolute": 0.5}
-    chat = [[{"role": "assistant", "content": "red house"}], [{"role": "assistant", "content": "blue"}]]
-    assert reward(prompts=["p", "p"], completions=chat, reference=["red house", "red house"]) == [1.0, 0.0]
-
-
-def test_reward_function_names_the_missing_column():
-    reward = make_reward_function(judge=None, gamma=0.0, reference_column="teacher")
-    with pytest.raises(SleepkitError, match=r"no column 'teacher' \(found \['reference'\]\)"):
-        reward(prompts=["p"], completions=["c"], reference=["r"])
-
-
 # Prefix cuts
 
 
@@ -263,35 +230,19 @@ def test_group_advantages_need_groups(shape):
         group_advantages(torch.rand(shape))
 
 
-@pytest.mark.parametrize("per_token", [False, True])
-def test_policy_loss_against_loops(per_token):
+def test_the_clipped_surrogate_against_loops():
     torch.manual_seed(0)
-    logp, old = -torch.rand(3, 6), -torch.rand(3, 6)
-    mask = torch.rand(3, 6) > 0.3
-    advantages = torch.randn(3, 6) if per_token else torch.randn(3)
-    terms = []
-    for i in range(3):
-        for t in range(6):
-            if mask[i, t]:
-                a = float(advantages[i, t] if per_token else advantages[i])
-                ratio = math.exp(float(logp[i, t] - old[i, t]))
-                terms.append(min(ratio * a, min(max(ratio, 0.8), 1.2) * a))
-    loss = clipped_policy_loss(logp, old, advantages, mask, clip=0.2)
-    assert float(loss) == pytest.approx(-sum(terms) / len(terms), abs=1e-6)
+    logp, old, advantages = -torch.rand(3, 6), -torch.rand(3, 6), torch.randn(3, 6)
+    for now, before, a, found in zip(
+        *(x.flatten().tolist() for x in (logp, old, advantages)),
+        clipped_surrogate(logp, old, advantages, 0.2).flatten().tolist(),
+        strict=True,
+    ):
+        ratio = math.exp(now - before)
+        assert found == pytest.approx(-min(ratio * a, min(max(ratio, 0.8), 1.2) * a), abs=1e-6)
 
 
-def test_policy_gradient():
-    """On policy the gradient is -A / tokens; past the clip it is 0; at masked positions, whatever they hold, 0."""
-    logp = torch.tensor([[-1.0, -2.0, -math.inf], [-1.0, -1.0, -1.0]], requires_grad=True)
-    old = torch.tensor([[-1.0, -2.0, -math.inf], [-2.0, -1.0, -1.0]])
-    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    clipped_policy_loss(logp, old, torch.tensor([2.0, 3.0]), mask).backward()
-    expected = torch.tensor([[-2 / 5, -2 / 5, 0.0], [0.0, -3 / 5, -3 / 5]])
-    torch.testing.assert_close(logp.grad, expected)
-
-
-def test_policy_loss_without_tokens_is_zero_and_differentiable():
-    logp = torch.zeros(2, 3, requires_grad=True)
-    loss = clipped_policy_loss(logp, torch.zeros(2, 3), torch.ones(2), torch.zeros(2, 3))
-    loss.backward()
-    assert loss.item() == 0.0 and torch.all(logp.grad == 0)
+def test_its_gradient_is_minus_the_advantage_on_policy_and_0_past_the_clip():
+    logp = torch.tensor([-1.0, -2.0, -1.0], requires_grad=True)
+    clipped_surrogate(logp, torch.tensor([-1.0, -2.0, -2.0]), torch.tensor([2.0, 2.0, 3.0])).sum().backward()
+    torch.testing.assert_close(logp.grad, torch.tensor([-2.0, -2.0, 0.0]))

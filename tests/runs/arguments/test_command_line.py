@@ -261,13 +261,13 @@ MYGO = """mode best|generator gan|replay_space time|generator_epochs 0|generator
 D2L = """generator_dtype int8|sampler_steps 0|strength 0|strength 1.1|shared_noise -1|grad_steps -1|prompt_template x
     prompt_start here|prompt_vectors 0|prompt_learning_rate 0|probes 1|prompts_per_batch 0|checkpoint_updates 0
     oracle delphi|dream_updates -1|least_updates -1|stop_threshold 2|dreams -1|max_units 0|assignment best
-    dream_kind real|dream_images 0|dream_weight -1|wake_dream_weight nan|dream_batch_size 0|sleep_steps -1
+    dream_images 0|dream_weight -1|wake_dream_weight nan|dream_batch_size 0|sleep_steps -1
     memory_steps -1|sleep_learning_rate 0|judge_epochs 1|method er"""
 DISENTANGLED = """experiences 0|classes_per_experience 0|factor_values 0|test_share 0|test_share 0.5|images_per_class 2
     image_size 20|image_size 8|image_size 100000|channels 2|colors mauvve|texture 2|noise -1|clutter -1|occluders -1
     perspective -1|elastic nan|novel_classes 1|novel_images 0|output best|widths 0|hidden_size 0|refinements -1
-    refine_widths 0|pose_replay -1|spread_low 0|spread_high 0.001|image_weight -1|equivariance_weight nan
-    restore_width -1|evaluate_every 0|exemplar_source best|exemplars_per_class 0|exemplar_size 7|match best|candidates 1
+    refine_widths 0|pose_replay -1|spread_low 0|spread_high 0.001
+    evaluate_every 0|exemplar_source best|exemplars_per_class 0|exemplar_size 7|match best|candidates 1
     align_steps 0|turns 0|push_to_hub_repo a/b/c|export /dev/null/x|max_steps -5"""
 GENERATOR = """images 0|image_size 12|image_size 32|channels 2|channels 3|classes 1|classes -1|test_share 0.5
     invert true|autoencoder_steps 0|autoencoder_batch_size 0|max_steps -1|max_steps 0|caption_dropout 1

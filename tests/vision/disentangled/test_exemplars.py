@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.disentangled import exemplars
 from sleepkit.vision.disentangled.canonicalizer import to_matrix
 from sleepkit.vision.disentangled.exemplars import ABOUT, MATCHES, TENSORS, ExemplarMemory
 from sleepkit.vision.idsprites.affine import factors_to_matrix, rotations
@@ -125,36 +124,6 @@ def test_a_warped_exemplar_is_seen_as_itself():
     pixels, _, _ = images()
     assert (drawn - pixels).abs().mean() < 0.01  # the class in that pose, but for interpolation
     assert (memory.classify(drawn, matrix).labels[:, 0] == classes).double().mean() > 0.98
-
-
-def test_beyond_a_number_of_exemplars_faiss_names_candidates(monkeypatch):
-    class Index:
-        def __init__(self, size):
-            self.size = size
-
-        def train(self, points):
-            assert points.shape[1] == self.size
-
-        def add(self, points):
-            self.points = torch.from_numpy(points)
-
-        def search(self, seen, count):
-            found = torch.cdist(torch.from_numpy(seen), self.points).topk(min(count, len(self.points)), largest=False)
-            return found.values.numpy(), found.indices.numpy()
-
-    class Faiss:
-        @staticmethod
-        def index_factory(size, kind):
-            assert kind == "IVF7,Flat"
-            return Index(size)
-
-    memory = filled()
-    pixels, matrix, _ = images()
-    exact = memory.classify(pixels, matrix)
-    monkeypatch.setattr(exemplars, "_faiss", lambda: Faiss)
-    monkeypatch.setattr(exemplars, "FAISS_ABOVE", CLASSES - 1)
-    named = memory.classify(pixels, matrix)
-    assert torch.equal(named.labels, exact.labels) and isinstance(memory._index, Index)
 
 
 def test_it_is_saved_and_loaded(tmp_path):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tiny_images import night, tiny_classifier, tiny_data, write_npz
+from safetensors.torch import load_file
+from tiny_images import night, tiny_classifier, tiny_data
 from tiny_painter import save_tiny_generator
 
 from sleepkit.errors import SleepkitError
@@ -11,7 +12,6 @@ from sleepkit.vision.data.streams import build_stream
 from sleepkit.vision.dream2learn import dreaming
 from sleepkit.vision.dream2learn.config import Dream2LearnConfig
 from sleepkit.vision.dream2learn.learner import DreamingDer, DreamingEr, DreamingErAce, running_statistics
-from sleepkit.vision.dream2learn.soft_prompt import load_prompt
 from sleepkit.vision.incremental.output_units import DREAM, REAL
 
 DATA = tiny_data(6)
@@ -33,8 +33,8 @@ def nothing_collapses(monkeypatch):
 
 
 def make(folder, generator, method=DreamingEr, scenario="class", **options):
-    config = Dream2LearnConfig(output_dir=str(folder), generator=str(generator), **{**FEW, **options})
-    return method(tiny_classifier(), config, build_stream(DATA, scenario, 3), scenario)
+    config = Dream2LearnConfig(output_dir=str(folder), generator=str(generator), scenario=scenario, **{**FEW, **options})
+    return method(tiny_classifier(), config, build_stream(DATA, scenario, 3))
 
 
 def differing(one, other):
@@ -54,8 +54,8 @@ def test_nights_with_dreams(tmp_path, generator, method):
     assert logs[0]["unet_calls"] == 2 * 3 * 5 and 0 <= logs[1]["assigned"] <= 1
     for dream in one.dreams():
         assert dream.target != dream.source and dream.stop >= 1 and dream.vectors.shape == (2, 16)
-        name, vectors = load_prompt(tmp_path / "dreams" / f"dream-{dream.number}.safetensors")
-        assert name == f"<dream-{dream.number}>" and torch.equal(vectors, dream.vectors)
+        prompts = load_file(tmp_path / "dreams" / f"dream-{dream.number}.safetensors")
+        assert torch.equal(prompts[f"<dream-{dream.number}>"], dream.vectors)
     assert one.painter.digest() == one.generator_hash and all(values.requires_grad for values in one.model.parameters())
     dreamt = one.paint(0)
     assert len(dreamt) == 12 + 24 and dreamt.pixel_values.dtype == torch.uint8
@@ -110,17 +110,6 @@ def test_refresh_leads_kept_prompts_again(tmp_path, generator):
     log = night(one, 2, tmp_path)
     after = {dream.number: dream.vectors for dream in one.dreams()}
     assert log["led"] == 3 and all(not torch.equal(vectors, after[number]) for number, vectors in before.items())
-
-
-@pytest.mark.parametrize("kind", ["relabelled", "mixup", "noise", "auxiliary"])
-def test_controls(tmp_path, generator, kind):
-    others = str(write_npz(tmp_path / "others"))
-    one = make(tmp_path, generator, dream_kind=kind, others_dataset=others, repaint=False)
-    night(one, 1, tmp_path)
-    dreamt = one.paint(0)
-    assert len(dreamt) == 8 and (one.painter is None) == (kind != "relabelled")
-    wanted = REAL if kind == "relabelled" else DREAM
-    assert sorted(set(dreamt.labels.tolist())) == one.model.slots.where(wanted)
 
 
 def test_without_dreams_there_is_still_a_sleep_on_memory(tmp_path, generator):
@@ -250,7 +239,6 @@ def test_batch_norm_keeps_the_statistics_of_real_images():
     [
         ({"oracle": "always"}, "oracle is 'always'; use one of learned, none"),
         ({"assignment": "first"}, "assignment is 'first'; use one of greedy, hungarian, none"),
-        ({"dream_kind": "real"}, "dream_kind is 'real'; use one of prompt, relabelled, mixup, noise, auxiliary"),
         ({"strength": 0}, "strength is 0; give a number above 0, to 1"),
         ({"probes": 1}, "probes is 1; give at least 2"),
         ({"stop_threshold": 2}, "stop_threshold is 2; give a number from 0 to 1"),

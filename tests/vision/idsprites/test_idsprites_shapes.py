@@ -154,13 +154,11 @@ def test_random_numbers_are_even_and_depend_on_seed_purpose_id_and_column():
         assert not np.isin(other, drawn).any()
 
 
-def test_factors_and_matrices_are_inverse():
+def test_matrices_of_factors_and_their_inverses():
     generator = torch.Generator().manual_seed(0)
     factors = torch.rand(50, 4, dtype=torch.float64, generator=generator) * torch.tensor([1, 2 * math.pi, 1, 1]) + 1e-3
     factors[:, 1] %= 2 * math.pi
     matrix = affine.factors_to_matrix(factors)
-    torch.testing.assert_close(affine.matrix_to_factors(matrix), factors)
-    torch.testing.assert_close(affine.matrix_to_factors(matrix[:, :2]), factors)
     torch.testing.assert_close(affine.invert(matrix) @ matrix, torch.eye(3, dtype=torch.float64).expand(50, 3, 3))
     torch.testing.assert_close(affine.invert(matrix), torch.linalg.inv(matrix))
     canonical = affine.factors_to_matrix(torch.tensor([1.0, 0.0, 0.5, 0.5]))

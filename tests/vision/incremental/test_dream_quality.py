@@ -1,12 +1,10 @@
 """What dreams are judged by."""
 
-import numpy as np
 import torch
-from PIL import Image
 from tiny_images import tiny_classifier, tiny_config, tiny_data
 
 from sleepkit.vision.data.streams import build_stream
-from sleepkit.vision.incremental.dream_quality import diversity, fidelity, save_grid, trained_judge
+from sleepkit.vision.incremental.dream_quality import diversity, fidelity, trained_judge
 
 
 def test_fidelity_is_a_share_of_each_class():
@@ -30,11 +28,3 @@ def test_the_judge_knows_all_classes_and_is_read_back(tmp_path):
     assert min(right) > 0.9
     again = trained_judge(model, stream, config, tmp_path / "judge")
     assert all(torch.equal(a, b) for a, b in zip(judge.parameters(), again.parameters(), strict=True))
-
-
-def test_a_grid_has_a_row_for_each_class(tmp_path):
-    dreams = torch.full((5, 3, 4, 6), 200, dtype=torch.uint8)
-    save_grid(dreams, torch.tensor([7, 7, 7, 2, 2]), tmp_path / "dreams" / "one.png", columns=3)
-    found = np.array(Image.open(tmp_path / "dreams" / "one.png"))[::2, ::2]
-    assert found.shape == (2 * 5 + 1, 3 * 7 + 1, 3)
-    assert found[1:5, 15:21].max() == 0 and found[6:10, 15:21].min() == 200  # class 2 has two dreams, class 7 three

@@ -31,8 +31,7 @@ DATA = tiny_data()
 
 def make(method, folder, scenario="class", experiences=2, **options):
     stream = build_stream(DATA, scenario, experiences)
-    probe = options.pop("probe_images", 0)
-    return LEARNERS[method](tiny_classifier(), tiny_config(folder, **options), stream, scenario, probe)
+    return LEARNERS[method](tiny_classifier(), tiny_config(folder, scenario=scenario, **options), stream)
 
 
 @pytest.mark.parametrize("scenario", ["class", "task", "domain"])

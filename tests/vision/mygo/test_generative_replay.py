@@ -19,8 +19,8 @@ BRIEF |= {"judged_dreams": 0}  # where nothing needs to be learned well
 
 
 def make(folder, scenario="class", experiences=2, model=None, **options):
-    config = GenerativeReplayConfig(output_dir=str(folder), **{**FEW, **options})
-    return GenerativeReplay(model or tiny_classifier(), config, build_stream(DATA, scenario, experiences), scenario)
+    config = GenerativeReplayConfig(output_dir=str(folder), scenario=scenario, **{**FEW, **options})
+    return GenerativeReplay(model or tiny_classifier(), config, build_stream(DATA, scenario, experiences))
 
 
 def equal(one, other):
@@ -256,4 +256,4 @@ def test_bad_values_are_named(tmp_path, option, words):
 
 def test_a_baselines_configuration_is_refused(tmp_path):
     with pytest.raises(SleepkitError, match=r"run recipes/mygo\.py instead"):
-        GenerativeReplay(tiny_classifier(), tiny_config(tmp_path), build_stream(DATA, experiences=2), "class")
+        GenerativeReplay(tiny_classifier(), tiny_config(tmp_path), build_stream(DATA, experiences=2))
