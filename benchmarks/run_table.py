@@ -34,7 +34,7 @@ from sleepkit.utils.files import read_json, write_json
 
 if TYPE_CHECKING:
     from sleepkit.language.config import DataConfig
-    from sleepkit.training.config import SleepConfig
+    from sleepkit.trainers.config import SleepConfig
 
 ABLATIONS: dict[str, list[str]] = {
     "no_imitation": ["--alpha", "1"],

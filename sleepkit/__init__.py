@@ -30,14 +30,22 @@ if TYPE_CHECKING:
     from sleepkit.language.schedule import SleepSchedule as SleepSchedule
     from sleepkit.language.seeding.config import KnowledgeSeedingConfig as KnowledgeSeedingConfig
     from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer as KnowledgeSeedingTrainer
-    from sleepkit.trainer import SleepTrainer as SleepTrainer
-    from sleepkit.training.callback import SleepCallback as SleepCallback
-    from sleepkit.training.config import SleepConfig as SleepConfig
+    from sleepkit.trainers.callback import SleepCallback as SleepCallback
+    from sleepkit.trainers.config import SleepConfig as SleepConfig
+    from sleepkit.trainers.disentangled import DisentangledTrainer as DisentangledTrainer
+    from sleepkit.trainers.images import Dream2LearnTrainer as Dream2LearnTrainer
+    from sleepkit.trainers.images import GenerativeReplayTrainer as GenerativeReplayTrainer
+    from sleepkit.trainers.images import ImageTrainer as ImageTrainer
+    from sleepkit.trainers.language import SleepTrainer as SleepTrainer
     from sleepkit.vision.data.images import load_images as load_images
     from sleepkit.vision.data.streams import build_stream as build_stream
+    from sleepkit.vision.disentangled.config import DisentangledConfig as DisentangledConfig
+    from sleepkit.vision.dream2learn.config import Dream2LearnConfig as Dream2LearnConfig
     from sleepkit.vision.incremental.classifier import IncrementalClassifier as IncrementalClassifier
+    from sleepkit.vision.incremental.config import IncrementalTrainingConfig as IncrementalTrainingConfig
     from sleepkit.vision.incremental.learner import ImageLearner as ImageLearner
     from sleepkit.vision.incremental.replay_buffer import ReplayMemory as ReplayMemory
+    from sleepkit.vision.mygo.config import GenerativeReplayConfig as GenerativeReplayConfig
 else:
     _HOME = {
         "SleepCycle": "sleepkit.cycle.cycle",
@@ -56,14 +64,22 @@ else:
         "SleepSchedule": "sleepkit.language.schedule",
         "KnowledgeSeedingConfig": "sleepkit.language.seeding.config",
         "KnowledgeSeedingTrainer": "sleepkit.language.seeding.trainer",
-        "SleepTrainer": "sleepkit.trainer",
-        "SleepCallback": "sleepkit.training.callback",
-        "SleepConfig": "sleepkit.training.config",
+        "SleepCallback": "sleepkit.trainers.callback",
+        "SleepConfig": "sleepkit.trainers.config",
+        "DisentangledTrainer": "sleepkit.trainers.disentangled",
+        "Dream2LearnTrainer": "sleepkit.trainers.images",
+        "GenerativeReplayTrainer": "sleepkit.trainers.images",
+        "ImageTrainer": "sleepkit.trainers.images",
+        "SleepTrainer": "sleepkit.trainers.language",
         "load_images": "sleepkit.vision.data.images",
         "build_stream": "sleepkit.vision.data.streams",
+        "DisentangledConfig": "sleepkit.vision.disentangled.config",
+        "Dream2LearnConfig": "sleepkit.vision.dream2learn.config",
         "IncrementalClassifier": "sleepkit.vision.incremental.classifier",
+        "IncrementalTrainingConfig": "sleepkit.vision.incremental.config",
         "ImageLearner": "sleepkit.vision.incremental.learner",
         "ReplayMemory": "sleepkit.vision.incremental.replay_buffer",
+        "GenerativeReplayConfig": "sleepkit.vision.mygo.config",
     }
     __all__ = ["__version__", *_HOME]
 

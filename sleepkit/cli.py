@@ -214,7 +214,7 @@ def _history(options: argparse.Namespace) -> None:
 
 
 def _push(options: argparse.Namespace) -> None:
-    from sleepkit.runs.publish import push_run
+    from sleepkit.trainers.publish import push_run
 
     pushed = push_run(options.folder, options.repo_id, options.dreams, rehearsal=options.rehearsal, public=options.public)
     if not pushed:

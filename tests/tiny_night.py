@@ -13,7 +13,7 @@ from sleepkit.language.experts.units import ExpertBankConfig
 from sleepkit.language.questions.material import SeedItem
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
-from sleepkit.training.config import SleepConfig
+from sleepkit.trainers.config import SleepConfig
 
 FACTS = [
     ("who keeps the light?", "mira keeps the light.", "the light is kept by mira"),

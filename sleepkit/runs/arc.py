@@ -114,7 +114,7 @@ def _run_arc(args: ArcArguments, config: KnowledgeSeedingConfig, out: Path) -> R
     from sleepkit.language.experts.units import ExpertBankConfig
     from sleepkit.language.model_io import load_model, move
     from sleepkit.language.models.fingerprint import model_identity
-    from sleepkit.trainer import use_all_cores
+    from sleepkit.trainers.language import use_all_cores
 
     own, held_out = ([ArcContext.of(task, args.trial_rows) for task in part] for part in chosen_tasks(args, config.seed))
     use_all_cores(config)

@@ -26,7 +26,7 @@ from sleepkit.language.config import LearnerConfig, part_of
 from sleepkit.language.data.experience import Experience
 from sleepkit.language.learner import LanguageLearner
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
-from sleepkit.trainer import SleepTrainer
+from sleepkit.trainers.language import SleepTrainer
 
 LEARNERS: dict[str, type[Baseline]] = {
     "no_sleep": NoSleep,

@@ -19,9 +19,9 @@ from sleepkit.reporting.tables import comparison_table
 from sleepkit.runs.arguments.images import VisionArguments
 from sleepkit.runs.arguments.language import read
 from sleepkit.runs.images import run_vision
-from sleepkit.runs.publish import check_publishing
 from sleepkit.runs.seeds import with_seed
 from sleepkit.trainers.images import DREAMING, METHODS
+from sleepkit.trainers.publish import check_publishing
 from sleepkit.utils.files import write_text
 from sleepkit.utils.options import require
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from sleepkit.reporting.results import RunRecord
 from sleepkit.reporting.tables import format_table
 from sleepkit.runs.arguments.disentangled import DisentangledArguments
-from sleepkit.runs.publish import check_publishing, publish_if_asked
 from sleepkit.runs.seeds import run_seeds
+from sleepkit.trainers.publish import check_publishing, publish_if_asked
 from sleepkit.utils.ranks import main_only
 
 if TYPE_CHECKING:

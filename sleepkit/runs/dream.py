@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from sleepkit.language.dreaming.dreams import Context, Dream
     from sleepkit.language.dreaming.trainer import DreamingTrainer, RoundLog
     from sleepkit.language.learner import LanguageLearner
-    from sleepkit.training.config import SleepConfig
+    from sleepkit.trainers.config import SleepConfig
 
 __all__ = ["run_dream"]
 
@@ -84,7 +84,7 @@ def _run_dream(args: SleepArguments, config: SleepConfig, out: Path) -> RunRecor
     from sleepkit.language.models.fingerprint import model_identity
     from sleepkit.language.retention import read_prompts
     from sleepkit.language.seeding.config import KnowledgeSeedingConfig
-    from sleepkit.trainer import use_all_cores
+    from sleepkit.trainers.language import use_all_cores
 
     use_all_cores(config)
     awake = config.nights or 1

@@ -29,9 +29,9 @@ from sleepkit.runs.arguments.images import VisionArguments
 from sleepkit.runs.compare import config_of
 from sleepkit.runs.generator import GeneratorArguments, train_generator
 from sleepkit.runs.images import image_trainer, run_vision
-from sleepkit.runs.publish import check_publishing
 from sleepkit.runs.seeds import with_seed
 from sleepkit.trainers.images import DREAMING
+from sleepkit.trainers.publish import check_publishing
 from sleepkit.utils.files import read_json, save_figure, write_text
 from sleepkit.utils.options import require_choice
 from sleepkit.utils.ranks import all_find, main_only

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from sleepkit.reporting.results import RunRecord
 from sleepkit.runs.arguments.images import VisionArguments
-from sleepkit.runs.publish import check_publishing, publish_if_asked
 from sleepkit.runs.seeds import run_seeds
 from sleepkit.trainers.images import Dream2LearnTrainer, GenerativeReplayTrainer, ImageTrainer
+from sleepkit.trainers.publish import check_publishing, publish_if_asked
 
 if TYPE_CHECKING:
     from sleepkit.vision.incremental.config import IncrementalTrainingConfig

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from sleepkit.reporting.results import RunRecord
 from sleepkit.runs.arguments.language import SleepArguments
-from sleepkit.runs.publish import check_publishing, publish_if_asked
 from sleepkit.runs.seeds import run_seeds
+from sleepkit.trainers.publish import check_publishing, publish_if_asked
 
 if TYPE_CHECKING:
-    from sleepkit.training.config import SleepConfig
+    from sleepkit.trainers.config import SleepConfig
 
 __all__ = ["run_sleep"]
 
@@ -34,7 +34,7 @@ def run_sleep(args: SleepArguments, config: SleepConfig) -> list[RunRecord]:
 
 def _run_seed(args: SleepArguments, config: SleepConfig) -> RunRecord:
     from sleepkit.runs.baseline import BaselineTrainer
-    from sleepkit.trainer import SleepTrainer
+    from sleepkit.trainers.language import SleepTrainer
 
     make: Callable[..., SleepTrainer] = SleepTrainer
     if args.baseline is not None:

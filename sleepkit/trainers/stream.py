@@ -160,7 +160,7 @@ class StreamTrainer(ABC):
 
             >>> trainer.push_to_hub("me/classifier")
         """
-        from sleepkit.runs.publish import push_run
+        from sleepkit.trainers.publish import push_run
 
         self.args.push_to_hub_repo = repo_id or self.args.push_to_hub_repo
         self.save_model()  # with the name of the repository on its card

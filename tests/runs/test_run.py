@@ -118,7 +118,7 @@ def test_a_launch_that_was_told_nothing_uses_all_cores(monkeypatch, tmp_path, us
     import torch
     from tiny_night import tiny_config
 
-    from sleepkit.trainer import use_all_cores
+    from sleepkit.trainers.language import use_all_cores
 
     given = []
     monkeypatch.setenv("ACCELERATE_USE_CPU", use_cpu)

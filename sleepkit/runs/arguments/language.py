@@ -23,7 +23,7 @@ from sleepkit.utils.training_fields import settings
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-    from sleepkit.training.config import SleepConfig
+    from sleepkit.trainers.config import SleepConfig
 
 __all__ = [
     "BASELINES",
@@ -139,7 +139,7 @@ def parse(argv: Sequence[str], default_config: str | Path | None = None) -> tupl
 
 
 def _read_sleep(argv: Sequence[str], **options: Any) -> tuple[SleepArguments, SleepConfig]:
-    from sleepkit.training.config import SleepConfig
+    from sleepkit.trainers.config import SleepConfig
 
     args, config = read(argv, (SleepArguments, SleepConfig), **options)
     check_revision(args.model, config.model_revision)

@@ -4,7 +4,7 @@ import pytest
 
 from sleepkit.errors import SleepkitError
 from sleepkit.runs.arguments.language import BASELINES, SleepArguments, parse
-from sleepkit.training.config import SleepConfig
+from sleepkit.trainers.config import SleepConfig
 from sleepkit.utils.training_fields import own_fields, settings
 
 

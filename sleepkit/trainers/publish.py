@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.cards import REPOSITORY, published_name
 from sleepkit.reporting.results import FILE_NAME, read_results
-from sleepkit.runs.hub import BANK, CARD, Published, Target, check_access, published, push_files
+from sleepkit.trainers.hub import BANK, CARD, Published, Target, check_access, published, push_files
 from sleepkit.utils.files import read_jsonl
 from sleepkit.utils.ranks import main_only
 from sleepkit.utils.states import newest_state

@@ -28,10 +28,10 @@ from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.reporting.live import progress
 from sleepkit.reporting.live.watch import watched
 from sleepkit.reporting.results import RunRecord
-from sleepkit.training.config import SleepConfig
-from sleepkit.training.inputs import published_dreams, ready_model, ready_passages, rows_as_questions
-from sleepkit.training.life import live_on
-from sleepkit.training.outputs import Night, nights_of, write_card, write_dreams
+from sleepkit.trainers.config import SleepConfig
+from sleepkit.trainers.inputs import published_dreams, ready_model, ready_passages, rows_as_questions
+from sleepkit.trainers.life import live_on
+from sleepkit.trainers.outputs import Night, nights_of, write_card, write_dreams
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ranks import main_finds, main_holds, main_only
 from sleepkit.utils.seeds import derive_seed
@@ -166,7 +166,7 @@ class SleepTrainer:
     # -- a method and its baselines -----------------------------------------------------------------------------------
     def _make_learner(self) -> LanguageLearner:
         from sleepkit.language.learner import LanguageLearner
-        from sleepkit.runs.publish import rehearsal_folder
+        from sleepkit.trainers.publish import rehearsal_folder
 
         args = self.args
         learner = LanguageLearner(
@@ -392,7 +392,7 @@ class SleepTrainer:
 
             >>> trainer.push_to_hub("me/slept")
         """
-        from sleepkit.runs.publish import push_run
+        from sleepkit.trainers.publish import push_run
 
         args, pushed = self.args, list[str]()
 

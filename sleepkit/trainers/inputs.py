@@ -19,7 +19,7 @@ from sleepkit.reporting.live import progress
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from sleepkit.training.config import SleepConfig
+    from sleepkit.trainers.config import SleepConfig
 
 __all__ = ["published_dreams", "ready_model", "ready_passages", "rows_as_questions"]
 

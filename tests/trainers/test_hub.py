@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, constants
 from local_hub import LocalHub
 
 from sleepkit.errors import SleepkitError
-from sleepkit.runs.hub import Target, check_access, published, push_folder
+from sleepkit.trainers.hub import Target, check_access, published, push_folder
 
 CARD = "---\nlibrary_name: sleepkit\ntags:\n- sleepkit\n---\n\n# A model\n\nfrom_pretrained('OWNER/NAME')\n"
 

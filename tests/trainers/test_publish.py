@@ -27,7 +27,7 @@ from sleepkit.runs.arguments.images import parse_mygo, parse_vision
 from sleepkit.runs.compare import run_comparison
 from sleepkit.runs.disentangled import run_disentangled
 from sleepkit.runs.images import run_vision
-from sleepkit.runs.publish import push_run, rehearsal_folder
+from sleepkit.trainers.publish import push_run, rehearsal_folder
 from sleepkit.utils.files import read_json, write_json
 
 ROWS = [

@@ -33,8 +33,8 @@ from sleepkit.language.models.loading import let_experts_train
 from sleepkit.language.retention import Anchors, read_prompts
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.reporting.live import progress
-from sleepkit.training.config import SleepConfig
-from sleepkit.training.outputs import Night
+from sleepkit.trainers.config import SleepConfig
+from sleepkit.trainers.outputs import Night
 from sleepkit.utils.files import read_json, read_jsonl, write_json, write_jsonl
 from sleepkit.utils.ranks import main_only
 from sleepkit.utils.seeds import derive_seed
