@@ -32,6 +32,7 @@ from sleepkit.trainers.config import SleepConfig
 from sleepkit.trainers.inputs import published_dreams, ready_model, ready_passages, rows_as_questions
 from sleepkit.trainers.life import live_on
 from sleepkit.trainers.outputs import Night, nights_of, write_card, write_dreams
+from sleepkit.trainers.publish import push_run, rehearsal_folder
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ranks import main_finds, main_holds, main_only
 from sleepkit.utils.seeds import derive_seed
@@ -166,7 +167,6 @@ class SleepTrainer:
     # -- a method and its baselines -----------------------------------------------------------------------------------
     def _make_learner(self) -> LanguageLearner:
         from sleepkit.language.learner import LanguageLearner
-        from sleepkit.trainers.publish import rehearsal_folder
 
         args = self.args
         learner = LanguageLearner(
@@ -370,7 +370,7 @@ class SleepTrainer:
     def push_to_hub(
         self, repo_id: str | None = None, *, dreams: str | None = None, rehearsal: bool = False, public: bool = False
     ) -> list[str]:
-        """Upload the slept model of the finished run, after what is uploaded is listed.
+        """Upload the slept model of the finished run, after what is uploaded is listed.  Call it on all processes.
 
         Args:
             repo_id (`str`, *optional*):
@@ -383,7 +383,7 @@ class SleepTrainer:
                 Let all read it; repositories are private otherwise.
 
         Returns:
-            list of `str`: addresses of the commits; empty where no night was kept, and on other processes than the first.
+            list of `str`: addresses of the commits; empty where no night was kept.
 
         Raises:
             SleepkitError: no run is finished, no repository is named, or it cannot be written to.
@@ -392,17 +392,12 @@ class SleepTrainer:
 
             >>> trainer.push_to_hub("me/slept")
         """
-        from sleepkit.trainers.publish import push_run
-
-        args, pushed = self.args, list[str]()
-
-        def push() -> None:
-            target = repo_id or args.push_to_hub_repo
-            rest = {"dreams": dreams, "rehearsal": rehearsal, "public": public, "token": args.hub_token or None}
-            pushed.extend(push_run(str(args.output_dir), target, **rest))  # type: ignore[arg-type]
-
-        main_only(push)
-        return pushed
+        args, folder = self.args, Path(str(self.args.output_dir))
+        target, token = repo_id or args.push_to_hub_repo, args.hub_token or None
+        if self.record is not None and target is not None:
+            record = self.record
+            main_only(lambda: write_card(folder / "model", self.model, record, target))  # which names the repository
+        return main_finds(lambda: push_run(folder, target, dreams, rehearsal=rehearsal, public=public, token=token))
 
     def _crowded(self, nights: int) -> list[str]:
         """What happens to a stream of more nights than experts, in a line; none where there are enough.

@@ -15,6 +15,7 @@ from local_hub import LocalHub
 from test_run import command
 from tiny import tiny_model, tiny_tokenizer
 from tiny_images import tiny_resnet, write_npz
+from tiny_night import tiny_sleep
 
 from sleepkit import cli
 from sleepkit.errors import SleepkitError
@@ -27,6 +28,7 @@ from sleepkit.runs.arguments.images import parse_mygo, parse_vision
 from sleepkit.runs.compare import run_comparison
 from sleepkit.runs.disentangled import run_disentangled
 from sleepkit.runs.images import run_vision
+from sleepkit.trainers.language import SleepTrainer
 from sleepkit.trainers.publish import push_run, rehearsal_folder
 from sleepkit.utils.files import read_json, write_json
 
@@ -114,6 +116,22 @@ def test_a_night_is_pushed_without_a_text_a_path_or_a_token(world, slept):
     for marker in (*TEXT, *private(world)):
         assert marker not in slept, marker
     assert world.hub.repository("ada/slept").private
+
+
+def test_a_trainer_pushes_what_a_run_does(world, slept):
+    seen = len(world.hub.requests)
+    given = {name: str(world.files / f"{name}.jsonl") for name in ("general_prompts", "anchors")}
+    given["general_prompts"] = str(world.files / "general.jsonl")
+    args = tiny_sleep(world.runs / "python", hub_token=world.token, memory_max_tokens=300, gate=False, styles=["cloze"])
+    trainer = SleepTrainer("org/base", args, [row["context"] for row in ROWS[:1]], **given)
+    trainer.train()
+    (address,) = trainer.push_to_hub("ada/from-python")
+    assert "ada/from-python" in address
+    files = world.hub.repository("ada/from-python").files
+    assert {*files} == {".gitattributes", "README.md", "expert_bank.json", "expert_bank.safetensors"}
+    assert b"from-python" in files["README.md"]
+    left = LocalHubPart(world.hub, seen).received()
+    assert [marker for marker in (*TEXT, *private(world)) if marker in left] == []
 
 
 def test_dreams_are_pushed_when_asked_and_hold_text_and_no_path(world, slept, capsys):
