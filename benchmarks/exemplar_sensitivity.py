@@ -3,7 +3,7 @@
     python benchmarks/exemplar_sensitivity.py NAME 1 2 4 8 --config recipes/configs/disentangled/s1.yaml \\
         --exemplar_source first --exemplars_per_class 8 --output_dir runs/first8
 
-After the name and the numbers come the arguments with which recipes/disentangled.py made the run.  Its canonicaliser stays as it
+After the name and the numbers come the arguments with which recipes/disentangled.py made the run.  Its canonicalizer stays as it
 is; of each class the first so many exemplars are kept.  For each number: accuracy on and off the grid, AUROC of the ratio score,
 and bytes of a class.  With all exemplars, for sigmas that accept shares of the last night's validation images: the share of known
 (off the grid) and of novel images that they accept.  Writes benchmarks/results/NAME.json, which `make tables` turns into the

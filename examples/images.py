@@ -1,6 +1,6 @@
 """Let a small classifier meet image classes one night after the other, with and without a rehearsal buffer.
 
-    python examples/images.py                       pictures that are drawn in code, about two minutes on two cores
+    python examples/images.py                       pictures that are drawn in code, about half a minute on two cores
     python examples/images.py digits/ runs/digits   yours: train.npz and test.npz, class folders, parquet files, or a Hub id
 
 Each run leaves results.json, report.md with its pictures, and model/ in its folder; started again, it goes on where it stopped.

@@ -1,4 +1,4 @@
-"""Let a canonicaliser meet shapes of Infinite dSprites one after the other, and know them by one exemplar each.
+"""Let a canonicalizer meet shapes of Infinite dSprites one after the other, and know them by one exemplar each.
 
     accelerate launch recipes/disentangled.py --config recipes/configs/disentangled/s1.yaml
 

@@ -320,7 +320,7 @@ def test_dreams_of_the_dreaming_experiment(world, tmp_path, capsys):
 # -- images, and the code of all cards --------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def pictures(world):
-    """A classifier with generators, one on a local backbone, and a canonicaliser, all pushed; what left."""
+    """A classifier with generators, one on a local backbone, and a canonicalizer, all pushed; what left."""
     seen = len(world.hub.requests)
     digits = write_npz(world.place / "PRIVATEDOCS" / "digits")
     colours = write_npz(world.place / "PRIVATEDOCS" / "colours", channels=3)

@@ -51,6 +51,6 @@ def parse_disentangled(argv: Sequence[str]) -> tuple[DisentangledArguments, Dise
         argv,
         (DisentangledArguments, DisentangledConfig),
         prog="recipes/disentangled.py",
-        description="Let a canonicaliser meet shapes one after the other, and know them by their exemplars.",
+        description="Let a canonicalizer meet shapes one after the other, and know them by their exemplars.",
     )
     return args, config

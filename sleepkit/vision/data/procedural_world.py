@@ -51,7 +51,7 @@ class Look(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As in a caption."""
+        """Return the name as it stands in a caption."""
         return f"{list(COLOURS)[self.colour]} {TEXTURES[self.texture]} {SHAPES[self.shape]}"
 
 

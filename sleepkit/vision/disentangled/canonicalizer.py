@@ -1,4 +1,4 @@
-"""The canonicaliser: a network that says in which pose a shape is seen, and looks again at what it has straightened.
+"""The canonicalizer: a network that says in which pose a shape is seen, and looks again at what it has straightened.
 
     coarse    Theta_0 = M(f(image))
     refine    delta_i = g(image seen through Theta_i),   Theta_{i+1} = Theta_i M(delta_i)          i = 0 .. refinements - 1
@@ -70,7 +70,7 @@ def parameters(matrix: Tensor, output: str) -> Tensor:
 
 @strict
 class CanonicalizerConfig(PreTrainedConfig):
-    """Shape of a canonicaliser.
+    """Shape of a canonicalizer.
 
     Attributes:
         num_channels, image_size: of the images; height and width are equal.

@@ -61,7 +61,7 @@ class DisentangledConfig(ImageTrainingConfig):
     novel_classes: int = option(100, "Classes that were never met, for one-shot and open-set recognition.")
     novel_images: int = option(5, "Images of each of them.")
 
-    # canonicaliser
+    # canonicalizer
     output: str = option("similarity4", f"What is said of a pose, one of {', '.join(OUTPUTS)}.")
     widths: list[int] = option((16, 32, 64, 128), "Channels of the first look's convolutions (cnn).")
     hidden_size: int = option(256, "Hidden units of the first look (cnn) and of the further ones.")
@@ -85,7 +85,7 @@ class DisentangledConfig(ImageTrainingConfig):
     align_steps: int = option(2, "Steps of alignment to each candidate.")
     turns: int = option(
         1,
-        "Orientations that are tried, from the canonicaliser's on, where it cannot be sure of it; further looks learn any then.",
+        "Orientations that are tried, from the canonicalizer's on, where it cannot be sure of it; further looks learn any then.",
     )
 
     def __post_init__(self) -> None:

@@ -82,7 +82,7 @@ class ExemplarMemory:
 
     @property
     def bytes(self) -> int:
-        """That are kept."""
+        """Number of bytes needed to store the pictures and their labels."""
         return self.pictures.numel() + 8 * len(self)
 
     # -- pictures ---------------------------------------------------------------------------------------------------

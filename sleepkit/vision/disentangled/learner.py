@@ -1,7 +1,7 @@
 """Disentangled continual learning: what all classes share goes into weights, what is a class' own into an exemplar.
 
     wake      exemplars of today's classes into the memory              (exemplars.py)
-    sleep     the canonicaliser on today's images, whose poses are known, and on exemplars of all classes in random poses
+    sleep     the canonicalizer on today's images, whose poses are known, and on exemplars of all classes in random poses
 
               matrix and refinement losses of canonicalizer.py
     evaluate  the class of the exemplar that is nearest in canonical form
@@ -40,7 +40,7 @@ __all__ = ["DisentangledLearner", "build_canonicalizer", "pose_rms"]
 
 
 def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor, backbone: str = "cnn") -> Canonicalizer:
-    """Build a canonicaliser for images like ``exemplars`` (n, C, S, S), of their background too.
+    """Build a canonicalizer for images like ``exemplars`` (n, C, S, S), of their background too.
 
     Its weights come from torch's generator, those of ``backbone``, a Hub id or folder, from there.
     """
@@ -65,7 +65,7 @@ class DisentangledLearner(Snapshots):
     """See the module.
 
     Args:
-        model: a canonicaliser for the stream's images.
+        model: a canonicalizer for the stream's images.
         config: how a night is trained and exemplars are compared.
     """
 
@@ -79,7 +79,7 @@ class DisentangledLearner(Snapshots):
 
     # -- awake ------------------------------------------------------------------------------------------------------
     def wake(self, experience: SpritesExperience) -> None:
-        """Take an experience in view."""
+        """Take an experience into view."""
         self.today = experience
 
     def evaluate(self, experiences: Sequence[SpritesExperience], in_context: bool = False) -> list[Accuracy]:

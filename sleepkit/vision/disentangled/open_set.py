@@ -52,7 +52,7 @@ class Fusion:
         self.usual = {name: (values.mean(), values.std() + 1e-6) for name, values in logs.items()}
 
     def __call__(self, scores: Mapping[str, Array]) -> Array:
-        """``(N,)``."""
+        """Return the novelty ``(N,)`` of images, from their scores."""
         parts = [(np.log(scores[name] + 1e-6) - mean) / std for name, (mean, std) in self.usual.items()]
         return np.sum(parts, axis=0)
 

@@ -1,6 +1,6 @@
 """What is measured of a disentangled learner at the end, each with the pose from three sources and by two comparisons.
 
-    pose        learned: the canonicaliser's     closed_form: closed_form.py     oracle: the true one
+    pose        learned: the canonicalizer's     closed_form: closed_form.py     oracle: the true one
     comparison  aligned: as in exemplars.py      nearest: the paper's, by the distance of pictures alone
 
     accuracy            accumulated test set of all classes met
@@ -61,7 +61,7 @@ class Images(NamedTuple):
 
 
 def measure(learner: DisentangledLearner, stream: SpritesStream, novel_classes: int, novel_images: int) -> dict[str, float]:
-    """All metrics, by name; see the module."""
+    """Measure a learner at the end of its stream; returns all metrics by name, see the module."""
     sets = image_sets(stream, novel_classes, novel_images)
     off = sets["off"]
     validation = _all(stream[len(stream) - 1].validation)

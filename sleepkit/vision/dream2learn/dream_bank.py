@@ -29,7 +29,7 @@ class DreamBank(ImageLearner):
     config: Dream2LearnConfig
 
     def dreams(self) -> list[Dream]:
-        """Those that are kept, ascending."""
+        """Dreams that are kept, in ascending order of their numbers."""
         numbers = sorted(int(name.removesuffix(".about")) for name in self.extras if name.endswith(".about"))
         return [Dream.from_tensors(number, self.extras_of(number)) for number in numbers]
 
@@ -64,7 +64,7 @@ class DreamBank(ImageLearner):
         return oracle.eval().requires_grad_(False)
 
     def keep_oracle(self, oracle: Oracle) -> None:
-        """For later nights."""
+        """Keep the oracle for later nights."""
         self.extras |= {f"oracle.{name}": values.to(self.model.device) for name, values in oracle.state_dict().items()}
 
     def _grow(self) -> None:

@@ -72,7 +72,7 @@ class DreamImages:
         self.painter, self.batch = painter, batch
 
     def __call__(self, dream: Dream, gallery: Gallery, count: int, seed: int) -> Tensor:
-        """``(count, channels, height, width)`` uint8."""
+        """Return ``count`` images of a dream, ``(count, channels, height, width)`` uint8."""
         images = gallery.some(dream.source, count, seed)
         return self.painted(images, dream.vectors.expand(count, -1, -1), seed, dream.number)
 

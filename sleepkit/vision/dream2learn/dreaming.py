@@ -77,7 +77,7 @@ class Wish:
 
     @property
     def seeds(self) -> list[int]:
-        """One for each image."""
+        """One seed for each image."""
         return [derive_seed(self.seed, "noise", place) for place in range(len(self.images))]
 
 
@@ -94,7 +94,7 @@ class Led:
 
     @property
     def updates(self) -> int:
-        """Made."""
+        """Number of prompt updates that were made."""
         return len(self.path) - 1
 
     def stop(self, least: int) -> int:
@@ -252,7 +252,7 @@ class _Leader:
             state["path"][moving, update + 1] = self._moved(moving, update, gradient[going].float().cpu())
 
     def _moved(self, rows: list[int], update: int, gradient: Tensor) -> Tensor:
-        """Adam."""
+        """Take one step of Adam."""
         state, (one, two) = self.state, BETAS
         state["first"][rows] = one * state["first"][rows] + (1 - one) * gradient
         state["second"][rows] = two * state["second"][rows] + (1 - two) * gradient**2

@@ -123,14 +123,14 @@ class Dreaming(DreamBank):
         self.dreamt = self.paint(PAINT_WAKE) if self.config.wake_dream_weight else None
 
     def train(self, folder: Path) -> dict[str, Any]:
-        """Rehearsal with dreams, once."""
+        """Rehearse, with dreams, unless an earlier process has done it."""
         self.folder = folder
         log = self.once(folder / "wake", self.model, lambda: super(Dreaming, self).train(folder))
         self.model.eval()
         return log
 
     def after_training(self) -> None:
-        """Remember today, then sleep."""
+        """Add today's images to the replay buffer, then sleep."""
         super().after_training()
         assert self.memory is not None
         if not len(self.memory):
@@ -209,7 +209,7 @@ class Dreaming(DreamBank):
         return self.model.mask(REAL) if self.dreamt is None else self._real_and_dreamt()
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
-        """That of the rehearsal method, and of dreams."""
+        """Return the loss of the rehearsal method plus that of dreams."""
         return super().loss(model, pixels, units, step) + self._dream_loss(model, step, self.config.wake_dream_weight)
 
     def _dream_loss(self, model: nn.Module, step: int, weight: float) -> Tensor | float:
@@ -309,7 +309,7 @@ class Dreaming(DreamBank):
 
     # -- dreams -----------------------------------------------------------------------------------------------------
     def gallery(self) -> Gallery:
-        """Of the replay memory."""
+        """Images of the replay buffer by class."""
         memory = self.replayed if self.replayed is not None else self.remembered()
         return Gallery(memory.pixels, torch.tensor(self.model.slots.labels)[memory.units.cpu()])
 
@@ -349,15 +349,15 @@ class Dreaming(DreamBank):
 
 
 class DreamingEr(Dreaming, ExperienceReplay):
-    """On experience replay."""
+    """Dream2Learn on experience replay."""
 
 
 class DreamingErAce(Dreaming, ErAce):
-    """On ER-ACE."""
+    """Dream2Learn on ER-ACE."""
 
 
 class DreamingDer(Dreaming, DarkExperienceReplay):
-    """On DER++."""
+    """Dream2Learn on DER++."""
 
 
 @contextmanager

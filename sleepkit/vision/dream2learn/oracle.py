@@ -87,7 +87,7 @@ def collapse(first: Sight, now: Sight, own: Tensor, near: float) -> tuple[bool, 
 
 
 def spread(features: Tensor) -> Tensor:
-    """Mean distance from the mean."""
+    """Return the mean distance from the mean."""
     return (features - features.mean(0)).norm(dim=1).mean()
 
 

@@ -212,7 +212,7 @@ class DreamPainter:
         return int(counter.get_total_flops())
 
     def digest(self) -> str:
-        """A hash of all weights."""
+        """Return a hash of all of the generator's weights."""
         total = hashlib.sha256()
         for part in (self.vae, self.unet, self.text_encoder):
             for name, values in sorted(part.state_dict().items()):

@@ -51,13 +51,13 @@ class Dream:
     vectors: Tensor
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """As an image learner's extras."""
+        """Return the dream as tensors, which an image learner's `extras` hold."""
         about = torch.tensor([self.target, self.source, self.night, self.stop])
         return {f"{self.number}.about": about, f"{self.number}.vectors": self.vectors}
 
     @classmethod
     def from_tensors(cls, number: int, parts: dict[str, Tensor]) -> Dream:
-        """The inverse of `to_tensors`."""
+        """Return the dream that `to_tensors` has made tensors of."""
         target, source, night, stop = parts["about"].tolist()
         return cls(number, target, source, night, stop, parts["vectors"])
 

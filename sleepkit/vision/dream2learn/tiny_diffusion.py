@@ -188,7 +188,7 @@ def _require_free(phase: PhaseFolder) -> None:
 
 
 def _trained(pixels: Tensor, captions: Sequence[str], config: TinyDiffusionConfig, folder: Path) -> Any:
-    """The pipeline, trained."""
+    """Train a pipeline and return it."""
     set_seed(derive_seed(config.seed, "start"))
     words = sorted({word for caption in captions for word in caption.split()})
     pipe = build_tiny_diffusion(words, pixels.shape[1], pixels.shape[2])

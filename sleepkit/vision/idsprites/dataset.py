@@ -60,7 +60,7 @@ class SpritesDataset(Dataset):
 
     @property
     def labels(self) -> Tensor:
-        """``(n,)`` int64."""
+        """Labels ``(n,)`` int64."""
         return self._at(torch.arange(len(self)))[0]
 
     def pixels(self, places: Tensor | None = None) -> Tensor:
@@ -75,7 +75,7 @@ class SpritesDataset(Dataset):
         return {"pixel_values": images, "labels": classes, "factors": factors.float()}
 
     def select(self, places: Tensor) -> SpritesDataset:
-        """The data set of the images at ``places``."""
+        """Return the data set of the images at ``places``."""
         rows = places if self.rows is None else self.rows[places]
         return SpritesDataset(self.classes, self.factors, self.renderer, rows)
 

@@ -47,7 +47,7 @@ class DistortedRenderer(BaseRenderer):
         require(self, ("elastic",), lambda value: 0 <= value < math.inf, "at least 0")
 
     def __call__(self, classes: Tensor, factors: Tensor, colors: Tensor, ids: Tensor) -> Tensor:
-        """As that of the other renderer."""
+        """Draw images as the other renderer does, then distort them."""
         assert self.inner is not None
         images = self.inner(classes, factors, colors, ids)
         count = 2 + 2 * _POINTS**2
@@ -59,7 +59,7 @@ class DistortedRenderer(BaseRenderer):
         return F.grid_sample(images, grid + shift.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
 
     def exemplars(self, classes: Tensor, color: str = "white") -> Tensor:
-        """Those of the other renderer."""
+        """Return the exemplars of the other renderer, which are not distorted."""
         assert self.inner is not None
         return self.inner.exemplars(classes, color)
 

@@ -74,7 +74,7 @@ def _require_weights(name: str, lacks: dict[str, Any]) -> None:
 
 
 def _scale(name: str) -> dict[str, Any]:
-    """Of the image processor, if there is one."""
+    """Return mean and deviation of the model's image processor, if it has one."""
     from transformers import AutoImageProcessor
 
     try:

@@ -65,7 +65,7 @@ class ErAce(ExperienceReplay):
 
 
 class DarkExperienceReplay(ExperienceReplay):
-    """DER++."""
+    """DER++: replayed images keep the logits that they had when they were stored."""
 
     replays_today = True
 
@@ -110,16 +110,16 @@ class Fresh(ImageLearner):
 
 
 class Joint(Fresh):
-    """All images so far."""
+    """Joint training on all images met so far, from new weights each night."""
 
     def training_rows(self) -> TensorRows:
-        """Of all experiences up to tonight's."""
+        """Return the images of all experiences up to tonight's."""
         met = self.stream[: self.today.number + 1]
         labels = torch.cat([experience.train.labels for experience in met])
         return TensorRows(torch.cat([experience.train.pixels() for experience in met]), self.model.units_of(labels))
 
     def bytes(self) -> int:
-        """All images so far."""
+        """Number of bytes of all images met so far."""
         met = self.stream[: self.today.number + 1]
         image = self.stream[0].train.source.pixels[0]
         return sum(len(one.train) for one in met) * image.numel() * image.element_size()

@@ -103,7 +103,7 @@ class SmallConvNet(nn.Module):
 
 
 class IncrementalClassifier(PreTrainedModel):
-    """See the module."""
+    """An image classifier whose head grows; see the module."""
 
     config_class = IncrementalClassifierConfig
     main_input_name = "pixel_values"

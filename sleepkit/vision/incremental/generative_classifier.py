@@ -29,7 +29,7 @@ __all__ = ["ClassVae", "GenerativeClassifier", "bernoulli", "divergence_from_nor
 
 
 class ClassVae(nn.Module):
-    """``(batch, pixels)`` in [0, 1]."""
+    """A variational autoencoder of one class, of rows ``(batch, pixels)`` in [0, 1]."""
 
     def __init__(self, pixels: int, hidden: int, latent: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class ClassVae(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, pixels))
 
     def loss(self, x: Tensor) -> Tensor:
-        """``(batch,)``: minus the evidence lower bound, nats."""
+        """Return minus the evidence lower bound of each row, ``(batch,)``, nats."""
         mean, log_variance = self.encoder(x).chunk(2, dim=1)
         return divergence_from_normal(mean, log_variance) - bernoulli(x, self.decoder(drawn(mean, log_variance)))
 
@@ -90,17 +90,17 @@ class GenerativeClassifier(ImageLearner):
         return log
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
-        """Minus the evidence lower bound."""
+        """Return minus the evidence lower bound, the mean over the images."""
         self.images_passed += len(pixels)
         return model(pixels, units)
 
     def new_vae(self) -> ClassVae:
-        """With random weights."""
+        """Return a VAE with random weights."""
         image = self.today.train.source.pixels[0]
         return ClassVae(image.numel(), self.config.vae_hidden, self.config.vae_latent)
 
     def vaes(self) -> dict[int, ClassVae]:
-        """By unit, from `extras`."""
+        """Return the VAEs of all classes so far by unit, from `extras`."""
         found = {}
         for unit in self.numbered():
             found[unit] = self.new_vae().to(self.model.device)
@@ -118,7 +118,7 @@ class GenerativeClassifier(ImageLearner):
         return found
 
     def flops_per_image(self) -> int:
-        """Of one VAE."""
+        """Floating point operations of one image in one VAE, forward."""
         return 2 * sum(parameter.numel() for parameter in self.new_vae().parameters() if parameter.dim() == 2)
 
 

@@ -75,7 +75,7 @@ class Replayed:
     extras: dict[str, Tensor]
 
     def rows(self, chosen: Tensor) -> Replayed:
-        """Some of them."""
+        """Return some of the rows."""
         return Replayed(self.pixels[chosen], self.units[chosen], {name: values[chosen] for name, values in self.extras.items()})
 
 
@@ -153,12 +153,12 @@ class ImageLearner(Snapshots):
 
     @property
     def buffer_policy(self) -> str:
-        """Of the replay memory."""
+        """How the replay buffer chooses its rows."""
         return self.config.buffer_policy
 
     # -- awake ------------------------------------------------------------------------------------------------------
     def wake(self, experience: ImageExperience) -> None:
-        """Take an experience in view."""
+        """Take an experience into view."""
         self.today = experience
 
     def evaluate(self, experiences: Sequence[ImageExperience], in_context: bool = False) -> list[Accuracy]:
@@ -178,7 +178,7 @@ class ImageLearner(Snapshots):
         return Accuracy(share_right(logits, units, every), share_right(logits, units, own), len(units), probe)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """``(batch, units)``, in evaluation."""
+        """Return logits ``(batch, units)``, in evaluation."""
         return self.model(pixel_values=pixels).logits
 
     @torch.no_grad()
@@ -276,7 +276,7 @@ class ImageLearner(Snapshots):
             self.replayed = self.remembered()
 
     def train(self, folder: Path) -> dict[str, Any]:
-        """Train on `training_rows`."""
+        """Train on `training_rows` and return the log."""
         self.model.train()
         trainer = IncrementalTrainer(
             self.model,
@@ -293,15 +293,15 @@ class ImageLearner(Snapshots):
         return log
 
     def training_rows(self) -> TensorRows:
-        """Today's images; labels are units."""
+        """Return today's images; labels are units."""
         return TensorRows(self.today.train.pixels(), self.model.units_of(self.today.train.labels))
 
     def callbacks(self) -> list[TrainerCallback]:
-        """Of the night's trainer."""
+        """Return callbacks for the night's trainer."""
         return []
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
-        """Cross-entropy on new images."""
+        """Return the cross-entropy on new images."""
         return masked_cross_entropy(self.forward(model, pixels), units, self.allowed(units))
 
     def after_training(self) -> None:
@@ -318,7 +318,7 @@ class ImageLearner(Snapshots):
     # -- parts of a loss --------------------------------------------------------------------------------------------
     @property
     def night_seed(self) -> int:
-        """Of all that a night draws."""
+        """Seed of everything that a night draws."""
         return derive_seed(self.config.seed, "night", self.night)
 
     def augmented(self, pixels: Tensor) -> Tensor:
@@ -327,7 +327,7 @@ class ImageLearner(Snapshots):
         return pixels if self.augment is None else self.augment(pixels)
 
     def forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
-        """Logits of augmented images."""
+        """Return the logits of augmented images."""
         return model(pixel_values=self.augmented(pixels)).logits
 
     def allowed(self, units: Tensor) -> Tensor:
@@ -373,7 +373,7 @@ class ImageLearner(Snapshots):
 
     # -- tensors of a method that are named "<number>.<name>", of a unit or an experience -----------------------------
     def numbered(self) -> list[int]:
-        """The numbers, ascending."""
+        """Return the numbers, in ascending order."""
         return sorted({int(name.split(".")[0]) for name in self.extras})
 
     def extras_of(self, number: int) -> dict[str, Tensor]:
@@ -429,5 +429,5 @@ def ridge_regression(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
 
 
 def predict_linear(features: Tensor, weights: Tensor) -> Tensor:
-    """``(n, classes)``."""
+    """Return the scores ``(n, classes)`` of a linear classifier."""
     return features.double() @ weights[:-1] + weights[-1]

@@ -67,7 +67,7 @@ class Slots:
             self._set(unit, FREE, -1, -1)
 
     def where(self, state: str) -> list[int]:
-        """Units of a state, ascending."""
+        """Return the units of a state, in ascending order."""
         return [unit for unit, found in enumerate(self.states) if found == state]
 
     def labels_of(self, state: str) -> list[int]:
@@ -82,7 +82,7 @@ class Slots:
         raise SleepkitError(f"{state} label {label} has no unit; known are {self.labels_of(state)}")
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """As JSON."""
+        """Return the units as JSON."""
         return {"states": list(self.states), "labels": list(self.labels), "tasks": list(self.tasks)}
 
     @classmethod
@@ -101,7 +101,7 @@ class Slots:
 
     @classmethod
     def from_tensor(cls, rows: Tensor) -> Slots:
-        """The inverse of `to_tensor`."""
+        """Return the units that `to_tensor` has made a tensor of."""
         slots = cls(len(rows))
         for unit, (state, label, task) in enumerate(rows.tolist()):
             slots._set(unit, STATES[state], label, task)

@@ -36,10 +36,10 @@ class Regulariser(ImageLearner, ABC):
     @property
     @abstractmethod
     def weight(self) -> float:
-        """Of the penalty."""
+        """Weight of the penalty."""
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
-        """Fine-tuning's, and the penalty."""
+        """Return fine-tuning's loss plus the penalty."""
         loss = super().loss(model, pixels, units, step)
         terms = [
             (self.extras[f"importance.{name}"] * (parameter[: len(anchor)] - anchor) ** 2).sum()
@@ -49,7 +49,7 @@ class Regulariser(ImageLearner, ABC):
         return loss + self.weight / 2 * torch.stack(terms).sum() if terms else loss
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Parameters by name."""
+        """Return the parameters that are trained, by name."""
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     def keep(self, importance: dict[str, Tensor]) -> None:
@@ -72,7 +72,7 @@ class OnlineEwc(Regulariser):
 
     @property
     def weight(self) -> float:
-        """EWC's lambda."""
+        """Weight of the penalty: EWC's lambda."""
         return self.config.ewc_weight
 
     def after_training(self) -> None:
@@ -104,12 +104,12 @@ class SynapticIntelligence(Regulariser):
         return 2 * self.config.si_weight
 
     def before_training(self) -> None:
-        """Start a path."""
+        """Start to follow the path of the weights."""
         super().before_training()
         self.path = WeightPath(self.trained())
 
     def callbacks(self) -> list[TrainerCallback]:
-        """What follows the weights."""
+        """Return the callback that follows the weights."""
         return [*super().callbacks(), self.path]
 
     def after_training(self) -> None:
@@ -140,7 +140,7 @@ class WeightPath(TrainerCallback):
 
     @torch.no_grad()
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After each optimizer step."""
+        """Add the step that the optimizer has just made to the path."""
         for name, gradient in self.gradients.items():
             now = self.parameters[name].detach()
             self.omega[name] -= gradient * (now - self.before[name])

@@ -96,12 +96,12 @@ class ReplayMemory:
         return len(self) * (image_bytes + self.labels.element_size()) + extras
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that later calls depend on."""
+        """Return all that later calls depend on."""
         kept = {"places": self.places, "labels": self.labels, "keys": self.keys, "offered": torch.tensor(self.offered)}
         return kept | {f"extras.{name}": values for name, values in self.extras.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of `state_dict`."""
+        """Take over what `state_dict` has returned."""
         self.places, self.labels, self.keys = state["places"], state["labels"], state["keys"]
         self.offered = int(state["offered"])
         self.extras = {name.removeprefix("extras."): values for name, values in state.items() if name.startswith("extras.")}

@@ -98,7 +98,7 @@ class IncrementalTrainer(Trainer):
         observe(self, "training")
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The learner's loss."""
+        """Return the learner's loss of a batch."""
         return self.loss(model, inputs["pixel_values"], inputs["labels"], self.state.global_step)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

@@ -49,23 +49,23 @@ class DreamGeneratorConfig(PreTrainedConfig):
 
 
 class Pixels(nn.Module):
-    """Of images: values in [0, 1], Bernoulli."""
+    """The form of images: values in [0, 1], Bernoulli distributed."""
 
     noise = 0  # random numbers that a dream takes besides the latents
 
     def fit(self, values: Tensor) -> None:
-        """Nothing."""
+        """Do nothing: pixels need no statistics."""
 
     def encode(self, pixels: Tensor) -> Tensor:
         """uint8 images -> ``(batch, values)``."""
         return (pixels / 255).flatten(1)
 
     def log_likelihood(self, x: Tensor, decoded: Tensor) -> Tensor:
-        """``(batch,)``."""
+        """Return log-likelihoods ``(batch,)``."""
         return bernoulli(x, decoded)
 
     def dream(self, decoded: Tensor, noise: Tensor, places: Tensor) -> Tensor:
-        """The mean."""
+        """Return the mean of each distribution."""
         return torch.sigmoid(decoded)
 
 
@@ -89,13 +89,13 @@ class Features(nn.Module):
         self.register_buffer("spread", torch.ones(spreads, size))
 
     def fit(self, values: Tensor) -> None:
-        """To training rows ``(n, features)``."""
+        """Take mean and deviation of training rows ``(n, features)``."""
         values = values.float()
         self.mean.copy_(values.mean(0))
         self.deviation.copy_(values.std(0).clamp(min=1e-3))
 
     def encode(self, features: Tensor) -> Tensor:
-        """``(batch, features)``, standardised."""
+        """Return features ``(batch, features)``, standardised."""
         return (features - self.mean) / self.deviation
 
     def settle(self, x: Tensor, decoded: Tensor, places: Tensor) -> None:
@@ -104,18 +104,18 @@ class Features(nn.Module):
             self.spread[place] = ((x - decoded)[places == place] ** 2).mean(0).sqrt()
 
     def log_likelihood(self, x: Tensor, decoded: Tensor) -> Tensor:
-        """``(batch,)``, but for a constant."""
+        """Return log-likelihoods ``(batch,)``, up to a constant."""
         squares = (x - decoded) ** 2
         variance = squares.detach().mean().clamp(min=1e-4)
         return -0.5 * (squares / variance + variance.log()).sum(1)
 
     def dream(self, decoded: Tensor, noise: Tensor, places: Tensor) -> Tensor:
-        """A draw."""
+        """Draw from each distribution."""
         return (decoded + self.spread[places] * noise) * self.deviation + self.mean
 
 
 def form_of(config: DreamGeneratorConfig) -> Pixels | Features:
-    """Of what a generator dreams."""
+    """Return the form of what a generator dreams."""
     return Features(config.features, len(config.labels)) if config.features else Pixels()
 
 

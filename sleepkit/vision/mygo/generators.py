@@ -73,7 +73,7 @@ class DreamGenerator(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """PyTorch's own initialisation stands."""
+        """Keep PyTorch's own initialisation."""
 
     @property
     def is_trained(self) -> bool:
@@ -81,7 +81,7 @@ class DreamGenerator(PreTrainedModel):
         return any(values.requires_grad for values in self.parameters())
 
     def forward(self, pixel_values: Tensor, places: Tensor, **kwargs: Any) -> Tensor:
-        """The loss."""
+        """Return the loss of a batch."""
         loss: Tensor = self.net.loss(self.net.form.encode(pixel_values), places)
         return loss
 
@@ -106,7 +106,7 @@ class DreamGenerator(PreTrainedModel):
         return as_bytes(values).unflatten(1, (self.config.num_channels, *self.config.image_size))
 
     def kept(self) -> dict[str, Tensor]:
-        """What dreams need, in float16."""
+        """Return what dreams need, in float16."""
         state = self.net.state_dict()
         return {name: values.detach().half() for name, values in state.items() if not name.startswith(TRAINING_ONLY)}
 

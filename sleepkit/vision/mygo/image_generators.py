@@ -22,7 +22,7 @@ DIFFUSION_STEPS = 10  # of a dream
 
 
 class ConditionalGan(nn.Module):
-    """``cgan``: see generators.py."""
+    """A conditional GAN of images, ``cgan`` in generators.py."""
 
     def __init__(self, config: DreamGeneratorConfig) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class ConditionalGan(nn.Module):
         return generator, judge
 
     def loss(self, x: Tensor, places: Tensor) -> Tensor:
-        """The discriminator's cross-entropy plus the generator's."""
+        """Return the discriminator's cross-entropy plus the generator's."""
         noise = torch.randn(len(x), self.latent, device=x.device)
         dreams = self.decoder(with_class(noise, places, self.classes))
         seen = [with_class(images, places, self.classes) for images in (2 * x - 1, dreams.detach(), dreams)]
@@ -48,10 +48,10 @@ class ConditionalGan(nn.Module):
         return F.softplus(-real).mean() + F.softplus(fake).mean() + F.softplus(-fooled).mean()
 
     def settle(self, x: Tensor, places: Tensor) -> None:
-        """Nothing: the noise is the latent."""
+        """Do nothing: the noise is the latent vector."""
 
     def dream(self, noise: Tensor, places: Tensor) -> Tensor:
-        """Pixels in [0, 1]."""
+        """Return pixels in [0, 1]."""
         found: Tensor = self.decoder(with_class(noise, places, self.classes))
         return (found + 1) / 2
 
@@ -116,7 +116,7 @@ class Crop(nn.Module):
 
 
 class ClassDiffusion(nn.Module):
-    """``diffusion``: see generators.py."""
+    """A small diffusion model of images, ``diffusion`` in generators.py."""
 
     def __init__(self, config: DreamGeneratorConfig) -> None:
         from diffusers import DDIMScheduler, UNet2DModel
@@ -149,7 +149,7 @@ class ClassDiffusion(nn.Module):
         return velocity_loss(self.scheduler, images, lambda noisy, times: self._predict(noisy, times, places))
 
     def settle(self, x: Tensor, places: Tensor) -> None:
-        """Nothing."""
+        """Do nothing: there is nothing to estimate after training."""
 
     def dream(self, noise: Tensor, places: Tensor) -> Tensor:
         """Pixels in [0, 1]; ``noise`` is the image to begin with, so that equal noise gives equal dreams."""

@@ -15,7 +15,7 @@ __all__ = ["ClassMixtures", "ConditionalVae", "VaePerClass"]
 
 
 class VaePerClass(nn.Module):
-    """``vae``: see generators.py."""
+    """A VAE for each class, ``vae`` in generators.py."""
 
     def __init__(self, config: DreamGeneratorConfig) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class VaePerClass(nn.Module):
 
 
 class ConditionalVae(VaePerClass):
-    """``cvae``: see generators.py."""
+    """One VAE that is told the class, ``cvae`` in generators.py."""
 
     def __init__(self, config: DreamGeneratorConfig) -> None:
         nn.Module.__init__(self)
@@ -94,7 +94,7 @@ class ClassGaussians(nn.Module):
         self.register_buffer("factor", torch.eye(latent).repeat(classes, 1, 1))
 
     def forward(self, noise: Tensor, places: Tensor) -> Tensor:
-        """``(n, latent)``."""
+        """Return latent vectors ``(n, latent)``."""
         return _gaussian(self.mean, self.factor, noise, places)
 
     def fit(self, means: Tensor, log_variances: Tensor, places: Tensor) -> None:
@@ -112,7 +112,7 @@ def _gaussian(mean: Tensor, factor: Tensor, noise: Tensor, places: Tensor) -> Te
 
 
 class ClassMixtures(nn.Module):
-    """``gaussian``: see generators.py."""
+    """A Gaussian mixture for each class, ``gaussian`` in generators.py."""
 
     def __init__(self, config: DreamGeneratorConfig) -> None:
         super().__init__()

@@ -75,7 +75,7 @@ class Dreams(NamedTuple):
 
 
 class GenerativeReplay(ImageLearner):
-    """See the module."""
+    """MyGO; see the module."""
 
     config: GenerativeReplayConfig
 
@@ -113,7 +113,7 @@ class GenerativeReplay(ImageLearner):
         return log | (self._judged(folder / "judge") if self.config.judged_dreams else {})
 
     def train(self, folder: Path) -> dict[str, Any]:
-        """Wake, memory and sleep."""
+        """Train the fast learner, then the generator, then the cortex; returns their log."""
         fast = copy.deepcopy(self.model)
         self._freeze(fast, backbone=self.dreams_features and self.night > 1)
         logs = {"wake": self.once(folder / "fast", fast, lambda: self._wake(fast, folder))}
@@ -254,7 +254,7 @@ class GenerativeReplay(ImageLearner):
         return Dreams(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def generator(self, number: int) -> DreamGenerator:
-        """That of an experience, as it is kept."""
+        """Return the generator of an experience, as it is kept."""
         generator = self._new_generator(number).eval()
         generator.load_kept(self.extras_of(number))
         return generator
@@ -382,7 +382,7 @@ class GenerativeReplay(ImageLearner):
         return found
 
     def _places(self, labels: Tensor) -> Tensor:
-        """Of labels among today's."""
+        """Return the places of labels among today's."""
         return (labels[:, None] == torch.tensor(self.today.labels)).int().argmax(1)
 
 
@@ -415,10 +415,10 @@ class Checkpoints(TrainerCallback):
 
 
 def _every_unit(model: IncrementalClassifier) -> Tensor:
-    """``(units,)`` bool, all True."""
+    """Return a mask ``(units,)`` bool, all True."""
     return torch.ones(len(model.slots), dtype=torch.bool, device=model.device)
 
 
 def _own_loss(model: nn.Module, pixels: Tensor, places: Tensor, step: int) -> Tensor:
-    """Of a generator."""
+    """Return a generator's own loss."""
     return cast(Tensor, model(pixels, places))

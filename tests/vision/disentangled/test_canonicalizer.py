@@ -1,4 +1,4 @@
-"""The canonicaliser: it learns scale and rotation, looks again to more effect, and is saved with its shape."""
+"""The canonicalizer: it learns scale and rotation, looks again to more effect, and is saved with its shape."""
 
 import math
 

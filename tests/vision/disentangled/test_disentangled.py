@@ -143,7 +143,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert again.metrics == pytest.approx(record.metrics)
 
 
-def test_canonicaliser_and_exemplars_stand_with_a_card(tmp_path):
+def test_canonicalizer_and_exemplars_stand_with_a_card(tmp_path):
     run_disentangled(*parsed(tmp_path))
     folder = tmp_path / "model"
     card = ModelCard.load(folder / "README.md")
