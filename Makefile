@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn tables clean
+.PHONY: help install demo test test-slow test-faults lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn tables docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -52,8 +52,9 @@ test-slow: install ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow -q
 
 test-faults: export OMP_NUM_THREADS := 1
-test-faults: install ## whole commands that meet with faults: kills, full disks, flipped bits; writes benchmarks/results/faults.md
+test-faults: install ## whole commands that meet with faults and bad inputs; writes benchmarks/results/{faults,bad_inputs}.md
 	$(BIN)/python tests/fault/campaign.py
+	$(BIN)/python tests/fault/bad_inputs.py
 
 lint: install ## style and types
 	$(BIN)/ruff check .
@@ -81,6 +82,11 @@ bench-dream2learn: install ## prompts led in one batch against one at a time, an
 tables: install ## write the tables of README.md and docs/ again from the saved results
 	$(BIN)/python benchmarks/make_tables.py
 
+docs: $(STAMP) ## the site in site/, with the configuration page written anew; fails at a broken link
+	$(PIP) --no-build-isolation -e '.[docs]'
+	$(BIN)/python docs/make_configuration.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 clean: ## remove caches and builds; runs/ and .venv stay, as they cost time to make again
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find sleepkit recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +

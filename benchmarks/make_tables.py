@@ -1,16 +1,19 @@
-"""Writes the tables of README.md and docs/, and the page of each experiment, again from the saved results: none is typed by hand.
+"""Writes the tables of README.md and docs/, and the page of each experiment, again from the saved results.
 
     <!-- table:NAME -->   whatever stands between these two lines is replaced
     <!-- /table -->       by the table of benchmarks/results/NAME.json
 
 `NAME-matrix` is the accuracy matrix of each seed of knowledge seeding in NAME.json, `NAME-differences` what each variant has
-more than the first one, `summary` all files that hold knowledge seeding's own results, `streams` all methods of the files whose
-name begins with mygo_split.  A file holds one of: runs
-that `run_table.py` collected (`runs`), the speed of one step (`systems`), the cost of dreaming (`dreaming`), that of the Trainer
-on images (`mygo`), that of dreams (`dream2learn`), what each part of a night of dreams brings (`dream_controls`), the speed of
-drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs that `image_table.py` collected
-(`image_runs`; those of recipes/disentangled.py, with distortions or without, of dream2learn.py, and of dream.py and arc.py have
-tables of their own), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the pages' to say.
+more than the first one, `summary` all files that hold knowledge seeding's own results, `main` those of `MAIN` in fewer columns,
+`streams` all methods of the files whose name begins with mygo_split.  Recovery is left out where the text in the prompt brings
+too little to divide by.
+
+A file holds one of: runs that `run_table.py` collected (`runs`), the speed of one step (`systems`), the cost of dreaming
+(`dreaming`), that of the Trainer on images (`mygo`), that of dreams (`dream2learn`), what each part of a night of dreams brings
+(`dream_controls`), the speed of drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs that
+`image_table.py` collected (`image_runs`; those of recipes/disentangled.py, with distortions or without, of dream2learn.py, and of
+dream.py and arc.py have tables of their own), or one run's own `results.json` (`metrics`).  Left out: prose;
+what the numbers mean is the pages' to say.
 """
 
 from __future__ import annotations
@@ -244,7 +247,7 @@ def _gain(metrics: Mapping[str, float], name: str) -> str:
 
 DISTORTIONS = ("elastic", "perspective")
 KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "runs": lambda document: runs_table(document["runs"]),
+    "runs": lambda document: runs_table([meaningful(run) for run in document["runs"]]),
     "systems": _systems,
     "dreaming": _dreaming,
     "mygo": _overhead,
@@ -256,6 +259,8 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "metrics": _measures,
 }
 """What a results file holds -> its table; the first that is there counts."""
+LEAST_CEILING = 0.25
+"""How much more must be right with the text in the prompt than before sleep, for a recovery to mean something."""
 SUMMARY = {
     "closed_book_before": "closed book before",
     "closed_book_after": "after",
@@ -265,16 +270,55 @@ SUMMARY = {
     "bwt": "BWT",
     "retention_first": "passage 1 kept",
 }
+MAIN = {
+    "demo": "two passages about invented things, one night (the demo)",
+    "notebook_8_nights": "eight such passages, a night each",
+    "squad_8_nights": "eight real passages (SQuAD), a night each",
+    "squad_20": "twenty real passages, one night",
+    "long_context": "where 61 persons are, in nine parts of a text longer than the window",
+    "clinc150": "120 intents (CLINC150), 15 a night",
+    "skills": "five tasks (AG News, SST-2, BoolQ, RTE, DBpedia), a night each",
+}
+"""Results file -> what was learned; the rows of the table `main`."""
+MAIN_COLUMNS = {
+    "closed_book_before": "before sleep",
+    "closed_book_after": "after its night",
+    "closed_book_final": "after the last night",
+    "in_context": "text in the prompt",
+    "anchor_kl": "anchor KL",
+}
+
+
+def main_table(documents: Mapping[str, Mapping[str, Any]]) -> str:
+    """One row for each of `MAIN` that is there."""
+    rows = []
+    for name, learned in MAIN.items():
+        if runs := ours(documents.get(name, {})):
+            runs = [{"closed_book_final": _final(run), **run} for run in runs]
+            cells = [spread([run.get(column) for run in runs], separator=",") for column in MAIN_COLUMNS]
+            rows.append([learned, len(runs), *cells, mean_duration(runs)])
+    return markdown_table(["what was learned", "seeds", *MAIN_COLUMNS.values(), "time"], rows)
+
+
+def _final(run: Mapping[str, Any]) -> float | None:
+    """Share of all questions that is right after the last night, of a run that has saved it as a recovery only."""
+    before, ceiling, share = (run.get(name) for name in ("closed_book_before", "in_context", "recovery_final"))
+    return None if before is None or ceiling is None or share is None else before + share * (ceiling - before)
+
+
+def meaningful(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The run, without its recovery where the text in the prompt brings less than `LEAST_CEILING`."""
+    ceiling = run.get("in_context")
+    if ceiling is None or ceiling - (run.get("closed_book_before") or 0) >= LEAST_CEILING:
+        return run
+    return {**run, "recovery": None}
 
 
 def summary(documents: Mapping[str, Mapping[str, Any]]) -> str:
     """One row for each experiment that knowledge seeding was in, from results files by name."""
     rows = []
     for name, document in sorted(documents.items()):
-        runs = ours(document)
-        if document.get("method") == "knowledge_seeding":
-            runs = [{**document["metrics"], "seconds_total": document["seconds"]}]
-        if runs:
+        if runs := [meaningful(run) for run in ours(document)]:
             cells = [spread([run.get(column) for run in runs], separator=",") for column in SUMMARY]
             rows.append([name, len(runs), *cells, mean_duration(runs)])
     return markdown_table(["results", "seeds", *SUMMARY.values(), "time"], rows)
@@ -285,7 +329,7 @@ def streams(documents: Mapping[str, Mapping[str, Any]]) -> str:
     runs = {name: grouped(document["image_runs"], "method") for name, document in sorted(documents.items())}
     methods = list(dict.fromkeys(method for groups in runs.values() for method in groups))
     rows = [[method, *(_kept(groups.get(method, [])) for groups in runs.values())] for method in methods]
-    heads = (f"[{name.removeprefix('mygo_split_')}](benchmarks/results/{name}.md)" for name in runs)
+    heads = (f"[{name.removeprefix('mygo_split_')}](../benchmarks/results/{name}.md)" for name in runs)
     return markdown_table(["method", *heads], rows)
 
 
@@ -296,11 +340,17 @@ def _kept(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def ours(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The runs of knowledge seeding itself."""
+    """The runs of knowledge seeding itself: of a table, or the one that the file is."""
+    if document.get("method") == "knowledge_seeding":
+        return [{**document["metrics"], "seconds_total": document["seconds"]}]
     return [run for run in document.get("runs", ()) if run["variant"] == "knowledge_seeding"]
 
 
-ALL_FILES = {"summary": ("*.json", summary), "streams": ("mygo_split_*.json", streams)}
+ALL_FILES = {
+    "main": ("*.json", main_table),
+    "summary": ("*.json", summary),
+    "streams": ("mygo_split_*.json", streams),
+}
 """Tables of several files: which ones, and what makes the table."""
 PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "matrix": lambda document: matrices(ours(document)),

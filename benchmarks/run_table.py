@@ -29,11 +29,12 @@ from make_tables import ROOT, render
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.results import FILE_NAME, hardware, read_results, versions
-from sleepkit.runs.arguments.language import BASELINES, SleepArguments, parse
+from sleepkit.runs.arguments.language import BASELINES, parse
 from sleepkit.utils.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+    from sleepkit.language.config import DataConfig
+    from sleepkit.training.config import SleepConfig
 
 ABLATIONS: dict[str, list[str]] = {
     "no_imitation": ["--alpha", "1"],
@@ -86,7 +87,7 @@ def with_own(variants: Mapping[str, list[str]], own: Sequence[str]) -> dict[str,
     return changed
 
 
-def with_joint(variants: Mapping[str, list[str]], args: SleepArguments) -> dict[str, list[str]]:
+def with_joint(variants: Mapping[str, list[str]], args: DataConfig) -> dict[str, list[str]]:
     """Tell `joint` to take all that the nights take in one.  Raises `SleepkitError` if their number is not known."""
     if "joint" not in variants:
         return dict(variants)
@@ -113,21 +114,21 @@ def row(variant: str, results: Mapping[str, Any]) -> dict[str, Any]:
     return found | {"accuracy_matrix": results["accuracy_matrix"]}
 
 
-def parsed(config: str, variant: Sequence[str], extra: Sequence[str]) -> tuple[SleepArguments, KnowledgeSeedingConfig]:
+def parsed(config: str, variant: Sequence[str], extra: Sequence[str]) -> SleepConfig:
     """The settings of a run."""
-    return parse(command(config, variant, 0, Path("unused"), extra))
+    return parse(command(config, variant, 0, Path("unused"), extra))[1]
 
 
 def planned(options: argparse.Namespace, extra: Sequence[str]) -> dict[str, list[str]]:
     """Arguments of each variant.  Every run is parsed before the first one starts, and ablations of what the recipe does not
     do are refused."""
-    args, seeding = parsed(options.config, [], extra)
-    variants = with_own(with_joint(expand(options.variants), args), options.own)
+    settings = parsed(options.config, [], extra)
+    variants = with_own(with_joint(expand(options.variants), settings), options.own)
     for name, variant in variants.items():
         parsed(options.config, variant, extra)
-        if name in ABLATIONS and name != "no_expansion" and not seeding.on_policy:
+        if name in ABLATIONS and name != "no_expansion" and not settings.on_policy:
             raise SleepkitError(f"{name} changes nothing without rollouts; add `--lmbda 0.5` after `--`")
-        if name in DREAM_ABLATIONS and not args.dreaming.dream_rounds:
+        if name in DREAM_ABLATIONS and not settings.dream_rounds:
             raise SleepkitError(f"{name} changes nothing without dreams; add `--dream_rounds 1` after `--`")
     return variants
 

@@ -73,7 +73,7 @@ def _top_parser() -> Parser:
 def _ask_options(parser: Parser) -> None:
     parser.description = "Ask a slept model. Each question stands alone, with nothing else in the context."
     parser.epilog = "example: sleepkit ask runs/demo 'Who was the first keeper of Skarrowmere Light?' --compare"
-    parser.add_argument("folder", help="output folder of a finished run")
+    parser.add_argument("folder", help="output folder of a finished run, or Hub id of a slept model")
     parser.add_argument("question", nargs="*", default=[], help="the question; without one, questions are read line by line")
     parser.add_argument("--model", help="id or folder of the base model, if it is not where the run found it")
     parser.add_argument("--compare", action="store_true", help="also show what the model said before it slept")
@@ -227,10 +227,10 @@ def _seed_folders(folder: str) -> list[str]:
 
 
 def _expand(options: argparse.Namespace) -> None:
+    from sleepkit.language.config import expert_layers
     from sleepkit.language.experts.bank import ExpertBank
     from sleepkit.language.experts.units import ExpertBankConfig
     from sleepkit.language.model_io import load_model
-    from sleepkit.runs.arguments.language import expert_layers
 
     layers = expert_layers(options.layers, "--layers")
     check_folder("folder", options.folder)

@@ -47,6 +47,7 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     (tmp_path / "results.json").rename(tmp_path / "demo.json")
     readme = tmp_path / "README.md"
     around = "before\n<!-- table:squad -->\nold\n<!-- /table -->\nbetween\n<!-- table:demo -->\n<!-- /table -->\n"
+    around = f"<!-- table:main -->\n<!-- /table -->\n{around}"
     around = f"<!-- table:summary -->\n<!-- /table -->\n<!-- table:squad-matrix -->\n<!-- /table -->\n{around}"
     readme.write_text(f"{around}<!-- table:later -->\nkept\n<!-- /table -->\nafter\n")
     make_tables.main(["--pages", str(readme), "--results", str(tmp_path)])
@@ -56,11 +57,25 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     assert "0.750" in text and "1 min 12 s" in text
     assert "before\n" in text and "\nbetween\n" in text and text.endswith("kept\n<!-- /table -->\nafter\n")
     assert "| demo | 1 | – | – | – | 0.750 | 0.010 |" in text and "| squad | 2 |" in text  # the summary of both
+    assert "one night (the demo) | 1 | – | – | – | – | 0.010 | 1 min 12 s |" in text
     assert "after night 2 of seed 0   0.50    – \n\nafter night 1 of seed 1   1.00  0.00\n" in text
     assert "on a CPU" in (tmp_path / "squad.md").read_text() and (tmp_path / "squad_retention.png").is_file()
     assert "later.json is not there" in capsys.readouterr().out
     make_tables.main(["--pages", str(readme), "--results", str(tmp_path)])
     assert readme.read_text() == text  # again: the same
+
+
+def test_what_is_right_in_the_end_is_that_of_all_questions():
+    row = run_row("knowledge_seeding", 0, closed_book_before=0.1, closed_book_after=0.5, in_context=0.5, recovery_final=0.75)
+    assert "| 0.100 | 0.500 | 0.400 | 0.500 |" in make_tables.main_table({"squad_20": {"runs": [row]}})
+    row["closed_book_final"] = 0.45
+    assert "| 0.100 | 0.500 | 0.450 | 0.500 |" in make_tables.main_table({"squad_20": {"runs": [row]}})
+
+
+def test_recovery_is_left_out_where_there_is_little_to_recover():
+    rows = [run_row("knowledge_seeding", 0, recovery=9.6, closed_book_before=0.0, in_context=0.1)]
+    assert "9.600" not in make_tables.render({"runs": rows}) and "9.600" not in make_tables.summary({"a": {"runs": rows}})
+    assert "9.600" in make_tables.render({"runs": [{**rows[0], "in_context": 0.5}]})
 
 
 def test_runs_on_images_are_collected_without_their_paths(tmp_path):
@@ -138,7 +153,7 @@ def test_arguments_of_a_variant():
 
 
 def test_joint_training_takes_what_all_nights_take():
-    args, _ = run_table.parse(["--config", RECIPE, "--nights", "3", "--passages_per_night", "2"])
+    _, args = run_table.parse(["--config", RECIPE, "--nights", "3", "--passages_per_night", "2"])
     found = run_table.with_joint(run_table.expand(["joint", "lora"]), args)
     assert found == {
         "joint": ["--baseline", "lora", "--nights", "1", "--passages_per_night", "6"],

@@ -57,9 +57,15 @@ COMMANDS = documented()
 HOMES = [
     f"sleepkit.{home}"
     for home in (
-        *("run.run_sleep", "dream_run.run_dream", "arc_run.run_arc", "vision_run.run_vision", "vision_compare.run_vision"),
-        *("dream2learn_run.run_dream2learn", "disentangled_run.run_disentangled", "generator_run.train_generator"),
-        *("text_features.write_features", "long_context.write_long_context"),
+        *(
+            "runs.sleep.run_sleep",
+            "runs.dream.run_dream",
+            "runs.arc.run_arc",
+            "runs.images.run_vision",
+            "runs.compare.run_vision",
+        ),
+        *("runs.dream2learn.run_dream2learn", "runs.disentangled.run_disentangled", "runs.generator.train_generator"),
+        *("language.text_features.write_features", "language.long_context.write_long_context"),
     )
 ]  # what recipes call once they have read their options
 

@@ -34,7 +34,7 @@ def test_recipe_parses_to_what_it_says(path):
     args, config = parse(["--config", str(path)])
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     for key, value in recipe.items():
-        found = next(getattr(part, key) for part in (args, args.dreaming, config) if hasattr(part, key))
+        found = next(getattr(part, key) for part in (args, config) if hasattr(part, key))
         assert found == (float(value) if key == "learning_rate" else value), key
     names = {path.stem, f"{path.parent.name}_{path.stem}"}
     assert Path(config.output_dir).parent == Path("runs") and Path(config.output_dir).name in names
@@ -42,14 +42,14 @@ def test_recipe_parses_to_what_it_says(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_there_is_an_expert_for_each_night_and_local_data_exist(path):
-    args, _ = parse(["--config", str(path)])
-    assert args.nights is not None and args.nights <= args.expert_slots
+    args, config = parse(["--config", str(path)])
+    assert config.nights is not None and config.nights <= config.expert_slots
     assert args.dataset.count("/") == 1 or (ROOT / args.dataset).is_file()
 
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if "qwen" in path.stem], ids=lambda path: path.stem)
 def test_the_papers_numbers(path):
-    args, config = parse(["--config", str(path)])
+    _, config = parse(["--config", str(path)])
     devices = 8 if path.stem == "math_qwen3_8b" else 1
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps * devices == 32
-    assert (config.learning_rate, config.max_steps, args.expert_width, args.expert_slots) == (5e-6, 100, 64, 5)
+    assert (config.learning_rate, config.max_steps, config.expert_width, config.expert_slots) == (5e-6, 100, 64, 5)

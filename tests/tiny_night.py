@@ -13,6 +13,7 @@ from sleepkit.language.experts.units import ExpertBankConfig
 from sleepkit.language.questions.material import SeedItem
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
+from sleepkit.training.config import SleepConfig
 
 FACTS = [
     ("who keeps the light?", "mira keeps the light.", "the light is kept by mira"),
@@ -21,6 +22,21 @@ FACTS = [
     ("what sings?", "the kettle sings.", "a kettle that sings"),
     ("how deep is the lake?", "it is 70 metres deep.", "70 metres of lake"),
 ]
+_DEFAULTS = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "warmup_steps": 0,
+    "learning_rate": 1e-2,
+    "top_k": 0,
+    "general_share": 0.25,
+    "num_generations": 3,
+    "rollout_prompts": 3,
+    "rollout_every": 2,
+    "max_completion_length": 8,
+    "logging_steps": 1,
+    "use_cpu": True,
+    "disable_tqdm": True,
+}
 GENERAL = [("what is two and two?", "four."), ("name a colour.", "blue."), ("say hello.", "hello there.")]
 
 
@@ -33,22 +49,12 @@ def tiny_items() -> list[SeedItem]:
 
 def tiny_config(output_dir: str | Path, **options: Any) -> KnowledgeSeedingConfig:
     """A night of few steps on the CPU."""
-    defaults = {
-        "max_steps": 2,
-        "per_device_train_batch_size": 4,
-        "warmup_steps": 0,
-        "learning_rate": 1e-2,
-        "top_k": 0,
-        "general_share": 0.25,
-        "num_generations": 3,
-        "rollout_prompts": 3,
-        "rollout_every": 2,
-        "max_completion_length": 8,
-        "logging_steps": 1,
-        "use_cpu": True,
-        "disable_tqdm": True,
-    }
-    return KnowledgeSeedingConfig(output_dir=str(output_dir), **{**defaults, **options})
+    return KnowledgeSeedingConfig(output_dir=str(output_dir), **{**_DEFAULTS, **options})
+
+
+def tiny_sleep(output_dir: str | Path, **options: Any) -> SleepConfig:
+    """The options of a `SleepTrainer` whose nights take seconds."""
+    return SleepConfig(output_dir=str(output_dir), **{**_DEFAULTS, **options})
 
 
 def tiny_grown(family: str = "llama", layers: Any = "last_half", slots: int = 3, **model: Any) -> tuple[nn.Module, ExpertBank]:

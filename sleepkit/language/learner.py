@@ -34,8 +34,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.config import LearnerConfig
 from sleepkit.language.data.experience import LEARNED, Experience, Question, render_note, size_of
 from sleepkit.language.data.tasks import LABEL
+from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.dreaming.dreams import Context, Dream, context_name, load_dreams, save_dreams
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.experts.merge import capture_ffn_inputs, fit_slot, merge_slots
@@ -63,10 +65,10 @@ from sleepkit.utils.files import read_json, write_json
 from sleepkit.utils.phases import PhaseFile, digest_of
 from sleepkit.utils.ranks import main_finds, main_only
 from sleepkit.utils.seeds import derive_seed
-from sleepkit.utils.training import require_finite
+from sleepkit.utils.training import require_finite, settings_digest
 
 if TYPE_CHECKING:
-    from sleepkit.runs.arguments.language import SleepArguments
+    from transformers import TrainerCallback
 
 QUIZ_ITEMS = 16
 QUIZ_STYLES = ("question", "wh", "paraphrase", "note", "written")  # whole questions
@@ -76,12 +78,6 @@ MERGE_ITEMS = 256
 LEVELS_NAME, ACCEPTED_NAME = "levels.json", "accepted.jsonl"
 
 logger = logging.get_logger(__name__)
-
-# Settings that only name what `LanguageLearner.identity` knows by its content.
-BY_CONTENT = (
-    *("dataset", "dataset_split", "nights", "order", "test_dataset", "model", "anchors", "general_prompts", "dream_set"),
-    "gate",  # and what begins with `gate_`: it judges a night that is made already
-)
 
 
 @dataclass
@@ -101,9 +97,11 @@ class LanguageLearner:
         model: causal LM; grown here unless it has an expert bank.
         tokenizer: its tokenizer, with a chat template.
         seeding: how a night is trained.
-        sleep: the run's arguments (memory, experts, dreams).
+        config: experts, levels, the context while awake, and how answers are generated and judged.
         general_prompts: prompts for retention, answered by the unslept model.
+        dreaming: what is dreamed; None: the defaults, which are no dreams.
         dream_set: published dreams; a night rehearses those of its own documents and dreams none of them itself.
+        callbacks: of `transformers`, called in the training of every night.
     """
 
     def __init__(
@@ -111,33 +109,36 @@ class LanguageLearner:
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         seeding: KnowledgeSeedingConfig,
-        sleep: SleepArguments,
+        config: LearnerConfig,
         general_prompts: Sequence[str],
+        dreaming: DreamingConfig | None = None,
         dream_set: Sequence[Dream] = (),
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        self.model, self.tokenizer, self.seeding, self.args = model, tokenizer, seeding, sleep
-        self.dreaming, self.dream_set = sleep.dreaming, list(dream_set)
+        self.model, self.tokenizer, self.seeding, self.config = model, tokenizer, seeding, config
+        self.dreaming, self.dream_set = dreaming or DreamingConfig(), list(dream_set)
+        self.callbacks = list(callbacks)
         self.general_prompts = list(general_prompts)
         unsplit(model)
         try:
             self.bank = ExpertBank.of(model)
         except SleepkitError:
-            layers: Any = sleep.expert_layers
-            config = ExpertBankConfig(slots=sleep.expert_slots, width=sleep.expert_width, layers=layers, gate=sleep.expert_gate)
-            self.bank = ExpertBank.grow(model, config)
+            layers: Any = config.expert_layers
+            shape = ExpertBankConfig(slots=config.expert_slots, width=config.expert_width, layers=layers, gate=config.expert_gate)
+            self.bank = ExpertBank.grow(model, shape)
         if self.dreaming.dreamer_path:
             from sleepkit.language.dreaming.policy import dreaming_with
 
             with dreaming_with(model, Path(self.dreaming.dreamer_path)):  # refused now, not at the end of the first night
                 pass
-        self.schedule = SleepSchedule(sleep.chain, unit="manual")
+        self.schedule = SleepSchedule(config.chain)
         slowest = len(self.schedule.chunk_sizes) - 1
         self.level_of = dict.fromkeys(self.bank.active, slowest)  # of each expert in use; 0 is the fastest
-        self.memory = ContextMemory(tokenizer, sleep.memory_max_tokens, sleep.memory_overlap)
+        self.memory = ContextMemory(tokenizer, config.memory_max_tokens, config.memory_overlap)
         self.notes: list[SeedItem] = []  # today's
         self.replaces: list[str] = []  # documents of earlier nights, of which today's are newer versions
-        self.view = DocumentView(tokenizer, sleep.memory_max_tokens, sleep.memory_overlap)
-        self.rehearsal = Rehearsal(seeding, sleep.dreaming)
+        self.view = DocumentView(tokenizer, config.memory_max_tokens, config.memory_overlap)
+        self.rehearsal = Rehearsal(seeding, self.dreaming)
         self.prepared_general: dict[SeedItem, PreparedItem] = {}  # of this process
         self.train_tokens = 0  # of all that is trained in a night
         self.seconds_writing = self.seconds_before = 0.0  # the latter of a night's sessions that were killed
@@ -170,14 +171,14 @@ class LanguageLearner:
         asked = [(e, q) for e in experiences for q in e.questions]
         groups = groupby(asked, key=lambda pair: (pair[0].name, pair[1].document) if in_context else "all")
         prompts = ([chat_ids(self.tokenizer, self.asked(e, q, in_context)) for e, q in group] for _, group in groups)
-        rows = (row for group in prompts for row in generate(self.model, self.tokenizer, group, self.args.max_new_tokens))
+        rows = (row for group in prompts for row in generate(self.model, self.tokenizer, group, self.config.max_new_tokens))
         return [_graded(e.questions, [decode(self.tokenizer, next(rows)) for _ in e.questions]) for e in experiences]
 
     def asked(self, experience: Experience, question: Question, in_context: bool) -> str | list[dict[str, str]]:
         """The prompt of an evaluation question; in context, with its document, or after those examples of its task that fit."""
         if not in_context:
             return question.question
-        room = window_of(self.model) - self.args.max_new_tokens
+        room = window_of(self.model) - self.config.max_new_tokens
         if experience.examples and experience.examples[question.document]:
             last = {"role": "user", "content": question.question}
             turns = [
@@ -209,7 +210,7 @@ class LanguageLearner:
         if dreams:
             outcome |= self._dream(items, judges, night, folder)
         self.rehearsal.remember(items, held_out, night)
-        if slowest := self.schedule.due(night - 1, night)[-1]:
+        if slowest := self.schedule.due(night)[-1]:
             self._pass_on(slowest, night, folder)
         after, said_after = self._self_test(held_out, earlier)
         outcome |= {"train_tokens": self.train_tokens, "before": before, "after": after}
@@ -251,9 +252,6 @@ class LanguageLearner:
 
     def identity(self, night: int) -> dict[str, Any]:
         """Digests of all that decides what a night makes: phases of another night, day, model or state are not taken over."""
-        from sleepkit.utils.training_fields import settings
-
-        chosen = settings(self.args, self.seeding)
         read = {
             "chunks": [(chunk.title, chunk.text) for chunk in self.memory.chunks()],
             "notes": self.notes,
@@ -265,7 +263,7 @@ class LanguageLearner:
             "seed": self.seeding.seed,
             "night": night,
             "experience": digest_of(read),
-            "settings": digest_of({k: v for k, v in chosen.items() if not k.startswith("gate_") and k not in BY_CONTENT}),
+            "settings": digest_of([asdict(self.config), asdict(self.dreaming), settings_digest(self.seeding)]),
             "dreams": digest_of([one for one in self.dream_set if one.context in names]),
             "memory": digest_of(lists),
             "state": digest(self.snapshot())[:16],
@@ -274,7 +272,7 @@ class LanguageLearner:
 
     def _consolidate(self, items: Sequence[SeedItem], night: int, folder: Path) -> dict[str, Any]:
         """Move the context memory, or a LoRA that has learned it while awake, into an expert."""
-        if self.args.sender == "context":
+        if self.config.sender == "context":
             slot = self._expert(night)
             return self._teach(self._trainer, items, night, folder / "checkpoints", slot=slot)
         with learn_awake(
@@ -334,7 +332,7 @@ class LanguageLearner:
         slot = self._expert(night, level)
         fit_slot(self.bank, slot, senders, self._ffn_inputs(night), seed=derive_seed(self.seeding.seed, "fit", night))
         items += self._general_items() + self.rehearsal.at_risk(before, night, self._words(), self.seeding.replay_items)
-        epochs = self.args.chain_epochs
+        epochs = self.config.chain_epochs
         self._teach(self._trainer, items, night, folder / f"level_{level}", epochs=epochs, slot=slot, senders=senders)
         for sender in senders:
             self.bank.deactivate(sender)
@@ -362,7 +360,7 @@ class LanguageLearner:
             max_steps=max_steps or self.seeding.max_steps,
             num_train_epochs=epochs or self.seeding.num_train_epochs,
         )
-        training = trainer(self.model, args, items, self.tokenizer, **options)
+        training = trainer(self.model, args, items, self.tokenizer, callbacks=self.callbacks, **options)
         outcome = training.run(f"night {night}")
         self.bank.train_only(None)
         self.train_tokens += outcome["train_tokens"]
@@ -379,9 +377,11 @@ class LanguageLearner:
             answers, each with its score from 0 to 1.
         """
         asked = [*held_out, *earlier]
-        rows = generate(self.model, self.tokenizer, [chat_ids(self.tokenizer, i.prompt) for i in asked], self.args.max_new_tokens)
+        rows = generate(
+            self.model, self.tokenizer, [chat_ids(self.tokenizer, i.prompt) for i in asked], self.config.max_new_tokens
+        )
         answers = [decode(self.tokenizer, row) for row in rows]
-        kinds = [self.args.answer_score if item.style == "written" else CONTAINED for item in asked]
+        kinds = [self.config.answer_score if item.style == "written" else CONTAINED for item in asked]
         scores = [score(kind, answer, item.span) for kind, answer, item in zip(kinds, answers, asked, strict=True)]
         parts = {"held_out": scores[: len(held_out)], "retention": scores[len(held_out) :]}
         shares = {name: sum(part) / len(part) for name, part in parts.items() if part}
@@ -398,7 +398,7 @@ class LanguageLearner:
     def _all_items(self, night: int) -> list[SeedItem]:
         written = self.write_items(night)
         items = [*written, *self._general_items()]
-        if self.args.expansion:  # without it there is no teacher that knows earlier nights
+        if self.config.expansion:  # without it there is no teacher that knows earlier nights
             items += self.rehearsal.draw(night, written, self._words())
         return items
 
@@ -460,7 +460,7 @@ class LanguageLearner:
 
     def _expert(self, night: int, level: int = 0) -> int:
         """A fresh expert; in a full pool the two oldest of the slowest level are merged first."""
-        if not self.args.expansion and self.bank.active:
+        if not self.config.expansion and self.bank.active:
             slot = self.bank.active[-1]
             self.bank.train_only(slot)
             return slot

@@ -9,7 +9,8 @@ Ours: the whole measure; the paper reports no retention.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.data.columns import text_of
+from sleepkit.language.data.given import given_rows
 from sleepkit.language.data.row_files import file_rows
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.generation.chat import chat_ids, decode, generate
@@ -29,21 +31,29 @@ from sleepkit.reporting.scores import contained
 _EXPECTED = "{prompt, answer?}"
 
 
-def read_prompts(path: str | Path) -> list[dict[str, Any]]:
-    """Rows ``{prompt, answer?}`` of a jsonl file.
+def read_prompts(given: Any, name: str) -> list[dict[str, Any]]:
+    """Rows ``{prompt, answer?}``.
+
+    Args:
+        given: a jsonl file, a list of prompts or of such rows, or None for those that come with the package.
+        name: of the argument, "general_prompts" or "anchors".
 
     Raises:
-        SleepkitError: unreadable, or a row without a prompt, with its line.
+        SleepkitError: unreadable, none, or a row without a prompt, with its line.
     """
-    rows = file_rows(Path(path).expanduser())
+    if given is None:
+        given = str(files("sleepkit") / "data" / f"{name}.jsonl")
+    rows = given_rows(given, name, "prompt")
+    if rows is None:
+        rows = file_rows(Path(given).expanduser())
     for place, row in rows:
-        if not isinstance(row, dict):
+        if not isinstance(row, Mapping):
             raise SleepkitError(f"{place} is a {type(row).__name__}; rows are {_EXPECTED}")
         text_of(row, "prompt", place, _EXPECTED)
         if row.get("answer"):
             text_of(row, "answer", place, _EXPECTED)
     if not rows:
-        raise SleepkitError(f"{path} is empty; give at least one prompt")
+        raise SleepkitError(f"{given} is empty; give at least one prompt")
     return [dict(row) for _, row in rows]
 
 

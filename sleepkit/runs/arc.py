@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.config import expert_layers
 from sleepkit.language.data.arc import SIDE, ArcTask, load_arc
 from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.reporting.live.watch import watched
 from sleepkit.reporting.results import RunRecord
-from sleepkit.runs.arguments.language import ModelArguments, RunArguments, expert_layers, read
+from sleepkit.runs.arguments.language import ModelArguments, RunArguments, read
 from sleepkit.runs.dream import Clock, dream_rounds, folder_for_dreams, open_folder, round_metrics, save_rounds
 from sleepkit.utils.options import check_numbers, option, require
 from sleepkit.utils.phases import digest_of
@@ -113,7 +114,7 @@ def _run_arc(args: ArcArguments, config: KnowledgeSeedingConfig, out: Path) -> R
     from sleepkit.language.experts.units import ExpertBankConfig
     from sleepkit.language.model_io import load_model, move
     from sleepkit.language.models.fingerprint import model_identity
-    from sleepkit.runs.sleep import use_all_cores
+    from sleepkit.trainer import use_all_cores
 
     own, held_out = ([ArcContext.of(task, args.trial_rows) for task in part] for part in chosen_tasks(args, config.seed))
     use_all_cores(config)
@@ -121,7 +122,7 @@ def _run_arc(args: ArcArguments, config: KnowledgeSeedingConfig, out: Path) -> R
     model, tokenizer = load_model(args.model, **args.loading())
     move(model, config.device)
     tasks = {"tasks": digest_of([[one.chunk, one.questions] for one in (*own, *held_out)])}
-    run, folder = open_folder(out, METHOD, args, config, tasks | model_identity(model, tokenizer))
+    run, folder = open_folder(out, METHOD, args, config, args, tasks | model_identity(model, tokenizer))
     clock = Clock(out / "seconds.json", run, folder)
     layers: Any = args.trial_layers
     bank = ExpertBank.grow(model, ExpertBankConfig(slots=1, layers=layers))

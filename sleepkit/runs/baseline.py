@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sleepkit.cycle.cycle import SleepCycle
 from sleepkit.errors import SleepkitError
 from sleepkit.language.baselines.continual import Ewc, Lwf, OLora, Replay
 from sleepkit.language.baselines.finetuning import (
@@ -23,12 +22,11 @@ from sleepkit.language.baselines.finetuning import (
     NoSleep,
     TrlDistillation,
 )
+from sleepkit.language.config import LearnerConfig, part_of
 from sleepkit.language.data.experience import Experience
-
-if TYPE_CHECKING:
-    from sleepkit.language.seeding.config import KnowledgeSeedingConfig
-    from sleepkit.reporting.results import RunRecord
-    from sleepkit.runs.arguments.language import SleepArguments
+from sleepkit.language.learner import LanguageLearner
+from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+from sleepkit.trainer import SleepTrainer
 
 LEARNERS: dict[str, type[Baseline]] = {
     "no_sleep": NoSleep,
@@ -47,42 +45,36 @@ LEARNERS: dict[str, type[Baseline]] = {
 }
 
 
-def run_baseline(
-    name: str,
-    *,
-    args: SleepArguments,
-    config: KnowledgeSeedingConfig,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    experiences: Sequence[Experience],
-    general_prompts: Sequence[str],
-    anchors: Sequence[dict[str, Any]],
-    options: Mapping[str, Any],
-) -> RunRecord:
-    """Run a baseline through the whole stream; writes and returns what knowledge seeding does, without a gate.
+class BaselineTrainer(SleepTrainer):
+    """Runs a baseline through the whole stream; writes and returns what knowledge seeding does, without a gate and a model.
 
     Args:
-        options: of the `SleepCycle`: where and how it keeps its run.
+        baseline: one of `LEARNERS`; the other arguments are those of `SleepTrainer`.
 
     Raises:
         SleepkitError: unknown name, or a run under DeepSpeed.
     """
-    from sleepkit.cycle.cycle import SleepCycle
-    from sleepkit.language.retention import Anchors
 
-    if name not in LEARNERS:
-        raise SleepkitError(f"baseline is {name!r}; use one of {', '.join(LEARNERS)}")
-    if PartialState().distributed_type == DistributedType.DEEPSPEED:
-        raise SleepkitError(f"baseline {name!r} merges whole weights; launch it without DeepSpeed")
-    learner = LEARNERS[name](model, tokenizer, config, args, general_prompts)
-    measure = Anchors(anchors)
-    measure.prepare(model, tokenizer, learner.bank)  # now, as merging leaves no way back to the unslept model
-    cycle = SleepCycle(
-        learner,
-        experiences,
-        measure_anchors=lambda: measure.measure(model, tokenizer, learner.bank),
-        method=name,
-        needed_bytes=2 * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
-        **options,
-    )
-    return cycle.run()
+    def __init__(self, *given: Any, baseline: str, **named: Any) -> None:
+        if baseline not in LEARNERS:
+            raise SleepkitError(f"baseline is {baseline!r}; use one of {', '.join(LEARNERS)}")
+        self.method = self.baseline = baseline
+        super().__init__(*given, **named)
+
+    def _make_learner(self) -> LanguageLearner:
+        if PartialState().distributed_type == DistributedType.DEEPSPEED:
+            raise SleepkitError(f"baseline {self.baseline!r} merges whole weights; launch it without DeepSpeed")
+        seeding, config = part_of(self.args, KnowledgeSeedingConfig), part_of(self.args, LearnerConfig)
+        learner = LEARNERS[self.method](self.model, self.processing_class, seeding, config, self.general_prompts)
+        self.anchors.prepare(self.model, self.processing_class, learner.bank)  # now, as merging leaves no way back
+        return learner
+
+    def _cycle(self, **options: Any) -> SleepCycle[Experience]:
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+        return SleepCycle(self.learner, needed_bytes=2 * weights, **options)
+
+    def _crowded(self, nights: int) -> list[str]:
+        return []
+
+    def _write(self, cycle: SleepCycle[Experience]) -> None:
+        """Nothing: there are no experts to publish."""

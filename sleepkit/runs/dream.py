@@ -21,7 +21,6 @@ the method: "Language Models Need Sleep" (arXiv 2606.03979), section on dreaming
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
@@ -30,8 +29,10 @@ from typing import TYPE_CHECKING, Any
 
 from sleepkit.cycle.state import CycleState
 from sleepkit.errors import SleepkitError
+from sleepkit.language.config import part_of
 from sleepkit.language.data.documents import load_experiences
 from sleepkit.language.data.experience import Experience, together
+from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.reporting.live import progress, tracking
 from sleepkit.reporting.live.watch import watched
 from sleepkit.reporting.report import write_report
@@ -46,14 +47,13 @@ from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training_fields import settings
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import TrainingArguments
 
-    from sleepkit.language.dreaming.config import DreamingConfig
+    from sleepkit.language.config import RunConfig
     from sleepkit.language.dreaming.dreams import Context, Dream
     from sleepkit.language.dreaming.trainer import DreamingTrainer, RoundLog
     from sleepkit.language.learner import LanguageLearner
-    from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+    from sleepkit.training.config import SleepConfig
 
 __all__ = ["run_dream"]
 
@@ -63,48 +63,54 @@ WRITTEN = ("dreams", "night_[0-9]*", "state", "held_out_*", "seconds.json*", FIL
 QUESTIONS = 12  # self-written ones that judge the dreams of a passage
 
 
-def run_dream(args: SleepArguments, config: KnowledgeSeedingConfig) -> RunRecord:
+def run_dream(args: SleepArguments, config: SleepConfig) -> RunRecord:
     """Run the experiment; a run that was killed goes on where it was.
 
     Raises:
         SleepkitError: no rounds, too few passages, or a folder that belongs to another run or is in use.
     """
-    out = folder_for_dreams(args.dreaming, config)
+    out = folder_for_dreams(config, config)
     with main_holds(out), watched(config, settings(args, config)):
         return _run_dream(args, config, out)
 
 
-def _run_dream(args: SleepArguments, config: KnowledgeSeedingConfig, out: Path) -> RunRecord:
+def _run_dream(args: SleepArguments, config: SleepConfig, out: Path) -> RunRecord:
     from accelerate.utils import set_seed
 
+    from sleepkit.language.config import LearnerConfig
     from sleepkit.language.dreaming.trainer import DreamingTrainer
+    from sleepkit.language.learner import LanguageLearner
     from sleepkit.language.model_io import load_model, move
     from sleepkit.language.models.fingerprint import model_identity
     from sleepkit.language.retention import read_prompts
-    from sleepkit.runs.sleep import shipped, use_all_cores
+    from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+    from sleepkit.trainer import use_all_cores
 
     use_all_cores(config)
-    awake = args.nights or 1
+    awake = config.nights or 1
     experiences = load_experiences(
-        args.dataset, args.dataset_split, awake + args.dreaming.dream_held_out, args.order, config.seed, 1
+        args.dataset, config.dataset_split, awake + config.dream_held_out, config.order, config.seed, 1
     )
     if len(experiences) <= awake:
         raise SleepkitError(f"dataset has {len(experiences)} passages; give more than {awake}, so that some are held out")
-    general = read_prompts(args.general_prompts or shipped("general_prompts.jsonl"))
+    general = read_prompts(args.general_prompts, "general_prompts")
     set_seed(derive_seed(config.seed, "start"))
-    model, tokenizer = load_model(args.model, **args.loading())
+    model, tokenizer = load_model(args.model, **config.loading())
     move(model, config.device)
     read = {"passages": digest_of([one.to_dict() for one in experiences]), "general_prompts": digest_of(general)}
-    run, folder = open_folder(out, METHOD, args, config, read | model_identity(model, tokenizer))
+    run, folder = open_folder(out, METHOD, args, config, config, read | model_identity(model, tokenizer))
+    seeding, dreaming = part_of(config, KnowledgeSeedingConfig), part_of(config, DreamingConfig)
     clock = Clock(out / "seconds.json", run, folder)
-    learner = _learner(model, tokenizer, args, config, [row["prompt"] for row in general])
+    dreamless = dataclasses.replace(dreaming, dream_rounds=0)  # the dreams are this experiment's
+    prompts = [row["prompt"] for row in general]
+    learner = LanguageLearner(model, tokenizer, seeding, part_of(config, LearnerConfig), prompts, dreamless)
     own = _consolidated(learner, experiences[:awake], out)
     clock.save()
     held_out = [
         context for k, one in enumerate(experiences[awake:]) for context in _questioned(learner, one, out / f"held_out_{k}.jsonl")
     ]
     slot = learner.bank.active[-1]
-    trainer = DreamingTrainer(model, tokenizer, args.dreaming, config, slot, out / "dreams", identity={"run": digest_of(run)})
+    trainer = DreamingTrainer(model, tokenizer, dreaming, seeding, slot, out / "dreams", identity={"run": digest_of(run)})
     logs, dreams = dream_rounds(trainer, own, held_out, clock)
     record = RunRecord(METHOD, config.seed, settings(args, config), clock.seconds, metrics=round_metrics(logs))
     save_rounds(out, record, logs, dreams, config.process_index == 0)
@@ -113,12 +119,13 @@ def _run_dream(args: SleepArguments, config: KnowledgeSeedingConfig, out: Path) 
 
 
 def open_folder(
-    out: Path, method: str, args: Any, config: KnowledgeSeedingConfig, inputs: Mapping[str, str]
+    out: Path, method: str, args: Any, config: TrainingArguments, existing: RunConfig, inputs: Mapping[str, str]
 ) -> tuple[dict[str, Any], RunFolder]:
     """Claim ``out`` for a run, or find that it is the same run's; returns what the run was started with, and its folder.
 
     Args:
-        args: of the command, with ``resume`` and ``overwrite``.
+        args: of the command.
+        existing: what is done with a run that is there already.
         inputs: digests of what the settings only name.
 
     Raises:
@@ -130,13 +137,13 @@ def open_folder(
 
     def claim() -> None:
         path = out / RUN_NAME
-        if args.overwrite and (path.is_file() or folder.is_claimed):
+        if existing.overwrite and (path.is_file() or folder.is_claimed):
             folder.clear()
         if not path.is_file():
             folder.claim()
             write_json(path, run)
             folder.note()
-        elif not args.resume:
+        elif not existing.resume:
             raise SleepkitError(f"{out} holds a run; use --resume true or --overwrite true")
         else:
             CycleState(read_json(path)).require_run(run, out)
@@ -187,26 +194,11 @@ class Clock:
         main_only(self.folder.note)
 
 
-def folder_for_dreams(dreaming: DreamingConfig, config: KnowledgeSeedingConfig) -> Path:
+def folder_for_dreams(dreaming: DreamingConfig, config: TrainingArguments) -> Path:
     """The output folder.  Raises `SleepkitError` without a round of dreaming."""
     if dreaming.dream_rounds < 1:
         raise SleepkitError("dream_rounds is 0; give the number of rounds, such as 2")
     return Path(config.output_dir or "")
-
-
-def _learner(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    args: SleepArguments,
-    config: KnowledgeSeedingConfig,
-    general_prompts: list[str],
-) -> LanguageLearner:
-    """One whose nights are dreamless: the dreams are this experiment's."""
-    from sleepkit.language.learner import LanguageLearner
-
-    args = copy.copy(args)
-    args.dreaming = dataclasses.replace(args.dreaming, dream_rounds=0)
-    return LanguageLearner(model, tokenizer, config, args, general_prompts)
 
 
 def _consolidated(learner: LanguageLearner, experiences: Sequence[Experience], out: Path) -> list[Context]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -40,6 +41,19 @@ from test_command_line import CASES, PARSERS  # noqa: E402
 from sleepkit.language.dreaming import trainer as dreaming_trainer  # noqa: E402
 
 SECONDS = 60
+SMALL_COMMANDS = """
+    nonsense | slep | ask | ask /nowhere q | ask {inputs}/rows.jsonl q | ask {inputs}/images q
+    ask {inputs}/base q --max_new_tokens 0
+    ask {inputs}/base q --max_new_tokens x | ask {inputs}/base q --max_new_tokens -1 | ask {inputs}/base q --compar
+    report | report /nowhere | report {inputs} | report {inputs}/rows.jsonl | report {inputs}/base {inputs}/base
+    history | history /nowhere | history {inputs} | history {inputs}/rows.jsonl | push | push /nowhere a/b | push {inputs} a/b
+    push {inputs}/base | push {inputs}/rows.jsonl a/b | push {inputs} a/b/c | push {inputs} --dreams x
+    expand | expand {inputs}/base | expand /nowhere {output} | expand {inputs}/base {inputs}/rows.jsonl
+    expand {inputs}/base {output} --slots 0 | expand {inputs}/base {output} --width -1 | expand {inputs}/base {output} --layers 99
+    expand {inputs}/base {output} --layers none | expand {inputs}/images {output} | expand {inputs}/rows.jsonl {output}
+    idsprites --columns 0 | idsprites --image_size 0 | idsprites --image_size x | idsprites --vertices 1 0 | idsprites --seed -1
+    idsprites --output {inputs} | idsprites --output {output}/x.doc | idsprites --first_class -1 | idsprites --colums 3
+"""
 COUNTS = {"option": 60, "key": 60, "spoilt": 40}
 NO_NUMBER = st.sampled_from(["x", "", " ", "1,5", "[1]", "{}", "None", "1e", "--", "0x10", "1_0_", "\N{INFINITY}", "½"])
 NO_BOOL = st.sampled_from(["maybe", "2", "", "[true]", "None", "yess", "-"])
@@ -95,8 +109,12 @@ class BadInputs:
 
     def go(self) -> list[Row]:
         """Give all of them."""
-        for kind, more in (*self.options(), *self.keys(), *self.ranges()):
+        once = self.command.name != "lora"  # whose options are those of sleep
+        for kind, more in (*self.options(), *self.keys(), *self.ranges()) if once else ():
             self.judged(kind, " ".join(more)[-90:], self.typed(more), may_run=False)
+        for line in self.small_commands():
+            words = line.format(inputs=self.inputs, output=self.folder / "out").split()
+            self.judged("small command", line, run(["sleepkit", *words], None, self.folder / "out", SECONDS), may_run=False)
         for name, spoil in self.files():
             place = self.inputs / name
             kept = place.read_bytes()
@@ -148,6 +166,11 @@ class BadInputs:
         for row in CASES.get(self.command.parser, "").splitlines() if self.command.name == self.command.parser else ():
             for line in row.split("|"):
                 yield "range", tuple(f"--{line.strip()}".split())
+
+    def small_commands(self) -> list[str]:
+        """Whole lines of the commands that have no recipe."""
+        lines = re.split(r"[|\n]", SMALL_COMMANDS) if self.command.name == "sleep" else []
+        return [line.strip() for line in lines if line.strip()]
 
     def files(self) -> Iterator[tuple[str, Callable[[bytes], Iterator[tuple[str, bytes]]]]]:
         """Files of data and models, and how they are spoilt."""

@@ -174,8 +174,8 @@ class Campaign:
         """A flipped bit, a cut and a deletion of each file of the state, of other files a flipped bit."""
         files = sorted(path.relative_to(of) for path in of.rglob("*") if path.is_file() and path.name != ".lock")
         for path in files:
-            if of.name == "whole" and path.parts[0].startswith("night_"):
-                continue  # which nobody reads again
+            if path.parts[0].startswith("night_") and path.parts[0] <= _newest(of).removeprefix("state/"):
+                continue  # of a night that is over, which nobody reads again
             if "checkpoint-" in str(path) and path.suffix not in (".safetensors", ".json", ".pt"):
                 continue
             yield f"flipped {path}", lambda folder, path=path: _flip(folder / path)

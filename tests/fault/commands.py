@@ -126,7 +126,7 @@ def _changed(**options: str) -> Callable[[Path], Changes]:
 
 PASSAGES = "--model {inputs}/base --dataset {inputs}/rows.jsonl"
 OTHERS = {"seed": "7", "learning_rate": "0.001"}
-LANGUAGE = OTHERS | {"model": "{inputs}/other_base", "dataset": "{inputs}/other_rows.jsonl"}
+LANGUAGE = OTHERS | {"model": "{inputs}/other_base"}  # other documents are the next day of a life: see ../runs/test_life.py
 IMAGES = OTHERS | {"dataset": "{inputs}/other_images"}
 TWO = "--nights 2 --max_steps 4 --save_strategy steps --save_steps 2"
 
@@ -134,7 +134,7 @@ BASE = ("base/config.json", "base/model.safetensors", "base/tokenizer.json", "ba
 PAINTER = ("generator/model_index.json", "generator/unet/config.json", "generator/vae/diffusion_pytorch_model.safetensors")
 PICTURES = ("images/train.npz", "images/test.npz")
 
-TEXTS = {"rows.jsonl": "other_rows.jsonl", "base/model.safetensors": "other_base/model.safetensors"}
+WEIGHTS = {"base/model.safetensors": "other_base/model.safetensors"}
 
 COMMANDS = (
     Command(
@@ -143,16 +143,16 @@ COMMANDS = (
         "sleep",
         ("rows.jsonl", *BASE),
         _changed(**LANGUAGE, styles="recite"),
-        TEXTS,
+        WEIGHTS,
     ),
-    Command("lora", _typed(f"sleepkit sleep --baseline lora {PASSAGES}", SLEEP, TWO), "sleep", (), _changed(**LANGUAGE), TEXTS),
+    Command("lora", _typed(f"sleepkit sleep --baseline lora {PASSAGES}", SLEEP, TWO), "sleep", (), _changed(**LANGUAGE), WEIGHTS),
     Command(
         "dream",
         _typed(f"recipes/dream.py {PASSAGES}", SLEEP.replace("--no_gate", ""), DREAM),
         "dream",
         ("rows.jsonl",),
-        _changed(**LANGUAGE, dreamer_learning_rate="0.1"),
-        TEXTS,
+        _changed(**LANGUAGE, dataset="{inputs}/other_rows.jsonl", dreamer_learning_rate="0.1"),
+        {"rows.jsonl": "other_rows.jsonl"} | WEIGHTS,
     ),
     Command(
         "arc",
@@ -160,7 +160,7 @@ COMMANDS = (
         "arc",
         ("tasks.json",),
         _changed(seed="7", model="{inputs}/other_base", dataset="{inputs}/other_tasks.json", trial_rank="3"),
-        {"tasks.json": "other_tasks.json", "base/model.safetensors": "other_base/model.safetensors"},
+        {"tasks.json": "other_tasks.json"} | WEIGHTS,
     ),
     Command(
         "vision",

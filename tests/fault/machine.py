@@ -174,6 +174,7 @@ def _child(command: list[str], fault: Fault, watch: Path | None, pipes: _Pipes) 
     os.dup2(err, 2)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     code = 70
     try:
         os.chdir(ROOT)

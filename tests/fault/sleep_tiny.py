@@ -14,9 +14,9 @@ from tiny import tiny_model, tiny_tokenizer  # noqa: E402
 from tiny_night import tiny_config  # noqa: E402
 
 from sleepkit.language import learner  # noqa: E402
+from sleepkit.language.config import LearnerConfig  # noqa: E402
 from sleepkit.language.data.experience import Experience  # noqa: E402
 from sleepkit.language.seeding import trainer as knowledge_seeding_trainer  # noqa: E402
-from sleepkit.runs.arguments.language import SleepArguments  # noqa: E402
 from sleepkit.utils.phases import PhaseFile  # noqa: E402
 
 DAYS = [
@@ -44,7 +44,7 @@ def main() -> None:
     seeding = tiny_config(
         folder, max_steps=6, save_strategy="steps", save_steps=2, lmbda=0.5, lmbda_start=0.5, general_items=2, general_tokens=6
     )
-    args = SleepArguments(dataset="none", expert_slots=2, expert_width=8)
+    args = LearnerConfig(expert_slots=2, expert_width=8)
     sleeper = learner.LanguageLearner(
         tiny_model(max_position_embeddings=2048), tiny_tokenizer(), seeding, args, ["say hello.", "name a colour."]
     )

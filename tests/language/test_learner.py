@@ -8,6 +8,7 @@ from tiny import tiny_model, tiny_tokenizer
 from tiny_night import tiny_config
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.config import LearnerConfig
 from sleepkit.language.data.experience import LEARNED, Experience, Question, together
 from sleepkit.language.data.tasks import LABEL
 from sleepkit.language.dreaming.config import DreamingConfig
@@ -15,7 +16,6 @@ from sleepkit.language.dreaming.pool import DreamPool
 from sleepkit.language.generation.chat import chat_ids
 from sleepkit.language.learner import LanguageLearner
 from sleepkit.language.questions.material import SeedItem, load_items
-from sleepkit.runs.arguments.language import SleepArguments
 
 STORIES = [
     Experience(
@@ -31,11 +31,10 @@ STORIES = [
 
 
 def make_learner(folder, model=None, max_steps=2, dreaming=None, **options):
-    args = SleepArguments(dataset="given", memory_max_tokens=200, max_new_tokens=4, expert_width=4, **options)
-    args.dreaming = dreaming or args.dreaming
+    learning = LearnerConfig(memory_max_tokens=200, max_new_tokens=4, expert_width=4, **options)
     small = {"styles": ["wh", "cloze", "keywords"], "general_items": 2, "general_tokens": 4, "replay_items": 2}
     config = tiny_config(folder, save_strategy="no", max_steps=max_steps, **small)
-    return LanguageLearner(model or tiny_model(), tiny_tokenizer(), config, args, ["name a colour.", "say hello."])
+    return LanguageLearner(model or tiny_model(), tiny_tokenizer(), config, learning, ["name a colour.", "say hello."], dreaming)
 
 
 def sleep(learner, folder, nights, start=1):
@@ -299,7 +298,7 @@ def test_the_adapter_teaches_and_the_student_is_without_it(tmp_path, monkeypatch
 )
 def test_chains_and_senders_that_cannot_be(options, message):
     with pytest.raises(SleepkitError, match=message):
-        SleepArguments(dataset="given", **options)
+        LearnerConfig(**options)
 
 
 def test_a_full_pool_is_merged_and_a_truncated_state_is_named(tmp_path):

@@ -85,12 +85,6 @@ def test_damaged_material_is_written_anew(name, damage, whole, tmp_path, caplog)
     assert load_items(tmp_path / "night_01" / "material.jsonl")
 
 
-def test_how_a_night_is_judged_is_no_part_of_its_material(whole, tmp_path, caplog):
-    night(tmp_path)
-    again, _ = night(tmp_path, gate_anchor_kl=0.5, gate=False)
-    assert "not taken over" not in caplog.text and equal(whole[0], again)
-
-
 def test_dreams_that_were_accepted_in_another_run_are_not_found(tmp_path):
     accepted = tmp_path / "night_01" / "dreams" / module.ACCEPTED_NAME
     accepted.parent.mkdir(parents=True)

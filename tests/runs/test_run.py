@@ -1,14 +1,13 @@
 """A whole run on a tiny model: from the command line to results, report, published folder and answers."""
 
 import json
-import sys
-from types import ModuleType
 
 import pytest
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
 from sleepkit.reporting.results import RunRecord, read_results
+from sleepkit.runs.baseline import BaselineTrainer
 
 ROWS = [
     {
@@ -76,18 +75,17 @@ def test_seeds_have_folders_and_a_comparison(files, tmp_path, capsys):
 
 
 def test_a_baseline_gets_the_same_data_and_model(files, tmp_path, monkeypatch, capsys):
-    seen = {}
-    baselines = ModuleType("sleepkit.runs.baseline")
+    seen = []
 
-    def run_baseline(name, **given):
-        seen.update(given, name=name)
-        return RunRecord(name, 1, metrics={"recovery": 0.25})
+    def train(trainer):
+        seen.append(trainer)
+        return RunRecord(trainer.method, 1, metrics={"recovery": 0.25})
 
-    baselines.run_baseline = run_baseline
-    monkeypatch.setitem(sys.modules, baselines.__name__, baselines)
+    monkeypatch.setattr(BaselineTrainer, "train", train)
     assert cli.main(command(files, tmp_path, "--baseline", "lora", "--nights", "3")) == 0  # more nights than experts
-    assert seen["name"] == "lora" and len(seen["experiences"]) == 3 and len(seen["general_prompts"]) == 4
-    assert seen["anchors"][0]["answer"] == "fire" and seen["args"].baseline == "lora"
+    (trainer,) = seen
+    assert trainer.baseline == "lora" and len(trainer.passages) == 3 and len(trainer.general_prompts) == 4
+    assert trainer.anchors.prompts[0]["answer"] == "fire" and trainer.given.baseline == "lora"
     assert "0.250" in capsys.readouterr().out
 
 
@@ -108,9 +106,8 @@ def test_refusals_come_before_any_night(files, tmp_path, capsys, more, words):
 
 def test_shipped_prompts_are_disjoint_and_complete():
     from sleepkit.language.retention import read_prompts
-    from sleepkit.runs.sleep import shipped
 
-    general, anchors = read_prompts(shipped("general_prompts.jsonl")), read_prompts(shipped("anchors.jsonl"))
+    general, anchors = read_prompts(None, "general_prompts"), read_prompts(None, "anchors")
     assert len(general) >= 100 and sum(bool(row["answer"]) for row in anchors) >= 20
     assert not {row["prompt"] for row in general} & {row["prompt"] for row in anchors}
 
@@ -121,7 +118,7 @@ def test_a_launch_that_was_told_nothing_uses_all_cores(monkeypatch, tmp_path, us
     import torch
     from tiny_night import tiny_config
 
-    from sleepkit.runs.sleep import use_all_cores
+    from sleepkit.trainer import use_all_cores
 
     given = []
     monkeypatch.setenv("ACCELERATE_USE_CPU", use_cpu)

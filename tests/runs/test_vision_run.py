@@ -101,7 +101,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("moment", ["before_training", "train", "after_training", "save"])
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(digits, tmp_path, monkeypatch, method, moment):
     run(digits, tmp_path / "whole", "--method", method)
-    module, name = METHODS[method].split(".")
+    module, name = METHODS[method].rsplit(".", 1)
     learner = getattr(sys.modules[f"sleepkit.vision.{module}"], name)
     original, calls = getattr(learner, moment), []
 

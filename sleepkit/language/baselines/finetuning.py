@@ -63,8 +63,8 @@ from sleepkit.utils.training import require_finite
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from sleepkit.language.config import LearnerConfig
     from sleepkit.language.seeding.config import KnowledgeSeedingConfig
-    from sleepkit.runs.arguments.language import SleepArguments
 
 logger = logging.get_logger(__name__)
 MERGED = "merged.safetensors"
@@ -87,12 +87,12 @@ class Baseline(LanguageLearner):
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         seeding: KnowledgeSeedingConfig,
-        sleep: SleepArguments,
+        config: LearnerConfig,
         general_prompts: Sequence[str],
     ) -> None:
         # The bank stays empty, which changes nothing; trainer and anchors ask it which layers change.
-        layers: Any = self.layers or sleep.expert_layers
-        empty = dataclasses.replace(sleep, expert_slots=1, expert_width=1, expert_layers=layers, chain=[1])
+        layers: Any = self.layers or config.expert_layers
+        empty = dataclasses.replace(config, expert_slots=1, expert_width=1, expert_layers=layers, chain=[1])
         super().__init__(model, tokenizer, seeding, empty, general_prompts)
 
 
@@ -146,7 +146,7 @@ class InWindow(InContext):
         read = "\n\n".join(document for one in experiences if one.name in self.met for document in one.documents)
         longest = max((question.question for one in experiences for question in one.questions), key=len, default="")
         asked = len(chat_ids(self.tokenizer, IN_CONTEXT.format(text="", question=longest))) + SLACK
-        kept = window_of(self.model) - asked - self.args.max_new_tokens
+        kept = window_of(self.model) - asked - self.config.max_new_tokens
         tokens = text_ids(self.tokenizer, read)
         if len(tokens) > kept:
             logger.warning(f"the window holds the last {kept} of {len(tokens)} tokens that were read")

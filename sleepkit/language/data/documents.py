@@ -6,6 +6,7 @@
     story.md                 one such file: Markdown, text, HTML, PDF, Word, EPUB, code
     rows.jsonl, .json, .csv  rows, also packed as .gz                                                              (row_files.py)
     owner/name[:config]      the same rows from the Hugging Face Hub, through `datasets.load_dataset`
+    a list, a Dataset        texts, chats or rows that are in memory                                                   (given.py)
 
 An example of each form of rows (rows.py)::
 
@@ -35,12 +36,13 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sleepkit.errors import SleepkitError, first_line
 from sleepkit.language.data.columns import Rows, shown_path
 from sleepkit.language.data.experience import Experience, Question, together
 from sleepkit.language.data.files import Skipped, files_of, is_document, read_document, skip_lines
+from sleepkit.language.data.given import described, given_experiences, given_rows
 from sleepkit.language.data.row_files import ROW_SUFFIXES, TABLES, file_rows, hub_rows
 from sleepkit.language.data.rows import TEXT_COLUMN, experiences_of, form_of
 from sleepkit.language.data.unpacking import decoded, file_bytes, suffix_of
@@ -54,7 +56,7 @@ _HUB_PAGE = re.compile(r"https?://(?:www\.)?huggingface\.co/datasets/([\w.-]+(?:
 
 
 def load_experiences(
-    dataset: str | Path,
+    dataset: Any,
     split: str | None = None,
     limit: int | None = None,
     order: Literal["file", "random"] = "file",
@@ -89,8 +91,10 @@ def load_experiences(
         if number is not None and number < 1:
             raise SleepkitError(f"{name} is {number}; give at least 1")
 
-    path = local_path(dataset, split)
-    if path is None:
+    path = local_path(dataset, split) if isinstance(dataset, (str, Path)) else None
+    if not isinstance(dataset, (str, Path)):
+        passages = given_experiences(dataset, text_column=text_column)
+    elif path is None:
         passages = experiences_of(hub_rows(str(dataset), split or "train"), str(dataset), text_column)
     elif path.is_dir():
         passages = _from_folder(path, text_column, say if os.environ.get("RANK", "0") == "0" else lambda _: None)
@@ -101,13 +105,16 @@ def load_experiences(
     if order == "random":
         random.Random(seed).shuffle(passages)
     if limit is not None:
-        passages = _first(passages, limit, questions_wanted=order == "random", source=str(dataset))
+        passages = _first(passages, limit, questions_wanted=order == "random", source=described(dataset))
     n = passages_per_experience
     return [together(passages[i : i + n]) for i in range(0, len(passages), n)]
 
 
-def rows_of(dataset: str | Path, split: str | None = None) -> Rows:
-    """All rows of a file or of a data set of the Hub, of whatever columns."""
+def rows_of(dataset: Any, split: str | None = None, name: str = "train_dataset") -> Rows:
+    """All rows of a file, of a data set of the Hub, or of data in memory (an argument called ``name``), of whatever columns."""
+    rows = given_rows(dataset, name)
+    if rows is not None:
+        return rows
     path = local_path(dataset, split)
     return hub_rows(str(dataset), split or "train") if path is None else file_rows(path)
 

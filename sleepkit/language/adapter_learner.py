@@ -1,0 +1,194 @@
+"""A learner whose fast memory is a LoRA that another trainer trains awake, on rows of tokens; a night moves it into an expert.
+
+    awake     somebody's `Trainer` trains the LoRA on rows (prompt, reply)
+    asleep    teacher p( . | x, y_<t)  LoRA on;   student q( . | x, y_<t)  LoRA off, tonight's expert on            for these rows
+    test      exp(mean log q(y_t))     of rows, LoRA off: mean probability of a token, from 0 to 1
+
+Rows are tokens as they were trained on, not chats: a prompt ends where the first label begins; without a prompt the first token
+is one.  Rows of earlier nights are replayed.  The test asks about rows that the night learns, as the LoRA is reset afterwards and
+what is held out would be lost: it says how much of it the expert has taken over.
+
+Ours: all of it; the night is that of seeding/fast_adapter.py.  Left out: dreams, and replies in several parts (of chats whose
+user turns carry no loss, all between the first and the last label is one reply).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from sleepkit.language.config import LearnerConfig
+from sleepkit.language.data.experience import Size, word_count
+from sleepkit.language.generation.chat import reply_log_probs, text_ids
+from sleepkit.language.learner import QUIZ_ITEMS, LanguageLearner
+from sleepkit.language.questions.items import SeedItem
+from sleepkit.language.questions.rules import content_words
+from sleepkit.language.rehearsal import Rehearsal
+from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+from sleepkit.language.seeding.fast_adapter import AdapterSeedingTrainer
+from sleepkit.language.seeding.packing import PreparedItem
+from sleepkit.language.seeding.preparation import Preparation
+from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
+from sleepkit.utils.digests import digest
+from sleepkit.utils.phases import digest_of
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import TrainerCallback
+
+__all__ = ["AdapterLearner", "Row", "rows_of_batch"]
+
+Row = tuple[str, str]  # prompt and reply, with their marks; an empty prompt: all of the row is learned
+STYLE = "row"
+IGNORED = -100  # the label of a token that carries no loss
+
+
+def rows_of_batch(tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, Tensor]) -> list[Row]:
+    """The rows of a batch of a `Trainer`, in order.
+
+    Args:
+        batch: ``input_ids`` and ``labels`` ``(rows, time)``, and ``attention_mask`` of the same shape, or ``position_ids`` where
+            several rows are packed into one.
+    """
+    ids, labels = batch["input_ids"].tolist(), batch["labels"].tolist()
+    mask = batch["attention_mask"].tolist() if batch.get("attention_mask") is not None else [[1] * len(row) for row in ids]
+    positions = batch.get("position_ids")
+    starts = [[k for k, p in enumerate(row) if p == 0] for row in positions.tolist()] if positions is not None else []
+    rows = []
+    for number, (row, label, seen) in enumerate(zip(ids, labels, mask, strict=True)):
+        edges = [*(starts[number] if starts else [0]), len(row)]
+        for start, end in zip([0, *edges[1:-1]], edges[1:], strict=True):
+            kept = [k for k in range(start, end) if seen[k]]
+            learned = [k for k in kept if label[k] != IGNORED]
+            if not learned or learned[-1] == kept[0]:
+                continue
+            first = learned[0] if learned[0] > kept[0] + 1 else kept[0]  # the first token never has a loss
+            prompt = [row[k] for k in kept if k < first]
+            reply = [row[k] for k in kept if first <= k <= learned[-1]]
+            rows.append((_text(tokenizer, prompt) if prompt else "", _text(tokenizer, reply)))
+    return rows
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, item: SeedItem) -> tuple[list[int], list[int]]:
+    """Prompt and reply of a row, the first token for a prompt where there is none."""
+    prompt, reply = text_ids(tokenizer, item.prompt) if item.prompt else [], text_ids(tokenizer, item.reply)
+    return (prompt, reply) if prompt else (reply[:1], reply[1:])
+
+
+class _RowPreparation(Preparation):
+    """Rows as they are; general prompts are chats."""
+
+    def _tokenised(self, item: SeedItem) -> PreparedItem:
+        if item.style == "general":
+            return super()._tokenised(item)
+        return PreparedItem(*_tokens(self.tokenizer, item), item.is_memory)
+
+
+class _RowTrainer(KnowledgeSeedingTrainer):
+    preparation_class = _RowPreparation
+
+    def teacher_prompt(self, item: SeedItem) -> list[int]:
+        """What the student reads too."""
+        return super().teacher_prompt(item) if item.style == "general" else _tokens(self.chat_tokenizer, item)[0]
+
+
+class _AdapterRowTrainer(_RowTrainer, AdapterSeedingTrainer):
+    """The teacher has the LoRA."""
+
+
+class _RowRehearsal(Rehearsal):
+    """Rows without a prompt outdate none but themselves."""
+
+    def current(self, items: Iterable[SeedItem], tonight: Sequence[SeedItem] = ()) -> list[SeedItem]:
+        rows = [item for item in tonight if item.style == STYLE]
+        again = {(item.prompt, item.reply) for item in rows}
+        others = (item for item in items if (item.prompt, item.reply) not in again)
+        return super().current(others, [item for item in rows if item.prompt])
+
+
+class AdapterLearner(LanguageLearner):
+    """See the module's docstring.
+
+    Args:
+        adapted: model with the LoRA, whose base grows experts here.
+        tokenizer: its tokenizer.
+        seeding, config, general_prompts, callbacks: as `LanguageLearner` takes them.
+    """
+
+    def __init__(
+        self,
+        adapted: PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        seeding: KnowledgeSeedingConfig,
+        config: LearnerConfig,
+        general_prompts: Sequence[str],
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        super().__init__(adapted.get_base_model(), tokenizer, seeding, config, general_prompts, callbacks=callbacks)
+        self.adapted = adapted
+        self.rehearsal = _RowRehearsal(seeding, self.dreaming)
+        self.rows: list[SeedItem] = []
+
+    def meet(self, rows: Iterable[Row]) -> None:
+        """Take the rows that the LoRA has learned since the last night, in place of those before.  Their order does not matter."""
+        self.rows = [SeedItem(prompt, reply, "", STYLE) for prompt, reply in sorted(set(rows))]
+        words = sum(word_count(item.prompt) + word_count(item.reply) for item in self.rows)
+        self.size = Size(len(self.rows), words)
+
+    def loss(self, items: Sequence[SeedItem]) -> list[float]:
+        """Mean negative log-likelihood of each row's reply, nats per token, of the model as it is now."""
+        pairs = [_tokens(self.tokenizer, item) for item in items]
+        training = self.model.training
+        self.model.eval()
+        found = [-row.mean().item() for row in reply_log_probs(self.model, self.tokenizer, pairs)]
+        self.model.train(training)
+        return found
+
+    def sample(self) -> list[SeedItem]:
+        """At most `QUIZ_ITEMS` of tonight's rows, spread evenly."""
+        return self.rows[:: math.ceil(len(self.rows) / QUIZ_ITEMS)]
+
+    def identity(self, night: int) -> dict[str, Any]:
+        """With the rows and what the LoRA has made of them."""
+        lora = {name: values.detach() for name, values in self.model.named_parameters() if ".lora_" in name}
+        return super().identity(night) | {"rows": digest_of(self.rows), "adapter": digest(lora)[:16]}
+
+    def _consolidate(self, items: Sequence[SeedItem], night: int, folder: Path) -> dict[str, Any]:
+        slot = self._expert(night)
+        return self._teach(partial(_AdapterRowTrainer, self.adapted), items, night, folder / "checkpoints", slot=slot)
+
+    @property
+    def _trainer(self) -> Callable[..., KnowledgeSeedingTrainer]:
+        return partial(_RowTrainer, kept=self.prepared_general)
+
+    def _material(self, night: int, folder: Path) -> tuple[list[SeedItem], list[SeedItem]]:
+        """All rows are learned; those of the test too."""
+        items = self.written(folder / "material.jsonl", self.tonight, lambda: self._all_items(night))
+        self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]
+        return items, self.sample()
+
+    def write_items(self, night: int) -> list[SeedItem]:
+        """The rows."""
+        return self.rows
+
+    def _words(self) -> set[str]:
+        return {word.lower() for item in self.rows for word in content_words(f"{item.prompt} {item.reply}")}
+
+    def _self_test(
+        self, held_out: Sequence[SeedItem], earlier: Sequence[SeedItem]
+    ) -> tuple[dict[str, float], list[tuple[str, float]]]:
+        scores = [math.exp(-loss) for loss in self.loss([*held_out, *earlier])]
+        parts = {"held_out": scores[: len(held_out)], "retention": scores[len(held_out) :]}
+        shares = {name: sum(part) / len(part) for name, part in parts.items() if part}
+        shares |= {f"{name}_n": len(part) for name, part in parts.items()}
+        return shares, [("", score) for score in parts["held_out"]]

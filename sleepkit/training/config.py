@@ -1,0 +1,75 @@
+"""`SleepConfig`: every option of a life of nights, put together of what its parts need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sleepkit.errors import SleepkitError
+from sleepkit.language.config import DataConfig, GateConfig, HubConfig, LearnerConfig, LoadingConfig, RunConfig
+from sleepkit.language.dreaming.config import DreamingConfig
+from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+
+__all__ = ["SleepConfig"]
+
+_PARTS = (LearnerConfig, DreamingConfig, DataConfig, LoadingConfig, GateConfig, HubConfig)  # which check their values
+
+
+@dataclass(repr=False)  # that of transformers shows no token
+class SleepConfig(
+    KnowledgeSeedingConfig, LearnerConfig, DreamingConfig, DataConfig, GateConfig, LoadingConfig, HubConfig, RunConfig
+):
+    """Options of a [`SleepTrainer`]: a `transformers.TrainingArguments` with all that a night needs.
+
+    Each option is also one of `sleepkit sleep`, and a key of its recipes; ``sleepkit sleep --help`` lists all of them with a line
+    of help.  Options of `transformers.TrainingArguments` that mean nothing in a night are refused.
+
+    Args:
+        output_dir (`str`, defaults to `"runs/sleep"`):
+            Folder of the run: results, report, slept model, and what a later day goes on from.
+        seed (`int`, defaults to 42):
+            Draws everything: the same seed and data give the same nights.
+        num_train_epochs (`float`, defaults to 8):
+            How often a night takes each of the items that it has written.
+        max_steps (`int`, defaults to -1):
+            Optimizer steps of a night; -1 goes by ``num_train_epochs``.
+        learning_rate (`float`, defaults to 5e-3):
+            Initial learning rate of tonight's expert.
+        per_device_train_batch_size (`int`, defaults to 12):
+            Items in a step on each device.
+        expert_slots (`int`, defaults to 8):
+            Experts in a layer, one a night; in a longer life the oldest are merged.
+        expert_width (`int`, defaults to 192):
+            Hidden units of an expert.
+        expert_layers (`str` or list of `int`, defaults to `"last_quarter"`):
+            Layers with experts: ``"all"``, ``"last_half"``, ``"last_quarter"``, or their indices.
+        passages_per_night (`int`, defaults to 1):
+            Texts that one night learns together.
+        gate (`bool`, defaults to `True`):
+            Undo a night, bit for bit, that forgets more or gains less than the limits ``gate_*`` allow.
+        dream_rounds (`int`, defaults to 0):
+            Rounds of dreaming in each night.
+        push_to_hub_repo (`str`, *optional*):
+            Repository that the command uploads to at its end, and that [`SleepTrainer.push_to_hub`] takes by default.
+
+    Raises:
+        SleepkitError: a value out of range, or options that do nothing together; the message names both and the remedy.
+
+    Example:
+
+        >>> from sleepkit import SleepConfig
+        >>> args = SleepConfig(output_dir="runs/notes", expert_width=64, dtype="bfloat16")
+    """
+
+    def __post_init__(self) -> None:
+        for part in _PARTS:
+            part.__post_init__(self)
+        super().__post_init__()
+        if self.push_to_hub_dreams_repo is not None and not self.dreams:
+            raise SleepkitError(
+                "push_to_hub_dreams_repo is given and there are no dreams; give dream_rounds too, or leave it out"
+            )
+
+    @property
+    def dreams(self) -> bool:
+        """Whether nights dream, or rehearse dreams that others published."""
+        return bool(self.dream_rounds or self.dream_set)

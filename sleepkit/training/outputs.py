@@ -1,0 +1,88 @@
+"""What a `SleepTrainer` leaves behind: its nights, the published folder with its card, and the accepted dreams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleepkit.reporting.cards import model_card, model_name, published_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from sleepkit.reporting.results import RunRecord
+
+__all__ = ["Night", "base_name", "nights_of", "write_card", "write_dreams"]
+
+
+@dataclass(frozen=True)
+class Night:
+    """One night of a run.
+
+    Attributes:
+        number (`int`): from 1.
+        experience (`str`): name of what was learned.
+        kept (`bool`): False where the gate undid it.
+        reason (`str`): the gate's measures and limits, in one line.
+        metrics (`dict[str, float]`): all that was measured, by name.
+    """
+
+    number: int
+    experience: str
+    kept: bool
+    reason: str
+    metrics: Mapping[str, float]
+
+
+def nights_of(record: RunRecord) -> list[Night]:
+    """The nights of a record, in order."""
+    return [
+        Night(
+            row["night"],
+            row["experience"],
+            bool(row["committed"]),
+            row["reason"],
+            {k: v for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool) and k != "night"},
+        )
+        for row in record.nights
+    ]
+
+
+def base_name(model: PreTrainedModel) -> str:
+    """Name of the base as others may know it: its Hub id, or the last part of its folder."""
+    from sleepkit.language.model_io import SMOLLM2_ID
+    from sleepkit.language.models.base_model import SMOLLM2, base_of
+
+    base = base_of(model)
+    if base is None:
+        return type(model).__name__
+    return SMOLLM2_ID if base.name == SMOLLM2 else base.public_name
+
+
+def write_card(folder: Path, model: PreTrainedModel, record: RunRecord, repo_id: str | None) -> None:
+    """The model card of a slept model, as ``README.md``."""
+    base = base_name(model)
+    dataset = published_name(str(record.config["dataset"]))
+    name = model_name(repo_id, f"{base}-slept")
+    model_card(record.to_dict(), model_name=name, base_model=base, dataset=dataset).save(folder / "README.md")
+
+
+def write_dreams(out: Path, model: PreTrainedModel, record: RunRecord) -> None:
+    """The accepted dreams of the nights that were kept, as a data set beside the model; nothing where there are none."""
+    from sleepkit.language.dreaming.dataset import add_night, write_card
+    from sleepkit.language.learner import ACCEPTED_NAME, accepted_dreams
+
+    kept: dict[int, Any] = {}
+    for row in record.nights:
+        path = out / f"night_{row['night']:02d}" / "dreams" / ACCEPTED_NAME
+        if row["committed"] and path.is_file():
+            kept[row["night"]] = accepted_dreams(path)
+    if not any(kept.values()):
+        return
+    base = base_name(model)
+    for night, dreams in kept.items():
+        add_night(out / "dreams", f"night_{night:02d}", dreams, base)
+    source = published_name(str(record.config["dataset"]))
+    write_card(out / "dreams", name=f"{Path(base).name}-dreams", model=base, source=source)
