@@ -46,17 +46,25 @@ class Verdict:
 
 @dataclass(frozen=True)
 class RetentionGate:
-    """Limits of a night; see the module for each.
+    """Decides whether a night is kept, by limits on what it forgets and on what it gains.
 
-    Attributes:
-        max_anchor_kl: nats per token, >= 0.
-        max_anchor_drop: difference of shares, >= 0.
-        min_gain: difference of shares, from -1 (any night passes) to 1.
-        max_retention_drop: difference of shares, >= 0.
+    Args:
+        max_anchor_kl (`float`, defaults to 0.05): highest mean KL to the unslept model on the anchors, nats per token, >= 0.
+        max_anchor_drop (`float`, defaults to 0.05): highest drop of the share of anchors that are answered, >= 0.
+        min_gain (`float`, defaults to 0): what the gain on own questions must exceed, from -1 (any night passes) to 1.
+        max_retention_drop (`float`, defaults to 0.1): highest drop on questions of earlier nights in one night, >= 0.
+
+    Raises:
+        SleepkitError: a limit out of its range.
+
+    Example:
+
+        >>> RetentionGate(min_gain=0.1).decide({"held_out": 0.25}, {"held_out": 0.75, "anchor_kl": 0.01}).commit
+        True
     """
 
     max_anchor_kl: float = 0.05
-    max_anchor_drop: float = 0.01
+    max_anchor_drop: float = 0.05
     min_gain: float = 0.0
     max_retention_drop: float = 0.1
 

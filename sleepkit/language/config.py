@@ -3,11 +3,10 @@
     LearnerConfig    experts, the chain of memory levels, the context while awake      LanguageLearner
     DataConfig       which rows and documents make a night                             SleepTrainer
     LoadingConfig    how the base model is loaded                                      model_io.load_model
-    GateConfig       when a night is kept                                              cycle.gate
     HubConfig        what is uploaded                                                  SleepTrainer.push_to_hub
     RunConfig        what is done with a run that is there already                     cycle.cycle
 
-`SleepConfig` is put together of these; each default and each line of help stands here and nowhere else.
+`SleepConfig` is put together of these; each default and each line of help stands in one of them and nowhere else.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from sleepkit.utils.precision import DTYPES, Dtype, check_quantization
 
 __all__ = [
     "DataConfig",
-    "GateConfig",
     "HubConfig",
     "LearnerConfig",
     "LoadingConfig",
@@ -177,29 +175,6 @@ class LoadingConfig:
         """The options of `model_io.load_model`."""
         names = ("dtype", "attn_implementation", "trust_remote_code", "load_in_8bit", "load_in_4bit")
         return {"revision": self.model_revision, **{name: getattr(self, name) for name in names}}
-
-
-@dataclass
-class GateConfig:
-    """When a night is kept; the limits are those of `RetentionGate`."""
-
-    gate: bool = option(True, "Roll a night back exactly if it fails the limits below; False keeps every night.")
-    gate_anchor_kl: float = option(0.05, "Highest KL to the unslept model on the anchors, nats per token.")
-    gate_anchor_drop: float = option(
-        0.05, "Highest drop of accuracy on the anchors since before any sleep; two of them may be lost by chance."
-    )
-    gate_min_gain: float = option(0.0, "A night's gain on own questions held out of training must exceed it.")
-    gate_retention_drop: float = option(0.1, "Highest drop in one night on self-written questions of earlier nights.")
-
-    def __post_init__(self) -> None:
-        check_numbers(self)
-        limits = ("gate_anchor_kl", "gate_anchor_drop", "gate_retention_drop")
-        require(self, limits, lambda value: value >= 0, "a number of at least 0")
-
-    @property
-    def limits(self) -> tuple[float, float, float, float]:
-        """The limits in the order in which `RetentionGate` takes them."""
-        return self.gate_anchor_kl, self.gate_anchor_drop, self.gate_min_gain, self.gate_retention_drop
 
 
 @dataclass

@@ -91,17 +91,28 @@ class Evaluation:
 
 
 class LanguageLearner:
-    """See the module's docstring.
+    """A causal language model that reads while awake, learns while asleep, and answers with nothing in its context.
+
+    It is the learner that `SleepTrainer` sends through its nights; use it where those are not what you want.
 
     Args:
-        model: causal LM; grown here unless it has an expert bank.
-        tokenizer: its tokenizer, with a chat template.
-        seeding: how a night is trained.
-        config: experts, levels, the context while awake, and how answers are generated and judged.
-        general_prompts: prompts for retention, answered by the unslept model.
-        dreaming: what is dreamed; None: the defaults, which are no dreams.
-        dream_set: published dreams; a night rehearses those of its own documents and dreams none of them itself.
-        callbacks: of `transformers`, called in the training of every night.
+        model (`PreTrainedModel`): causal LM; it grows experts here unless it has some.
+        tokenizer (`PreTrainedTokenizerBase`): its tokenizer, with a chat template.
+        seeding (`KnowledgeSeedingConfig`): how a night is trained.
+        config (`LearnerConfig`): experts, levels, the context while awake, and how answers are generated and judged.
+        general_prompts (list of `str`): prompts for retention, answered by the unslept model.
+        dreaming (`DreamingConfig`, *optional*): what is dreamed; the defaults are no dreams.
+        dream_set (list of `Dream`): published dreams, which nights on their documents rehearse in place of own ones.
+        callbacks (list of `TrainerCallback`): of `transformers`, called in the training of every night.
+
+    Raises:
+        SleepkitError: layers that the model does not have, or a dreamer that does not fit it.
+
+    Example:
+
+        >>> learner = LanguageLearner(model, tokenizer, KnowledgeSeedingConfig(), LearnerConfig(), ["Name a colour."])
+        >>> learner.wake(Experience("light", ["The first keeper was Orla Finch."], [Question("Who was first?", "Orla Finch")]))
+        >>> log = learner.sleep(1, Path("runs/light"))
     """
 
     def __init__(

@@ -112,6 +112,11 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     """Write a model for :func:`load_model` to read: a plain one as an ordinary checkpoint; of a grown one the experts, and the
     plain base with its tokenizer below ``base/``.
 
+    Args:
+        model (`PreTrainedModel`): grown or not.
+        tokenizer (`PreTrainedTokenizerBase`): is saved with it.
+        folder (`str` or `Path`): where to; made if it is missing.
+
     Raises:
         SleepkitError: the model carries a PEFT adapter or is split by ZeRO-3, a grown one would stand beside another model,
             or the folder cannot be written.

@@ -4,14 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sleepkit.cycle.gate import RetentionGate
 from sleepkit.errors import SleepkitError
-from sleepkit.language.config import DataConfig, GateConfig, HubConfig, LearnerConfig, LoadingConfig, RunConfig
+from sleepkit.language.config import DataConfig, HubConfig, LearnerConfig, LoadingConfig, RunConfig
 from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+from sleepkit.utils.options import check_numbers, option, require
 
-__all__ = ["SleepConfig"]
+__all__ = ["GateConfig", "SleepConfig"]
 
-_PARTS = (LearnerConfig, DreamingConfig, DataConfig, LoadingConfig, GateConfig, HubConfig)  # which check their values
+
+@dataclass
+class GateConfig:
+    """When a night is kept; the limits are those of `RetentionGate`."""
+
+    gate: bool = option(True, "Roll a night back exactly if it fails the limits below; False keeps every night.")
+    gate_anchor_kl: float = option(RetentionGate.max_anchor_kl, "Highest KL to the unslept model on the anchors, nats per token.")
+    gate_anchor_drop: float = option(
+        RetentionGate.max_anchor_drop,
+        "Highest drop of accuracy on the anchors since before any sleep; two of them may be lost by chance.",
+    )
+    gate_min_gain: float = option(RetentionGate.min_gain, "A night's gain on own questions held out of training must exceed it.")
+    gate_retention_drop: float = option(
+        RetentionGate.max_retention_drop, "Highest drop in one night on self-written questions of earlier nights."
+    )
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        limits = ("gate_anchor_kl", "gate_anchor_drop", "gate_retention_drop")
+        require(self, limits, lambda value: value >= 0, "a number of at least 0")
+
+    @property
+    def limits(self) -> tuple[float, float, float, float]:
+        """The limits in the order in which `RetentionGate` takes them."""
+        return self.gate_anchor_kl, self.gate_anchor_drop, self.gate_min_gain, self.gate_retention_drop
 
 
 @dataclass(repr=False)  # that of transformers shows no token
@@ -61,7 +87,7 @@ class SleepConfig(
     """
 
     def __post_init__(self) -> None:
-        for part in _PARTS:
+        for part in (LearnerConfig, DreamingConfig, DataConfig, LoadingConfig, GateConfig, HubConfig):
             part.__post_init__(self)
         super().__post_init__()
         if self.push_to_hub_dreams_repo is not None and not self.dreams:

@@ -71,7 +71,7 @@ def load_experiences(
     the same; of a file in a folder it is the path below the folder.  So names stay when files or rows are added later.
 
     Args:
-        dataset: a folder, a file, or a Hub id such as ``rajpurkar/squad``.
+        dataset: a folder, a file, a Hub id such as ``rajpurkar/squad``, a `datasets.Dataset`, or a list of texts, chats or rows.
         split: split of a Hub data set (``train`` if None); local data have none.
         limit: number of passages (rows of a file, or documents of a folder) to use, all if None.
         order: "file" takes the first ``limit`` in the order of the file.  "random" shuffles them by ``seed`` and

@@ -27,8 +27,16 @@ _IN_WORD = re.compile(r"\w")
 class Question:
     """A question with its gold answer.
 
-    ``kind`` groups scores: "direct", `LEARNED`, or a label such as "paraphrased".  ``document`` is the index, in its
-    experience, of the document that holds the answer, which the in-context ceiling gets to see.
+    Args:
+        question (`str`): what is asked, as a chat of its own.
+        answer (`str`): is right where it stands in the reply.
+        kind (`str`, defaults to `"direct"`): groups scores: "direct", "learned", or a label such as "paraphrased".
+        document (`int`, defaults to 0): index, in its experience, of the document that holds the answer, which the in-context
+            ceiling gets to see.
+
+    Example:
+
+        >>> Question("When did the pier open?", "1907")
     """
 
     question: str
@@ -41,11 +49,22 @@ class Question:
 class Experience:
     """Documents to learn in one night, and the questions that are asked afterwards.
 
-    ``titles`` names each document where that is not the experience's name.  ``notes`` are question-answer pairs to learn as
-    they are; where there are some, documents are only there to be looked at, but for those in ``also_read``.
-    ``edits`` holds, for each document, texts that others wrote about it; empty where nobody did.  ``examples`` holds, for each
-    document, notes that stand for it in a prompt, as turns of a chat; empty where documents are shown as they are.
-    ``replaces`` are titles of documents of earlier nights that these are newer versions of.
+    Args:
+        name (`str`): tells it from the others of a stream.
+        documents (list of `str`): what is read.
+        questions (list of `Question`): are asked before and after, and never learned.
+        titles (list of `str`): name each document where that is not the experience's name.
+        notes (list of `Question`): pairs to learn as they are; where there are some, documents are only there to be looked at,
+            but for those in ``also_read``.
+        edits (list of list of `str`): for each document, texts that others wrote about it; empty where nobody did.
+        examples (list of list of `Question`): for each document, notes that stand for it in a prompt, as turns of a chat; empty
+            where documents are shown as they are.
+        also_read (list of `int`): indices of documents that are learned beside notes.
+        replaces (list of `str`): titles of documents of earlier nights that these are newer versions of.
+
+    Example:
+
+        >>> Experience("pier", ["The pier opened in 1907."], [Question("When did the pier open?", "1907")])
     """
 
     name: str

@@ -45,9 +45,21 @@ class ExpertBank:
     The experts live in the model itself (``layer.mlp.sleep_experts``), so ``model.parameters()``, DDP, DeepSpeed and
     gradient checkpointing see them; the bank only switches them.  Use :meth:`grow` or :meth:`load`.
 
-    Attributes:
-        active: indices of the slots in use, in the order of their nights.
-        layers: indices of the decoder layers that carry experts.
+    Args:
+        model (`nn.Module`): the grown model.
+        config (`ExpertBankConfig`): size and place of the experts.
+        layers (list of `int`): indices of the decoder layers that carry experts.
+        active (list of `int`): indices of the slots in use, in the order of their nights.
+
+    Raises:
+        SleepkitError: by its methods, for a model without FFN blocks, a full pool, or saved experts of another model.
+
+    Example:
+
+        >>> bank = ExpertBank.grow(model, ExpertBankConfig(slots=4, width=64, layers="last_half"))
+        >>> slot = bank.activate(seed=1)  # the one that trains now
+        >>> with bank.view(()):  # the model before any night
+        ...     model(input_ids)
     """
 
     def __init__(self, model: nn.Module, config: ExpertBankConfig, layers: list[int], active: Iterable[int] = ()) -> None:

@@ -31,7 +31,20 @@ LAYER_SHARES = {"all": 1.0, "last_half": 1 / 2, "last_quarter": 1 / 4}
 
 @dataclass
 class ExpertBankConfig:
-    """Size and place of the experts.  All fields are saved beside the weights."""
+    """Size and place of the experts.  All fields are saved beside the weights.
+
+    Args:
+        slots (`int`, defaults to 8): experts in a layer, allocated up front; one is used a night.
+        width (`int`, defaults to 192): hidden units of an expert.
+        layers (`str` or list of `int`, defaults to `"last_quarter"`): "all", "last_half", "last_quarter", or layer indices.
+        activation (`str`, defaults to `"silu"`): a name of transformers' `ACT2FN`.
+        gate (`bool`, defaults to `True`): learn how far each token opens an expert, from 0 to 1.
+        gate_bias (`float`, defaults to 0): where gates start; 0 is half open, 3 fully.
+
+    Example:
+
+        >>> ExpertBankConfig(slots=5, width=64, layers=[20, 21, 22])
+    """
 
     slots: int = field(default=8, metadata={"help": "Experts per layer, allocated up front; one is used per night."})
     width: int = field(default=192, metadata={"help": "Hidden width of one expert (the paper: 64)."})

@@ -68,6 +68,15 @@ class ContextMemory:
         tokenizer: counts the tokens (without special tokens).
         max_tokens: budget of one chunk, >= 1; leave room in the model's window for the prompt and the answer.
         overlap: sentences of the previous chunk that a chunk repeats, >= 0.
+
+    Raises:
+        SleepkitError: a number out of its range.
+
+    Example:
+
+        >>> memory = ContextMemory(tokenizer, max_tokens=512)
+        >>> memory.add_document("The pier opened in 1907.", title="pier")
+        >>> [chunk.text for chunk in memory.chunks()]
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, overlap: int = 1) -> None:

@@ -34,7 +34,28 @@ _UNUSED = (
 
 @dataclass(repr=False)  # that of transformers shows no token
 class KnowledgeSeedingConfig(TrainingArguments):
-    """Arguments of :class:`~sleepkit.language.seeding.trainer.KnowledgeSeedingTrainer`."""
+    """Arguments of [`KnowledgeSeedingTrainer`]: a `transformers.TrainingArguments` of one night.
+
+    Each field has a line of help, which ``sleepkit sleep --help`` lists; fields of `transformers.TrainingArguments` that mean
+    nothing in a night are refused.
+
+    Args:
+        output_dir (`str`, defaults to `"runs/sleep"`): folder of the run.
+        learning_rate (`float`, defaults to 5e-3): initial learning rate of the expert.
+        num_train_epochs (`float`, defaults to 8): how often a night takes each of its new items.
+        max_steps (`int`, defaults to -1): optimizer steps of a night; -1 goes by ``num_train_epochs``.
+        styles (list of `str`): styles of the synthetic questions and statements.
+        general_share (`float`, defaults to 0.5): share of each batch that is general, replayed and relearned items, in turn.
+        divergence (`str`, defaults to `"forward_kl"`): between teacher and student, nats per token.
+        lmbda (`float`, defaults to 0): share of student rollouts at the end, from 0 to 1.
+
+    Raises:
+        SleepkitError: a value out of range, or one that means nothing in a night; the message names it and the remedy.
+
+    Example:
+
+        >>> KnowledgeSeedingConfig(output_dir="runs/night", max_steps=100, styles=["question", "wh"])
+    """
 
     learning_rate: float = field(default=5e-3, metadata={"help": "Initial learning rate of the expert."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule, as in transformers."})
