@@ -138,6 +138,7 @@ class LocalHub:
             patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
             patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
             patch.setattr(hf_api.api, "endpoint", self.url)
+            patch.setattr("transformers.utils.hub._hf_api", None)  # made once, for the Hub that was the first
             if "datasets" in sys.modules:
                 patch.setattr("datasets.config.HF_ENDPOINT", self.url)
             patch.delenv("HF_TOKEN", raising=False)
