@@ -74,6 +74,7 @@ class Campaign:
         for name, spoil in self.damages(whole):
             self.is_damaged(name, whole, spoil)
         half = self.folder / "half"
+        half.mkdir()
         self.typed(half, Fault("kill", 2 * self.moments // 3))
         for name, spoil in self.damages(half):
             self.is_damaged(f"half done, {name}", half, spoil)

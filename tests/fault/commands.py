@@ -106,11 +106,14 @@ def given_dreams(model: object, tokenizer: object, context: Any, styles: Any, *_
     return Dreamed(dreams)
 
 
-def _typed(start: str, *options: str) -> Callable[[Path, Path], list[str]]:
-    """The command ``start``, its output folder and ``options``, in which ``{inputs}`` is the folder of inputs."""
+def _typed(start: str, *options: str, inside: str = ".") -> Callable[[Path, Path], list[str]]:
+    """The command ``start``, its output folder and ``options``, in which ``{inputs}`` is the folder of inputs.
+
+    The output folder is ``inside`` the one that is watched: the generator works beside its own.
+    """
 
     def line(inputs: Path, output: Path) -> list[str]:
-        return f"{start} --output_dir {output} {' '.join(options)}".format(inputs=inputs).split()
+        return f"{start} --output_dir {output / inside} {' '.join(options)}".format(inputs=inputs).split()
 
     return line
 
@@ -197,7 +200,7 @@ COMMANDS = (
     ),
     Command(
         "generator",
-        _typed("recipes/train_tiny_diffusion.py --dataset {inputs}/images", GENERATOR),
+        _typed("recipes/train_tiny_diffusion.py --dataset {inputs}/images", GENERATOR, inside="painter"),
         "generator",
         PICTURES[:1],
         _changed(**IMAGES, max_steps="3", classes="1"),
