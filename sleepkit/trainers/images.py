@@ -21,6 +21,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.trainers.stream import StreamTrainer
 from sleepkit.utils.digests import digest
 from sleepkit.utils.ram import require_memory
+from sleepkit.utils.sealed import MANIFEST, damage
 from sleepkit.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -130,10 +131,11 @@ class ImageTrainer(StreamTrainer):
         generators = sorted(
             self.output_dir.glob("night_*/generator"), key=lambda one: int(one.parent.name.removeprefix("night_"))
         )
+        notes = shutil.ignore_patterns("phase.json", MANIFEST)
         for one in generators:
-            shutil.copytree(
-                one, folder / "generators" / one.parent.name, ignore=shutil.ignore_patterns("phase.json"), dirs_exist_ok=True
-            )
+            if reason := damage(one):
+                raise SleepkitError(f"{one} is damaged ({reason}); bring back a copy, or delete it to save without it")
+            shutil.copytree(one, folder / "generators" / one.parent.name, ignore=notes, dirs_exist_ok=True)
         dataset = published_name(self.choices["dataset"] or "images")
         card = classifier_card(
             record.to_dict(),

@@ -105,7 +105,7 @@ class FakeLearner:
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(cycle_module.report, "write_report", lambda folder: None)
+    monkeypatch.setattr(cycle_module, "write_report", lambda folder: None)
 
 
 def make(folder, learner=None, **options):
