@@ -4,7 +4,6 @@
     DataConfig       which rows and documents make a night                             SleepTrainer
     LoadingConfig    how the base model is loaded                                      model_io.load_model
     HubConfig        what is uploaded                                                  SleepTrainer.push_to_hub
-    RunConfig        what is done with a run that is there already                     cycle.cycle
 
 `SleepConfig` is put together of these; each default and each line of help stands in one of them and nowhere else.
 """
@@ -25,7 +24,6 @@ __all__ = [
     "HubConfig",
     "LearnerConfig",
     "LoadingConfig",
-    "RunConfig",
     "check_revision",
     "expert_layers",
     "labelled_columns",
@@ -190,14 +188,6 @@ class HubConfig:
 
     def __post_init__(self) -> None:
         require_repo(self, ("push_to_hub_repo", "push_to_hub_dreams_repo"))
-
-
-@dataclass
-class RunConfig:
-    """What is done with a run that is found in the output folder."""
-
-    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
-    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
 
 
 def check_revision(model: str, revision: str | None) -> None:

@@ -25,9 +25,11 @@ from sleepkit.language.data.arc import SIDE, ArcTask, load_arc
 from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.reporting.live.watch import watched
 from sleepkit.reporting.results import RunRecord
-from sleepkit.runs.arguments.language import ModelArguments, RunArguments, read
+from sleepkit.runs.arguments.command_line import read
+from sleepkit.runs.arguments.language import ModelArguments
+from sleepkit.runs.arguments.seeds import SeedArguments
 from sleepkit.runs.dream import Clock, dream_rounds, folder_for_dreams, open_folder, round_metrics, save_rounds
-from sleepkit.utils.options import check_numbers, option, require
+from sleepkit.utils.options import RunConfig, check_numbers, option, require
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ranks import main_holds, main_only
 from sleepkit.utils.seeds import derive_seed
@@ -40,7 +42,7 @@ METHOD = "arc_dreaming"
 
 
 @dataclass
-class ArcArguments(ModelArguments, RunArguments):
+class ArcArguments(ModelArguments, SeedArguments, RunConfig):
     """Which tasks are dreamed of.  Raises `SleepkitError` for a value out of range."""
 
     dataset: str = option("", "ARC tasks: .json[.gz] of {name: {train, test}}, or a folder of <name>.json. Required.")
@@ -55,7 +57,7 @@ class ArcArguments(ModelArguments, RunArguments):
 
     def __post_init__(self) -> None:
         ModelArguments.__post_init__(self)
-        RunArguments.__post_init__(self)
+        SeedArguments.__post_init__(self)
         if self.seeds is not None:
             raise SleepkitError(f"seeds is {self.seeds} and recipes/arc.py runs one; give --seed, and each its own output_dir")
         check_numbers(self)

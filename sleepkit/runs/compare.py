@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting import metrics
 from sleepkit.reporting.tables import comparison_table
+from sleepkit.runs.arguments.command_line import read
 from sleepkit.runs.arguments.images import VisionArguments
-from sleepkit.runs.arguments.language import read
 from sleepkit.runs.images import run_vision
 from sleepkit.runs.seeds import with_seed
 from sleepkit.trainers.images import DREAMING, METHODS

@@ -49,11 +49,11 @@ from sleepkit.utils.training_fields import settings
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-    from sleepkit.language.config import RunConfig
     from sleepkit.language.dreaming.dreams import Context, Dream
     from sleepkit.language.dreaming.trainer import DreamingTrainer, RoundLog
     from sleepkit.language.learner import LanguageLearner
     from sleepkit.trainers.config import SleepConfig
+    from sleepkit.utils.options import RunConfig
 
 __all__ = ["run_dream"]
 

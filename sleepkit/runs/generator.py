@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.live.watch import watched
-from sleepkit.runs.arguments.language import read
+from sleepkit.runs.arguments.command_line import read
 from sleepkit.utils.options import check_numbers, option, require
 from sleepkit.utils.training_fields import settings
 

@@ -117,6 +117,8 @@ class SleepCallback(TrainerCallback):
         """Check the model and grow its experts, before the optimizer is made."""
         adapted, tokenizer = kwargs["model"], kwargs["processing_class"]
         _check(adapted)
+        if args.load_best_model_at_end:
+            raise SleepkitError("load_best_model_at_end would take back the LoRA and not its nights; leave it out")
         with _undisturbed():
             seeding = part_of(self.args, KnowledgeSeedingConfig)
         seeding.bf16, seeding.fp16, seeding.use_cpu = args.bf16, args.fp16, args.use_cpu  # a night computes as the day
@@ -134,6 +136,8 @@ class SleepCallback(TrainerCallback):
         """Start anew, or take up the nights of the checkpoint that is resumed."""
         learner, adapted = self._learner, kwargs["model"]
         self._rows, self.nights = {}, []
+        if self._hook is not None:
+            self._hook.remove()  # of a training that was stopped
         with _asleep(adapted), _undisturbed():
             learner.restore(self._start)
             if state.global_step:
@@ -157,7 +161,8 @@ class SleepCallback(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A last night for what the LoRA has learned since, and the slept model."""
-        self._night(kwargs["model"], kwargs["optimizer"], state.global_step)
+        if state.global_step % self.every:
+            self._night(kwargs["model"], kwargs["optimizer"], state.global_step)
         self._hook.remove()
         self.save_model()
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from sleepkit.cycle.gate import RetentionGate
 from sleepkit.errors import SleepkitError
-from sleepkit.language.config import DataConfig, HubConfig, LearnerConfig, LoadingConfig, RunConfig
+from sleepkit.language.config import DataConfig, HubConfig, LearnerConfig, LoadingConfig
 from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
-from sleepkit.utils.options import check_numbers, option, require
+from sleepkit.utils.options import RunConfig, check_numbers, option, require
 
 __all__ = ["GateConfig", "SleepConfig"]
 

@@ -152,7 +152,9 @@ class SleepTrainer:
         self.given = _Given(
             str(model) if isinstance(model, (str, Path)) else self.model.config._name_or_path or type(self.model).__name__,
             described(train_dataset),
-            *(None if one is None else described(one) for one in (eval_dataset, general_prompts, anchors)),
+            _optional(eval_dataset),
+            _optional(general_prompts),
+            _optional(anchors),
             self.baseline,
         )
         self.inputs = model_identity(self.model, self.processing_class)
@@ -160,6 +162,9 @@ class SleepTrainer:
         self.general_prompts, self.anchors = [row["prompt"] for row in general], Anchors(retention)
         self.callbacks = list(callbacks or ())
         self.learner = self._make_learner()
+        inherits = self.baseline is None and isinstance(model, (str, Path))
+        if inherits and (buffer := main_finds(lambda: rehearsal_folder(self.given.model, args.model_revision))):
+            self.learner.rehearsal.inherit(buffer)
         self._start = self.learner.snapshot() if self.baseline is None else {}  # of a baseline, all its weights
         self.experiences: list[Experience] = []  # of all days; of today alone before `train`
         self.record: RunRecord | None = None
@@ -169,7 +174,7 @@ class SleepTrainer:
         from sleepkit.language.learner import LanguageLearner
 
         args = self.args
-        learner = LanguageLearner(
+        return LanguageLearner(
             self.model,
             self.processing_class,
             part_of(args, KnowledgeSeedingConfig),
@@ -179,9 +184,6 @@ class SleepTrainer:
             self.dreams,
             self.callbacks,
         )
-        if buffer := main_finds(lambda: rehearsal_folder(self.given.model, args.model_revision)):
-            learner.rehearsal.inherit(buffer)
-        return learner
 
     def _cycle(self, **options: Any) -> SleepCycle[Experience]:
         from sleepkit.cycle.cycle import SleepCycle
@@ -427,6 +429,10 @@ def use_all_cores(config: TrainingArguments) -> None:
     if config.device.type == "cpu" and os.environ.get("ACCELERATE_USE_CPU") == "False" and torch.get_num_threads() == 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
+def _optional(data: Any) -> str | None:
+    return None if data is None else described(data)
 
 
 def _slept(model: PreTrainedModel) -> str:

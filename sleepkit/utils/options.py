@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from sleepkit.errors import SleepkitError
 
-__all__ = ["check_numbers", "option", "require", "require_choice", "require_repo", "require_seed", "shown"]
+__all__ = ["RunConfig", "check_numbers", "option", "require", "require_choice", "require_repo", "require_seed", "shown"]
 
 LARGEST = 2**63 - 1  # of a whole number: what torch and files of ours hold
 SHOWN = 80  # characters of a value in a message
@@ -21,6 +21,14 @@ def option(default: Any, text: str) -> Any:
     if isinstance(default, tuple):
         return field(default_factory=lambda: list(default), metadata={"help": text})
     return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class RunConfig:
+    """What is done with a run that is found in the output folder."""
+
+    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
+    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
 
 
 def shown(value: Any) -> str:

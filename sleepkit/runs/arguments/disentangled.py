@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sleepkit.runs.arguments.command_line import check_folder, read
-from sleepkit.runs.arguments.images import SeedArguments
+from sleepkit.runs.arguments.seeds import SeedArguments
 from sleepkit.utils.options import option
 
 if TYPE_CHECKING:

@@ -14,28 +14,16 @@ from typing import TYPE_CHECKING
 
 from sleepkit.errors import SleepkitError
 from sleepkit.runs.arguments.command_line import read
+from sleepkit.runs.arguments.seeds import SeedArguments
 from sleepkit.trainers.images import DREAMING, METHODS
-from sleepkit.utils.options import check_numbers, option, require, require_choice, require_seed
+from sleepkit.utils.options import option, require_choice
 
 if TYPE_CHECKING:
     from sleepkit.vision.dream2learn.config import Dream2LearnConfig
     from sleepkit.vision.incremental.config import IncrementalTrainingConfig
     from sleepkit.vision.mygo.config import GenerativeReplayConfig
 
-__all__ = ["SeedArguments", "VisionArguments", "parse_dream2learn", "parse_mygo", "parse_vision"]
-
-
-@dataclass
-class SeedArguments:
-    """Which seeds a command runs."""
-
-    seeds: list[int] | None = option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
-
-    def __post_init__(self) -> None:
-        check_numbers(self)
-        require(self, ("seeds",), lambda seeds: seeds is None or 0 < len(set(seeds)) == len(seeds), "each seed once")
-        for seed in self.seeds or ():
-            require_seed("seeds", seed)
+__all__ = ["VisionArguments", "parse_dream2learn", "parse_mygo", "parse_vision"]
 
 
 @dataclass

@@ -15,28 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.config import LoadingConfig, RunConfig, check_revision
+from sleepkit.language.config import LoadingConfig, check_revision
 from sleepkit.runs.arguments.command_line import read
-from sleepkit.utils.options import check_numbers, option, require, require_choice, require_seed
-from sleepkit.utils.training_fields import settings
+from sleepkit.runs.arguments.seeds import SeedArguments
+from sleepkit.utils.options import option, require_choice
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
-
     from sleepkit.trainers.config import SleepConfig
 
 __all__ = [
     "BASELINES",
     "ModelArguments",
-    "RunArguments",
     "SleepArguments",
-    "cycle_options",
     "parse",
     "parse_dream",
-    "read",
 ]
 
-SEEDS = "Run several seeds one after the other, each into <output_dir>/seed_<n>."
 Baseline = Literal[
     "no_sleep",
     "in_context",
@@ -56,17 +50,6 @@ BASELINES: tuple[str, ...] = get_args(Baseline)
 
 
 @dataclass
-class RunArguments(RunConfig):
-    """Which seeds a command runs, and what it does with a run that it finds."""
-
-    seeds: list[int] | None = option(None, SEEDS)
-
-    def __post_init__(self) -> None:
-        check_numbers(self)
-        _check_seeds(self)
-
-
-@dataclass
 class ModelName:
     """Which language model a command loads."""
 
@@ -83,7 +66,7 @@ class ModelArguments(ModelName, LoadingConfig):
 
 
 @dataclass
-class SleepArguments(ModelName):
+class SleepArguments(ModelName, SeedArguments):
     """What a command gives its `SleepTrainer` beside a `SleepConfig`: what sleeps, and what it reads.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
@@ -94,20 +77,12 @@ class SleepArguments(ModelName):
     general_prompts: str | None = option(None, "JSONL of {prompt} for retention; None takes the shipped ones.")
     anchors: str | None = option(None, "JSONL of {prompt, answer} to measure forgetting; None: shipped ones.")
     baseline: Baseline | None = option(None, "Run this baseline instead of knowledge seeding, on the same data.")
-    seeds: list[int] | None = option(None, SEEDS)
 
     def __post_init__(self) -> None:
-        check_numbers(self)
-        _check_seeds(self)
+        super().__post_init__()
         if not self.dataset.strip():
             raise SleepkitError("dataset is missing; give --dataset with a folder, a .jsonl file or a Hub id")
         require_choice(self, "baseline", (None, *BASELINES))
-
-
-def _check_seeds(args: RunArguments | SleepArguments) -> None:
-    require(args, ("seeds",), lambda seeds: seeds is None or 0 < len(set(seeds)) == len(seeds), "each seed once")
-    for seed in args.seeds or ():
-        require_seed("seeds", seed)
 
 
 def parse(argv: Sequence[str], default_config: str | Path | None = None) -> tuple[SleepArguments, SleepConfig]:
@@ -166,14 +141,3 @@ def parse_dream(argv: Sequence[str]) -> tuple[SleepArguments, SleepConfig]:
         description="Let a model dream, and see whether it learns to.",
         ignored=dict.fromkeys(_NOT_IN_DREAM, _ONE_NIGHT),
     )
-
-
-def cycle_options(args: Any, config: TrainingArguments) -> dict[str, Any]:
-    """Where and how a `SleepCycle` keeps its run, by the names of its arguments."""
-    return {
-        "output_dir": str(config.output_dir),
-        "seed": config.seed,
-        "config": settings(args, config),
-        "resume": args.resume,
-        "overwrite": args.overwrite,
-    }

@@ -16,7 +16,7 @@ from typing import Any, cast
 from transformers import TrainingArguments
 
 from sleepkit.errors import SleepkitError
-from sleepkit.utils.options import option, require, require_choice, require_repo
+from sleepkit.utils.options import RunConfig, option, require, require_choice, require_repo
 from sleepkit.utils.training_fields import check_training
 from sleepkit.vision.data.augmentation import AUGMENTATIONS
 from sleepkit.vision.data.streams import DOMAINS, SCENARIOS
@@ -45,7 +45,7 @@ UNUSED = {
 
 
 @dataclass(repr=False)  # that of transformers shows no token
-class ImageTrainingConfig(TrainingArguments):
+class ImageTrainingConfig(TrainingArguments, RunConfig):
     """How a night on images is trained: what the configurations of all methods on images have in common."""
 
     learning_rate: float = option(1e-3, "Initial learning rate of a night.")
@@ -61,8 +61,6 @@ class ImageTrainingConfig(TrainingArguments):
     output_dir: str | None = option("runs/vision", "Folder of the run.")
 
     # run
-    resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
-    overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")
     push_to_hub_repo: str | None = option(None, "Upload the model to this Hub repository (private) at the end.")
 
     def __post_init__(self) -> None:
