@@ -168,30 +168,31 @@ def test_a_run_that_was_killed_equals_one_that_was_not(tmp_path, monkeypatch):
     monkeypatch.undo()
     again = run_disentangled(*parsed(tmp_path / "killed"))[0]
     assert again.accuracy_matrix == whole.accuracy_matrix
-    for name in ("learner.safetensors", "exemplars/exemplars.safetensors"):
-        one, other = (load_file(tmp_path / run / "state" / "night_02" / name) for run in ("whole", "killed"))
-        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    one, other = (load_file(tmp_path / run / "state" / "night_02" / "learner.safetensors") for run in ("whole", "killed"))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    assert len(one["exemplars.labels"]) == 6
     measured = {name: value for name, value in whole.metrics.items() if "seconds" not in name}
     assert {name: again.metrics[name] for name in measured} == measured
 
 
 def test_a_run_with_damaged_exemplars_goes_on_from_the_state_before(tmp_path, capsys):
     (first,) = run_disentangled(*parsed(tmp_path))
-    path = tmp_path / "state" / "night_02" / "exemplars" / "exemplars.safetensors"
+    path = tmp_path / "state" / "night_02" / "learner.safetensors"
     whole = path.read_bytes()
     content = bytearray(whole)
     content[-1] ^= 1
     path.write_bytes(content)
     (again,) = run_disentangled(*parsed(tmp_path))
-    word = "night_02 is damaged (exemplars/exemplars.safetensors has changed); the state before it is used"
+    word = "night_02 is damaged (learner.safetensors has changed); the state before it is used"
     assert word in capsys.readouterr().out
     assert path.read_bytes() == whole and again.accuracy_matrix == first.accuracy_matrix
 
-    content = bytearray(path.read_bytes())
+    published = tmp_path / "model" / "exemplars" / "exemplars.safetensors"
+    content = bytearray(published.read_bytes())
     content[-1] ^= 1
-    path.write_bytes(content)  # by itself it is refused too
+    published.write_bytes(content)  # by itself it is refused too
     with pytest.raises(SleepkitError, match="are damaged .its checksum"):
-        ExemplarMemory.load(path.parent)
+        ExemplarMemory.load(published.parent)
 
 
 def test_the_recipe_runs_two_steps(tmp_path):
