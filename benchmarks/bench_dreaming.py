@@ -172,11 +172,11 @@ def whole_round(model: Any, tokenizer: Any, dreams: list[Any], questions: list[A
     from sleepkit.language.dreaming.dreams import Context
     from sleepkit.language.dreaming.policy import BATCH
     from sleepkit.language.dreaming.trainer import DreamingTrainer
-    from sleepkit.language.questions.context import MemoryChunk
+    from sleepkit.language.questions.context import Chunk
     from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 
     first = load_experiences(str(NOTEBOOK), limit=1)[0]
-    passage = Context(MemoryChunk(first.documents[0], first.name, 0, 0), questions)
+    passage = Context(Chunk(first.documents[0], first.name, 0, 0), questions)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         config = DreamingConfig(dream_rounds=1, dream_max_tokens=options.max_tokens, trial_steps=options.steps, dreamer_epochs=1)

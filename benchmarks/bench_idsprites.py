@@ -7,7 +7,7 @@
     sleepkit      `SpriteRenderer`, a batch a call; anti-aliased, at sub-pixel positions; by the compiled loop of numba
     tensors       the same without numba
     reference     `ReferenceRenderer`: ours, bit-identical to the package
-    a query       `ExemplarMemory.classify` of an image in a known pose, in batches of 64, by both comparisons
+    a query       `Exemplars.classify` of an image in a known pose, in batches of 64, by both comparisons
 
 All in one call, each in processes of its own with one thread: one process, then one for each core at once.  All draw images in
 float32 of the same number of shapes with the marker, in random poses; shapes are made before the clock starts.  A process draws
@@ -148,14 +148,14 @@ def query_milliseconds(count: int, options: argparse.Namespace) -> dict[str, flo
     """Of one image at 64 px among so many exemplars, the best of the repeats; CPU time of one thread."""
     import torch
 
-    from sleepkit.vision.disentangled.exemplars import MATCHES, ExemplarMemory
+    from sleepkit.vision.disentangled.exemplars import MATCHES, Exemplars
     from sleepkit.vision.idsprites.affine import factors_to_matrix
     from sleepkit.vision.idsprites.factors import FactorRanges
     from sleepkit.vision.idsprites.renderer import SpriteRenderer
 
     torch.set_num_threads(1)
     print(f"measuring queries of {count:,} exemplars ...", flush=True)
-    renderer, memory = SpriteRenderer(64, options.seed, channels=1), ExemplarMemory(64, 1)
+    renderer, memory = SpriteRenderer(64, options.seed, channels=1), Exemplars(64, 1)
     for part in torch.arange(count).split(512):
         memory.add(memory.view(renderer.exemplars(part), torch.eye(3).expand(len(part), 3, 3)), part)
     classes = torch.arange(64) % count

@@ -175,16 +175,16 @@ def notebook_items(seed: int) -> list[Any]:
     from transformers import PreTrainedTokenizerBase
 
     from sleepkit import load_experiences
-    from sleepkit.language.questions.context import MemoryChunk
-    from sleepkit.language.questions.material import write_material
+    from sleepkit.language.questions.context import Chunk
+    from sleepkit.language.questions.examples import write_examples
 
     chunks = [
-        MemoryChunk(text, experience.name, 0, 0)
+        Chunk(text, experience.name, 0, 0)
         for experience in load_experiences(str(NOTEBOOK), limit=8)
         for text in experience.documents
     ]
     unused: tuple[Any, Any] = (nn.Module(), PreTrainedTokenizerBase)
-    return write_material(*unused, chunks, ("wh", "cloze", "keywords", "about"), seed=seed)
+    return write_examples(*unused, chunks, ("wh", "cloze", "keywords", "about"), seed=seed)
 
 
 def timer(warmup: int) -> Any:

@@ -25,7 +25,7 @@ from sleepkit.runs.arguments.disentangled import parse_disentangled
 from sleepkit.utils.files import write_json
 from sleepkit.vision.disentangled import open_set
 from sleepkit.vision.disentangled.canonicalizer import Canonicalizer
-from sleepkit.vision.disentangled.exemplars import ExemplarMemory
+from sleepkit.vision.disentangled.exemplars import Exemplars
 from sleepkit.vision.disentangled.learner import DisentangledLearner
 from sleepkit.vision.disentangled.protocol import image_sets
 from sleepkit.vision.disentangled.sprites import build_sprites
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, config = parse_disentangled(rest)
     folder = Path(str(config.output_dir)) / "model"
     learner = DisentangledLearner(Canonicalizer.from_pretrained(folder).eval(), config)
-    everything = ExemplarMemory.load(folder / "exemplars")
+    everything = Exemplars.load(folder / "exemplars")
     stream = build_sprites(config, args.dataset)
     sets = image_sets(stream, config.novel_classes, config.novel_images)
     poses = {name: learner.poses(images.pixels) for name, images in sets.items()}
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(render(document))
 
 
-def first_of_each(memory: ExemplarMemory, number: int) -> ExemplarMemory:
+def first_of_each(memory: Exemplars, number: int) -> Exemplars:
     """A memory of the first ``number`` exemplars of each class."""
     places = torch.cat([(memory.labels == label).nonzero().flatten()[:number] for label in memory.labels.unique()])
     other = memory.without_classes()

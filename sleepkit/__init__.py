@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sleepkit.language.learner import LanguageLearner as LanguageLearner
     from sleepkit.language.model_io import load_model as load_model
     from sleepkit.language.model_io import save_model as save_model
-    from sleepkit.language.questions.context import ContextMemory as ContextMemory
-    from sleepkit.language.questions.material import write_material as write_material
+    from sleepkit.language.questions.context import ContextStore as ContextStore
+    from sleepkit.language.questions.examples import write_examples as write_examples
     from sleepkit.language.schedule import SleepSchedule as SleepSchedule
     from sleepkit.language.seeding.config import KnowledgeSeedingConfig as KnowledgeSeedingConfig
     from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer as KnowledgeSeedingTrainer
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from sleepkit.vision.incremental.classifier import IncrementalClassifier as IncrementalClassifier
     from sleepkit.vision.incremental.config import IncrementalTrainingConfig as IncrementalTrainingConfig
     from sleepkit.vision.incremental.learner import ImageLearner as ImageLearner
-    from sleepkit.vision.incremental.replay_buffer import ReplayMemory as ReplayMemory
+    from sleepkit.vision.incremental.replay_buffer import ReplayBuffer as ReplayBuffer
     from sleepkit.vision.mygo.config import GenerativeReplayConfig as GenerativeReplayConfig
 else:
     _HOME = {
@@ -59,8 +59,8 @@ else:
         "LanguageLearner": "sleepkit.language.learner",
         "load_model": "sleepkit.language.model_io",
         "save_model": "sleepkit.language.model_io",
-        "ContextMemory": "sleepkit.language.questions.context",
-        "write_material": "sleepkit.language.questions.material",
+        "ContextStore": "sleepkit.language.questions.context",
+        "write_examples": "sleepkit.language.questions.examples",
         "SleepSchedule": "sleepkit.language.schedule",
         "KnowledgeSeedingConfig": "sleepkit.language.seeding.config",
         "KnowledgeSeedingTrainer": "sleepkit.language.seeding.trainer",
@@ -78,7 +78,7 @@ else:
         "IncrementalClassifier": "sleepkit.vision.incremental.classifier",
         "IncrementalTrainingConfig": "sleepkit.vision.incremental.config",
         "ImageLearner": "sleepkit.vision.incremental.learner",
-        "ReplayMemory": "sleepkit.vision.incremental.replay_buffer",
+        "ReplayBuffer": "sleepkit.vision.incremental.replay_buffer",
         "GenerativeReplayConfig": "sleepkit.vision.mygo.config",
     }
     __all__ = ["__version__", *_HOME]

@@ -23,7 +23,7 @@ from sleepkit.language.dreaming.config import DreamingConfig  # noqa: E402
 from sleepkit.language.dreaming.dreams import Context, Dream, Dreamed, load_dreams  # noqa: E402
 from sleepkit.language.dreaming.trainer import DreamingTrainer  # noqa: E402
 from sleepkit.language.dreaming.trials import Trials  # noqa: E402
-from sleepkit.language.questions.context import MemoryChunk  # noqa: E402
+from sleepkit.language.questions.context import Chunk  # noqa: E402
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig  # noqa: E402
 from sleepkit.utils.phases import PhaseFile  # noqa: E402
 
@@ -63,7 +63,7 @@ def main() -> None:
         kill_after(dreaming_trainer.DreamPolicyTrainer, "train")
     model, _, slot = grown()
     seeding = KnowledgeSeedingConfig(output_dir=str(folder), use_cpu=True, report_to="none", disable_tqdm=True)
-    context = Context(MemoryChunk("the bell of orrin rings at noon.", "orrin", 0, 0), QUESTIONS)
+    context = Context(Chunk("the bell of orrin rings at noon.", "orrin", 0, 0), QUESTIONS)
     DreamingTrainer(model, tiny_tokenizer(), DreamingConfig(**SMALL), seeding, slot, folder / "dreams").run([context])
 
 

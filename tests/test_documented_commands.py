@@ -153,7 +153,7 @@ def test_the_life_of_the_readme_runs(tmp_path, monkeypatch, capsys):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_text(said)
     monkeypatch.chdir(tmp_path)
-    small = ["--use_cpu", "--max_steps", "2", "--general_items", "2", "--general_tokens", "4", "--memory_max_tokens", "300"]
+    small = ["--use_cpu", "--max_steps", "2", "--general_items", "2", "--general_tokens", "4", "--context_max_tokens", "300"]
     small += ["--no_gate", "--max_new_tokens", "4"]
     with LocalHub() as hub, hub.used_by(hub.token("me"), tmp_path / "home"):
         hub.publish("org/base", tmp_path / "base")

@@ -31,7 +31,7 @@ CONFIGS = {
 }
 FEW = {
     **{"max_steps": 2, "use_cpu": True, "report_to": "none", "save_strategy": "no", "max_length": 64},
-    **{"general_items": 2, "general_tokens": 4, "memory_max_tokens": 300, "max_new_tokens": 4, "gate": False},
+    **{"general_items": 2, "general_tokens": 4, "context_max_tokens": 300, "max_new_tokens": 4, "gate": False},
     **{
         "classes_per_experience": 2,
         "factor_values": 2,

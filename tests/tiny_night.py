@@ -10,7 +10,7 @@ from torch import nn
 
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.experts.units import ExpertBankConfig
-from sleepkit.language.questions.material import SeedItem
+from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
 from sleepkit.trainers.config import SleepConfig
@@ -40,11 +40,11 @@ _DEFAULTS = {
 GENERAL = [("what is two and two?", "four."), ("name a colour.", "blue."), ("say hello.", "hello there.")]
 
 
-def tiny_items() -> list[SeedItem]:
+def tiny_items() -> list[SyntheticExample]:
     """Five memory items, two general ones and a replayed one."""
-    items = [SeedItem(prompt, reply, memory, "wh", "tale") for prompt, reply, memory in FACTS]
-    items += [SeedItem(prompt, reply, "", "general") for prompt, reply in GENERAL[:2]]
-    return [*items, SeedItem(*GENERAL[2], "", "replay")]
+    items = [SyntheticExample(prompt, reply, memory, "wh", "tale") for prompt, reply, memory in FACTS]
+    items += [SyntheticExample(prompt, reply, "", "general") for prompt, reply in GENERAL[:2]]
+    return [*items, SyntheticExample(*GENERAL[2], "", "replay")]
 
 
 def tiny_config(output_dir: str | Path, **options: Any) -> KnowledgeSeedingConfig:
@@ -68,7 +68,7 @@ def tiny_trainer(
     family: str = "llama",
     model: nn.Module | None = None,
     layers: Any = "last_half",
-    kept: dict[SeedItem, Any] | None = None,
+    kept: dict[SyntheticExample, Any] | None = None,
     **options: Any,
 ) -> KnowledgeSeedingTrainer:
     """A trainer whose model has just taken a new expert."""

@@ -27,7 +27,7 @@ from sleepkit.language.config import LearnerConfig
 from sleepkit.language.data.experience import Size, word_count
 from sleepkit.language.generation.chat import reply_log_probs, text_ids
 from sleepkit.language.learner import QUIZ_ITEMS, LanguageLearner
-from sleepkit.language.questions.items import SeedItem
+from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.rules import content_words
 from sleepkit.language.rehearsal import Rehearsal
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
@@ -79,7 +79,7 @@ def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, item: SeedItem) -> tuple[list[int], list[int]]:
+def _tokens(tokenizer: PreTrainedTokenizerBase, item: SyntheticExample) -> tuple[list[int], list[int]]:
     """Prompt and reply of a row, the first token for a prompt where there is none."""
     prompt, reply = text_ids(tokenizer, item.prompt) if item.prompt else [], text_ids(tokenizer, item.reply)
     return (prompt, reply) if prompt else (reply[:1], reply[1:])
@@ -88,7 +88,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, item: SeedItem) -> tuple[list[in
 class _RowPreparation(Preparation):
     """Rows as they are; general prompts are chats."""
 
-    def _tokenised(self, item: SeedItem) -> PreparedItem:
+    def _tokenised(self, item: SyntheticExample) -> PreparedItem:
         if item.style == "general":
             return super()._tokenised(item)
         return PreparedItem(*_tokens(self.tokenizer, item), item.is_memory)
@@ -97,7 +97,7 @@ class _RowPreparation(Preparation):
 class _RowTrainer(KnowledgeSeedingTrainer):
     preparation_class = _RowPreparation
 
-    def teacher_prompt(self, item: SeedItem) -> list[int]:
+    def teacher_prompt(self, item: SyntheticExample) -> list[int]:
         """What the student reads too."""
         return super().teacher_prompt(item) if item.style == "general" else _tokens(self.chat_tokenizer, item)[0]
 
@@ -109,7 +109,7 @@ class _AdapterRowTrainer(_RowTrainer, AdapterSeedingTrainer):
 class _RowRehearsal(Rehearsal):
     """Rows without a prompt outdate none but themselves."""
 
-    def current(self, items: Iterable[SeedItem], tonight: Sequence[SeedItem] = ()) -> list[SeedItem]:
+    def current(self, items: Iterable[SyntheticExample], tonight: Sequence[SyntheticExample] = ()) -> list[SyntheticExample]:
         rows = [item for item in tonight if item.style == STYLE]
         again = {(item.prompt, item.reply) for item in rows}
         others = (item for item in items if (item.prompt, item.reply) not in again)
@@ -137,15 +137,15 @@ class AdapterLearner(LanguageLearner):
         super().__init__(adapted.get_base_model(), tokenizer, seeding, config, general_prompts, callbacks=callbacks)
         self.adapted = adapted
         self.rehearsal = _RowRehearsal(seeding, self.dreaming)
-        self.rows: list[SeedItem] = []
+        self.rows: list[SyntheticExample] = []
 
     def meet(self, rows: Iterable[Row]) -> None:
         """Take the rows that the LoRA has learned since the last night, in place of those before; order does not matter."""
-        self.rows = [SeedItem(prompt, reply, "", STYLE) for prompt, reply in sorted(set(rows))]
+        self.rows = [SyntheticExample(prompt, reply, "", STYLE) for prompt, reply in sorted(set(rows))]
         words = sum(word_count(item.prompt) + word_count(item.reply) for item in self.rows)
         self.size = Size(len(self.rows), words)
 
-    def loss(self, items: Sequence[SeedItem]) -> list[float]:
+    def loss(self, items: Sequence[SyntheticExample]) -> list[float]:
         """Mean negative log-likelihood of each row's reply, nats per token, of the model as it is now."""
         pairs = [_tokens(self.tokenizer, item) for item in items]
         training = self.model.training
@@ -154,7 +154,7 @@ class AdapterLearner(LanguageLearner):
         self.model.train(training)
         return found
 
-    def sample(self) -> list[SeedItem]:
+    def sample(self) -> list[SyntheticExample]:
         """At most `QUIZ_ITEMS` of tonight's rows, spread evenly."""
         return self.rows[:: math.ceil(len(self.rows) / QUIZ_ITEMS)]
 
@@ -163,7 +163,7 @@ class AdapterLearner(LanguageLearner):
         lora = {name: values.detach() for name, values in self.model.named_parameters() if ".lora_" in name}
         return super().identity(night) | {"rows": digest_of(self.rows), "adapter": digest(lora)[:16]}
 
-    def _consolidate(self, items: Sequence[SeedItem], night: int, folder: Path) -> dict[str, Any]:
+    def _consolidate(self, items: Sequence[SyntheticExample], night: int, folder: Path) -> dict[str, Any]:
         slot = self._expert(night)
         return self._teach(partial(_AdapterRowTrainer, self.adapted), items, night, folder / "checkpoints", slot=slot)
 
@@ -171,13 +171,13 @@ class AdapterLearner(LanguageLearner):
     def _trainer(self) -> Callable[..., KnowledgeSeedingTrainer]:
         return partial(_RowTrainer, kept=self.prepared_general)
 
-    def _material(self, night: int, folder: Path) -> tuple[list[SeedItem], list[SeedItem]]:
+    def _material(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
         """All rows are learned; those of the test too."""
-        items = self.written(folder / "material.jsonl", self.tonight, lambda: self._all_items(night))
+        items = self.written(folder / "examples.jsonl", self.tonight, lambda: self._all_items(night))
         self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]
         return items, self.sample()
 
-    def write_items(self, night: int) -> list[SeedItem]:
+    def write_items(self, night: int) -> list[SyntheticExample]:
         """The rows."""
         return self.rows
 
@@ -185,7 +185,7 @@ class AdapterLearner(LanguageLearner):
         return {word.lower() for item in self.rows for word in content_words(f"{item.prompt} {item.reply}")}
 
     def _self_test(
-        self, held_out: Sequence[SeedItem], earlier: Sequence[SeedItem]
+        self, held_out: Sequence[SyntheticExample], earlier: Sequence[SyntheticExample]
     ) -> tuple[dict[str, float], list[tuple[str, float]]]:
         scores = [math.exp(-loss) for loss in self.loss([*held_out, *earlier])]
         parts = {"held_out": scores[: len(held_out)], "retention": scores[len(held_out) :]}

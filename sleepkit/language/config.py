@@ -68,8 +68,8 @@ class LearnerConfig:
     chain_epochs: float | None = option(
         None, "As num_train_epochs, where max_steps is -1, for what a slower level takes over (default: the same)."
     )
-    memory_max_tokens: int = option(1024, "Tokens of one chunk of the context memory; longer documents are split.")
-    memory_overlap: int = option(1, "Sentences that a chunk repeats of the one before.")
+    context_max_tokens: int = option(1024, "Tokens of one chunk of the context; longer documents are split.")
+    context_overlap: int = option(1, "Sentences that a chunk repeats of the one before.")
 
     # answers
     max_new_tokens: int = option(48, "Tokens of an answer in the evaluation.")
@@ -81,9 +81,9 @@ class LearnerConfig:
         check_numbers(self)
         require_choice(self, "sender", ("context", "adapter"))
         require_choice(self, "answer_score", get_args(AnswerScore))
-        counts = ("expert_slots", "expert_width", "memory_max_tokens", "max_new_tokens")
+        counts = ("expert_slots", "expert_width", "context_max_tokens", "max_new_tokens")
         require(self, counts, lambda value: value >= 1, "a whole number of at least 1")
-        require(self, ("memory_overlap",), lambda value: value >= 0, "a whole number of at least 0")
+        require(self, ("context_overlap",), lambda value: value >= 0, "a whole number of at least 0")
         require(self, ("chain_epochs",), lambda value: value is None or value > 0, "a number above 0")
         self._check_chain()
         self.expert_layers = cast(Any, expert_layers(self.expert_layers))  # now as `ExpertBankConfig.layers` wants it
@@ -109,7 +109,7 @@ class DataConfig:
     nights: int | None = option(None, "Number of nights, one experience each; None goes through the whole data set.")
     order: Literal["file", "random"] = option("file", "Passages in the order of the file, or shuffled by the seed.")
     passages_per_night: int = option(1, "Passages that make one experience, learned together in one night.")
-    text_column: str = option("text", "Column of the texts that have labels or answers.")
+    text_column: str = option("text", "Column of plain texts, and of the texts that have labels or answers.")
 
     # rows with labels or written answers, one task a night
     label_column: str | None = option(None, "Column of labels: the data are classification tasks, learned from their rows.")

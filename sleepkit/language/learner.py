@@ -1,7 +1,7 @@
 """A language learner: reads while awake, consolidates while asleep, answers questions with nothing in its context.
 
     wake      documents go into the context memory
-    sleep     write material -> take a new expert -> teach it -> dream (optional) -> (gate, elsewhere) ; each phase leaves
+    sleep     write examples -> take a new expert -> teach it -> dream (optional) -> (gate, elsewhere) ; each phase leaves
               a file and is skipped when the file is there, so a night that was killed goes on where it was
     evaluate  closed book, or with the documents in the prompt (the ceiling)
 
@@ -45,9 +45,17 @@ from sleepkit.language.experts.units import ExpertBankConfig
 from sleepkit.language.generation.chat import chat_ids, decode, generate, window_of
 from sleepkit.language.models.fingerprint import model_identity
 from sleepkit.language.models.zero3 import unsplit
-from sleepkit.language.questions.context import ContextMemory, MemoryChunk
+from sleepkit.language.questions.context import Chunk, ContextStore
 from sleepkit.language.questions.document_view import DocumentView, notes_that_fit
-from sleepkit.language.questions.material import OWN, ROLES, NothingToAskError, SeedItem, load_items, save_items, write_material
+from sleepkit.language.questions.examples import (
+    OWN,
+    ROLES,
+    NothingToAskError,
+    SyntheticExample,
+    load_items,
+    save_items,
+    write_examples,
+)
 from sleepkit.language.questions.rules import content_words
 from sleepkit.language.questions.writer import paraphrases
 from sleepkit.language.rehearsal import SNAPSHOT, Rehearsal
@@ -145,12 +153,12 @@ class LanguageLearner:
         self.schedule = SleepSchedule(config.chain)
         slowest = len(self.schedule.chunk_sizes) - 1
         self.level_of = dict.fromkeys(self.bank.active, slowest)  # of each expert in use; 0 is the fastest
-        self.memory = ContextMemory(tokenizer, config.memory_max_tokens, config.memory_overlap)
-        self.notes: list[SeedItem] = []  # today's
+        self.memory = ContextStore(tokenizer, config.context_max_tokens, config.context_overlap)
+        self.notes: list[SyntheticExample] = []  # today's
         self.replaces: list[str] = []  # documents of earlier nights, of which today's are newer versions
-        self.view = DocumentView(tokenizer, config.memory_max_tokens, config.memory_overlap)
+        self.view = DocumentView(tokenizer, config.context_max_tokens, config.context_overlap)
         self.rehearsal = Rehearsal(seeding, self.dreaming)
-        self.prepared_general: dict[SeedItem, PreparedItem] = {}  # of this process
+        self.prepared_general: dict[SyntheticExample, PreparedItem] = {}  # of this process
         self.train_tokens = 0  # of all that is trained in a night
         self.seconds_writing = self.seconds_before = 0.0  # the latter of a night's sessions that were killed
         self.base = model_identity(model, tokenizer)  # before any night, as some methods change the base itself
@@ -163,7 +171,7 @@ class LanguageLearner:
         self.memory.clear()
         self.replaces, self.size = list(experience.replaces), size_of([experience])
         self.notes = [
-            SeedItem(
+            SyntheticExample(
                 note.question,
                 note.answer,
                 render_note(note.question, note.answer),
@@ -237,7 +245,7 @@ class LanguageLearner:
         require_finite(self.bank.state_dict(), f"night {night}", self.seeding.learning_rate)
         return outcome
 
-    def _plan(self, items: Sequence[SeedItem], held_out: Sequence[SeedItem]) -> str:
+    def _plan(self, items: Sequence[SyntheticExample], held_out: Sequence[SyntheticExample]) -> str:
         """What lies ahead tonight, in words."""
         args, of_role = self.seeding, {role: [item for item in items if item.role == role] for role in ROLES}
         new, *others = of_role.values()
@@ -281,7 +289,7 @@ class LanguageLearner:
             **{f"model_{name}": value for name, value in self.base.items()},
         }
 
-    def _consolidate(self, items: Sequence[SeedItem], night: int, folder: Path) -> dict[str, Any]:
+    def _consolidate(self, items: Sequence[SyntheticExample], night: int, folder: Path) -> dict[str, Any]:
         """Move the context memory, or a LoRA that has learned it while awake, into an expert."""
         if self.config.sender == "context":
             slot = self._expert(night)
@@ -293,8 +301,10 @@ class LanguageLearner:
             teach = partial(AdapterSeedingTrainer, adapted)
             return self._teach(teach, items, night, folder / "checkpoints", slot=slot)
 
-    def _dream(self, items: Sequence[SeedItem], judges: Sequence[SeedItem], night: int, folder: Path) -> dict[str, Any]:
-        """Dream about the memory, or take published dreams of it, and rehearse them with tonight's material."""
+    def _dream(
+        self, items: Sequence[SyntheticExample], judges: Sequence[SyntheticExample], night: int, folder: Path
+    ) -> dict[str, Any]:
+        """Dream about the memory, or take published dreams of it, and rehearse them with tonight's examples."""
         texts = {context_name(chunk): chunk.text for chunk in self._chunks()}
         accepted = [one for one in self.dream_set if one.context in texts]
         outcome: dict[str, Any] = {}
@@ -302,7 +312,9 @@ class LanguageLearner:
         if not accepted and self.dreaming.dream_rounds:
             accepted, outcome = self._own_dreams(judges, slot, night, folder / "dreams")
         rehearsed = [
-            SeedItem(prompt, reply, texts[one.context], "dream", one.context) for one in accepted for prompt, reply in one.rows
+            SyntheticExample(prompt, reply, texts[one.context], "dream", one.context)
+            for one in accepted
+            for prompt, reply in one.rows
         ]
         if rehearsed:
             self.bank.train_only(slot)
@@ -311,7 +323,7 @@ class LanguageLearner:
             self.rehearsal.remember_dreams(rehearsed, night)
         return outcome | {"dreams_accepted": len(accepted)}
 
-    def contexts(self, questions: Sequence[SeedItem]) -> list[Context]:
+    def contexts(self, questions: Sequence[SyntheticExample]) -> list[Context]:
         """Each chunk of the memory with the questions that it answers; a chunk without any is left out."""
         found = []
         for chunk in self._chunks():
@@ -320,7 +332,9 @@ class LanguageLearner:
                 found.append(Context(chunk, asked))
         return found
 
-    def _own_dreams(self, judges: Sequence[SeedItem], slot: int, night: int, folder: Path) -> tuple[list[Dream], dict[str, Any]]:
+    def _own_dreams(
+        self, judges: Sequence[SyntheticExample], slot: int, night: int, folder: Path
+    ) -> tuple[list[Dream], dict[str, Any]]:
         from sleepkit.language.dreaming.trainer import DreamingTrainer
 
         contexts = self.contexts(judges)
@@ -356,7 +370,7 @@ class LanguageLearner:
     def _teach(
         self,
         trainer: Callable[..., KnowledgeSeedingTrainer],
-        items: Sequence[SeedItem],
+        items: Sequence[SyntheticExample],
         night: int,
         folder: Path,
         max_steps: int | None = None,
@@ -379,7 +393,7 @@ class LanguageLearner:
         return outcome
 
     def _self_test(
-        self, held_out: Sequence[SeedItem], earlier: Sequence[SeedItem]
+        self, held_out: Sequence[SyntheticExample], earlier: Sequence[SyntheticExample]
     ) -> tuple[dict[str, float], list[tuple[str, float]]]:
         """Ask self-written questions that were not trained on, tonight's (``held_out``) and those of earlier nights.
 
@@ -399,21 +413,23 @@ class LanguageLearner:
         shares |= {f"{name}_n": len(part) for name, part in parts.items()}
         return shares, list(zip(answers, scores, strict=True))[: len(held_out)]
 
-    def _material(self, night: int, folder: Path) -> tuple[list[SeedItem], list[SeedItem]]:
+    def _material(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
         """Items to train on, and self-written questions that are kept back."""
-        items = self.written(folder / "material.jsonl", self.tonight, lambda: self._all_items(night))
+        items = self.written(folder / "examples.jsonl", self.tonight, lambda: self._all_items(night))
         self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]
         held_out = [item for item in items if item.role == "new" and item.style in QUIZ_STYLES][::8][:QUIZ_ITEMS]
         return [item for item in items if item not in held_out], held_out
 
-    def _all_items(self, night: int) -> list[SeedItem]:
+    def _all_items(self, night: int) -> list[SyntheticExample]:
         written = self.write_items(night)
         items = [*written, *self._general_items()]
         if self.config.expansion:  # without it there is no teacher that knows earlier nights
             items += self.rehearsal.draw(night, written, self._words())
         return items
 
-    def written(self, path: Path, identity: Mapping[str, Any], write: Callable[[], list[SeedItem]]) -> list[SeedItem]:
+    def written(
+        self, path: Path, identity: Mapping[str, Any], write: Callable[[], list[SyntheticExample]]
+    ) -> list[SyntheticExample]:
         """Items that ``write`` makes, once: a run that was killed reads them back."""
         phase = PhaseFile(path, identity)
         log = main_finds(phase.read)
@@ -427,7 +443,7 @@ class LanguageLearner:
             self.seconds_before += log["seconds"]
         return load_items(path)
 
-    def write_items(self, night: int) -> list[SeedItem]:
+    def write_items(self, night: int) -> list[SyntheticExample]:
         """Notes, which are learned as they are, and what the model writes about the rest of its memory.
 
         It also puts questions that the user gave in other words: those can be kept back for the gate.
@@ -441,19 +457,19 @@ class LanguageLearner:
         if items and all(chunk.reference for chunk in chunks):
             return items
         try:
-            return items + write_material(self.model, self.tokenizer, chunks, args.styles, args.cues_per_span, seed)
+            return items + write_examples(self.model, self.tokenizer, chunks, args.styles, args.questions_per_span, seed)
         except NothingToAskError:
             if not items:
                 raise
             return items
 
-    def _chunks(self) -> list[MemoryChunk]:
+    def _chunks(self) -> list[Chunk]:
         chunks = list(self.memory.chunks())
         if not chunks:
             raise SleepkitError("the context memory is empty; call wake() with an experience before sleep()")
         return chunks
 
-    def _general_items(self) -> list[SeedItem]:
+    def _general_items(self) -> list[SyntheticExample]:
         """General prompts with the unslept model's greedy replies; written once, on the first night."""
         if not self.rehearsal.general and self.seeding.general_items:
             rng = random.Random(self.seeding.seed)  # which ones is part of the data
@@ -462,7 +478,9 @@ class LanguageLearner:
                 ids = [chat_ids(self.tokenizer, prompt) for prompt in prompts]
                 rows = generate(self.model, self.tokenizer, ids, self.seeding.general_tokens, description="general prompts")
             replies = [decode(self.tokenizer, row) for row in rows]
-            self.rehearsal.general = [SeedItem(p, r, "", "general") for p, r in zip(prompts, replies, strict=True) if r.strip()]
+            self.rehearsal.general = [
+                SyntheticExample(p, r, "", "general") for p, r in zip(prompts, replies, strict=True) if r.strip()
+            ]
         return self.rehearsal.general
 
     def _words(self) -> set[str]:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.dreaming.pool import DreamPool
-from sleepkit.language.questions.material import SeedItem, load_items, not_outdated, save_items
+from sleepkit.language.questions.examples import SyntheticExample, load_items, not_outdated, save_items
 from sleepkit.language.questions.rules import content_words
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.utils.files import read_json, write_json
@@ -45,9 +45,9 @@ class Rehearsal:
 
     def __init__(self, seeding: KnowledgeSeedingConfig, dreaming: DreamingConfig) -> None:
         self.seeding, self.dream_share = seeding, dreaming.dream_replay_share
-        self.replay: list[SeedItem] = []
-        self.quiz: list[SeedItem] = []
-        self.general: list[SeedItem] = []
+        self.replay: list[SyntheticExample] = []
+        self.quiz: list[SyntheticExample] = []
+        self.general: list[SyntheticExample] = []
         self.dreams = DreamPool(dreaming.dream_pool)
         self.outdated: dict[str, int] = {}  # title of a document -> the night that read a newer version of it
 
@@ -55,15 +55,15 @@ class Rehearsal:
         """From ``night`` on, what earlier nights learned of these documents is neither replayed nor asked."""
         self.outdated |= dict.fromkeys(titles, night)
 
-    def current(self, items: Iterable[SeedItem], tonight: Sequence[SeedItem] = ()) -> list[SeedItem]:
+    def current(self, items: Iterable[SyntheticExample], tonight: Sequence[SyntheticExample] = ()) -> list[SyntheticExample]:
         """Items of earlier nights that still hold."""
         return not_outdated(list(filter(self._is_newest, items)), tonight)
 
-    def _is_newest(self, item: SeedItem) -> bool:
+    def _is_newest(self, item: SyntheticExample) -> bool:
         return item.source not in self.outdated or item.night >= self.outdated[item.source]
 
     # -- what a night leaves ------------------------------------------------------------------------------------------
-    def remember(self, items: Sequence[SeedItem], held_out: Sequence[SeedItem], night: int) -> None:
+    def remember(self, items: Sequence[SyntheticExample], held_out: Sequence[SyntheticExample], night: int) -> None:
         """Keep a night's own items, of given examples the first ``notes_kept`` of each kind, and its questions."""
         self.quiz += [replace(item, night=night) for item in held_out]
         seen = Counter[str]()
@@ -73,10 +73,10 @@ class Rehearsal:
             kind = {"note": item.span, "written": item.source}.get(item.style, "")
             seen[kind] += kind != ""
             if seen[kind] <= self.seeding.notes_kept:
-                again = self.seeding.relearn == "all" or (self.seeding.relearn, item.style) == ("notes", "note")
+                again = self.seeding.rehearse_as_new == "all" or (self.seeding.rehearse_as_new, item.style) == ("notes", "note")
                 self.replay.append(replace(item, memory="", style=item.style if again else "replay", night=night))
 
-    def remember_dreams(self, rows: Iterable[SeedItem], night: int) -> None:
+    def remember_dreams(self, rows: Iterable[SyntheticExample], night: int) -> None:
         """Offer a night's rehearsed dreams to the reservoir."""
         self.dreams.add(
             (replace(row, memory="", style="replay", night=night) for row in rows),
@@ -84,17 +84,17 @@ class Rehearsal:
         )
 
     # -- what a night takes -------------------------------------------------------------------------------------------
-    def draw(self, night: int, tonight: Sequence[SeedItem], words: Set[str]) -> list[SeedItem]:
+    def draw(self, night: int, tonight: Sequence[SyntheticExample], words: Set[str]) -> list[SyntheticExample]:
         """``replay_items`` items and dreams that ``tonight`` does not outdate; ``words`` are those of its documents."""
         dreams = list(filter(self._is_newest, self.dreams.items))
         count = min(round(self.dream_share * self.seeding.replay_items), len(dreams))
         chosen = random.Random(derive_seed(self.seeding.seed, "replayed dreams", night)).sample(dreams, count)
         return self.at_risk(self.current(self.replay, tonight), night, words, self.seeding.replay_items - count) + chosen
 
-    def at_risk(self, items: Sequence[SeedItem], night: int, words: Set[str], most: int) -> list[SeedItem]:
+    def at_risk(self, items: Sequence[SyntheticExample], night: int, words: Set[str], most: int) -> list[SyntheticExample]:
         """At most so many items: half share most words with tonight's documents, where a new expert is likely to interfere."""
 
-        def overlap(item: SeedItem) -> float:
+        def overlap(item: SyntheticExample) -> float:
             asked = [word.lower() for word in content_words(item.prompt)]
             return sum(word in words for word in asked) / max(1, len(asked))
 
@@ -103,7 +103,7 @@ class Rehearsal:
         close, rest = ranked[: count // 2], ranked[count // 2 :]
         return close + random.Random(derive_seed(self.seeding.seed, "replay", night)).sample(rest, count - len(close))
 
-    def questions(self, night: int, tonight: Sequence[SeedItem], most: int) -> list[SeedItem]:
+    def questions(self, night: int, tonight: Sequence[SyntheticExample], most: int) -> list[SyntheticExample]:
         """At most so many questions of earlier nights, none that ``tonight`` outdates."""
         quiz = self.current(self.quiz, tonight)
         return random.Random(derive_seed(self.seeding.seed, "quiz", night)).sample(quiz, min(most, len(quiz)))

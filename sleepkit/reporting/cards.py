@@ -195,13 +195,13 @@ def classifier_card(
 
 
 def canonicalizer_card(results: Mapping[str, Any], *, model_name: str, dataset: str) -> ModelCard:
-    """The card of a canonicaliser with its exemplars; arguments and errors as in `classifier_card`."""
+    """The card of a canonicalizer with its exemplars; arguments and errors as in `classifier_card`."""
     use = (
         "```python\nfrom pathlib import Path\n\nimport torch\nfrom huggingface_hub import snapshot_download\n"
         "from sleepkit.vision.disentangled.canonicalizer import Canonicalizer\n"
-        "from sleepkit.vision.disentangled.exemplars import ExemplarMemory\n\n"
+        "from sleepkit.vision.disentangled.exemplars import Exemplars\n\n"
         f'folder = Path(snapshot_download("{REPOSITORY}"))\n'
-        'model, memory = Canonicalizer.from_pretrained(folder).eval(), ExemplarMemory.load(folder / "exemplars")\n'
+        'model, memory = Canonicalizer.from_pretrained(folder).eval(), Exemplars.load(folder / "exemplars")\n'
         "size = model.config.image_size\n"
         "images = torch.rand(1, model.config.num_channels, size, size)  # yours, float from 0 to 1\n"
         "print(memory.classify(images, model(images).matrix).labels[:, 0])\n```"
@@ -267,7 +267,7 @@ def dataset_card(
     license: str | None = None,
     language: str | Sequence[str] | None = None,
 ) -> DatasetCard:
-    """The card of the material that a model wrote for itself before or during sleep.
+    """The card of the examples that a model wrote for itself before or during sleep.
 
     Args:
         counts: style (question, rewrite, recitation, ...) -> number of items.
@@ -284,7 +284,7 @@ def dataset_card(
 
     total = sum(counts.values())
     if total == 0:
-        raise SleepkitError(f"data set {name!r} has no items to describe; write material before its card")
+        raise SleepkitError(f"data set {name!r} has no items to describe; write examples before its card")
     data = DatasetCardData(
         pretty_name=name,
         language=[language] if isinstance(language, str) else list(language or []) or None,

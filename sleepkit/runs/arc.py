@@ -87,7 +87,7 @@ def parse_arc(argv: Sequence[str]) -> tuple[ArcArguments, KnowledgeSeedingConfig
 
 
 def _not_used(config: type[KnowledgeSeedingConfig]) -> set[str]:
-    """Fields of a night, of its material and of dreams that are replayed."""
+    """Fields of a night, of its examples and of dreams that are replayed."""
     nights = {"num_train_epochs", "gradient_accumulation_steps", "dream_styles", "dream_learn_styles", "trial_control"}
     nights |= {"dream_rehearsal_steps", "dream_replay_share", "dream_pool"}
     return nights | (

@@ -19,10 +19,12 @@ class GateConfig:
     """When a night is kept; the limits are those of `RetentionGate`."""
 
     gate: bool = option(True, "Roll a night back exactly if it fails the limits below; False keeps every night.")
-    gate_anchor_kl: float = option(RetentionGate.max_anchor_kl, "Highest KL to the unslept model on the anchors, nats per token.")
+    gate_anchor_kl: float = option(
+        RetentionGate.max_anchor_kl, "Highest KL to the model before any sleep on the retention set, nats per token."
+    )
     gate_anchor_drop: float = option(
         RetentionGate.max_anchor_drop,
-        "Highest drop of accuracy on the anchors since before any sleep; two of them may be lost by chance.",
+        "Highest drop of accuracy on the retention set since before any sleep; two answers may be lost by chance.",
     )
     gate_min_gain: float = option(RetentionGate.min_gain, "A night's gain on own questions held out of training must exceed it.")
     gate_retention_drop: float = option(

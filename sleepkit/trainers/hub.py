@@ -1,4 +1,4 @@
-"""Push a folder (a slept model, a classifier, a canonicaliser, or a data set) to the Hugging Face Hub.
+"""Push a folder (a slept model, a classifier, a canonicalizer, or a data set) to the Hugging Face Hub.
 
     published(folder)       which of its files may leave, by path in the repository          nothing else ever does
     check_access(targets)   whether they could be pushed now                                 before the work, not after it

@@ -138,8 +138,8 @@ def ready_model(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     check_model(loaded, tokenizer)
-    length = args.memory_max_tokens + args.max_new_tokens
-    require_window(loaded, length, f"a chunk of {args.memory_max_tokens} tokens with an answer of {args.max_new_tokens}")
+    length = args.context_max_tokens + args.max_new_tokens
+    require_window(loaded, length, f"a chunk of {args.context_max_tokens} tokens with an answer of {args.max_new_tokens}")
     if not is_deepspeed_zero3_enabled():
         move(loaded, device)
     return loaded, tokenizer

@@ -2,7 +2,7 @@
 
     <output_dir>/results.json   metrics and settings     answers.json   every question with every answer
                  report.md      with its pictures        model/         experts and model card: what is published
-                 state/         to resume from           night_<NN>/    material and phases of each night
+                 state/         to resume from           night_<NN>/    examples and phases of each night
                  dreams/        accepted dreams          base.json      where the base is, if it is a folder
 
 `model/` holds no text that the model has read or written, and no folder of this machine; `state/` and `night_<NN>/` do, and

@@ -2,7 +2,7 @@
 
     push_run("runs/owl", "me/owl", dreams="me/owl-dreams")
 
-    <run>/model/       slept model, classifier or canonicaliser, with its card           -> me/owl
+    <run>/model/       slept model, classifier or canonicalizer, with its card           -> me/owl
     <run>/dreams/      accepted dreams (text); of recipes/dream.py those of all rounds   -> me/owl-dreams
     <run>/state/       rehearsal buffer (text), only if asked for                        -> me/owl, below rehearsal/
     <run>/seed_<n>/    each such run by itself                                           -> me/owl-seed-<n>

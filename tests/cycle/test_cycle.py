@@ -62,11 +62,11 @@ class FakeLearner:
         folder = Path(output_dir) / f"night_{night:02d}"
         folder.mkdir(exist_ok=True)
         self.bomb.tick()
-        material = folder / "material.json"
-        if not material.exists():
-            material.write_text(json.dumps(torch.rand(4).tolist()))
+        examples = folder / "examples.json"
+        if not examples.exists():
+            examples.write_text(json.dumps(torch.rand(4).tolist()))
         self.bomb.tick()
-        steps = json.loads(material.read_text())
+        steps = json.loads(examples.read_text())
         if self.replay:
             steps.append(self.replay[-1])
         self.skills *= 0.9

@@ -63,7 +63,7 @@ def test_a_recipe_of_two_nights(stage, tmp_path):
     }
     for name, lines in rows.items():
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    small = """--expert_slots 2 --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --memory_max_tokens 300
+    small = """--expert_slots 2 --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --context_max_tokens 300
         --max_new_tokens 4 --general_items 2 --general_tokens 4 --styles cloze recite --no_gate""".split()
     data = [word for name in rows for word in (f"--{name}", tmp_path / f"{name}.jsonl")]
     folders = ["--model", tmp_path / "base", "--output_dir", tmp_path / "run"]

@@ -19,7 +19,7 @@ NOTES = {
     "bert": "Bert keeps a blue lamp in the south tower. The tower was built by Milo Hart in 1902.",
     "cleo": "Cleo keeps a green lamp in the west tower. The tower was built by Ines Vole in 1930.",
 }
-SLEEP = """--expert_slots 3 --expert_width 4 --use_cpu --per_device_train_batch_size 2 --memory_max_tokens 300 --max_new_tokens 4
+SLEEP = """--expert_slots 3 --expert_width 4 --use_cpu --per_device_train_batch_size 2 --context_max_tokens 300 --max_new_tokens 4
     --general_items 2 --general_tokens 4 --styles wh cloze --logging_steps 1 --no_gate --disable_tqdm true"""
 DREAM = """--nights 1 --max_steps 2 --dream_rounds 2 --dream_held_out 1 --trial_steps 2 --trial_rank 2 --dreamer_rank 2
     --trial_learning_rate 1e-2 --dreamer_epochs 1"""

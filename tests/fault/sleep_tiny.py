@@ -1,4 +1,4 @@
-"""Two nights of a tiny learner, killed where asked: ``sleep_tiny.py <folder> [first | material | step | checkpoint]``.
+"""Two nights of a tiny learner, killed where asked: ``sleep_tiny.py <folder> [first | examples | step | checkpoint]``.
 
 Run again without the last argument it goes on: a night that was finished is loaded, one that was not continues its phases.
 """
@@ -49,15 +49,15 @@ def main() -> None:
         tiny_model(max_position_embeddings=2048), tiny_tokenizer(), seeding, args, ["say hello.", "name a colour."]
     )
     if where == ["first"]:
-        kill_after(PhaseFile, "write", lambda self, *_: self.path.name == "material.jsonl")
+        kill_after(PhaseFile, "write", lambda self, *_: self.path.name == "examples.jsonl")
     if (folder / "first").is_dir():
         sleeper.load(folder / "first")
     else:
         sleeper.wake(Experience("orta", [DAYS[0]], []))
         sleeper.sleep(0, folder)
         sleeper.save(folder / "first")
-    if where == ["material"]:
-        kill_after(PhaseFile, "write", lambda self, *_: self.path.name == "material.jsonl")
+    if where == ["examples"]:
+        kill_after(PhaseFile, "write", lambda self, *_: self.path.name == "examples.jsonl")
     elif where == ["step"]:  # between two checkpoints
         kill_after(trainer, "compute_loss", lambda self, *_: self.state.global_step == 3)
     elif where == ["checkpoint"]:  # in the middle of writing the second

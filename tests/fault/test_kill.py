@@ -27,13 +27,13 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("where", ["first", "material", "step", "checkpoint"])
+@pytest.mark.parametrize("where", ["first", "examples", "step", "checkpoint"])
 def test_killed_and_started_again(where, uninterrupted, tmp_path):
     assert sleep(tmp_path, where).returncode == -signal.SIGKILL
     night = tmp_path / ("night_00" if where == "first" else "night_01")
     found = {path.name for path in night.glob("checkpoints/checkpoint-*")}
-    assert (night / "material.jsonl").is_file() and not (tmp_path / "second").exists()
-    steps = {"first": set(), "material": set(), "step": {"checkpoint-2"}, "checkpoint": {"checkpoint-2", "checkpoint-4"}}
+    assert (night / "examples.jsonl").is_file() and not (tmp_path / "second").exists()
+    steps = {"first": set(), "examples": set(), "step": {"checkpoint-2"}, "checkpoint": {"checkpoint-2", "checkpoint-4"}}
     assert found == steps[where]
     if where == "checkpoint":
         assert not (night / "checkpoints" / "checkpoint-4" / "trainer_state.json").exists()
@@ -41,7 +41,7 @@ def test_killed_and_started_again(where, uninterrupted, tmp_path):
     done = sleep(tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     for name in ("night_00", "night_01"):
-        assert (tmp_path / name / "material.jsonl").read_bytes() == (uninterrupted / name / "material.jsonl").read_bytes()
+        assert (tmp_path / name / "examples.jsonl").read_bytes() == (uninterrupted / name / "examples.jsonl").read_bytes()
     expected, found = left_behind(uninterrupted), left_behind(tmp_path)
     assert {"expert_bank.safetensors", "general.jsonl", "replay.jsonl"} <= expected.keys() and found == expected
 

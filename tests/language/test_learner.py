@@ -15,7 +15,7 @@ from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.dreaming.pool import DreamPool
 from sleepkit.language.generation.chat import chat_ids
 from sleepkit.language.learner import LanguageLearner
-from sleepkit.language.questions.material import SeedItem, load_items
+from sleepkit.language.questions.examples import SyntheticExample, load_items
 
 STORIES = [
     Experience(
@@ -31,7 +31,7 @@ STORIES = [
 
 
 def make_learner(folder, model=None, max_steps=2, dreaming=None, **options):
-    learning = LearnerConfig(memory_max_tokens=200, max_new_tokens=4, expert_width=4, **options)
+    learning = LearnerConfig(context_max_tokens=200, max_new_tokens=4, expert_width=4, **options)
     small = {"styles": ["wh", "cloze", "keywords"], "general_items": 2, "general_tokens": 4, "replay_items": 2}
     config = tiny_config(folder, save_strategy="no", max_steps=max_steps, **small)
     return LanguageLearner(model or tiny_model(), tiny_tokenizer(), config, learning, ["name a colour.", "say hello."], dreaming)
@@ -189,11 +189,13 @@ def test_pairs_of_a_user_are_all_learned_and_their_rewordings_are_kept_back(tmp_
     learner.seeding.styles = ["wh", "paraphrase"]
     pairs = [Question(f"Who is captain {k}?", f"Ida Brook {k}.", LEARNED) for k in range(9)]
     faq = Experience("faq", ["\n\n".join(f"Q: {one.question}\nA: {one.answer}" for one in pairs)], pairs, notes=pairs)
-    reworded = [SeedItem(f"Which person is captain {k}?", f"Ida Brook {k}.", "", "paraphrase", "faq", f"{k}") for k in range(3)]
+    reworded = [
+        SyntheticExample(f"Which person is captain {k}?", f"Ida Brook {k}.", "", "paraphrase", "faq", f"{k}") for k in range(3)
+    ]
     monkeypatch.setattr("sleepkit.language.learner.paraphrases", lambda *_: reworded)
     learner.wake(together([faq, STORIES[0]]))
     learner.sleep(1, tmp_path)
-    items = load_items(tmp_path / "night_01" / "material.jsonl")
+    items = load_items(tmp_path / "night_01" / "examples.jsonl")
     own = [item for item in items if item.style == "own"]
     assert [(item.prompt, item.reply) for item in own] == [(pair.question, pair.answer) for pair in pairs]
     assert not any(item.reply.startswith(("A:", "Q:")) for item in items)
@@ -226,13 +228,13 @@ def test_a_chat_is_learned_by_its_pairs_and_by_what_it_states(tmp_path):
 @pytest.mark.parametrize("again", ["none", "notes", "all"])
 def test_kept_notes_are_learned_again_or_stay_as_they_are(again, tmp_path):
     learner = make_learner(tmp_path)
-    learner.seeding.relearn, learner.seeding.notes_kept = again, 1
+    learner.seeding.rehearse_as_new, learner.seeding.notes_kept = again, 1
     for night in (1, 2, 3):
         notes = [Question(f"say {k} of {night}.", f"label {night}", LABEL) for k in range(3)]
         learner.wake(Experience(f"Task {night}", [f"Task {night}."], notes=notes))
         learner.sleep(night, tmp_path)
     assert [item.night for item in learner.rehearsal.replay] == [1, 2, 3]  # one of each, and each once
-    items = load_items(tmp_path / "night_03" / "material.jsonl")
+    items = load_items(tmp_path / "night_03" / "examples.jsonl")
     earlier = [item for item in items if item.night]
     assert [item.span for item in earlier] == ["label 1", "label 2"]
     assert {item.role for item in earlier} == {"replay" if again == "none" else "again"}
@@ -242,9 +244,9 @@ def test_kept_notes_are_learned_again_or_stay_as_they_are(again, tmp_path):
 @pytest.mark.parametrize("again", ["notes", "all"])
 def test_facts_are_learned_again_if_all_is(again, tmp_path):
     learner = make_learner(tmp_path)
-    learner.seeding.relearn = again
+    learner.seeding.rehearse_as_new = again
     sleep(learner, tmp_path, 2)
-    earlier = [item for item in load_items(tmp_path / "night_02" / "material.jsonl") if item.night]
+    earlier = [item for item in load_items(tmp_path / "night_02" / "examples.jsonl") if item.night]
     assert {item.role for item in earlier} == {"again" if again == "all" else "replay"}
     assert not any(item.memory for item in earlier)
 
@@ -353,7 +355,7 @@ def test_a_full_night_dreams_and_rehearses_and_later_nights_replay_dreams(tmp_pa
     learner.save(tmp_path / "saved")
     learner.wake(STORIES[1])
     learner.sleep(2, tmp_path)
-    replayed = [item for item in load_items(tmp_path / "night_02" / "material.jsonl") if item.style == "replay"]
+    replayed = [item for item in load_items(tmp_path / "night_02" / "examples.jsonl") if item.style == "replay"]
     assert replayed and all(item in learner.rehearsal.dreams.items or item.night == 1 for item in replayed)
     assert {item.prompt for item in replayed} <= {f"Tell me about {STORIES[0].name}.", "say zz."}
     learner.restore(kept)
@@ -373,7 +375,7 @@ def test_the_dream_pool_is_a_uniform_sample_of_bounded_size(tmp_path):
     for seed in range(300):
         pool = DreamPool(5)
         for start in range(0, 30, 3):
-            items = [SeedItem(str(k), "r", "", "replay") for k in range(start, start + 3)]
+            items = [SyntheticExample(str(k), "r", "", "replay") for k in range(start, start + 3)]
             pool.add(items, seed * 100 + start)
         assert len(pool.items) == 5 and pool.seen == 30
         for item in pool.items:

@@ -10,7 +10,7 @@ from tiny import tiny_model
 from sleepkit.errors import SleepkitError
 from sleepkit.language import learner as module
 from sleepkit.language.dreaming.config import DreamingConfig
-from sleepkit.language.questions.material import load_items
+from sleepkit.language.questions.examples import load_items
 
 
 def night(folder, story=0, model=None, number=1, **options):
@@ -47,7 +47,7 @@ def test_material_is_written_once(whole, tmp_path, monkeypatch):
         ({"story": 1}, "experience"),
         ({"number": 2}, "night"),
         ({"max_steps": 3}, "settings"),
-        ({"memory_overlap": 0}, "settings"),
+        ({"context_overlap": 0}, "settings"),
         ({"model": "another"}, "model weights"),
         ({"model": "slept"}, "state"),
     ],
@@ -65,11 +65,11 @@ def test_material_of_another_night_is_written_anew(other, word, whole, tmp_path,
     if used != 1:
         (tmp_path / "night_02").rename(tmp_path / "night_01")
     again, log = night(tmp_path)
-    assert f"material.jsonl is not taken over (it was made with another {word}" in caplog.text
+    assert f"examples.jsonl is not taken over (it was made with another {word}" in caplog.text
     assert equal(whole[0], again) and [log[name] for name in COUNTS] == [whole[1][name] for name in COUNTS]
 
 
-@pytest.mark.parametrize("name", ["material.jsonl", "material.jsonl.seal"])
+@pytest.mark.parametrize("name", ["examples.jsonl", "examples.jsonl.seal"])
 @pytest.mark.parametrize("damage", ["bit", "cut", "missing"])
 def test_damaged_material_is_written_anew(name, damage, whole, tmp_path, caplog):
     night(tmp_path)
@@ -80,9 +80,9 @@ def test_damaged_material_is_written_anew(name, damage, whole, tmp_path, caplog)
     if damage == "missing":
         path.unlink()
     again, log = night(tmp_path)
-    assert "material.jsonl is not taken over" in caplog.text and equal(whole[0], again)
+    assert "examples.jsonl is not taken over" in caplog.text and equal(whole[0], again)
     assert [log[name] for name in COUNTS] == [whole[1][name] for name in COUNTS]
-    assert load_items(tmp_path / "night_01" / "material.jsonl")
+    assert load_items(tmp_path / "night_01" / "examples.jsonl")
 
 
 def test_dreams_that_were_accepted_in_another_run_are_not_found(tmp_path):

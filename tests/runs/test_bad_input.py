@@ -15,7 +15,7 @@ ROW = {
     "context": "Ada keeps a red lamp in the north tower. The tower was built by Orla Finch in 1871.",
     "questions": [{"question": "Who built the tower of Ada?", "answer": "Orla Finch"}],
 }
-SMALL = """--nights 1 --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --memory_max_tokens 300
+SMALL = """--nights 1 --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --context_max_tokens 300
     --max_new_tokens 4 --general_items 2 --general_tokens 4 --styles cloze recite --no_gate"""
 
 
@@ -37,7 +37,7 @@ def refused(files, tmp_path, capsys):
         code = cli.main(["sleep", *given, "--output_dir", str(tmp_path / "run"), *SMALL.split(), *more])
         said = capsys.readouterr().err.strip().splitlines()
         assert code == 2 and sum("sleepkit: error:" in line for line in said) == 1, said
-        assert not list((tmp_path / "run").glob("night_*/material.jsonl")) or "state" in said[-1] or "another run" in said[-1]
+        assert not list((tmp_path / "run").glob("night_*/examples.jsonl")) or "state" in said[-1] or "another run" in said[-1]
         return said[-1]
 
     return run
@@ -99,7 +99,7 @@ def test_a_tokenizer_that_does_not_fit(refused, files, tmp_path):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--memory_max_tokens", "600"), "the model's window holds 512"),
+        (("--context_max_tokens", "600"), "the model's window holds 512"),
         (("--alpha", "1.5"), "alpha is 1.5; give a number from 0 to 1"),
         (("--lmbda", "-0.1"), "lmbda is -0.1; give a number from 0 to 1"),
         (("--chain_epochs", "0"), "chain_epochs is 0.0; give a number above 0"),

@@ -122,7 +122,7 @@ def test_a_trainer_pushes_what_a_run_does(world, slept):
     seen = len(world.hub.requests)
     given = {name: str(world.files / f"{name}.jsonl") for name in ("general_prompts", "anchors")}
     given["general_prompts"] = str(world.files / "general.jsonl")
-    args = tiny_sleep(world.runs / "python", hub_token=world.token, memory_max_tokens=300, gate=False, styles=["cloze"])
+    args = tiny_sleep(world.runs / "python", hub_token=world.token, context_max_tokens=300, gate=False, styles=["cloze"])
     trainer = SleepTrainer("org/base", args, [row["context"] for row in ROWS[:1]], **given)
     trainer.train()
     (address,) = trainer.push_to_hub("ada/from-python")
@@ -172,7 +172,7 @@ def test_the_rehearsal_buffer_leaves_only_when_asked(world, slept, capsys):
 
     folders = [rehearsal_folder(name) for name in ("ada/with-buffer", run, run / "model")]
     args = (
-        SimpleNamespace(notes_kept=4, relearn="none", replay_items=4, seed=0),
+        SimpleNamespace(notes_kept=4, rehearse_as_new="none", replay_items=4, seed=0),
         SimpleNamespace(dream_replay_share=0, dream_pool=4),
     )
     buffers = [Rehearsal(*args) for _ in folders]

@@ -35,7 +35,7 @@ def files(tmp_path_factory):
 def command(files, output, *more):
     text = f"""sleep --model {files}/base --dataset {files}/rows.jsonl --general_prompts {files}/general.jsonl
         --anchors {files}/anchors.jsonl --output_dir {output} --nights 2 --expert_slots 2 --expert_width 4 --use_cpu
-        --max_steps 2 --per_device_train_batch_size 2 --memory_max_tokens 300 --max_new_tokens 4 --general_items 2
+        --max_steps 2 --per_device_train_batch_size 2 --context_max_tokens 300 --max_new_tokens 4 --general_items 2
         --general_tokens 4 --styles cloze recite --logging_steps 1 --no_gate"""
     return [*text.split(), *more]
 
@@ -93,7 +93,7 @@ def test_a_baseline_gets_the_same_data_and_model(files, tmp_path, monkeypatch, c
     ("more", "words"),
     [
         (("--nights", "9"), "limit is 9"),
-        (("--memory_max_tokens", "600"), "the model's window holds 512"),
+        (("--context_max_tokens", "600"), "the model's window holds 512"),
         (("--model", "/nowhere/base"), "cannot load /nowhere/base"),
         (("--anchors", "nowhere.jsonl"), "nowhere.jsonl"),
     ],

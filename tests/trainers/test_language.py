@@ -39,7 +39,7 @@ def base(tmp_path_factory):
 
 def options(folder, **more):
     small = {"styles": ["cloze", "recite"], "general_items": 2, "general_tokens": 4, "expert_width": 4, "expert_slots": 3}
-    return tiny_sleep(folder, memory_max_tokens=300, max_new_tokens=4, gate=False, **{**small, **more})
+    return tiny_sleep(folder, context_max_tokens=300, max_new_tokens=4, gate=False, **{**small, **more})
 
 
 def made(model, folder, data, **given):
@@ -90,7 +90,7 @@ def test_a_recipe_and_a_trainer_are_one_path(base, tmp_path):
         --anchors {tmp_path}/anchors.jsonl --output_dir {tmp_path}/recipe --nights 2 --expert_slots 3 --expert_width 4 --use_cpu
         --max_steps 2 --per_device_train_batch_size 4 --warmup_steps 0 --learning_rate 1e-2 --top_k 0 --general_share 0.25
         --num_generations 3 --rollout_prompts 3 --rollout_every 2 --max_completion_length 8 --logging_steps 1 --disable_tqdm true
-        --memory_max_tokens 300 --max_new_tokens 4 --general_items 2 --general_tokens 4 --styles cloze recite"""
+        --context_max_tokens 300 --max_new_tokens 4 --general_items 2 --general_tokens 4 --styles cloze recite"""
     assert cli.main(text.split()) == 0
     SleepTrainer(
         str(base),
@@ -201,12 +201,12 @@ def test_forms_of_data_in_memory(base, tmp_path, data):
         (TEXTS, {"eval_dataset": [{"question": "who?", "answer": "x"}]}, "'who.' has no title; give the title"),
         (TEXTS[:1], {"eval_dataset": [{"question": "who?", "answer": "x", "title": "y"}]}, "is about 'y', which is not in"),
         (TEXTS[:1], {"model_revision": "v1"}, "model_revision is 'v1'"),
-        (TEXTS[:1], {"memory_max_tokens": 600}, "the model's window holds 512"),
+        (TEXTS[:1], {"context_max_tokens": 600}, "the model's window holds 512"),
     ],
 )
 def test_mistakes_are_one_line(base, tmp_path, data, given, words):
     small = {name: given[name] for name in given if name != "eval_dataset"}
-    args = SleepConfig(output_dir=str(tmp_path), use_cpu=True, **{"memory_max_tokens": 300, **small})
+    args = SleepConfig(output_dir=str(tmp_path), use_cpu=True, **{"context_max_tokens": 300, **small})
     with pytest.raises(SleepkitError, match=words) as error:
         SleepTrainer(str(base), args, data, given.get("eval_dataset"))
     assert "\n" not in str(error.value)

@@ -112,7 +112,7 @@ def home(tmp_path):
 
 def sleep(home, *more, model=None, run="life", slots=3):
     text = f"""sleep --model {model or home / "base"} --dataset {home}/notes --output_dir {home / run} --expert_slots {slots}
-        --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --memory_max_tokens 300 --max_new_tokens 4
+        --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --context_max_tokens 300 --max_new_tokens 4
         --general_items 2 --general_tokens 4 --styles wh cloze --logging_steps 1 --no_gate"""
     return cli.main([*text.split(), *more])
 
@@ -122,7 +122,7 @@ def nights(home, run="life"):
 
 
 def items(home, night):
-    (path,) = home.glob(f"life/night_{night:02d}/**/material.jsonl")
+    (path,) = home.glob(f"life/night_{night:02d}/**/examples.jsonl")
     return [json.loads(line) for line in path.read_text().split("\n") if line]
 
 
@@ -167,12 +167,12 @@ def test_the_models_own_questions_say_whether_anything_was_learned(home, capsys)
     own = [row for row in results["examples"] if row.get("own")]
     assert len(own) == metrics["self_test_n"] and {row["night"] for row in own} == {1, 2}
     trained = " ".join(item["prompt"] for night in (1, 2) for item in items(home, night))
-    assert all(row["question"] in trained for row in own)  # of the material, and kept back from training
+    assert all(row["question"] in trained for row in own)  # of the examples, and kept back from training
     assert all({"held_out_before", "held_out_after", "held_out_n"} <= night.keys() for night in results["nights"])
 
 
 def test_two_commands_at_once(home):
-    text = f"sleep --model {home}/base --dataset {home}/notes --output_dir {home}/life --use_cpu --memory_max_tokens 300"
+    text = f"sleep --model {home}/base --dataset {home}/notes --output_dir {home}/life --use_cpu --context_max_tokens 300"
     with locked(home / "life"):
         done = run([BIN / "sleepkit", *text.split()])
     assert done.returncode == 2 and re.search(r"process \d+ is working in .*life; wait for it", done.stderr)
@@ -199,9 +199,9 @@ def test_a_life_goes_on_from_another_with_what_it_rehearses(home, capsys):
     assert sleep(home, model=home / "life", run="hers") == 0
     after = read_bank_config(home / "hers" / "model")
     assert len(before["active"]) == 2 and len(after["active"]) == 3 and after["base_name"] == before["base_name"]
-    (path,) = (home / "hers").glob("night_01/**/material.jsonl")
-    material = [json.loads(line) for line in path.read_text().split("\n") if line]
-    replayed = [item for item in material if item["style"] == "replay"]
+    (path,) = (home / "hers").glob("night_01/**/examples.jsonl")
+    examples = [json.loads(line) for line in path.read_text().split("\n") if line]
+    replayed = [item for item in examples if item["style"] == "replay"]
     assert {item["source"] for item in replayed} == {"ada", "bert"} and all(item["night"] < 0 for item in replayed)
     assert cli.main(["ask", str(home / "hers"), "who?", "--max_new_tokens", "2"]) == 0
 

@@ -121,7 +121,7 @@ def test_a_file_between_two_writes_is_the_one_or_the_other(tmp_path, monkeypatch
 
 
 def test_a_file_without_a_seal_is_of_an_older_version(tmp_path, caplog):
-    phase = PhaseFile(tmp_path / "material.jsonl", IDENTITY)
+    phase = PhaseFile(tmp_path / "examples.jsonl", IDENTITY)
     phase.path.write_text("{}")
     assert phase.read() is None and "it has no seal" in caplog.text and not phase.path.exists()
 

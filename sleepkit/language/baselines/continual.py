@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sleepkit.language.baselines.finetuning import FinetuneQa
-from sleepkit.language.questions.material import SeedItem
+from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets, token_divergence
 from sleepkit.language.seeding.lora import Penalty, chat_rows, finetune, linear_maps, trl_settings
 
@@ -37,7 +37,7 @@ FISHER_ROWS = 64
 class Replay(FinetuneQa):
     """Experience replay: as many items of earlier nights as knowledge seeding rehearses, out of what it keeps."""
 
-    def material(self, night: int, folder: Path) -> list[SeedItem]:
+    def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
         """Tonight's items and some of earlier nights'."""
         items, held_out = self._material(night, folder)
         found = [item for item in items if item.role != "general"]
@@ -54,7 +54,7 @@ class Penalised(FinetuneQa):
         super().__init__(*args)
         self.kept = {}
 
-    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
         """Fine-tune with the penalty, then take what the next night's penalty needs."""
         rows = chat_rows(self.tokenizer, items)
         penalty = self.penalty(student)

@@ -8,7 +8,7 @@
                           continued pretraining with its published self-edits
     finetune_qa           next-token loss on the replies of the self-written items
     context_distillation  forward KL to the model with the document in view, on the same items and replies
-    lora                  all of knowledge seeding: material, general prompts, replay, objective
+    lora                  all of knowledge seeding: examples, general prompts, replay, objective
     trl_distillation      TRL's DistillationTrainer: on-policy, and a second copy of the model as teacher
 
 The last five train, in place of an expert, a LoRA beside the linear layers, ``W + 2 B A`` with rank 32, alpha 64 and
@@ -42,9 +42,9 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.data.experience import Experience, Question
 from sleepkit.language.generation.chat import chat_ids, decode, text_ids, window_of
 from sleepkit.language.learner import Evaluation, LanguageLearner
-from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.context import Chunk
 from sleepkit.language.questions.document_view import IN_CONTEXT
-from sleepkit.language.questions.material import SeedItem
+from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.language.seeding.lora import (
     LEARNING_RATE,
     add_lora,
@@ -165,18 +165,18 @@ class LoraLearner(Baseline, ABC):
     """A LoRA every night, merged in the morning; what it is trained on is up to `train`."""
 
     @abstractmethod
-    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
         """Train the LoRA of ``student``; returns ``history`` and ``train_tokens``."""
 
-    def material(self, night: int, folder: Path) -> list[SeedItem]:
+    def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
         """What to train on: the night's memory items, the very ones that knowledge seeding would write."""
         return [item for item in self._material(night, folder)[0] if item.role == "new"]
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
-        """Write the material, train, merge."""
+        """Write the examples, train, merge."""
         folder = Path(output_dir) / f"night_{night:02d}"
         self._begin(night)
-        items = self.material(night, folder)
+        items = self.examples(night, folder)
         start = time.perf_counter()
         student = add_lora(self.model, self.bank.layers, derive_seed(self.seeding.seed, "lora", night))
         outcome = self.train(student, night, folder, items)
@@ -221,11 +221,11 @@ class LoraLearner(Baseline, ABC):
 class FinetunePassage(LoraLearner):
     """Next-token loss on the raw documents, one chunk a step."""
 
-    def material(self, night: int, folder: Path) -> list[SeedItem]:
+    def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
         """None: it reads the documents."""
         return []
 
-    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
         """The chunks of the memory."""
         rows = document_rows(self.tokenizer, self.texts())
         return finetune(
@@ -236,7 +236,7 @@ class FinetunePassage(LoraLearner):
             what=f"night {night}",
         )
 
-    def texts(self) -> list[MemoryChunk]:
+    def texts(self) -> list[Chunk]:
         """What is read."""
         return self._chunks()
 
@@ -244,20 +244,20 @@ class FinetunePassage(LoraLearner):
 class FinetuneEdits(FinetunePassage):
     """Next-token loss on the documents and on texts that others wrote about them, one text a step."""
 
-    edits: tuple[MemoryChunk, ...] = ()
+    edits: tuple[Chunk, ...] = ()
 
     def wake(self, experience: Experience) -> None:
         """Take the edits too.  Raises `SleepkitError` if there are none."""
         super().wake(experience)
         titles = experience.titles or [experience.name] * len(experience.documents)
         written = [(title, text) for title, texts in zip(titles, experience.edits, strict=False) for text in texts[:EDITS]]
-        self.edits = tuple(MemoryChunk(text, title, 0, len(text_ids(self.tokenizer, text))) for title, text in written)
+        self.edits = tuple(Chunk(text, title, 0, len(text_ids(self.tokenizer, text))) for title, text in written)
         if not self.edits:
             raise SleepkitError(
                 f"{experience.name} has no edits to train on; give rows with completions, or another baseline than finetune_edits"
             )
 
-    def texts(self) -> list[MemoryChunk]:
+    def texts(self) -> list[Chunk]:
         """Documents, then edits."""
         return [*self._chunks(), *self.edits]
 
@@ -265,7 +265,7 @@ class FinetuneEdits(FinetunePassage):
 class FinetuneQa(LoraLearner):
     """Next-token loss on the replies of the self-written items."""
 
-    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
         """Chats of one turn."""
         options = trl_settings(self.seeding, night, folder)
         return finetune(student, self.tokenizer, chat_rows(self.tokenizer, items), options, what=f"night {night}")
@@ -274,7 +274,7 @@ class FinetuneQa(LoraLearner):
 class ContextDistillation(LoraLearner):
     """Offline: forward KL to the model with the document in view, on given replies; nothing for retention."""
 
-    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
         """Knowledge seeding's divergence alone."""
         args = night_settings(self.seeding, night, folder)
         args.lmbda = args.lmbda_start = 0.0
@@ -286,13 +286,13 @@ class Lora(LoraLearner):
 
     layers = None
 
-    def material(self, night: int, folder: Path) -> list[SeedItem]:
+    def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
         """Memory, general and replayed items."""
         items, held_out = self._material(night, folder)
         self.rehearsal.remember(items, held_out, night)
         return items
 
-    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
         """The full objective."""
         args = night_settings(self.seeding, night, folder)
         return LoraSeedingTrainer(student, args, items, self.tokenizer, NO_SLOT).run(f"night {night}")
@@ -301,7 +301,7 @@ class Lora(LoraLearner):
 class TrlDistillation(LoraLearner):
     """TRL's on-policy distillation from a second copy of the model, which has the document in its prompt."""
 
-    def train(self, student: PeftModel, night: int, folder: Path, items: list[SeedItem]) -> dict[str, Any]:
+    def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
         """As many prompts a step as knowledge seeding has items."""
         from sleepkit.language.baselines.trl_distillation import distil
 

@@ -22,7 +22,7 @@ from trl import DistillationConfig, DistillationTrainer  # type: ignore[attr-def
 from trl.trainer.utils import pad
 
 from sleepkit.language.generation.chat import chat_ids
-from sleepkit.language.questions.material import SeedItem
+from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.reporting.live.observer import observe
 from sleepkit.utils.training import conclude
 
@@ -63,7 +63,7 @@ class MemoryDistillationTrainer(DistillationTrainer):
         return super()._get_last_hidden_state(unwrapped_model, input_ids, attention_mask, logits_to_keep, **fields)
 
 
-def rows_of(items: Sequence[SeedItem]) -> Dataset:
+def rows_of(items: Sequence[SyntheticExample]) -> Dataset:
     """Student's and teacher's prompts of memory items; the teacher reads what it reads in knowledge seeding."""
     rows = []
     for item in items:
@@ -80,7 +80,7 @@ def distil(
     student: PeftModel,
     teacher: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[SeedItem],
+    items: Sequence[SyntheticExample],
     options: dict[str, Any],
     what: str = "training",
 ) -> dict[str, Any]:

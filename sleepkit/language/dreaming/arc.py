@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sleepkit.language.data.arc import AUGMENTATIONS, ArcTask, demonstrations_text, example, training_rows
 from sleepkit.language.dreaming.dreams import Context, Dream
-from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.context import Chunk
 
 STYLE = "settings"
 RATES, STEPS = (1e-5, 5e-3), (1, 40)
@@ -39,7 +39,7 @@ class ArcContext(Context):
     @classmethod
     def of(cls, task: ArcTask, rows: int = 16) -> ArcContext:
         """The context of a task."""
-        chunk = MemoryChunk(demonstrations_text(task.train), task.name, 0, 0)
+        chunk = Chunk(demonstrations_text(task.train), task.name, 0, 0)
         return cls(chunk, [example(task.train, pair) for pair in task.test], task, rows)
 
     def prompt(self, style: str) -> list[dict[str, str]]:

@@ -58,7 +58,7 @@ class DreamingConfig:
     dreamer_learning_rate: float = option(3e-4, "Learning rate of the dreamer's LoRA.")
     dreamer_epochs: int = option(2, "Epochs over the dreams of a round.")
     dreamer_rank: int = option(64, "Rank of the dreamer's LoRA; its alpha is twice as much.")
-    dream_rehearsal_steps: int = option(40, "Optimizer steps on tonight's material with the accepted dreams.")
+    dream_rehearsal_steps: int = option(40, "Optimizer steps on tonight's examples with the accepted dreams.")
     dream_replay_share: float = option(0.2, "Share of old dreams among what a later night replays.")
     dream_held_out: int = option(3, "recipes/dream.py: passages that are dreamed of but never learned from.")
     dream_pool: int = option(256, "Old dreams that are kept for replay, drawn as a reservoir.")

@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerBase
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming.config import STYLES
 from sleepkit.language.generation.chat import chat_ids, decode, generate
-from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.context import Chunk
 from sleepkit.language.questions.sentences import sentences
 from sleepkit.utils.files import read_jsonl, write_jsonl
 
@@ -100,7 +100,7 @@ class Dream:
 class Context:
     """A passage, and the questions with replies that judge dreams of it: they are held out from every dream."""
 
-    chunk: MemoryChunk
+    chunk: Chunk
     questions: list[tuple[str, str]]
 
     @property
@@ -131,7 +131,7 @@ class Dreamed:
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def context_name(chunk: MemoryChunk) -> str:
+def context_name(chunk: Chunk) -> str:
     """The title, with the number of the part where a document has several."""
     return f"{chunk.title} ({chunk.index + 1})" if chunk.index else chunk.title
 

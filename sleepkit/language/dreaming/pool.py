@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.questions.material import SeedItem
+from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.utils.files import write_json
 
 
@@ -24,10 +24,10 @@ class DreamPool:
     """At most ``capacity`` of the ``seen`` rows of dreams."""
 
     capacity: int
-    items: list[SeedItem] = field(default_factory=list)
+    items: list[SyntheticExample] = field(default_factory=list)
     seen: int = 0
 
-    def add(self, items: Iterable[SeedItem], seed: int) -> None:
+    def add(self, items: Iterable[SyntheticExample], seed: int) -> None:
         """Offer rows to the reservoir; equal on all ranks for equal seeds."""
         rng = random.Random(seed)
         for item in items:
@@ -61,5 +61,5 @@ class DreamPool:
 
     def _read(self, text: str) -> None:
         document = json.loads(text)
-        items = [SeedItem(**row) for row in document["items"]]
+        items = [SyntheticExample(**row) for row in document["items"]]
         self.items, self.seen = items, int(document["seen"])

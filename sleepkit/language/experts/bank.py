@@ -192,7 +192,7 @@ class ExpertBank:
     def one_ajar(self, seed: int, gate: float) -> Iterator[None]:
         """Inside, one random slot of each layer takes part, its gate at least ``gate`` open, 0 to 1 (the paper's dreaming).
 
-        Also one that is out of view.  Slots without an expert count too and change nothing: with few experts in use few
+        Also one that is out of view.  OutputUnits without an expert count too and change nothing: with few experts in use few
         layers are disturbed.
         """
         rng = random.Random(seed)

@@ -114,7 +114,7 @@ def fit_slot(
     if len(inputs) != len(bank.layers) or len(rows) != 1 or min(rows) < MIN_ROWS:
         raise SleepkitError(
             f"merging needs at least {MIN_ROWS} rows of FFN inputs for each of {len(bank.layers)} layers, "
-            f"got {[len(x) for x in inputs]}; give more self-written material"
+            f"got {[len(x) for x in inputs]}; give more self-written examples"
         )
     errors = {}
     for index, experts, x in zip(bank.layers, bank.per_layer(), inputs, strict=True):
@@ -125,10 +125,10 @@ def fit_slot(
 
 
 def merge_oldest(bank: ExpertBank, batches: Sequence[Mapping[str, Tensor]], seed: int = 0) -> dict[int, float]:
-    """Merge the two oldest experts into the oldest, on material that the model reads; returns the error by layer.
+    """Merge the two oldest experts into the oldest, on examples that the model reads; returns the error by layer.
 
     Raises:
-        SleepkitError: fewer than two experts are in use, or the material is too short.
+        SleepkitError: fewer than two experts are in use, or the examples is too short.
     """
     if len(bank.active) < 2:
         raise SleepkitError(f"merging needs two experts in use, there are {len(bank.active)}; activate more first")

@@ -67,7 +67,7 @@ def require_window(model: nn.Module, length: int, what: str) -> None:
     if length > window:
         raise SleepkitError(
             f"{what} needs {length} tokens, the model's window holds {window}; "
-            "lower `memory_max_tokens` so that documents are split, or use a model with a longer window"
+            "lower `context_max_tokens` so that documents are split, or use a model with a longer window"
         )
 
 

@@ -32,13 +32,13 @@ from sleepkit.utils.files import write_text
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["ContextMemory", "MemoryChunk", "sentences"]
+__all__ = ["ContextStore", "Chunk", "sentences"]
 
 Span = tuple[int, int]  # [start, end) in a text
 
 
 @dataclass(frozen=True)
-class MemoryChunk:
+class Chunk:
     """Part ``index`` (from 0) of the document ``title``; ``n_tokens`` tokens without special tokens.
 
     ``reference``: it is there to be looked at, and nothing is written about it, as what it says is learned from notes.
@@ -61,7 +61,7 @@ class _Entry:
     reference: bool = False
 
 
-class ContextMemory:
+class ContextStore:
     """Collects text while awake and cuts it into chunks of at most ``max_tokens`` tokens for the night.
 
     Args:
@@ -74,7 +74,7 @@ class ContextMemory:
 
     Example:
 
-        >>> memory = ContextMemory(tokenizer, max_tokens=512)
+        >>> memory = ContextStore(tokenizer, max_tokens=512)
         >>> memory.add_document("The pier opened in 1907.", title="pier")
         >>> [chunk.text for chunk in memory.chunks()]
     """
@@ -92,7 +92,7 @@ class ContextMemory:
         return len(self._entries)
 
     def add_document(self, text: str, title: str = "document", reference: bool = False) -> None:
-        """Remember a text; ``reference`` as in `MemoryChunk`.  Raises `SleepkitError` if it is empty or cannot be tokenised."""
+        """Remember a text; ``reference`` as in `Chunk`.  Raises `SleepkitError` if it is empty or cannot be tokenised."""
         self._entries.append(_Entry(title, [_not_empty(text, f"document {title!r}")], reference=reference))
 
     def add_note(self, question: str, answer: str) -> None:
@@ -113,7 +113,7 @@ class ContextMemory:
         """Forget everything, as after a night that was committed."""
         self._entries = []
 
-    def chunks(self) -> list[MemoryChunk]:
+    def chunks(self) -> list[Chunk]:
         """All that is remembered, in order, in chunks within the budget.
 
         Raises `SleepkitError` if the budget is smaller than a single character.
@@ -130,7 +130,7 @@ class ContextMemory:
         write_text(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
-    def load(cls, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> ContextMemory:
+    def load(cls, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> ContextStore:
         """Read a memory written by `save`.  Raises `SleepkitError` if the file is missing, cut or another."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -139,17 +139,17 @@ class ContextMemory:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SleepkitError(
                 f"{path} is not a saved context memory ({type(error).__name__}: {error}); "
-                "give a file written by ContextMemory.save"
+                "give a file written by ContextStore.save"
             ) from None
         return memory
 
     # Cutting
 
-    def _chunks_of(self, entry: _Entry) -> list[MemoryChunk]:
+    def _chunks_of(self, entry: _Entry) -> list[Chunk]:
         text = "".join(entry.parts)
         units = self._units(text, entry)
         estimates = [self._count(text[start:end]) for start, end in units]
-        chunks: list[MemoryChunk] = []
+        chunks: list[Chunk] = []
         done = 0  # units already in a chunk
         while done < len(units):
             first = max(0, done - self.overlap) if chunks else 0
@@ -163,7 +163,7 @@ class ContextMemory:
             while last > done and not self._fits(text, units[first][0], units[last][1]):
                 last -= 1
             content = _without_margins(text[units[first][0] : units[last][1]])
-            chunks.append(MemoryChunk(content, entry.title, len(chunks), self._count(content), entry.reference))
+            chunks.append(Chunk(content, entry.title, len(chunks), self._count(content), entry.reference))
             done = last + 1
         return chunks
 

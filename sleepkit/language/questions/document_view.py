@@ -20,8 +20,8 @@ from transformers.utils import logging
 from sleepkit.errors import SleepkitError
 from sleepkit.language.data.experience import Question
 from sleepkit.language.generation.chat import chat_ids, text_ids, window_of
-from sleepkit.language.questions.context import ContextMemory, MemoryChunk
-from sleepkit.language.questions.items import SeedItem
+from sleepkit.language.questions.context import Chunk, ContextStore
+from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.rules import content_words
 from sleepkit.reporting.scores import contained
 
@@ -37,12 +37,12 @@ class DocumentView:
     """Prompts with a document in view; chunks of documents that are too long are cut once.
 
     Args:
-        max_tokens, overlap: of the chunks, as for `ContextMemory`.
+        max_tokens, overlap: of the chunks, as for `ContextStore`.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, overlap: int) -> None:
         self.tokenizer, self.max_tokens, self.overlap = tokenizer, max_tokens, overlap
-        self.chunks: dict[tuple[str, int], list[MemoryChunk]] = {}
+        self.chunks: dict[tuple[str, int], list[Chunk]] = {}
 
     def prompt(self, document: str, question: Question, room: float) -> str:
         """What is asked, with the document or its closest chunk in front, in at most ``room`` tokens of a chat.
@@ -59,29 +59,31 @@ class DocumentView:
         chunk = closest_chunk(self._cut(document, min(left, self.max_tokens)), question.question, question.answer)
         return IN_CONTEXT.format(text=chunk.text, question=question.question)
 
-    def _cut(self, document: str, max_tokens: int) -> list[MemoryChunk]:
+    def _cut(self, document: str, max_tokens: int) -> list[Chunk]:
         if (document, max_tokens) not in self.chunks:
-            memory = ContextMemory(self.tokenizer, max_tokens, self.overlap)
+            memory = ContextStore(self.tokenizer, max_tokens, self.overlap)
             memory.add_document(document)
             self.chunks[document, max_tokens] = memory.chunks()
         return self.chunks[document, max_tokens]
 
 
-def closest_chunk(chunks: Sequence[MemoryChunk], question: str, answer: str) -> MemoryChunk:
+def closest_chunk(chunks: Sequence[Chunk], question: str, answer: str) -> Chunk:
     """Of the chunks that hold the answer, or else of all, the first that shares most words with the question."""
     asked = {word.lower() for word in content_words(question)}
 
-    def closeness(chunk: MemoryChunk) -> tuple[bool, int]:
+    def closeness(chunk: Chunk) -> tuple[bool, int]:
         return contained(chunk.text, answer), len(asked & {word.lower() for word in content_words(chunk.text)})
 
     return max(chunks, key=closeness)
 
 
-def notes_that_fit(notes: Sequence[SeedItem], model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[SeedItem]:
+def notes_that_fit(
+    notes: Sequence[SyntheticExample], model: nn.Module, tokenizer: PreTrainedTokenizerBase
+) -> list[SyntheticExample]:
     """Pairs that the window holds as often as their teacher reads them: in its memory, as worked pair, and as what it says."""
     window = window_of(model)
 
-    def fits(note: SeedItem) -> bool:
+    def fits(note: SyntheticExample) -> bool:
         read = "\n".join((note.memory, note.prompt, note.reply, note.prompt, note.reply))
         return len(read.encode()) + SLACK <= window or len(text_ids(tokenizer, read)) + SLACK <= window
 

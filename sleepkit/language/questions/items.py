@@ -1,6 +1,6 @@
 """The items of a night: what is asked, what is answered, and what the teacher has in view; and which of them still hold.
 
-    SeedItem(prompt, reply, memory, style)
+    SyntheticExample(prompt, reply, memory, style)
     newest(items, order)        of each prompt the statements that came last
     not_outdated(kept, tonight) of earlier nights what no later one answers anew
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.files import read_jsonl, write_jsonl
 
-__all__ = ["OWN", "ROLES", "STYLES", "SeedItem", "load_items", "newest", "not_outdated", "save_items"]
+__all__ = ["OWN", "ROLES", "STYLES", "SyntheticExample", "load_items", "newest", "not_outdated", "save_items"]
 
 STYLES = ("question", "wh", "paraphrase", "cloze", "keywords", "about", "recite", "rewrite")
 ROLES = ("new", "general", "replay", "again")  # of an item in a night
@@ -24,8 +24,8 @@ OWN = "own"  # style of a pair that the user gave
 
 
 @dataclass(frozen=True)
-class SeedItem:
-    """One line of a night's material.
+class SyntheticExample:
+    """One line of a night's examples.
 
     Attributes:
         prompt: what is asked; the student sees it alone.
@@ -59,19 +59,19 @@ class SeedItem:
         return self.role in ("new", "again")
 
 
-def newest(items: Sequence[SeedItem], order: Sequence[str]) -> list[SeedItem]:
+def newest(items: Sequence[SyntheticExample], order: Sequence[str]) -> list[SyntheticExample]:
     """Items without repeats, of each prompt those of the last sentence of ``order`` that it asks about: what is newer holds."""
     place = {sentence: k for k, sentence in enumerate(order)}
     return list({(item.prompt, item.reply): item for item in _latest(items, lambda item: place[item.memory])}.values())
 
 
-def not_outdated(kept: Sequence[SeedItem], tonight: Sequence[SeedItem] = ()) -> list[SeedItem]:
+def not_outdated(kept: Sequence[SyntheticExample], tonight: Sequence[SyntheticExample] = ()) -> list[SyntheticExample]:
     """Items of earlier nights whose prompt no later night, nor ``tonight``'s memory, answers anew."""
     asked = {item.prompt for item in tonight if item.is_memory}
     return [item for item in _latest(kept, lambda item: item.night) if item.prompt not in asked]
 
 
-def _latest(items: Sequence[SeedItem], when: Callable[[SeedItem], int]) -> list[SeedItem]:
+def _latest(items: Sequence[SyntheticExample], when: Callable[[SyntheticExample], int]) -> list[SyntheticExample]:
     """Of each prompt the items for which ``when`` is greatest."""
     last: dict[str, int] = {}
     for item in items:
@@ -79,18 +79,18 @@ def _latest(items: Sequence[SeedItem], when: Callable[[SeedItem], int]) -> list[
     return [item for item in items if when(item) == last[item.prompt]]
 
 
-def save_items(items: Iterable[SeedItem], path: Path) -> None:
+def save_items(items: Iterable[SyntheticExample], path: Path) -> None:
     """Write items as JSON lines, atomically."""
     write_jsonl(path, map(asdict, items))
 
 
-def load_items(path: Path) -> list[SeedItem]:
+def load_items(path: Path) -> list[SyntheticExample]:
     """Read items written by `save_items`.
 
     Raises:
         SleepkitError: not there, or cut short.
     """
     try:
-        return [SeedItem(**row) for row in read_jsonl(path)]
+        return [SyntheticExample(**row) for row in read_jsonl(path)]
     except (OSError, ValueError, TypeError) as error:
         raise SleepkitError(f"{path} cannot be read ({error}); start anew with --overwrite true") from error

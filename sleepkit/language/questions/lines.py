@@ -1,7 +1,7 @@
 """What a night reads: the passages of the chunks, and those of them that are quoted because no question can be asked by rule.
 
     read_lines(chunks) -> [Line]                    sentences of prose and pieces of the rest, once each, in order
-    quotations(line)   -> [SeedItem]                "Continue: ..." and "Tell me about ...", answered letter for letter
+    quotations(line)   -> [SyntheticExample]                "Continue: ..." and "Tell me about ...", answered letter for letter
 
 Ours: all of it.
 """
@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sleepkit.language.questions.context import MemoryChunk
-from sleepkit.language.questions.items import SeedItem
+from sleepkit.language.questions.context import Chunk
+from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.passages import flowing, is_code, passages
 from sleepkit.language.questions.rules import about, content_words
 
@@ -45,7 +45,7 @@ class Line:
     is_prose: bool
 
 
-def read_lines(chunks: Sequence[MemoryChunk]) -> list[Line]:
+def read_lines(chunks: Sequence[Chunk]) -> list[Line]:
     """Passages of all chunks but those that are there for reference; a document that is code is quoted in all its chunks."""
     texts: dict[str, list[str]] = defaultdict(list)
     for chunk in chunks:
@@ -56,14 +56,14 @@ def read_lines(chunks: Sequence[MemoryChunk]) -> list[Line]:
     return list(dict.fromkeys(lines))
 
 
-def quotations(line: Line, rng: random.Random) -> list[SeedItem]:
+def quotations(line: Line, rng: random.Random) -> list[SyntheticExample]:
     """A passage as it stands: to go on with from its beginning, and to be told by some of its words."""
     made = []
     if cut := second_part(line.said, rng):
         made.append((f"Continue: {line.said[:cut].rstrip()}", line.said[cut:], "recite"))
     if len(content_words(line.said)) > 2:
         made.append((about(line.said, rng), line.said, "about"))
-    return [SeedItem(prompt, reply, line.memory, style, line.title) for prompt, reply, style in made]
+    return [SyntheticExample(prompt, reply, line.memory, style, line.title) for prompt, reply, style in made]
 
 
 def second_part(text: str, rng: random.Random) -> int:

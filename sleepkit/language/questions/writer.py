@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.language.generation.chat import decode, generate, reply_log_probs, text_ids
-from sleepkit.language.questions.items import SeedItem
+from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.rules import about, answer_spans, content_words, question_words, statement
 from sleepkit.reporting.scores import contained
 
@@ -67,7 +67,7 @@ def written_questions(
     kept_per_span: int = 1,
     min_log_prob: float = -3.0,
     min_grounding: float = 0.5,
-) -> list[SeedItem]:
+) -> list[SyntheticExample]:
     """Questions for the answer spans of each line, of each span the best ``kept_per_span``."""
     asked = [
         (line, span, word.capitalize())
@@ -100,7 +100,7 @@ def written_questions(
         if score > min_log_prob:
             best[line, span].append((score + grounding, question))
     return [
-        SeedItem(question, statement(line.said, span, rng), line.memory, "question", line.title, span)
+        SyntheticExample(question, statement(line.said, span, rng), line.memory, "question", line.title, span)
         for (line, span), found in best.items()
         for _, question in sorted(found, reverse=True)[:kept_per_span]
     ]
@@ -117,7 +117,9 @@ def _answer_log_probs(
     return [row.mean().item() for row in reply_log_probs(model, tokenizer, rows)]
 
 
-def paraphrases(model: nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Sequence[SeedItem], seed: int) -> list[SeedItem]:
+def paraphrases(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Sequence[SyntheticExample], seed: int
+) -> list[SyntheticExample]:
     """Each question in other words, with its reply."""
     head = "".join(f"Question: {question}\nIn other words: {other}\n\n" for question, other in _PARAPHRASES)
     prompts = [text_ids(tokenizer, f"{head}Question: {item.prompt}\nIn other words:") for item in asked]
@@ -142,7 +144,7 @@ def rewrites(
     lines: Sequence[Line],
     rng: random.Random,
     seed: int,
-) -> list[SeedItem]:
+) -> list[SyntheticExample]:
     """Each sentence in other words."""
     head = "".join(f"Text: {text}\nSaid differently: {other}\n\n" for text, other in _REWRITES)
     prompts = [text_ids(tokenizer, f"{head}Text: {line.said}\nSaid differently:") for line in lines]
@@ -152,7 +154,7 @@ def rewrites(
     for line, tokens in zip(lines, made, strict=True):
         text = decode(tokenizer, tokens)
         if text.endswith(".") and text != line.said and _same_facts(line.said, text):
-            items.append(SeedItem(about(line.said, rng), text, line.memory, "rewrite", line.title))
+            items.append(SyntheticExample(about(line.said, rng), text, line.memory, "rewrite", line.title))
     return items
 
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.questions.material import STYLES
+from sleepkit.language.questions.examples import STYLES
 from sleepkit.language.seeding.divergence import DIVERGENCES
 from sleepkit.utils.options import option, require, require_choice
 from sleepkit.utils.training_fields import check_training
 
-RELEARN = ("none", "notes", "all")
+REHEARSE_AS_NEW = ("none", "notes", "all")
 
 _SHARES = ("alpha", "beta", "gamma", "lmbda", "lmbda_start", "general_share", "reply_weight")
 _FROM_ONE = (
-    *("cues_per_span", "general_tokens", "chunk_size", "num_generations", "rollout_prompts", "rollout_every"),
+    *("questions_per_span", "general_tokens", "chunk_size", "num_generations", "rollout_prompts", "rollout_every"),
     "max_completion_length",
 )
 _FROM_ZERO = (
@@ -60,7 +60,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
     learning_rate: float = field(default=5e-3, metadata={"help": "Initial learning rate of the expert."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule, as in transformers."})
     warmup_steps: float = field(default=10, metadata={"help": "Steps (or share of all steps, if below 1) of linear warm-up."})
-    adam_beta2: float = field(default=0.99, metadata={"help": "Adam's second beta; short nights want a short memory."})
+    adam_beta2: float = field(default=0.99, metadata={"help": "Adam's second beta; short nights want a short average."})
     num_train_epochs: float = field(default=8, metadata={"help": "How often a night takes each of its new items."})
     max_steps: int = field(default=-1, metadata={"help": "Optimizer steps of a night; -1 goes by num_train_epochs."})
     per_device_train_batch_size: int = field(default=12, metadata={"help": "Items (packed into one row) per step and device."})
@@ -69,12 +69,16 @@ class KnowledgeSeedingConfig(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: items are packed by the trainer."})
     output_dir: str | None = field(default="runs/sleep", metadata={"help": "Folder of the run."})
 
-    # material
+    # examples
     styles: list[str] = option(
-        ("question", "wh", "paraphrase", "keywords", "about"), f"Styles of self-written material, any of {', '.join(STYLES)}."
+        ("question", "wh", "paraphrase", "keywords", "about"), f"Styles of self-written examples, any of {', '.join(STYLES)}."
     )
-    cues_per_span: int = field(default=3, metadata={"help": "Rule-made cues for each possible answer in the documents."})
-    general_items: int = field(default=128, metadata={"help": "General prompts, answered by the unslept model, for retention."})
+    questions_per_span: int = field(
+        default=3, metadata={"help": "Rule-made questions for each possible answer in the documents."}
+    )
+    general_items: int = field(
+        default=128, metadata={"help": "General prompts, answered by the model before any sleep, that are rehearsed."}
+    )
     general_tokens: int = field(default=32, metadata={"help": "Tokens of a reply to a general prompt."})
     general_share: float = field(
         default=0.5, metadata={"help": "Share of each batch that is general, replayed and relearned items, in turn."}
@@ -83,10 +87,10 @@ class KnowledgeSeedingConfig(TrainingArguments):
     notes_kept: int = field(
         default=2, metadata={"help": "Given examples of each label, or task of written answers, kept for later nights."}
     )
-    relearn: str = option(
+    rehearse_as_new: str = option(
         "none",
-        f"What of earlier nights is learned again beside tonight's, one of {', '.join(RELEARN)}: labels of different nights, or "
-        "facts that are asked alike, are told apart by what has seen both. The rest is replayed, and closed to the new expert.",
+        f"What of earlier nights is learned again beside tonight's, one of {', '.join(REHEARSE_AS_NEW)}: labels of different nights, "
+        "or facts that are asked alike, are told apart by what has seen both. The rest is replayed, and closed to the new expert.",
     )
 
     # objective
@@ -137,7 +141,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
         require(self, ("temperature",), lambda value: value > 0, "a number above 0")
         require(self, ("clip_range",), lambda value: 0 < value < 1, "a number above 0 and below 1")
         require_choice(self, "divergence", DIVERGENCES)
-        require_choice(self, "relearn", RELEARN)
+        require_choice(self, "rehearse_as_new", REHEARSE_AS_NEW)
         require_choice(self, "judge", ("token_f1", "number", "model"))
         require_choice(self, "save_strategy", ("no", "steps"))
         unknown = sorted(set(self.styles) - set(STYLES))

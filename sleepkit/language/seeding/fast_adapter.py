@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.language.generation.chat import chat_ids
-from sleepkit.language.questions.material import SeedItem
+from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.language.seeding.lora import add_lora, chat_rows, document_rows, finetune, trl_settings
 from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
 from sleepkit.utils.seeds import derive_seed
@@ -27,7 +27,7 @@ from sleepkit.utils.seeds import derive_seed
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from sleepkit.language.questions.context import MemoryChunk
+    from sleepkit.language.questions.context import Chunk
     from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 
 __all__ = ["AdapterSeedingTrainer", "learn_awake"]
@@ -38,8 +38,8 @@ def learn_awake(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     layers: Sequence[int],
-    chunks: Sequence[MemoryChunk],
-    items: Sequence[SeedItem],
+    chunks: Sequence[Chunk],
+    items: Sequence[SyntheticExample],
     seeding: KnowledgeSeedingConfig,
     night: int,
     folder: Path,
@@ -69,7 +69,7 @@ class AdapterSeedingTrainer(KnowledgeSeedingTrainer):
         self.adapted = adapted
         super().__init__(*args, **options)
 
-    def teacher_prompt(self, item: SeedItem) -> list[int]:
+    def teacher_prompt(self, item: SyntheticExample) -> list[int]:
         """The prompt alone."""
         return chat_ids(self.chat_tokenizer, item.prompt)
 

@@ -16,8 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 from sleepkit.language.generation.chat import chat_ids, text_ids
 from sleepkit.language.models.decoder import find_decoder_layers
-from sleepkit.language.questions.context import MemoryChunk
-from sleepkit.language.questions.material import SeedItem
+from sleepkit.language.questions.context import Chunk
+from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.reporting.live.observer import observe
 from sleepkit.utils.files import writable
 from sleepkit.utils.seeds import derive_seed
@@ -52,13 +52,13 @@ def linear_maps(model: nn.Module, layers: Iterable[int]) -> dict[str, nn.Module]
     }
 
 
-def document_rows(tokenizer: PreTrainedTokenizerBase, chunks: Sequence[MemoryChunk]) -> list[dict[str, Any]]:
+def document_rows(tokenizer: PreTrainedTokenizerBase, chunks: Sequence[Chunk]) -> list[dict[str, Any]]:
     """Documents as they are, each with its title and an end."""
     texts = (text_ids(tokenizer, f"{chunk.title}\n\n{chunk.text}") for chunk in chunks)
     return [{"input_ids": row, "labels": row} for row in (ids + [tokenizer.eos_token_id] for ids in texts)]
 
 
-def chat_rows(tokenizer: PreTrainedTokenizerBase, items: Sequence[SeedItem]) -> list[dict[str, Any]]:
+def chat_rows(tokenizer: PreTrainedTokenizerBase, items: Sequence[SyntheticExample]) -> list[dict[str, Any]]:
     """Prompt and reply in chat format; the prompt carries no loss."""
     rows = []
     for item in items:

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from sleepkit.language.generation.chat import chat_ids, require_window, text_ids
-from sleepkit.language.questions.material import SeedItem
+from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets
 from sleepkit.language.seeding.packing import (
@@ -55,7 +55,7 @@ class Preparation:
         tokenizer: PreTrainedTokenizerBase,
         seeding: KnowledgeSeedingConfig,
         keeps_lower: bool = True,
-        kept: dict[SeedItem, PreparedItem] | None = None,
+        kept: dict[SyntheticExample, PreparedItem] | None = None,
     ) -> None:
         self.model, self.backbone, self.head = model, backbone, head
         self.tokenizer, self.seeding = tokenizer, seeding
@@ -64,7 +64,11 @@ class Preparation:
         self.prefix = 0  # tokens that all prompts begin with
 
     def prepare(
-        self, items: Sequence[SeedItem], teacher_prompt: Callable[[SeedItem], list[int]], teacher_view: View, unslept_view: View
+        self,
+        items: Sequence[SyntheticExample],
+        teacher_prompt: Callable[[SyntheticExample], list[int]],
+        teacher_view: View,
+        unslept_view: View,
     ) -> list[PreparedItem]:
         """Tokenise, run the teacher once, keep what enters the first expert layer."""
         prepared = [self._tokenised(item) for item in items]
@@ -81,7 +85,7 @@ class Preparation:
                 self.kept.update((items[i], prepared[i]) for i in chosen)
         return prepared
 
-    def _tokenised(self, item: SeedItem) -> PreparedItem:
+    def _tokenised(self, item: SyntheticExample) -> PreparedItem:
         prompt, reply = chat_ids(self.tokenizer, item.prompt), text_ids(self.tokenizer, item.reply)
         if item.style == "general":
             reply = reply[: self.seeding.general_tokens]

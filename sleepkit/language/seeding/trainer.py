@@ -20,7 +20,7 @@ that is not tonight's memory.
 
 Built on `transformers.Trainer`, not on TRL's online trainers: those generate at every step and keep a second model,
 while here most of the data is fixed, so that teacher and lower layers need one pass a night.  ZeRO-3 splits the model
-while it trains; before and after each rank holds it whole, as it writes material and answers.  Left out: trainable
+while it trains; before and after each rank holds it whole, as it writes examples and answers.  Left out: trainable
 output heads, vLLM rollouts.
 """
 
@@ -44,7 +44,7 @@ from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.generation.chat import chat_ids
 from sleepkit.language.models.fingerprint import weights_fingerprint
 from sleepkit.language.models.zero3 import unsplit, whole
-from sleepkit.language.questions.material import ROLES, SeedItem
+from sleepkit.language.questions.examples import ROLES, SyntheticExample
 from sleepkit.language.seeding.batch_plan import BatchPlan
 from sleepkit.language.seeding.checkpoints import last_checkpoint, seal_checkpoint
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
@@ -89,18 +89,18 @@ class KnowledgeSeedingTrainer(Trainer):
         self,
         model: nn.Module,
         args: KnowledgeSeedingConfig,
-        items: Sequence[SeedItem],
+        items: Sequence[SyntheticExample],
         processing_class: PreTrainedTokenizerBase,
         slot: int,
         senders: Sequence[int] = (),
-        kept: dict[SeedItem, PreparedItem] | None = None,
+        kept: dict[SyntheticExample, PreparedItem] | None = None,
         **kwargs: Any,
     ) -> None:
         self.items = list(items)
         of_role = {role: [i for i, item in enumerate(self.items) if item.role == role] for role in ROLES}
         self.memory, *self.others = of_role.values()  # indices of what is new, and of what takes turns beside it
         if not self.memory:
-            raise SleepkitError("a night needs at least one memory item; the material holds none")
+            raise SleepkitError("a night needs at least one memory item; the examples holds none")
         unsplit(model)
         self.bank = ExpertBank.of(model)
         self.slot, self.senders = slot, tuple(senders)
@@ -127,11 +127,11 @@ class KnowledgeSeedingTrainer(Trainer):
         self.prepared = self.prepare(self.items)
 
     # -- teacher and student ----------------------------------------------------------------------------------------
-    def prepare(self, items: Sequence[SeedItem]) -> list[PreparedItem]:
+    def prepare(self, items: Sequence[SyntheticExample]) -> list[PreparedItem]:
         """Items with their teachers' targets."""
         return self.preparation.prepare(items, self.teacher_prompt, self.teacher_view, self.unslept_view)
 
-    def teacher_prompt(self, item: SeedItem) -> list[int]:
+    def teacher_prompt(self, item: SyntheticExample) -> list[int]:
         """What the teacher reads before the reply: the memory, the worked pair, then the prompt again."""
         if not item.memory:  # general and replayed items, and what the senders know
             return chat_ids(self.chat_tokenizer, item.prompt)

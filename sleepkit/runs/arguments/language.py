@@ -72,10 +72,10 @@ class SleepArguments(ModelName, SeedArguments):
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
     """
 
-    dataset: str = option("", "What to read: folder of .md or .txt files, .jsonl[.gz] file, or Hub id. Required.")
+    dataset: str = option("", "What to read: folder or file of documents, rows or chats, or Hub id; docs/data.md. Required.")
     test_dataset: str | None = option(None, "Rows to be tested on; None keeps some of each label back.")
     general_prompts: str | None = option(None, "JSONL of {prompt} for retention; None takes the shipped ones.")
-    anchors: str | None = option(None, "JSONL of {prompt, answer} to measure forgetting; None: shipped ones.")
+    anchors: str | None = option(None, "Retention set, JSONL of {prompt, answer}; None: the shipped one.")
     baseline: Baseline | None = option(None, "Run this baseline instead of knowledge seeding, on the same data.")
 
     def __post_init__(self) -> None:
@@ -129,7 +129,7 @@ _NOT_IN_DREAM = (
     *("gate", "gate_anchor_kl", "gate_anchor_drop", "gate_min_gain", "gate_retention_drop", "dream_set"),
     *("label_column", "answer_column", "answer_score", "task_column", "labels_per_task", "tasks", "test_dataset", "out_of_scope"),
     *("rows_per_label", "test_rows_per_label", "instruction", "list_labels", "push_to_hub_repo", "push_to_hub_dreams_repo"),
-    *("dream_rehearsal_steps", "dream_replay_share", "dream_pool", "replay_items", "notes_kept", "relearn"),
+    *("dream_rehearsal_steps", "dream_replay_share", "dream_pool", "replay_items", "notes_kept", "rehearse_as_new"),
 )
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from sleepkit.utils.ram import require_memory
 from sleepkit.vision.data.image_data import ImageData, Images, as_bytes
 
-__all__ = ["GENERATOR_CLASSES", "HELD_OUT", "Look", "draw", "generator_images", "other_images", "stream_images"]
+__all__ = ["GENERATOR_CLASSES", "HELD_OUT", "Palette", "draw", "generator_images", "other_images", "stream_images"]
 
 SIZE = 32
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "star")
@@ -42,7 +42,7 @@ COUNTS = {"train": 200, "validation": 20, "test": 60}  # pictures of each class 
 OTHER_COUNTS = {"train": 40, "validation": 1, "test": 1}  # and of each of the others
 
 
-class Look(NamedTuple):
+class Palette(NamedTuple):
     """What a class looks like; numbers of `SHAPES`, `TEXTURES` and `COLOURS`."""
 
     shape: int
@@ -56,8 +56,8 @@ class Look(NamedTuple):
 
 
 # Half of the cells of the Latin square "colour = shape + texture", three of each row and column.
-HELD_OUT = [Look(s, t, (s + t) % 6) for s, t in product(range(6), range(6)) if (t - s) % 6 in (0, 1, 3)]
-GENERATOR_CLASSES = [look for look in map(Look._make, product(range(6), range(6), range(6))) if look not in HELD_OUT]
+HELD_OUT = [Palette(s, t, (s + t) % 6) for s, t in product(range(6), range(6)) if (t - s) % 6 in (0, 1, 3)]
+GENERATOR_CLASSES = [look for look in map(Palette._make, product(range(6), range(6), range(6))) if look not in HELD_OUT]
 
 
 def stream_images(seed: int = 0) -> ImageData:
@@ -70,7 +70,7 @@ def other_images(seed: int = 0) -> ImageData:
     return _data(GENERATOR_CLASSES, OTHER_COUNTS, 2_000_003 + 3 * seed)
 
 
-def _data(classes: Sequence[Look], counts: dict[str, int], seed: int) -> ImageData:
+def _data(classes: Sequence[Palette], counts: dict[str, int], seed: int) -> ImageData:
     parts: list[Images] = []
     for number, count in enumerate(counts.values()):
         labels = torch.arange(len(classes)).repeat_interleave(count)
@@ -89,7 +89,7 @@ def generator_images(count: int, seed: int = 0) -> tuple[Tensor, list[str]]:
     return pixels, [f"{look.name} on {names[ground]}" for look, ground in zip(looks, grounds.tolist(), strict=True)]
 
 
-def draw(looks: Sequence[Look], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw(looks: Sequence[Palette], generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Pictures ``(n, 3, 32, 32)`` uint8 and the numbers of their backgrounds ``(n,)``."""
     n = len(looks)
 

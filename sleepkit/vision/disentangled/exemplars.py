@@ -35,7 +35,7 @@ from sleepkit.vision.data.image_data import as_bytes
 from sleepkit.vision.disentangled.canonicalizer import OUTPUTS, to_matrix
 from sleepkit.vision.idsprites.affine import invert, normalize, rotations
 
-__all__ = ["MATCHES", "ExemplarMemory", "Match"]
+__all__ = ["MATCHES", "Exemplars", "Match"]
 
 MATCHES = ("nearest", "aligned")
 EXTENT = 0.6875  # no shape reaches beyond, in canonical form
@@ -56,7 +56,7 @@ class Match(NamedTuple):
     matrix: Tensor
 
 
-class ExemplarMemory:
+class Exemplars:
     """See the module.
 
     Args:
@@ -106,11 +106,11 @@ class ExemplarMemory:
         if parts:
             self._points, self._orthonormal, self._to_delta = (torch.cat(part) for part in zip(*parts, strict=True))
 
-    def without_classes(self) -> ExemplarMemory:
+    def without_classes(self) -> Exemplars:
         """An empty one of the same form."""
-        return ExemplarMemory(self.image_size, self.channels, self.output, self.size, self.background)
+        return Exemplars(self.image_size, self.channels, self.output, self.size, self.background)
 
-    def copy(self) -> ExemplarMemory:
+    def copy(self) -> Exemplars:
         """Another one with the same content."""
         other = self.without_classes()
         other.set(self.pictures, self.labels)
@@ -244,7 +244,7 @@ class ExemplarMemory:
         write_json(folder / ABOUT, {**form, "exemplars": len(self), "sha256": _checksum(folder / TENSORS)})
 
     @classmethod
-    def load(cls, folder: Path) -> ExemplarMemory:
+    def load(cls, folder: Path) -> Exemplars:
         """The memory that a folder holds.  Raises `SleepkitError` if it is not what was saved."""
         path = folder / TENSORS
         try:

@@ -30,7 +30,7 @@ from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.data.image_data import as_bytes
 from sleepkit.vision.disentangled.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, CanonicalizerConfig
 from sleepkit.vision.disentangled.config import DisentangledConfig
-from sleepkit.vision.disentangled.exemplars import ExemplarMemory, Match
+from sleepkit.vision.disentangled.exemplars import Exemplars, Match
 from sleepkit.vision.idsprites.affine import factors_to_matrix, rotations
 from sleepkit.vision.idsprites.stream import SpritesExperience
 from sleepkit.vision.incremental.learner import Accuracy, Snapshots
@@ -73,7 +73,7 @@ class DisentangledLearner(Snapshots):
         self.model, self.config = model, config
         self.model.to(config.device)  # type: ignore[arg-type]
         form = model.config
-        self.memory = ExemplarMemory(form.image_size, form.num_channels, form.output, config.exemplar_size, form.image_mean)
+        self.memory = Exemplars(form.image_size, form.num_channels, form.output, config.exemplar_size, form.image_mean)
         self.today: SpritesExperience | None = None
         self.night = 0
 
@@ -111,7 +111,7 @@ class DisentangledLearner(Snapshots):
         parts = images.split(self.config.per_device_eval_batch_size)
         return torch.cat([self.model(pixel_values=part.to(self.model.device)).matrix.float().cpu() for part in parts])
 
-    def match(self, images: Tensor, matrix: Tensor, memory: ExemplarMemory | None = None, how: str | None = None) -> Match:
+    def match(self, images: Tensor, matrix: Tensor, memory: Exemplars | None = None, how: str | None = None) -> Match:
         """The nearest classes of images in poses ``matrix``, in this memory or another one, by this comparison or another one."""
         memory = self.memory if memory is None else memory
         config, size = self.config, self.config.per_device_eval_batch_size

@@ -42,8 +42,8 @@ class Dream2LearnConfig(IncrementalTrainingConfig):
     prompt_start: str = option("tokens", f"Where prompts start, one of {', '.join(STARTS)}.")
     prompt_vectors: int = option(4, "Learnable vectors of a prompt.")
     prompt_learning_rate: float = option(0.2, "Adam's, in units of the rms of the generator's token embeddings.")
-    probes: int = option(6, "Images that a prompt is led by.")
-    prompts_per_batch: int = option(6, "Prompts that are led together.")
+    probes: int = option(6, "Images that a prompt is optimised on.")
+    prompts_per_batch: int = option(6, "Prompts that are optimised together.")
     checkpoint_updates: int = option(5, "Updates between two checkpoints of the prompts.")
 
     # oracle
@@ -60,12 +60,12 @@ class Dream2LearnConfig(IncrementalTrainingConfig):
 
     # learning from dreams
     dream_images: int = option(64, "Images painted of each dream, again every night.")
-    repaint: bool = option(True, "Learn the memory's images too as the generator's autoencoder repaints them.")
+    repaint: bool = option(True, "Also learn the replay buffer's images as the generator's autoencoder reproduces them.")
     dream_weight: float = option(1.0, "Weight of the dreams' cross-entropy asleep.")
     wake_dream_weight: float = option(1.0, "The same awake; 0: dreams are learned asleep only, and have no say awake.")
     dream_batch_size: int = option(64, "Dreamt images per step and device.")
-    sleep_steps: int = option(60, "Steps on memory and dreams after dreaming; 0: none.")
-    memory_steps: int = option(0, "Steps on the memory alone after these; 0: none.")
+    sleep_steps: int = option(60, "Steps on replay buffer and dreams after dreaming; 0: none.")
+    memory_steps: int = option(0, "Steps on the replay buffer alone after these; 0: none.")
     sleep_learning_rate: float = option(1e-3, "Initial learning rate of these.")
 
     # measuring

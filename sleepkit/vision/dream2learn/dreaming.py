@@ -35,7 +35,7 @@ from sleepkit.utils.phases import PhaseFile
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import require_finite
 from sleepkit.vision.dream2learn.config import Dream2LearnConfig
-from sleepkit.vision.dream2learn.oracle import FEATURES, Oracle, Sight, collapse, describe, score
+from sleepkit.vision.dream2learn.oracle import FEATURES, DreamFeatures, Oracle, collapse, describe, score
 from sleepkit.vision.dream2learn.painter import DreamPainter
 from sleepkit.vision.dream2learn.soft_prompt import rms
 from sleepkit.vision.incremental.classifier import IncrementalClassifier
@@ -207,7 +207,7 @@ class _Leader:
         }
         self.rate = config.prompt_learning_rate * rms(painter.table)
         self.latents = [painter.encode(wish.images) for wish in wishes]
-        self.started: dict[int, Sight] = {}  # before any update
+        self.started: dict[int, DreamFeatures] = {}  # before any update
 
     def run(self) -> tuple[list[Led], Cost]:
         state, before = self.state, 0
@@ -232,7 +232,7 @@ class _Leader:
         return [self._led(row) for row in range(len(self.wishes))], Cost(int(state["calls"]), before)
 
     def _step(self, update: int, rows: list[int]) -> None:
-        """Look at the images of some prompts, stop those that should, and move the others."""
+        """Palette at the images of some prompts, stop those that should, and move the others."""
         state, last = self.state, update == self.config.dream_updates
         vectors = state["path"][rows, update].to(self.painter.device).requires_grad_()
         with torch.set_grad_enabled(not last):
@@ -260,7 +260,7 @@ class _Leader:
         root = (state["second"][rows] / (1 - two ** (update + 1))).sqrt()
         return state["path"][rows, update] - self.rate * mean / (root + EPSILON)
 
-    def _look(self, rows: list[int], vectors: Tensor) -> tuple[list[Sight], Tensor]:
+    def _look(self, rows: list[int], vectors: Tensor) -> tuple[list[DreamFeatures], Tensor]:
         """What the classifier sees of the images of some prompts, without gradient, and each prompt's loss ``(rows,)``."""
         latents = torch.cat([self.latents[row] for row in rows])
         seeds = [seed for row in rows for seed in self.wishes[row].seeds]
@@ -272,16 +272,16 @@ class _Leader:
         targets = torch.tensor([self.wishes[row].target for row in rows], device=logits.device)
         losses = F.cross_entropy(logits, targets.repeat_interleave(m), reduction="none").view(-1, m).mean(1)
         features, shares = found.features.detach().split(m), logits.detach().softmax(1).split(m)
-        return [Sight(*one) for one in zip(features, shares, strict=True)], losses
+        return [DreamFeatures(*one) for one in zip(features, shares, strict=True)], losses
 
     @torch.no_grad()
-    def _look_at_start(self) -> dict[int, Sight]:
+    def _look_at_start(self) -> dict[int, DreamFeatures]:
         found = []
         for rows in torch.arange(len(self.wishes)).split(self.config.prompts_per_batch):
             found += self._look(rows.tolist(), self.state["path"][rows, 0].to(self.painter.device))[0]
         return dict(enumerate(found))
 
-    def _note(self, row: int, update: int, now: Sight) -> None:
+    def _note(self, row: int, update: int, now: DreamFeatures) -> None:
         state, wish, first = self.state, self.wishes[row], self.started.setdefault(row, now)
         own, other = self.seen.prototypes[wish.target], self.seen.prototypes[wish.source]
         progress = update / max(self.config.dream_updates, 1)

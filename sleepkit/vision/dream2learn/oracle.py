@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["FEATURES", "Oracle", "Sight", "collapse", "describe", "score", "stop_labels"]
+__all__ = ["FEATURES", "Oracle", "DreamFeatures", "collapse", "describe", "score", "stop_labels"]
 
 FEATURES = 8
 HIDDEN = 16
@@ -32,14 +32,14 @@ CERTAIN, ALIKE, NEARER_THAN = 0.9, 0.5, 0.05
 EPOCHS, LEARNING_RATE = 400, 0.02
 
 
-class Sight(NamedTuple):
+class DreamFeatures(NamedTuple):
     """What the classifier sees of a prompt's images: features ``(m, hidden)``, probabilities of seen classes ``(m, classes)``."""
 
     features: Tensor
     probabilities: Tensor
 
 
-def describe(first: Sight, now: Sight, target: int, own: Tensor, other: Tensor, progress: float) -> Tensor:
+def describe(first: DreamFeatures, now: DreamFeatures, target: int, own: Tensor, other: Tensor, progress: float) -> Tensor:
     """``(FEATURES,)``.
 
     Args:
@@ -64,7 +64,7 @@ def describe(first: Sight, now: Sight, target: int, own: Tensor, other: Tensor, 
     return torch.stack([value.cpu().float() for value in values])
 
 
-def score(first: Sight, now: Sight) -> float:
+def score(first: DreamFeatures, now: DreamFeatures) -> float:
     """Novelty x coherence x diversity, 0 to 1; see the module."""
     novelty = 1 - now.probabilities.mean(0).max()
     moved = now.features - first.features
@@ -73,7 +73,7 @@ def score(first: Sight, now: Sight) -> float:
     return (novelty * coherence * diversity).item()
 
 
-def collapse(first: Sight, now: Sight, own: Tensor, near: float) -> tuple[bool, bool]:
+def collapse(first: DreamFeatures, now: DreamFeatures, own: Tensor, near: float) -> tuple[bool, bool]:
     """Whether the dream has become its target, and whether its images have become alike.
 
     Args:

@@ -31,7 +31,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageClassification,
 from transformers.utils.generic import ModelOutput
 
 from sleepkit.vision.incremental.backbones import hidden_size, load_backbone, pooled, require_takes
-from sleepkit.vision.incremental.output_units import DREAM, FREE, REAL, Slots
+from sleepkit.vision.incremental.output_units import DREAM, FREE, REAL, OutputUnits
 
 __all__ = ["ClassifierOutput", "IncrementalClassifier", "IncrementalClassifierConfig", "masked_cross_entropy"]
 
@@ -50,7 +50,7 @@ class IncrementalClassifierConfig(PreTrainedConfig):
         hidden_size: outputs of the small CNN, 0 for the means of quarters; another backbone has its own.
         code_size: size of the vectors that take the place of images, made by some other model; 0: images. There is no backbone.
         top_size: units of a hidden layer between backbone and head; 0: none.
-        slots: `Slots.to_dict`.
+        slots: `OutputUnits.to_dict`.
     """
 
     model_type = "sleepkit_incremental_classifier"
@@ -114,7 +114,7 @@ class IncrementalClassifier(PreTrainedModel):
 
     def __init__(self, config: IncrementalClassifierConfig) -> None:
         super().__init__(config)
-        self.slots = Slots.from_dict(config.slots) if config.slots else Slots()
+        self.slots = OutputUnits.from_dict(config.slots) if config.slots else OutputUnits()
         self.backbone: nn.Module
         if config.code_size:
             self.backbone = nn.Identity()
@@ -209,7 +209,7 @@ class IncrementalClassifier(PreTrainedModel):
         self.name_units(dict(zip(units, names or map(str, labels), strict=True)))
         return units
 
-    def set_slots(self, slots: Slots) -> None:
+    def set_slots(self, slots: OutputUnits) -> None:
         """Take over another table of units; the head is cut or grown to its length."""
         self.slots = slots
         self._resize(len(slots))

@@ -55,7 +55,7 @@ class ImageTrainingConfig(TrainingArguments, RunConfig):
     per_device_eval_batch_size: int = option(512, "Images per step where nothing is learned.")
     max_grad_norm: float = option(0.0, "Limit of the gradient's norm; 0 for none.")
     logging_steps: float = option(50, "Steps between two lines of the log.")
-    save_strategy: str = option("no", "Must stay 'no': a night that is killed is trained again from its evening.")
+    save_strategy: str = option("no", "Must stay 'no': a night that is killed is trained again from its start.")
     disable_tqdm: bool | None = option(False, "Plain lines instead of the live view of a terminal.")
     remove_unused_columns: bool = option(False, "Must stay False: batches are tensors, not columns.")
     output_dir: str | None = option("runs/vision", "Folder of the run.")
@@ -103,7 +103,7 @@ class IncrementalTrainingConfig(ImageTrainingConfig):
     augmentation: str = option("none", f"Random changes of training images, one of {', '.join(AUGMENTATIONS)}.")
 
     # replay
-    buffer_size: int = option(500, "Images that the replay memory keeps.")
+    buffer_size: int = option(500, "Images that the replay buffer keeps.")
     buffer_policy: str = option("reservoir", f"Which images it keeps, one of {', '.join(POLICIES)} (GDumb: class_balanced).")
     replay_batch_size: int = option(128, "Replayed images per step and device.")
     der_alpha: float = option(0.5, "DER++: weight of the distance to the stored logits.")

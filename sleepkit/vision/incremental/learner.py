@@ -43,8 +43,8 @@ from sleepkit.vision.data.augmentation import augmentation
 from sleepkit.vision.data.streams import ImageExperience, ImageSet
 from sleepkit.vision.incremental.classifier import IncrementalClassifier, masked_cross_entropy
 from sleepkit.vision.incremental.config import IncrementalTrainingConfig
-from sleepkit.vision.incremental.output_units import REAL, Slots
-from sleepkit.vision.incremental.replay_buffer import ReplayMemory
+from sleepkit.vision.incremental.output_units import REAL, OutputUnits
+from sleepkit.vision.incremental.replay_buffer import ReplayBuffer
 from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows, trained_once
 
 __all__ = ["Accuracy", "ImageLearner", "Replayed", "Snapshots", "share_right"]
@@ -131,7 +131,7 @@ class ImageLearner(Snapshots):
         if images.dim() == 2 and config.augmentation != "none":
             raise SleepkitError(f"augmentation is {config.augmentation!r} and the data are features, not images; use 'none'")
         self.augment = augmentation(config.augmentation, *images.shape[-2:])
-        self.memory: ReplayMemory | None = None
+        self.memory: ReplayBuffer | None = None
         if self.replays:
             rows = sum(len(experience.train) for experience in stream)
             if config.buffer_size > rows:
@@ -140,7 +140,7 @@ class ImageLearner(Snapshots):
                 )
             size = images[0].numel() * images.element_size()
             require_memory(config.replay_batch_size * size, f"replay_batch_size {config.replay_batch_size:,}", "lower it")
-            self.memory = ReplayMemory(config.buffer_size, self.buffer_policy, config.seed)
+            self.memory = ReplayBuffer(config.buffer_size, self.buffer_policy, config.seed)
         self.extras: dict[str, Tensor] = {}
         self.today: ImageExperience = self.stream[0]
         if self.scenario == "domain":
@@ -397,7 +397,7 @@ class ImageLearner(Snapshots):
         for name, values in snapshot.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = values.clone()
-        slots = Slots.from_tensor(snapshot["slots"])
+        slots = OutputUnits.from_tensor(snapshot["slots"])
         self.model.set_slots(slots)
         names = {label: name for one in self.stream for label, name in zip(one.labels, one.label_names, strict=True)}
         self.model.name_units({unit: names[slots.labels[unit]] for unit in slots.where(REAL)})

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from sleepkit.errors import SleepkitError
 
-__all__ = ["DREAM", "FREE", "REAL", "Slots"]
+__all__ = ["DREAM", "FREE", "REAL", "OutputUnits"]
 
 FREE, REAL, DREAM = STATES = ("free", "real", "dream")
 
 
-class Slots:
+class OutputUnits:
     """See the module; ``size`` units, all free."""
 
     def __init__(self, size: int = 0) -> None:
@@ -86,7 +86,7 @@ class Slots:
         return {"states": list(self.states), "labels": list(self.labels), "tasks": list(self.tasks)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> Slots:
+    def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> OutputUnits:
         """The inverse of `to_dict`.  Raises `SleepkitError` for lists of different lengths and unknown states."""
         slots = cls(len(data["states"]))
         slots.states, slots.labels, slots.tasks = list(data["states"]), list(data["labels"]), list(data["tasks"])
@@ -100,7 +100,7 @@ class Slots:
         return torch.tensor(list(rows), dtype=torch.int64).reshape(-1, 3)
 
     @classmethod
-    def from_tensor(cls, rows: Tensor) -> Slots:
+    def from_tensor(cls, rows: Tensor) -> OutputUnits:
         """Return the units that `to_tensor` has made a tensor of."""
         slots = cls(len(rows))
         for unit, (state, label, task) in enumerate(rows.tolist()):

@@ -26,12 +26,12 @@ from torch import Tensor
 
 from sleepkit.errors import SleepkitError
 
-__all__ = ["POLICIES", "ReplayMemory"]
+__all__ = ["POLICIES", "ReplayBuffer"]
 
 POLICIES = ("reservoir", "class_balanced", "herding")
 
 
-class ReplayMemory:
+class ReplayBuffer:
     """See the module.
 
     Args:

@@ -36,7 +36,7 @@ GENERAL = ["name a colour.", "say hello.", "count to two."]
 
 def run(name, folder, experiences=EXPERIENCES, model=None, **options):
     small = {"styles": ["cloze", "recite"], "general_items": 2, "general_tokens": 4, "replay_items": 2}
-    config = tiny_sleep(folder, memory_max_tokens=200, max_new_tokens=4, **{**small, **options})
+    config = tiny_sleep(folder, context_max_tokens=200, max_new_tokens=4, **{**small, **options})
     trainer = BaselineTrainer(
         model or tiny_model(),
         config,
@@ -120,7 +120,7 @@ def test_a_run_that_is_continued_equals_one_that_was_not(name, tmp_path, monkeyp
 
 def test_a_night_is_undone_bit_for_bit(tmp_path):
     model, experience = tiny_model(), EXPERIENCES[0]
-    args = LearnerConfig(memory_max_tokens=200)
+    args = LearnerConfig(context_max_tokens=200)
     learner = Lora(model, tiny_tokenizer(), tiny_config(tmp_path, styles=["cloze"]), args, GENERAL)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     snapshot = learner.snapshot()

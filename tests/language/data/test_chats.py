@@ -8,9 +8,9 @@ import pytest
 from sleepkit.errors import SleepkitError
 from sleepkit.language.data.documents import load_experiences
 from sleepkit.language.data.experience import LEARNED, Question
-from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.context import Chunk
+from sleepkit.language.questions.examples import cue_items
 from sleepkit.language.questions.lines import read_lines
-from sleepkit.language.questions.material import cue_items
 
 ASKED = {"role": "user", "content": "Who is the captain?"}
 SAID = {"role": "assistant", "content": "Ida Brook, since May."}
@@ -120,7 +120,7 @@ def test_no_name_of_a_role_is_taught(load):
     told = {"role": "user", "content": "I moved to Bergen in 1998. My boat is called Skarv.\n\nAnd when did the pier open?"}
     reply = {"role": "assistant", "content": "The pier opened in 1907, and Milo Hart built it."}
     one = load({"messages": [system, told, reply, ASKED, SAID], "title": "Harbour"})
-    lines = read_lines([MemoryChunk(one.documents[0], one.name, 0, 0)])
+    lines = read_lines([Chunk(one.documents[0], one.name, 0, 0)])
     assert [line.said for line in lines if line.is_prose] == [
         "I moved to Bergen in 1998.",
         "My boat is called Skarv.",

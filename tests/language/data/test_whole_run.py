@@ -7,7 +7,7 @@ from pages import MAKERS
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
-from sleepkit.language.questions.material import load_items
+from sleepkit.language.questions.examples import load_items
 
 MESSAGES = [
     {"role": "user", "content": "Who is the captain?"},
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
     (folder / "anchors.jsonl").write_text('{"prompt": "what is hot?", "answer": "fire"}')
     text = f"""sleep --model {folder}/base --dataset {folder}/notes --general_prompts {folder}/general.jsonl
         --anchors {folder}/anchors.jsonl --output_dir {folder}/run --expert_slots 5 --expert_width 4 --use_cpu --max_steps 1
-        --per_device_train_batch_size 2 --memory_max_tokens 300 --max_new_tokens 4 --general_items 2 --general_tokens 4
+        --per_device_train_batch_size 2 --context_max_tokens 300 --max_new_tokens 4 --general_items 2 --general_tokens 4
         --styles wh keywords about --logging_steps 1 --no_gate"""
     assert cli.main(text.split()) == 0
     return folder / "run"
@@ -47,7 +47,7 @@ def learned(run):
     def items(name):
         nights = json.loads((run / "results.json").read_text())["nights"]
         night = next(row["night"] for row in nights if row["experience"] == name)
-        return [item for item in load_items(run / f"night_{night:02d}" / "material.jsonl") if item.role == "new"]
+        return [item for item in load_items(run / f"night_{night:02d}" / "examples.jsonl") if item.role == "new"]
 
     return items
 

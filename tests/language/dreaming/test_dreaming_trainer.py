@@ -24,10 +24,10 @@ from sleepkit.language.dreaming.policy import (
 from sleepkit.language.dreaming.trainer import DreamingTrainer, shared_out
 from sleepkit.language.dreaming.trials import Trials
 from sleepkit.language.generation.chat import reply_log_probs
-from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.context import Chunk
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 
-CONTEXTS = [Context(MemoryChunk("the bell of orrin rings at noon.", "orrin", 0, 0), QUESTIONS)]
+CONTEXTS = [Context(Chunk("the bell of orrin rings at noon.", "orrin", 0, 0), QUESTIONS)]
 SMALL = {"dream_rounds": 2, "dreams_per_context": 4, "dream_keep_top": 2, "dream_keep_random": 1}
 SMALL |= {"trial_steps": 2, "trial_rank": 2, "trial_control": False, "dreamer_rank": 2}
 

@@ -7,9 +7,9 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming import dreams
 from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.dreaming.dreams import STYLES, Context, Dream, dream, load_dreams, rows_of, save_dreams
-from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.context import Chunk
 
-CONTEXT = Context(MemoryChunk("The bell of Orrin rings at noon.", "Orrin", 0, 0), [])
+CONTEXT = Context(Chunk("The bell of Orrin rings at noon.", "Orrin", 0, 0), [])
 
 
 def test_rows_of_statements_and_of_questions():

@@ -56,31 +56,31 @@ def test_captured_inputs_are_those_of_real_tokens():
 @pytest.mark.parametrize("gate", [True, False])
 def test_merging_the_oldest(gate):
     model, bank = full_bank(gate)
-    material = batches()
+    examples = batches()
     untouched = {name: p.clone() for name, p in model.named_parameters() if ".slots." not in name or ".slots.2." in name}
     with torch.no_grad(), bank.view([0, 1]):
-        wanted = model(**material[0]).logits
+        wanted = model(**examples[0]).logits
         with bank.view([]):
-            nothing = model(**material[0]).logits
-    start = merge_slots_error_at_start(bank, material)
-    errors = merge_oldest(bank, material)
+            nothing = model(**examples[0]).logits
+    start = merge_slots_error_at_start(bank, examples)
+    errors = merge_oldest(bank, examples)
     assert set(errors) == set(bank.layers)
     assert all(error < 0.5 and error < 0.7 * start[layer] for layer, error in errors.items()), (errors, start)
     assert bank.active == [0, 2] and not any(p.requires_grad for p in bank.parameters(0) + bank.parameters(1))
     assert all(not p.any() for experts in bank.per_layer() for p in [experts[1].up])
     assert all(torch.equal(p, untouched[name]) for name, p in model.named_parameters() if name in untouched)
     with torch.no_grad(), bank.view([0]):
-        got = model(**material[0]).logits
+        got = model(**examples[0]).logits
     assert (got - wanted).square().mean() < 0.5 * (nothing - wanted).square().mean()
     assert bank.activate() == 1
 
 
-def merge_slots_error_at_start(bank, material):
+def merge_slots_error_at_start(bank, examples):
     """The error before any optimisation, on a copy."""
     import copy
 
     other = ExpertBank.of(copy.deepcopy(bank.model))
-    return merge_slots(other, 0, [0, 1], capture_ffn_inputs(other, material), steps=0)
+    return merge_slots(other, 0, [0, 1], capture_ffn_inputs(other, examples), steps=0)
 
 
 def test_equal_seeds_give_equal_experts():

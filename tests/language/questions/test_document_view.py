@@ -8,9 +8,9 @@ from tiny import tiny_model, tiny_tokenizer
 from sleepkit.errors import SleepkitError
 from sleepkit.language.data.experience import Question
 from sleepkit.language.generation.chat import chat_ids
-from sleepkit.language.questions.context import MemoryChunk
+from sleepkit.language.questions.context import Chunk
 from sleepkit.language.questions.document_view import IN_CONTEXT, DocumentView, closest_chunk, notes_that_fit
-from sleepkit.language.questions.items import OWN, SeedItem
+from sleepkit.language.questions.items import OWN, SyntheticExample
 
 FILLER = " ".join(f"the old clock number {k} stood still that day." for k in range(40))
 FACT = "ida brook sailed the skarv in 1907."
@@ -38,7 +38,7 @@ def test_of_a_longer_one_the_chunk_with_the_answer_is(view, room):
 
 def test_without_the_answer_the_chunk_with_most_words_of_the_question_is(view):
     assert "skarv" in view.prompt(LONG, Question("who sailed the skarv?", "nobody"), 460)
-    chunks = [MemoryChunk(text, "t", k, 1) for k, text in enumerate(("a red boat", "a red lamp", "a red lamp too"))]
+    chunks = [Chunk(text, "t", k, 1) for k, text in enumerate(("a red boat", "a red lamp", "a red lamp too"))]
     assert closest_chunk(chunks, "which red lamp?", "none").index == 1
 
 
@@ -51,7 +51,7 @@ def test_pairs_that_the_window_does_not_hold_are_told(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
 
     def note(answer):
-        return SeedItem("who?", answer, f"Q: who?\nA: {answer}", OWN, "faq", answer)
+        return SyntheticExample("who?", answer, f"Q: who?\nA: {answer}", OWN, "faq", answer)
 
     short, long = note("ida brook."), note("ida brook. " * 20)
     assert notes_that_fit([short, long], tiny_model(), tiny_tokenizer()) == [short]

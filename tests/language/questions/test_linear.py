@@ -11,9 +11,9 @@ from tiny import tiny_tokenizer
 
 from sleepkit.language.data.experience import word_count
 from sleepkit.language.questions import rules as cues
-from sleepkit.language.questions.context import ContextMemory, MemoryChunk
+from sleepkit.language.questions.context import Chunk, ContextStore
+from sleepkit.language.questions.examples import cue_items
 from sleepkit.language.questions.lines import quotations, read_lines
-from sleepkit.language.questions.material import cue_items
 from sleepkit.language.questions.passages import passages
 from sleepkit.language.questions.sentences import sentences
 
@@ -114,7 +114,7 @@ def test_reading_and_asking(part, clock):
     "text", ["value,4.50," * 10_000, "z" * LENGTH, "the mill of Tarn and " * 5_000, "." * 20_000, "中" * LENGTH]
 )
 def test_cutting_into_chunks(text, clock):
-    memory = ContextMemory(tiny_tokenizer(), 200)
+    memory = ContextStore(tiny_tokenizer(), 200)
     memory.add_document(text)
     chunks = memory.chunks()
     assert all(chunk.n_tokens <= 200 for chunk in chunks)
@@ -123,7 +123,7 @@ def test_cutting_into_chunks(text, clock):
 
 def test_a_document_of_30000_words(clock):
     text = " ".join(f"In {1000 + k} the keeper Orla Finch{k} of Tarn lit {k} lamps for the old harbour." for k in range(2_300))
-    chunks = [MemoryChunk(text[k : k + 4000], "book", k // 4000, 1000) for k in range(0, len(text), 4000)]
+    chunks = [Chunk(text[k : k + 4000], "book", k // 4000, 1000) for k in range(0, len(text), 4000)]
     rng = random.Random(0)
     lines = read_lines(chunks)
     styles = ("wh", "cloze", "keywords", "about", "recite")

@@ -85,7 +85,7 @@ def test_names_of_trackers(fake):
 def test_settings_that_may_be_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes" / "mine").mkdir(parents=True)
-    settings = {"hub_token": SECRET, "api_key": SECRET, "alpha": 0.5, "gate": True, "memory_max_tokens": 512, "seed": 3}
+    settings = {"hub_token": SECRET, "api_key": SECRET, "alpha": 0.5, "gate": True, "context_max_tokens": 512, "seed": 3}
     settings |= {"model": "owner/model", "dataset": str(tmp_path / "notes"), "base": "notes/mine", "relative": "../x/y.md"}
     settings |= {"home": "~/notes/z.md", "url": f"https://me:{SECRET}@host/x", "instruction": "Say what you think of it."}
     settings |= {
@@ -97,7 +97,7 @@ def test_settings_that_may_be_told(tmp_path, monkeypatch):
         "map": {},
     }
     assert public_settings(settings) == {
-        **{"alpha": 0.5, "gate": True, "memory_max_tokens": 512, "seed": 3, "model": "owner/model", "dataset": "notes"},
+        **{"alpha": 0.5, "gate": True, "context_max_tokens": 512, "seed": 3, "model": "owner/model", "dataset": "notes"},
         **{"base": "mine", "relative": "y.md", "home": "z.md", "styles": "wh cloze", "layers": "1 2"},
     }
 

@@ -85,7 +85,7 @@ def test_a_bad_recipe_is_one_line(recipe, text, words):
         ("--dataset x stray", "unknown argument 'stray'"),
         ("--dataset x --nigths 2", "unknown argument '--nigths'; did you mean --nights"),
         ("--dataset x --nights 0", "nights is 0; give a whole number of at least 1"),
-        ("--dataset x --memory_overlap -1", "memory_overlap is -1"),
+        ("--dataset x --context_overlap -1", "context_overlap is -1"),
         ("--dataset x --gate_anchor_kl nan", "gate_anchor_kl is nan"),
         ("--dataset x --seeds 1 1", "seeds is .1, 1.; give each seed once"),
         ("--dataset x --order up", "--order.*up"),

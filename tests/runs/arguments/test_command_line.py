@@ -233,13 +233,13 @@ def test_empty_texts(name):
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------------
-SLEEP = """expert_slots 0|expert_width -1|nights 0|nights -3|passages_per_night 0|memory_max_tokens 0|memory_overlap -1
+SLEEP = """expert_slots 0|expert_width -1|nights 0|nights -3|passages_per_night 0|context_max_tokens 0|context_overlap -1
     max_new_tokens 0|test_rows_per_label 0|chain 0|chain 2|chain 4 1|chain_epochs 0|chain_epochs -1|gate_anchor_kl -0.1
     gate_anchor_drop nan|gate_min_gain inf|gate_min_gain nan|gate_retention_drop -1|expert_layers some|expert_layers
     alpha 1.1|beta -0.1|beta 2|gamma nan|lmbda 2|lmbda_start -1|general_share 1.01|reply_weight -0.1|top_k -1
     chunk_size 0|mask_first_tokens -1|gate_penalty -1|gate_lr_scale -1|gate_lr_scale nan|z0 -1|num_generations 0
     rollout_prompts 0|rollout_every 0|max_completion_length 0|temperature 0|temperature -1|temperature inf|clip_range 0
-    clip_range 1|cues_per_span 0|general_items -1|general_tokens 0|replay_items -1|notes_kept -1|relearn some
+    clip_range 1|questions_per_span 0|general_items -1|general_tokens 0|replay_items -1|notes_kept -1|rehearse_as_new some
     divergence l2|judge me|dream_rounds -1|dreams_per_context 0|dream_max_tokens 0|dream_temperature 0
     dream_temperature nan|dream_top_p 0|dream_top_p 1.1|dream_expert_gate 2|dream_keep_top -1|trial_steps 0
     trial_learning_rate 0|trial_learning_rate nan|trial_rank 0|trial_seeds 0|dreamer me|dreamer_learning_rate -1

@@ -20,7 +20,7 @@ from sleepkit.runs.disentangled import run_disentangled
 from sleepkit.vision.data.images import load_images
 from sleepkit.vision.data.streams import build_stream
 from sleepkit.vision.disentangled.canonicalizer import Canonicalizer, CanonicalizerConfig
-from sleepkit.vision.disentangled.exemplars import ExemplarMemory
+from sleepkit.vision.disentangled.exemplars import Exemplars
 from sleepkit.vision.disentangled.learner import DisentangledLearner, build_canonicalizer, pose_rms
 from sleepkit.vision.disentangled.sprites import build_sprites
 from sleepkit.vision.idsprites.affine import factors_to_matrix
@@ -138,7 +138,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert "pictures/straightened.png" in report and (tmp_path / "pictures" / "accuracy_over_nights.png").is_file()
     assert "| closed form | nearest |" in (tmp_path / "baselines.md").read_text()
     assert "pose RMS" in capsys.readouterr().out
-    assert len(ExemplarMemory.load(tmp_path / "model" / "exemplars")) == 6
+    assert len(Exemplars.load(tmp_path / "model" / "exemplars")) == 6
     again = run_disentangled(*parsed(tmp_path, "--seed", 3))[0]  # is read back
     assert again.metrics == pytest.approx(record.metrics)
 
@@ -149,7 +149,7 @@ def test_canonicalizer_and_exemplars_stand_with_a_card(tmp_path):
     card = ModelCard.load(folder / "README.md")
     assert {one.metric_type for one in card.data.eval_results} == {"accuracy", "off_grid_accuracy", "one_shot", "auroc"}
     assert "Infinite dSprites" in card.text
-    assert len(ExemplarMemory.load(folder / "exemplars")) == 6 and Canonicalizer.from_pretrained(folder).config.image_size == 16
+    assert len(Exemplars.load(folder / "exemplars")) == 6 and Canonicalizer.from_pretrained(folder).config.image_size == 16
 
 
 def test_a_run_that_was_killed_equals_one_that_was_not(tmp_path, monkeypatch):
@@ -192,7 +192,7 @@ def test_a_run_with_damaged_exemplars_goes_on_from_the_state_before(tmp_path, ca
     content[-1] ^= 1
     published.write_bytes(content)  # by itself it is refused too
     with pytest.raises(SleepkitError, match="are damaged .its checksum"):
-        ExemplarMemory.load(published.parent)
+        Exemplars.load(published.parent)
 
 
 def test_the_recipe_runs_two_steps(tmp_path):

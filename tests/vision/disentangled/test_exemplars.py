@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from sleepkit.errors import SleepkitError
 from sleepkit.vision.disentangled.canonicalizer import to_matrix
-from sleepkit.vision.disentangled.exemplars import ABOUT, MATCHES, TENSORS, ExemplarMemory
+from sleepkit.vision.disentangled.exemplars import ABOUT, MATCHES, TENSORS, Exemplars
 from sleepkit.vision.idsprites.affine import factors_to_matrix, rotations
 from sleepkit.vision.idsprites.factors import FactorRanges
 from sleepkit.vision.idsprites.renderer import SpriteRenderer
@@ -24,7 +24,7 @@ def images(seed=0):
 
 
 def filled(**options):
-    memory = ExemplarMemory(48, 1, **options)
+    memory = Exemplars(48, 1, **options)
     classes = torch.arange(CLASSES)
     memory.add(memory.view(RENDERER.exemplars(classes), torch.eye(3).expand(CLASSES, 3, 3)), classes)
     return memory
@@ -98,14 +98,14 @@ def test_several_exemplars_of_a_class_count_once():
     found = memory.classify(pixels, matrix)
     assert (found.labels[:, 0] == classes).all()
     assert all(len(set(row.tolist())) == 5 for row in found.labels)
-    two = ExemplarMemory(48, 1)
+    two = Exemplars(48, 1)
     two.add(memory.view(pixels[:2], matrix[:2]), torch.tensor([7, 7]))
     lonely = two.classify(pixels[:1], matrix[:1])
     assert lonely.labels.tolist() == [[7, -1]] and lonely.distances[0, 1].isinf()
 
 
 def test_added_one_by_one_or_at_once():
-    whole, parts = filled(), ExemplarMemory(48, 1)
+    whole, parts = filled(), Exemplars(48, 1)
     for place in range(0, CLASSES, 20):
         rows = slice(place, place + 20)
         parts.add(whole.pictures[rows] / 255, whole.labels[rows])
@@ -129,7 +129,7 @@ def test_a_warped_exemplar_is_seen_as_itself():
 def test_it_is_saved_and_loaded(tmp_path):
     memory = filled(output="affine6", size=40)
     memory.save(tmp_path)
-    again = ExemplarMemory.load(tmp_path)
+    again = Exemplars.load(tmp_path)
     assert torch.equal(again.pictures, memory.pictures) and torch.equal(again.labels, memory.labels)
     assert (again.output, again.size, again.image_size) == ("affine6", 40, 48)
     pixels, matrix, _ = images()
@@ -155,13 +155,13 @@ def test_a_damaged_memory_is_refused(tmp_path, damage):
         about = json.loads((tmp_path / ABOUT).read_text())
         (tmp_path / ABOUT).write_text(json.dumps({name: value for name, value in about.items() if name != "size"}))
     with pytest.raises(SleepkitError, match=r"exemplars in .*exemplars\.safetensors are damaged .*; restore them") as error:
-        ExemplarMemory.load(tmp_path)
+        Exemplars.load(tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_nothing_kept_and_bad_sizes_are_named():
     pixels, matrix, _ = images()
     with pytest.raises(SleepkitError, match="memory is empty; add exemplars first"):
-        ExemplarMemory(48, 1).classify(pixels, matrix)
+        Exemplars(48, 1).classify(pixels, matrix)
     with pytest.raises(SleepkitError, match="exemplars of 7 pixels .* give an even size of at least 8"):
-        ExemplarMemory(48, 1, size=7)
+        Exemplars(48, 1, size=7)

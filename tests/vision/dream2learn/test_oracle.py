@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from sleepkit.vision.dream2learn.assignment import assign, hit_shares
-from sleepkit.vision.dream2learn.oracle import FEATURES, Oracle, Sight, collapse, describe, score, spread, stop_labels
+from sleepkit.vision.dream2learn.oracle import FEATURES, DreamFeatures, Oracle, collapse, describe, score, spread, stop_labels
 
 
 def sight(offset=0.0, scale=1.0, share=(0.5, 0.5), m=8, seed=0):
     features = scale * torch.randn(m, 4, generator=torch.Generator().manual_seed(seed)) + offset
-    return Sight(features, torch.tensor(share).expand(m, -1))
+    return DreamFeatures(features, torch.tensor(share).expand(m, -1))
 
 
 def test_a_score_asks_for_novelty_coherence_and_diversity():
@@ -20,7 +20,7 @@ def test_a_score_asks_for_novelty_coherence_and_diversity():
     assert moved == pytest.approx(0.5, abs=1e-3)  # all moved together, none is certain
     assert score(first, sight(offset=2.0, share=(0.99, 0.01))) == pytest.approx(0.01, abs=1e-3)
     assert score(first, sight(seed=1)) < 0.5 * moved  # moved, but each elsewhere
-    alike = Sight(first.features.mean(0) + 0.1 * (first.features - first.features.mean(0)) + 5, first.probabilities)
+    alike = DreamFeatures(first.features.mean(0) + 0.1 * (first.features - first.features.mean(0)) + 5, first.probabilities)
     assert score(first, alike) == pytest.approx(0.1 * moved, rel=0.2)
     assert score(first, first) == 0
 
@@ -30,7 +30,7 @@ def test_what_the_oracle_sees_is_the_same_for_features_of_any_scale():
     first, now = sight(), sight(offset=1.0, share=(0.8, 0.2))
     one = describe(first, now, 0, own, other, 0.5)
     assert one.shape == (FEATURES,) and one[0] == pytest.approx(0.8) and one[-1] == 0.5
-    ten = [Sight(10 * each.features, each.probabilities) for each in (first, now)]
+    ten = [DreamFeatures(10 * each.features, each.probabilities) for each in (first, now)]
     torch.testing.assert_close(describe(*ten, 0, 10 * own, 10 * other, 0.5), one)
 
 
@@ -38,8 +38,8 @@ def test_collapse():
     first, own = sight(), torch.full((4,), 9.0)
     assert collapse(first, first, own, 1.0) == (False, False)
     assert collapse(first, sight(share=(0.95, 0.05)), own, 1.0) == (True, False)
-    assert collapse(first, Sight(first.features + 9, first.probabilities), own, 3.0) == (True, False)
-    assert collapse(first, Sight(0.4 * first.features, first.probabilities), own, 1.0) == (False, True)
+    assert collapse(first, DreamFeatures(first.features + 9, first.probabilities), own, 3.0) == (True, False)
+    assert collapse(first, DreamFeatures(0.4 * first.features, first.probabilities), own, 1.0) == (False, True)
     assert spread(first.features) > 0
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.incremental.output_units import DREAM, FREE, REAL, Slots
+from sleepkit.vision.incremental.output_units import DREAM, FREE, REAL, OutputUnits
 
 
 def test_free_units_first_then_new_ones():
-    slots = Slots(3)
+    slots = OutputUnits(3)
     assert slots.take([7, 3], task=0) == [0, 1]
     assert slots.take([100, 101], task=0, state=DREAM) == [2, 3]
     assert slots.take([5], task=1) == [4] and len(slots) == 5
@@ -16,7 +16,7 @@ def test_free_units_first_then_new_ones():
 
 
 def test_a_dream_becomes_a_class_and_a_released_unit_is_taken_again():
-    slots = Slots()
+    slots = OutputUnits()
     slots.take([0, 1], 0)
     slots.take([0, 1, 2], 0, DREAM)
     slots.promote(3, label=9, task=1)
@@ -26,15 +26,15 @@ def test_a_dream_becomes_a_class_and_a_released_unit_is_taken_again():
 
 
 def test_there_and_back():
-    slots = Slots(4)
+    slots = OutputUnits(4)
     slots.take([2, 1], 0)
     slots.take([0], 1, DREAM)
-    for again in (Slots.from_dict(slots.to_dict()), Slots.from_tensor(slots.to_tensor())):
+    for again in (OutputUnits.from_dict(slots.to_dict()), OutputUnits.from_tensor(slots.to_tensor())):
         assert again.to_dict() == slots.to_dict()
 
 
 def test_what_is_refused():
-    slots = Slots(2)
+    slots = OutputUnits(2)
     slots.take([4], 0)
     with pytest.raises(SleepkitError, match="real label 4 has unit 0 already"):
         slots.take([4], 1)
@@ -45,4 +45,4 @@ def test_what_is_refused():
     with pytest.raises(SleepkitError, match=r"real label 3 has no unit; known are \[4\]"):
         slots.unit(3)
     with pytest.raises(SleepkitError, match="one entry for each unit"):
-        Slots.from_dict({"states": ["real"], "labels": [], "tasks": [0]})
+        OutputUnits.from_dict({"states": ["real"], "labels": [], "tasks": [0]})

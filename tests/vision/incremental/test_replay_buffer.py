@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import save
 
 from sleepkit.errors import SleepkitError
-from sleepkit.vision.incremental.replay_buffer import ReplayMemory
+from sleepkit.vision.incremental.replay_buffer import ReplayBuffer
 
 
 def filled(policy, capacity=30, seed=0, parts=(200, 100, 50)):
-    memory = ReplayMemory(capacity, policy, seed)
+    memory = ReplayBuffer(capacity, policy, seed)
     generator = torch.Generator().manual_seed(1)
     for number, rows in enumerate(parts):
         labels = 2 * number + torch.arange(rows) % 2
@@ -31,7 +31,7 @@ def test_reservoir_keeps_each_row_with_equal_probability():
 def test_balanced_policies_share_the_capacity_among_the_classes(policy):
     memory = filled(policy, capacity=32)
     assert sorted(torch.bincount(memory.labels).tolist()) == [5, 5, 5, 5, 6, 6]
-    few = ReplayMemory(10, policy)
+    few = ReplayBuffer(10, policy)
     few.add(0, torch.tensor([0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]), torch.randn(12, 3))
     assert torch.bincount(few.labels).tolist() == [2, 8]  # what a small class cannot fill goes to the others
 
@@ -42,7 +42,7 @@ def test_herding_approaches_the_class_mean_better_than_chance():
     labels = torch.zeros(100, dtype=torch.int64)
     errors = []
     for policy in ("herding", "class_balanced"):
-        memory = ReplayMemory(10, policy)
+        memory = ReplayBuffer(10, policy)
         memory.add(0, labels, features)
         errors.append((features[memory.places[:, 1]].mean(0) - features.mean(0)).norm())
     assert errors[0] < 0.3 * errors[1]
@@ -52,7 +52,7 @@ def test_herding_approaches_the_class_mean_better_than_chance():
 def test_a_memory_that_was_saved_goes_on_as_one_that_was_not(policy):
     whole, half = filled(policy), filled(policy, parts=(200, 100))
     half.store("logits", 1, torch.randn(len(half.rows_of(1)), 4))
-    again = ReplayMemory(30, policy)
+    again = ReplayBuffer(30, policy)
     again.load_state_dict(half.state_dict())
     assert torch.equal(again.extras["logits"].nan_to_num(), half.extras["logits"].nan_to_num())
     generator = torch.Generator().manual_seed(1)
@@ -62,7 +62,7 @@ def test_a_memory_that_was_saved_goes_on_as_one_that_was_not(policy):
 
 
 def test_extras_stay_with_their_rows():
-    memory = ReplayMemory(8)
+    memory = ReplayBuffer(8)
     for number in range(4):
         memory.add(number, torch.full((20,), number))
         rows = memory.rows_of(number)
@@ -86,9 +86,9 @@ def test_bytes_and_size_on_disk():
 )
 def test_bad_settings(arguments, words):
     with pytest.raises(SleepkitError, match=words):
-        ReplayMemory(*arguments)
+        ReplayBuffer(*arguments)
 
 
 def test_herding_needs_features():
     with pytest.raises(SleepkitError, match="herding and there are no features"):
-        ReplayMemory(5, "herding").add(0, torch.zeros(3, dtype=torch.int64))
+        ReplayBuffer(5, "herding").add(0, torch.zeros(3, dtype=torch.int64))

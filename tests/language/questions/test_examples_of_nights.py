@@ -5,14 +5,14 @@ import logging
 import pytest
 from tiny import tiny_model, tiny_tokenizer
 
-from sleepkit.language.questions.context import MemoryChunk
-from sleepkit.language.questions.material import NothingToAskError, SeedItem, newest, not_outdated, write_material
+from sleepkit.language.questions.context import Chunk
+from sleepkit.language.questions.examples import NothingToAskError, SyntheticExample, newest, not_outdated, write_examples
 
 OLD, NEW = "Ann went to the garden.", "Ann went to the office."
 
 
 def item(prompt, reply, night=0, style="wh"):
-    return SeedItem(prompt, reply, reply, style, night=night)
+    return SyntheticExample(prompt, reply, reply, style, night=night)
 
 
 def test_of_each_prompt_the_last_statement_is_learned_whatever_the_order_of_styles():
@@ -32,11 +32,11 @@ def test_what_was_said_before_is_not_replayed():
 
 
 def chunk(text, title="doc", **options):
-    return MemoryChunk(text, title, 0, len(text), **options)
+    return Chunk(text, title, 0, len(text), **options)
 
 
 def write(*chunks, styles=("wh", "cloze", "keywords", "about")):
-    return write_material(tiny_model(), tiny_tokenizer(), chunks, styles, 1)
+    return write_examples(tiny_model(), tiny_tokenizer(), chunks, styles, 1)
 
 
 CODE = "import os\n\ndef book(name):\n    return os.path.join(name)\n"

@@ -1,4 +1,4 @@
-"""The material of a night: what the model asks itself about its memory, and what it must answer.
+"""The examples of a night: what the model asks itself about its memory, and what it must answer.
 
 The paper trains on self-generated data only; how they are written decides everything with a small model.  A night's
 items come from the documents alone, never from evaluation questions::
@@ -12,8 +12,8 @@ items come from the documents alone, never from evaluation questions::
     recite     a sentence from a random prefix on
     rewrite    the model says a sentence in its own words; kept if no number and no name was lost or invented
     general    questions about anything; the reply is the unslept model's own
-    replay     items of earlier nights; the reply is what the model gave before tonight.  With `relearn` they keep their style
-               and are learned again
+    replay     items of earlier nights; the reply is what the model gave before tonight.  With `rehearse_as_new` they
+               keep their style and are learned again
     note, written, own   a pair that was given, learned as it is: a label, an answer, an answer to a question of the user's own
     recall     the same, where an expert takes over what faster ones know: something to learn, not to leave alone
 
@@ -33,8 +33,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.questions.context import MemoryChunk
-from sleepkit.language.questions.items import OWN, ROLES, STYLES, SeedItem, load_items, newest, not_outdated, save_items
+from sleepkit.language.questions.context import Chunk
+from sleepkit.language.questions.items import OWN, ROLES, STYLES, SyntheticExample, load_items, newest, not_outdated, save_items
 from sleepkit.language.questions.lines import Line, quotations, read_lines, second_part
 from sleepkit.language.questions.rules import (
     about,
@@ -53,13 +53,13 @@ __all__ = [
     "ROLES",
     "STYLES",
     "NothingToAskError",
-    "SeedItem",
+    "SyntheticExample",
     "cue_items",
     "load_items",
     "newest",
     "not_outdated",
     "save_items",
-    "write_material",
+    "write_examples",
 ]
 
 QUOTED = 0.2  # share of a document from which on it is told that parts of it are not asked about
@@ -71,21 +71,21 @@ class NothingToAskError(SleepkitError):
     """The documents of a night hold nothing that could be asked about or quoted."""
 
 
-def write_material(
+def write_examples(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    chunks: Sequence[MemoryChunk],
+    chunks: Sequence[Chunk],
     styles: Sequence[str] = STYLES,
-    cues_per_span: int = 2,
+    questions_per_span: int = 2,
     seed: int = 0,
-) -> list[SeedItem]:
+) -> list[SyntheticExample]:
     """Write the memory items of a night from the chunks of the context memory; of what is there for reference only, none.
 
     What is quoted, and a document of which nothing can be asked, is told by a warning.
 
     Args:
         styles: any of `STYLES`.
-        cues_per_span: cloze and keyword cues for each answer span, and "about" cues for each sentence.
+        questions_per_span: cloze and keyword cues for each answer span, and "about" cues for each sentence.
 
     Raises:
         SleepkitError: unknown style.
@@ -97,9 +97,9 @@ def write_material(
     rng = random.Random(seed)
     lines = read_lines(chunks)
     asked = [line for line in lines if line.is_prose]
-    items: list[SeedItem] = []
+    items: list[SyntheticExample] = []
     for line in lines:
-        items += cue_items(line, styles, cues_per_span, rng) if line.is_prose else quotations(line, rng)
+        items += cue_items(line, styles, questions_per_span, rng) if line.is_prose else quotations(line, rng)
     if "question" in styles:
         items += written_questions(model, tokenizer, asked, rng, seed)
     if "paraphrase" in styles:
@@ -115,7 +115,7 @@ def write_material(
     return items
 
 
-def _tell_of_the_rest(chunks: Sequence[MemoryChunk], lines: Sequence[Line], items: Sequence[SeedItem]) -> None:
+def _tell_of_the_rest(chunks: Sequence[Chunk], lines: Sequence[Line], items: Sequence[SyntheticExample]) -> None:
     """Say of which documents much is quoted and not asked about, and of which nothing is learned."""
     if not PartialState().is_main_process:
         return
@@ -130,7 +130,7 @@ def _tell_of_the_rest(chunks: Sequence[MemoryChunk], lines: Sequence[Line], item
             logger.warning(f"{title}: {what} prose (but code, tables, lists, ...); quoted as it stands, and not asked about")
 
 
-def cue_items(line: Line, styles: Sequence[str], count: int, rng: random.Random) -> list[SeedItem]:
+def cue_items(line: Line, styles: Sequence[str], count: int, rng: random.Random) -> list[SyntheticExample]:
     """Items about a sentence of prose that rules make; ``count`` cloze and keyword cues for each answer span."""
     sentence, title = line.said, line.title
     made: list[tuple[str, str, str, str]] = []
@@ -153,7 +153,7 @@ def cue_items(line: Line, styles: Sequence[str], count: int, rng: random.Random)
             cut = second_part(sentence, rng)
             made.append((f"Continue: {sentence[:cut].rstrip()}", sentence[cut:], "recite", ""))
     return [
-        SeedItem(prompt, reply, line.memory, style, title, span)
+        SyntheticExample(prompt, reply, line.memory, style, title, span)
         for prompt, reply, style, span in made
         if reply and prompt != reply
     ]

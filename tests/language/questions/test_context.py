@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.questions.context import ContextMemory, MemoryChunk
+from sleepkit.language.questions.context import Chunk, ContextStore
 from sleepkit.language.questions.sentences import sentences
 
 TEXT = (
@@ -48,7 +48,7 @@ def assert_covered(text, chunks):
 @pytest.mark.parametrize("max_tokens", [1000, 120, 60, 30, 12, 5, 4])
 @pytest.mark.parametrize("overlap", [0, 1, 3])
 def test_nothing_is_dropped(tokenizer, max_tokens, overlap):
-    memory = ContextMemory(tokenizer, max_tokens, overlap)
+    memory = ContextStore(tokenizer, max_tokens, overlap)
     memory.add_document(TEXT, "Quill")
     chunks = memory.chunks()
     assert_covered(TEXT, chunks)
@@ -68,13 +68,13 @@ def test_random_documents_are_covered(tokenizer):
     words = ["Ann", "saw", "3.5", "boats.", "The", "U.S.", "end!", "\n\n", "- item", "x" * 40, "终。", "why?"]
     for _ in range(60):
         text = " ".join(f"{rng.choice(words)}{i}" for i in range(rng.randrange(1, 60)))
-        memory = ContextMemory(tokenizer, rng.randrange(6, 60), rng.randrange(3))
+        memory = ContextStore(tokenizer, rng.randrange(6, 60), rng.randrange(3))
         memory.add_document(text)
         assert_covered(text, memory.chunks())
 
 
 def test_chunks_break_at_sentences_and_overlap(tokenizer):
-    memory = ContextMemory(tokenizer, 60, overlap=1)
+    memory = ContextStore(tokenizer, 60, overlap=1)
     text = " ".join(f"Sentence number {i} ends here." for i in range(20))
     memory.add_document(text)
     chunks = memory.chunks()
@@ -89,7 +89,7 @@ def test_chunks_break_at_sentences_and_overlap(tokenizer):
 
 
 def test_only_a_sentence_over_budget_is_cut_and_at_white_space(tokenizer):
-    memory = ContextMemory(tokenizer, 40, overlap=1)
+    memory = ContextStore(tokenizer, 40, overlap=1)
     long = "It was " + " ".join(f"very{i}," for i in range(40)) + " long."
     memory.add_document(f"Short one. {long} Short two.")
     texts = [chunk.text for chunk in memory.chunks()]
@@ -99,13 +99,13 @@ def test_only_a_sentence_over_budget_is_cut_and_at_white_space(tokenizer):
 
 
 def test_a_word_over_budget_is_cut(tokenizer):
-    memory = ContextMemory(tokenizer, 10)
+    memory = ContextStore(tokenizer, 10)
     memory.add_document("z" * 500)
     assert "".join(chunk.text for chunk in memory.chunks()) == "z" * 500
 
 
 def test_notes_share_chunks_and_stay_whole(tokenizer):
-    memory = ContextMemory(tokenizer, 100, overlap=0)
+    memory = ContextStore(tokenizer, 100, overlap=0)
     for i in range(12):
         memory.add_note(f"What is item {i}?", f"Item {i} is a boat. It floats.")
     chunks = memory.chunks()
@@ -115,7 +115,7 @@ def test_notes_share_chunks_and_stay_whole(tokenizer):
 
 
 def test_note_over_budget_is_cut_at_sentences(tokenizer):
-    memory = ContextMemory(tokenizer, 30, overlap=0)
+    memory = ContextStore(tokenizer, 30, overlap=0)
     answer = " ".join(f"Reason {i} is here." for i in range(8))
     memory.add_note("Why?", answer)
     text = f"Q: Why?\nA: {answer}"
@@ -124,7 +124,7 @@ def test_note_over_budget_is_cut_at_sentences(tokenizer):
 
 
 def test_chat_breaks_at_turns(tokenizer):
-    memory = ContextMemory(tokenizer, 22, overlap=0)
+    memory = ContextStore(tokenizer, 22, overlap=0)
     memory.add_chat([{"role": "user", "content": "I am Ann"}, {"role": "assistant", "content": "Hello Ann"}] * 2)
     texts = [chunk.text for chunk in memory.chunks()]
     assert "\n".join(texts) == "User: I am Ann\nAssistant: Hello Ann\nUser: I am Ann\nAssistant: Hello Ann"
@@ -132,7 +132,7 @@ def test_chat_breaks_at_turns(tokenizer):
 
 
 def test_order_of_entries(tokenizer):
-    memory = ContextMemory(tokenizer, 200)
+    memory = ContextStore(tokenizer, 200)
     memory.add_note("A?", "a")
     memory.add_document("B.", "second")
     memory.add_note("C?", "c")
@@ -147,7 +147,7 @@ def test_order_of_entries(tokenizer):
 
 
 def test_save_and_load(tokenizer, tmp_path):
-    memory = ContextMemory(tokenizer, 30, overlap=2)
+    memory = ContextStore(tokenizer, 30, overlap=2)
     memory.add_document(TEXT, "Quill")
     memory.add_note("Who?", "Mara")
     memory.add_chat([{"role": "user", "content": "Hi"}])
@@ -155,12 +155,12 @@ def test_save_and_load(tokenizer, tmp_path):
     memory.save(path)
     memory.save(path)
     assert [file.name for file in tmp_path.iterdir()] == ["memory.json"]
-    loaded = ContextMemory.load(path, tokenizer)
+    loaded = ContextStore.load(path, tokenizer)
     assert loaded.chunks() == memory.chunks() and (loaded.max_tokens, loaded.overlap) == (30, 2)
     memory.add_note("And?", "more")
     loaded.add_note("And?", "more")
     assert loaded.chunks() == memory.chunks()
-    assert isinstance(loaded.chunks()[0], MemoryChunk)
+    assert isinstance(loaded.chunks()[0], Chunk)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"max_tokens": 5}', '{"max_tokens": 5, "overlap": 1, "entries": [{}]}'])
@@ -168,16 +168,16 @@ def test_load_refuses(tokenizer, tmp_path, content):
     path = tmp_path / "memory.json"
     path.write_text(content)
     with pytest.raises(SleepkitError, match="memory.json is not a saved context memory") as error:
-        ContextMemory.load(path, tokenizer)
+        ContextStore.load(path, tokenizer)
     assert "\n" not in str(error.value)
 
 
 def test_bad_input(tokenizer):
     with pytest.raises(SleepkitError, match="max_tokens is 0"):
-        ContextMemory(tokenizer, 0)
+        ContextStore(tokenizer, 0)
     with pytest.raises(SleepkitError, match="overlap is -1"):
-        ContextMemory(tokenizer, 10, -1)
-    memory = ContextMemory(tokenizer, 2)
+        ContextStore(tokenizer, 10, -1)
+    memory = ContextStore(tokenizer, 2)
     with pytest.raises(SleepkitError, match="document 'x' is empty"):
         memory.add_document(" ", "x")
     with pytest.raises(SleepkitError, match="answer to 'Q\\?' is empty"):
