@@ -90,8 +90,8 @@ class KnowledgeSeedingConfig(TrainingArguments):
     rehearse_as_new: str = option(
         "none",
         f"What of earlier nights is learned again beside tonight's, one of {', '.join(REHEARSE_AS_NEW)}: labels of different "
-        "nights, or facts that are asked alike, are told apart by what has seen both. The rest is replayed, and closed to the new "
-        "expert.",
+        "nights, or facts that are asked alike, are told apart by what has seen both. The rest is replayed, and closed to the "
+        "new expert.",
     )
 
     # objective
