@@ -11,6 +11,17 @@ from tiny_images import write_npz
 from sleepkit.reporting.results import read_results
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NIGHT = {
+    **{
+        "use_cpu": True,
+        "max_steps": 4,
+        "per_device_train_batch_size": 2,
+        "expert_slots": 3,
+        "expert_width": 4,
+        "general_items": 2,
+    },
+    **{"general_tokens": 4, "max_new_tokens": 4, "context_max_tokens": 300, "styles": ["wh", "cloze"], "gate": False},
+}
 QUICK = {"use_cpu": True, "per_device_train_batch_size": 8, "cnn_widths": [4], "hidden_size": 8, "learning_rate": 0.01}
 
 
@@ -25,6 +36,37 @@ def example(name):
 def test_an_example_is_short_and_says_how_it_is_run(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 60 and f"python examples/{path.name}" in text
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A chat model of random weights in a folder."""
+    tiny_model(max_position_embeddings=2048).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    return str(tmp_path / "base")
+
+
+def test_own_documents(base, tmp_path, capsys):
+    (tmp_path / "notes").mkdir()
+    for name, text in (
+        ("ada", "Ada keeps a red lamp in the north tower."),
+        ("bert", "Bert keeps a blue lamp in the south tower."),
+    ):
+        (tmp_path / "notes" / f"{name}.md").write_text(text)
+        trainer = example("own_documents").main(str(tmp_path / "notes"), str(tmp_path / "run"), base, **NIGHT)
+    assert [night.experience for night in trainer.nights] == ["ada.md", "bert.md"]  # the second time only what was new
+    assert "night 2: kept" in capsys.readouterr().out
+
+
+def test_chats(base, tmp_path, capsys):
+    assert len(example("chats").main(str(tmp_path / "run"), base, **NIGHT)) == 2
+    assert "Where does my sister Ines live?\n  before:" in capsys.readouterr().out
+
+
+def test_inside_sft(base, tmp_path, capsys):
+    callback = example("inside_sft").main(str(tmp_path), base, every=2, steps=4, **NIGHT)
+    assert [night.number for night in callback.nights] == [1, 2] and "night 2: kept" in capsys.readouterr().out
+    assert (tmp_path / "asleep" / "model" / "expert_bank.safetensors").is_file()
 
 
 def test_images(tmp_path, capsys):
