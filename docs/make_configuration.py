@@ -44,7 +44,7 @@ of `transformers.TrainingArguments` that mean something in a night are accepted 
 `None` stands for an option that is not given.
 """
 UNTITLED = ("options", "positional arguments")  # as argparse calls its own groups
-HIDDEN = ("help", "config", "traceback")
+HIDDEN = ("help", "help_all", "config", "traceback")
 
 
 class _Caught(BaseException):

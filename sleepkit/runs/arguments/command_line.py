@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast, get_type_hints
 
 from sleepkit.errors import SleepkitError, first_line, show_tracebacks
+from sleepkit.runs.arguments.groups import COMMON, arrange
 from sleepkit.runs.arguments.recipe import read_recipe, typed
 from sleepkit.utils.options import LARGEST, shown
 from sleepkit.utils.precision import DTYPES, check_quantization
@@ -111,7 +112,7 @@ class Parser(argparse.ArgumentParser):
 
     def values(self, words: Sequence[str]) -> dict[str, Any]:
         """What was given, by name."""
-        return {name: value for name, value in vars(self.parse_args(words)).items() if name != "traceback"}
+        return {name: value for name, value in vars(self.parse_args(words)).items() if name not in ("traceback", "help_all")}
 
     def refuse_unknown(self, unknown: Sequence[str]) -> None:
         """Raise `SleepkitError` for the first word that is no option."""
@@ -131,6 +132,17 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         if not action.option_strings:
             return super()._format_action_invocation(action)
         return f"{action.option_strings[0]} {self._format_args(action, action.dest.upper())}".rstrip()
+
+
+class _HelpAll(argparse.Action):
+    """Shows the help of every option."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(Parser.format_help(cast(Any, parser)), end="")
+        parser.exit()
 
 
 def read(
@@ -178,26 +190,41 @@ def _parser_of(classes: Sequence[type], prog: str, description: str) -> Any:
         def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
             return argparse.ArgumentParser.parse_args(self, args, namespace)
 
+        def format_help(self) -> str:
+            """Of the options that most people set."""
+            others = [action for action in self._actions if action.dest not in COMMON]
+            helps = [action.help for action in others]
+            for action in others:
+                action.help = argparse.SUPPRESS
+            try:
+                return super().format_help()
+            finally:
+                for action, text in zip(others, helps, strict=True):
+                    action.help = text
+
     parser = DataclassParser(
         dataclass_types=cast(Any, tuple(classes)),
         prog=prog,
         usage=f"{prog} [--config RECIPE.yaml] [--FIELD VALUE ...]",
         description=description,
-        epilog="Fields of transformers.TrainingArguments that mean something here are accepted too: --bf16, --use_cpu, ...",
+        epilog="--help_all lists every option. Fields of transformers.TrainingArguments that mean something here are accepted "
+        "too: --bf16, --use_cpu, ...",
         formatter_class=_Help,
     )
     parser.add_argument("--config", help="a YAML recipe of the fields below; the command line overrides it")
+    parser.add_argument("--help_all", action=_HelpAll, help="show every option and exit")
     for action in parser._actions:
         if action.dest == "report_to":
             action.nargs = "+"  # one tracker or several
     _only_own_help(parser, classes)
+    arrange(parser, classes)
     return parser
 
 
 def _only_own_help(parser: argparse.ArgumentParser, classes: Sequence[type]) -> None:
     """Hide what `--help` would show of TrainingArguments, and the `--no_` twins."""
     listed = {item.name for one in classes[:-1] for item in dataclasses.fields(one)}
-    listed |= {"seed", "help", "config", "traceback", *own_fields(classes[-1])}
+    listed |= {"seed", "help", "help_all", "config", "traceback", *own_fields(classes[-1])}
     for action in parser._actions:
         if action.dest not in listed or action.option_strings[0].startswith("--no_"):
             action.help = argparse.SUPPRESS

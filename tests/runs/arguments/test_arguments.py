@@ -100,7 +100,7 @@ def test_a_bad_command_line_is_one_line(line, words):
 
 def test_help_shows_our_fields_only(capsys):
     with pytest.raises(SystemExit) as end:
-        parse(["--help"])
+        parse(["--help_all"])
     shown = capsys.readouterr().out
     assert end.value.code == 0
     for name in ("--dataset", "--expert_slots", "--alpha", "--seed ", "--baseline", "--output_dir"):

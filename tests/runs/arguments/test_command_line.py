@@ -341,3 +341,16 @@ def test_help_names_defaults(command, capsys):
     shown = capsys.readouterr().out
     assert end.value.code == 0 and "--traceback" in shown
     assert "(default: " in shown or command == "report"
+
+
+def test_help_shows_what_most_people_set_in_titled_groups_and_help_all_the_rest(capsys):
+    texts = []
+    for flag in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["sleep", flag])
+        assert end.value.code == 0
+        texts.append(capsys.readouterr().out)
+    few, every = ([line.split()[0] for line in text.splitlines() if line.startswith("  --")] for text in texts)
+    assert len(few) < 50 < 100 < len(every) and set(few) < set(every) and {"--alpha", "--dream_top_p"} <= {*every} - {*few}
+    for title in ("data:", "model:", "a night: questions and training:", "gate:", "publishing:", "run:"):
+        assert f"\n{title}\n" in texts[0], title
