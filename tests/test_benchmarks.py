@@ -243,6 +243,7 @@ def test_runs_are_checked_before_the_first_one():
         planned(["four_level"], "--expert_slots", "7")
 
 
+@pytest.mark.slow
 def test_one_step_is_compared_with_trl(tmp_path):
     model = tiny_model(max_position_embeddings=1024)
     model.save_pretrained(tmp_path / "model")
@@ -270,6 +271,7 @@ def test_one_step_is_compared_with_trl(tmp_path):
     assert "trl_distillation" in done.stdout and "experts in use" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_trial_is_compared_with_its_own_steps(tmp_path):
     model = tiny_model(max_position_embeddings=2048)
     model.save_pretrained(tmp_path / "model")

@@ -128,16 +128,16 @@ def side_by_side(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """``work`` of each item, in forks of this process, as many at once as there are processors."""
     if len(items) < 2:
         return [work(item) for item in items]
-    _WORK.append(work)
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork"), max_tasks_per_child=None) as pool:
-        return list(pool.map(_worked, items))
+    _WORK[:] = [lambda item=item: work(item) for item in items]
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
+        return list(pool.map(_worked, range(len(items))))
 
 
-_WORK: list[Callable[[Any], Any]] = []  # forks inherit it, and need not pickle it
+_WORK: list[Callable[[], Any]] = []  # forks inherit it, and need not pickle it
 
 
-def _worked(item: Any) -> Any:
-    return _WORK[-1](item)
+def _worked(number: int) -> Any:
+    return _WORK[number]()
 
 
 class _Pipes:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from campaign import contents
 from commands import SLEEP, prepare
-from machine import Fault, run
+from machine import Fault, preload, run
 
 from sleepkit.language.dreaming import trainer as dreaming_trainer
 from sleepkit.language.dreaming.dreams import Dream, Dreamed, context_name
@@ -25,6 +25,7 @@ def two_dreams(model, tokenizer, context, styles, *_):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
+    preload()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dreaming_trainer, "dream", two_dreams)
         yield prepare(tmp_path_factory.mktemp("inputs"))

@@ -1,35 +1,37 @@
 """A night, or a round of dreams, that is killed with no warning and started again ends with the bits of one that was not."""
 
 import signal
-import sys
-from pathlib import Path
 
 import pytest
-from launch import run
+from machine import preload, run
 
-SCRIPT = Path(__file__).with_name("sleep_tiny.py")
-DREAMER = Path(__file__).parents[1] / "dream_tiny.py"
+SCRIPT, DREAMER = "tests/fault/sleep_tiny.py", "tests/dream_tiny.py"
 
 
 def sleep(folder, *where, script=SCRIPT):
-    return run([sys.executable, script, folder, *where])
+    return run([script, str(folder), *where])
 
 
 def left_behind(folder):
     return {path.name: path.read_bytes() for path in (folder / "second").iterdir()}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    preload()
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     done = sleep(folder)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     return folder
 
 
 @pytest.mark.parametrize("where", ["first", "examples", "step", "checkpoint"])
 def test_killed_and_started_again(where, uninterrupted, tmp_path):
-    assert sleep(tmp_path, where).returncode == -signal.SIGKILL
+    assert sleep(tmp_path, where).code == -signal.SIGKILL
     night = tmp_path / ("night_00" if where == "first" else "night_01")
     found = {path.name for path in night.glob("checkpoints/checkpoint-*")}
     assert (night / "examples.jsonl").is_file() and not (tmp_path / "second").exists()
@@ -39,7 +41,7 @@ def test_killed_and_started_again(where, uninterrupted, tmp_path):
         assert not (night / "checkpoints" / "checkpoint-4" / "trainer_state.json").exists()
 
     done = sleep(tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     for name in ("night_00", "night_01"):
         assert (tmp_path / name / "examples.jsonl").read_bytes() == (uninterrupted / name / "examples.jsonl").read_bytes()
     expected, found = left_behind(uninterrupted), left_behind(tmp_path)
@@ -57,20 +59,20 @@ def dreamed(folder):
 def dreamed_at_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dreamed")
     done = sleep(folder, script=DREAMER)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     assert (folder / "trials.txt").read_text() == 8 * "a trial\n"
     return folder
 
 
 @pytest.mark.parametrize(("where", "trials"), [("dreamed", 0), ("tried", 2), ("learned", 4)])
 def test_a_round_of_dreams_is_killed(where, trials, dreamed_at_once, tmp_path):
-    assert sleep(tmp_path, where, script=DREAMER).returncode == -signal.SIGKILL
+    assert sleep(tmp_path, where, script=DREAMER).code == -signal.SIGKILL
     done_before = tmp_path / "trials.txt"
     assert (done_before.read_text() if done_before.exists() else "") == trials * "a trial\n"
     assert not (tmp_path / "dreams" / "dreamer_1").exists()
 
     done = sleep(tmp_path, script=DREAMER)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     assert done_before.read_text() == 8 * "a trial\n"  # none twice
     expected, found = dreamed(dreamed_at_once), dreamed(tmp_path)
     assert "dreams/dreamer_1/adapter_model.safetensors" in expected and found == expected

@@ -222,6 +222,7 @@ class Terminal:
         self.modes = termios.tcgetattr(end)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
         environment.pop("RANK", None)
+        script = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{script}"  # a shell's jobs ignore it
         line = [sys.executable, "-c", script]
         self.process = subprocess.Popen(line, stdin=end, stdout=end, stderr=end, env=environment, start_new_session=True)
         self.end, self.raw = end, b""
