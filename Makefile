@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn tables docs clean
+.PHONY: help install demo test test-slow test-faults lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life tables docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ bench-mygo: install ## a wake epoch and 100 sleep steps on images against plain 
 
 bench-dream2learn: install ## prompts led in one batch against one at a time, and dreaming against the base's training
 	$(BIN)/python benchmarks/bench_dream2learn.py
+
+bench-life: install ## what SmolLM2 answers after each day of a user's life: 15 minutes
+	$(BIN)/python benchmarks/life.py
 
 tables: install ## write the tables of README.md and docs/ again from the saved results
 	$(BIN)/python benchmarks/make_tables.py
