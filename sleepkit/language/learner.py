@@ -42,7 +42,7 @@ from sleepkit.language.dreaming.dreams import Context, Dream, context_name, load
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.experts.merge import capture_ffn_inputs, fit_slot, merge_slots
 from sleepkit.language.experts.units import ExpertBankConfig
-from sleepkit.language.generation.chat import chat_ids, decode, generate, window_of
+from sleepkit.language.generation.chat import chat_ids, decode, generate, text_ids, window_of
 from sleepkit.language.models.fingerprint import model_identity
 from sleepkit.language.models.zero3 import unsplit
 from sleepkit.language.questions.context import Chunk, ContextStore
@@ -79,6 +79,8 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 QUIZ_ITEMS = 16
+SHORT_ANSWER = 12  # words; an answer that is longer is not looked for as it stands
+LONGEST_ANSWER = 256  # tokens that are written where a long answer is expected
 QUIZ_STYLES = ("question", "wh", "paraphrase", "note", "written")  # whole questions
 NOTE_STYLES = {LABEL: "note", LEARNED: OWN}  # by the kind of a note
 REWORDED = 300  # characters of a question that is put in other words
@@ -402,16 +404,22 @@ class LanguageLearner:
             answers, each with its score from 0 to 1.
         """
         asked = [*held_out, *earlier]
-        rows = generate(
-            self.model, self.tokenizer, [chat_ids(self.tokenizer, i.prompt) for i in asked], self.config.max_new_tokens
-        )
+        kinds = [self._score_of(item) for item in asked]
+        long = [len(text_ids(self.tokenizer, item.span)) for item, kind in zip(asked, kinds, strict=True) if kind == "chrf"]
+        limit = max(self.config.max_new_tokens, min(max(long, default=0), LONGEST_ANSWER))
+        rows = generate(self.model, self.tokenizer, [chat_ids(self.tokenizer, i.prompt) for i in asked], limit)
         answers = [decode(self.tokenizer, row) for row in rows]
-        kinds = [self.config.answer_score if item.style == "written" else CONTAINED for item in asked]
         scores = [score(kind, answer, item.span) for kind, answer, item in zip(kinds, answers, asked, strict=True)]
         parts = {"held_out": scores[: len(held_out)], "retention": scores[len(held_out) :]}
         shares = {name: sum(part) / len(part) for name, part in parts.items() if part}
         shares |= {f"{name}_n": len(part) for name, part in parts.items()}
         return shares, list(zip(answers, scores, strict=True))[: len(held_out)]
+
+    def _score_of(self, item: SyntheticExample) -> str:
+        """How answers to an item are scored: what nobody repeats word for word, such as a reply of a chat, by ChrF."""
+        if item.style == "written":
+            return self.config.answer_score
+        return "chrf" if len(item.span.split()) > SHORT_ANSWER else CONTAINED
 
     def _material(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
         """Items to train on, and self-written questions that are kept back."""

@@ -387,3 +387,21 @@ def test_the_dream_pool_is_a_uniform_sample_of_bounded_size(tmp_path):
     (tmp_path / "dreams.json").write_text("{")
     with pytest.raises(SleepkitError, match="cannot be read"):
         pool.load(tmp_path / "dreams.json")
+
+
+def test_a_long_answer_of_a_users_own_is_asked_in_full_and_scored_by_what_it_shares(tmp_path, monkeypatch):
+    """Nobody repeats a reply of a chat word for word: looked for as it stands, it would never be found, and its night undone."""
+    reply = "you can park behind the old mill, then walk along the river for ten minutes until you see the red gate on your left"
+    learner = make_learner(tmp_path)
+    limits = []
+
+    def generate(model, tokenizer, prompts, limit):
+        limits.append(limit)
+        return [tokenizer(text, add_special_tokens=False).input_ids for text in (f"{reply[:60]} and so on", "orta")]
+
+    monkeypatch.setattr("sleepkit.language.learner.generate", generate)
+    long = SyntheticExample("How do I get there?", reply, "", "paraphrase", "chat", reply)
+    short = SyntheticExample("Where is it?", "It is in Orta.", "", "wh", "tale", "Orta")
+    shares, answers = learner._self_test([long, short], [])
+    assert limits == [len(reply)] and 0.2 < answers[0][1] < 0.9 and answers[1][1] == 1  # a token is a character
+    assert shares["held_out"] == pytest.approx((answers[0][1] + 1) / 2)
