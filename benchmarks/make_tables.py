@@ -35,6 +35,7 @@ from sleepkit.reporting.tables import (
     headline,
     markdown_table,
     mean_duration,
+    meaningful,
     spread,
 )
 from sleepkit.utils.files import read_json
@@ -259,8 +260,6 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "metrics": _measures,
 }
 """What a results file holds -> its table; the first that is there counts."""
-LEAST_CEILING = 0.25
-"""How much more must be right with the text in the prompt than before sleep, for a recovery to mean something."""
 SUMMARY = {
     "closed_book_before": "closed book before",
     "closed_book_after": "after",
@@ -304,14 +303,6 @@ def _final(run: Mapping[str, Any]) -> float | None:
     """Share of all questions that is right after the last night, of a run that has saved it as a recovery only."""
     before, ceiling, share = (run.get(name) for name in ("closed_book_before", "in_context", "recovery_final"))
     return None if before is None or ceiling is None or share is None else before + share * (ceiling - before)
-
-
-def meaningful(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The run, without its recovery where the text in the prompt brings less than `LEAST_CEILING`."""
-    ceiling = run.get("in_context")
-    if ceiling is None or ceiling - (run.get("closed_book_before") or 0) >= LEAST_CEILING:
-        return run
-    return {**run, "recovery": None}
 
 
 def summary(documents: Mapping[str, Mapping[str, Any]]) -> str:

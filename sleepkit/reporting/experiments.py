@@ -17,7 +17,7 @@ from typing import Any
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.metrics import mean_interval
-from sleepkit.reporting.tables import format_memory, format_value, grouped, markdown_table, mean_duration, spread
+from sleepkit.reporting.tables import format_memory, format_value, grouped, markdown_table, mean_duration, meaningful, spread
 from sleepkit.utils.files import read_json
 
 QUALITY = {
@@ -99,7 +99,8 @@ def experiment_page(path: Path) -> Path:
     document = read_json(path)
     if not isinstance(document, dict) or not document.get("runs"):
         raise SleepkitError(f"{path} holds no runs; give a file that benchmarks/run_table.py wrote")
-    variants = grouped(document["runs"], "variant")
+    rows = [meaningful(run) for run in document["runs"]]
+    variants = grouped(rows, "variant")
     picture = path.with_name(f"{path.stem}_retention.png")
     figure = first_experience_figure({name: [run["accuracy_matrix"] for run in runs] for name, runs in variants.items()})
     if figure is not None:
@@ -107,7 +108,7 @@ def experiment_page(path: Path) -> Path:
     command = f"`--config {document['config']} {' '.join(document['arguments'])}`"
     parts = [f"# {document['name']}", f"Runs of {command} on {document['hardware']['cpu']}."]
     parts += ["## Results", _intervals(variants), "Mean, and half of its 95 % interval over the seeds."]
-    differences = differences_table(document["runs"])
+    differences = differences_table(rows)
     parts += ["Differences of the runs with the same seed, likewise:", differences] if differences else []
     parts += ["## Cost", _costs(variants)]
     parts += ["## The first experience", f"![Score on the first experience after each night]({picture.name})"] if figure else []

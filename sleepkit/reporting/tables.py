@@ -20,6 +20,7 @@ __all__ = [
     "headline",
     "machine",
     "markdown_table",
+    "meaningful",
     "number_columns",
 ]
 
@@ -257,3 +258,15 @@ _OF_ROUND = {
     "mean_reward": "mean reward of a dream, nats a token",
     "solved": "share of dreams that solve their task",
 }
+
+
+LEAST_CEILING = 0.25
+"""How much more must be right with the text in the prompt than before sleep, for a recovery to mean something."""
+
+
+def meaningful(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The run, without its recovery where the text in the prompt brings less than `LEAST_CEILING`."""
+    ceiling = run.get("in_context")
+    if ceiling is None or ceiling - (run.get("closed_book_before") or 0) >= LEAST_CEILING:
+        return run
+    return {**run, "recovery": None}
