@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sleepkit.reporting.tables import METRICS, format_duration, format_memory, format_value
+from sleepkit.reporting.tables import METRICS, format_duration, format_memory, format_value, meaningful
 
 __all__ = [
     "ExampleGroup",
@@ -46,7 +46,7 @@ def summary(results: Row) -> list[str]:
     images = [f"{METRICS[name]} **{metrics[name]:.1%}**" for name in IMAGE_SCORES if metrics.get(name) is not None]
     if images:
         sentences.append(f"On held-out images: {', '.join(images)}.")
-    if metrics.get("recovery") is not None:
+    if meaningful(metrics).get("recovery") is not None:
         sentences.append(f"That recovers **{metrics['recovery']:.0%}** of what the documents in context give.")
     if metrics.get("anchor_kl") is not None:
         sentences.append(f"On general prompts the model moved by {format_value(metrics['anchor_kl'])} nats per token.")
@@ -101,7 +101,7 @@ def tiles(results: Row) -> list[tuple[str, str, str]]:
         ),
         *((f"{metrics[name]:.1%}", METRICS[name], "") for name in IMAGE_SCORES if metrics.get(name) is not None),
     ]
-    if metrics.get("recovery") is not None:
+    if meaningful(metrics).get("recovery") is not None:
         found.append((f"{metrics['recovery']:.0%}", "recovery", "of what the documents in context give"))
     if metrics.get("anchor_kl") is not None:
         found.append((format_value(metrics["anchor_kl"]), "general text", "nats per token that it moved"))
