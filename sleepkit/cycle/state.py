@@ -71,7 +71,7 @@ class CycleState:
     seconds: float = 0.0
 
     def save(self, folder: Path) -> None:
-        """Write the file, atomically."""
+        """Write the state into ``folder``, atomically."""
         write_json(folder / FILE_NAME, self)
 
     @classmethod

@@ -98,12 +98,12 @@ class _RowTrainer(KnowledgeSeedingTrainer):
     preparation_class = _RowPreparation
 
     def teacher_prompt(self, item: SyntheticExample) -> list[int]:
-        """What the student reads too."""
+        """Return the tokens of the prompt that the student reads too: the teacher has the LoRA and needs no context."""
         return super().teacher_prompt(item) if item.style == "general" else _tokens(self.chat_tokenizer, item)[0]
 
 
 class _AdapterRowTrainer(_RowTrainer, AdapterSeedingTrainer):
-    """The teacher has the LoRA."""
+    """Teach rows to an expert; the teacher is the model with the LoRA on."""
 
 
 class _RowRehearsal(Rehearsal):
@@ -117,7 +117,7 @@ class _RowRehearsal(Rehearsal):
 
 
 class AdapterLearner(LanguageLearner):
-    """See the module's docstring.
+    """Learner whose fast memory is a LoRA that another trainer trains awake; a night moves what it knows into an expert.
 
     Args:
         adapted: model with the LoRA, whose base grows experts here.
@@ -178,7 +178,7 @@ class AdapterLearner(LanguageLearner):
         return items, self.sample()
 
     def write_items(self, night: int) -> list[SyntheticExample]:
-        """The rows."""
+        """Return the rows that the LoRA has learned since the last night."""
         return self.rows
 
     def _words(self) -> set[str]:

@@ -170,7 +170,7 @@ class LoadingConfig:
         check_quantization(self.load_in_8bit, self.load_in_4bit)
 
     def loading(self) -> dict[str, Any]:
-        """The options of `model_io.load_model`."""
+        """Return the keyword arguments for `model_io.load_model`."""
         names = ("dtype", "attn_implementation", "trust_remote_code", "load_in_8bit", "load_in_4bit")
         return {"revision": self.model_revision, **{name: getattr(self, name) for name in names}}
 
@@ -197,7 +197,7 @@ def check_revision(model: str, revision: str | None) -> None:
 
 
 def labelled_columns(config: DataConfig, answer_score: str) -> LabelledColumns:
-    """The columns of tasks, where ``config.has_tasks``."""
+    """Return which columns of a table hold texts, labels or answers, and tasks; only where ``config.has_tasks``."""
     column = config.label_column or config.answer_column or ""
     return LabelledColumns(config.text_column, column, config.task_column, LABEL if config.label_column else answer_score)
 

@@ -246,7 +246,7 @@ class LanguageLearner:
         return outcome
 
     def _plan(self, items: Sequence[SyntheticExample], held_out: Sequence[SyntheticExample]) -> str:
-        """What lies ahead tonight, in words."""
+        """Say in a few words what lies ahead tonight: numbers of items, steps and tokens."""
         args, of_role = self.seeding, {role: [item for item in items if item.role == role] for role in ROLES}
         new, *others = of_role.values()
         numbers = [range(len(group)) for group in others]
@@ -484,7 +484,7 @@ class LanguageLearner:
         return self.rehearsal.general
 
     def _words(self) -> set[str]:
-        """Of tonight's documents, in lower case."""
+        """Return the content words of tonight's documents, in lower case."""
         return {word.lower() for chunk in self._chunks() for word in content_words(chunk.text)}
 
     def _expert(self, night: int, level: int = 0) -> int:

@@ -150,7 +150,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 # -- checks -----------------------------------------------------------------------------------------------------------
 def check_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """All checks below."""
+    """Check chat template, vocabulary and end token; raise `SleepkitError` where one of them does not fit."""
     check_chat_template(tokenizer)
     check_vocabulary(model, tokenizer)
     check_eos(model, tokenizer)

@@ -36,7 +36,7 @@ SNAPSHOT = ("kept", "dreams", "outdated")  # names of the tensors of a snapshot
 
 
 class Rehearsal:
-    """See the module's docstring.
+    """Rehearsal buffer: items, dreams and questions of earlier nights.  Its size is bounded, so the cost of a night is constant.
 
     Args:
         seeding: how much is kept and replayed, and the seed.
@@ -139,7 +139,7 @@ class Rehearsal:
         self.outdated = {}
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
+        """Read what `save` has written."""
         self.dreams.load(folder / DREAMS_NAME)
         self.outdated = dict(read_json(folder / OUTDATED_NAME))
         for name in LISTS:

@@ -32,7 +32,7 @@ _EXPECTED = "{prompt, answer?}"
 
 
 def read_prompts(given: Any, name: str) -> list[dict[str, Any]]:
-    """Rows ``{prompt, answer?}``.
+    """Read prompts, some of them with a gold answer, as rows ``{prompt, answer?}``.
 
     Args:
         given: a jsonl file, a list of prompts or of such rows, or None for those that come with the package.

@@ -307,7 +307,7 @@ def dataset_card(
 
 
 def _training(results: Mapping[str, Any]) -> str:
-    """Settings, versions and cost."""
+    """Write the part of a card on settings, versions and cost."""
     hardware = results["hardware"]
     machine = ", ".join(hardware["gpus"]) or f"{hardware['cpu']} ({hardware['cores']} cores)"
     cost = f"{format_duration(results['seconds'])} on {machine}, at most {format_memory(results['peak_memory_bytes'])}"

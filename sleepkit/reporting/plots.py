@@ -288,7 +288,7 @@ def first_experience_figure(matrices: Matrices) -> Figure | None:
 
 
 def experiences_met_figure(matrices: Matrices) -> Figure | None:
-    """The same of the mean over all experiences met so far."""
+    """Mean score over all experiences met so far, after each night: each seed faintly, their mean, and its 95 % interval."""
     return _methods_figure(matrices, accuracy_of_nights, "All experiences met so far", "accuracy")
 
 

@@ -36,7 +36,7 @@ COMPARED = [method for method in METHODS if method not in DREAMING]  # which rec
 
 @dataclass
 class ComparisonArguments:
-    """What is compared."""
+    """Options of a comparison of methods."""
 
     methods: list[str] = field(default_factory=lambda: list(COMPARED), metadata={"help": f"Any of {', '.join(COMPARED)}."})
 

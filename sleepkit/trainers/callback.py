@@ -146,7 +146,7 @@ class SleepCallback(TrainerCallback):
         self._hook = adapted.register_forward_pre_hook(self._see, with_kwargs=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """A night, if it is time."""
+        """Sleep a night after every ``every``-th step."""
         if state.global_step % self.every == 0:
             self._night(kwargs["model"], kwargs["optimizer"], state.global_step)
 

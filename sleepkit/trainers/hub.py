@@ -69,7 +69,7 @@ class Published:
     left: list[str] = field(default_factory=list)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each file."""
+        """Return the size of each file in bytes, by name."""
         return {name: len(one) if isinstance(one, bytes) else one.stat().st_size for name, one in self.files.items()}
 
 

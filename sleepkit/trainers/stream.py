@@ -67,13 +67,13 @@ class StreamTrainer(ABC):
 
     @property
     def model(self) -> PreTrainedModel:
-        """The model as it is now."""
+        """The model with its weights of now."""
         model: PreTrainedModel = self.learner.model
         return model
 
     @property
     def output_dir(self) -> Path:
-        """Folder of the run."""
+        """Folder into which the run writes."""
         return Path(str(self.args.output_dir))
 
     def train(self) -> RunRecord:

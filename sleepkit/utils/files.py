@@ -160,7 +160,7 @@ def read_jsonl(path: Path) -> list[Any]:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file and return its content.
 
     Raises:
         SleepkitError: if the file is missing, unreadable or not JSON.

@@ -174,7 +174,7 @@ class PhaseFolder(_Phase):
 
     @property
     def draft(self) -> Path:
-        """The folder that is filled."""
+        """Folder that is filled before `commit` puts it in place."""
         return self.path.with_name(f"{self.path.name}.draft")
 
     def begin(self) -> None:

@@ -71,17 +71,17 @@ class Penalised(FinetuneQa):
         """What later nights need of this one."""
 
     def snapshot(self) -> dict[str, Tensor]:
-        """With what is kept."""
+        """Copy the merged weights, and with them what the method keeps of earlier nights."""
         return super().snapshot() | {f"kept.{name}": tensor.clone() for name, tensor in self.kept.items()}
 
     def restore(self, snapshot: dict[str, Tensor]) -> None:
-        """Also what is kept."""
+        """Undo a night, bit for bit, with what the method keeps of earlier nights."""
         super().restore(snapshot)
         self.kept = {name.removeprefix("kept."): tensor for name, tensor in snapshot.items() if name.startswith("kept.")}
 
 
 class Ewc(Penalised):
-    """Elastic weight consolidation, online."""
+    """Online elastic weight consolidation: weights that earlier nights relied on may change little."""
 
     def penalty(self, student: PeftModel) -> Penalty | None:
         """Squared change of each weight, by its Fisher information so far."""
@@ -147,7 +147,7 @@ class OLora(Penalised):
     """Orthogonal LoRAs: tonight's reads directions that no earlier night's read."""
 
     def penalty(self, student: PeftModel) -> Penalty | None:
-        """Overlap of the down-projections."""
+        """Penalise the overlap of tonight's down-projections with those of earlier nights."""
         if not self.kept:
             return None
         changes = _products(student)

@@ -97,10 +97,10 @@ class Baseline(LanguageLearner):
 
 
 class NoSleep(Baseline):
-    """The model as it is."""
+    """Baseline that never learns: the model stays as it is."""
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
-        """Nothing."""
+        """Train nothing, and return a log that says so."""
         return {"train_tokens": 0}
 
 
@@ -116,7 +116,7 @@ class InContext(NoSleep):
         return super().sleep(night, output_dir)
 
     def wake(self, experience: Experience) -> None:
-        """Meet an experience."""
+        """Read an experience, and note its name."""
         super().wake(experience)
         self.awake_with = experience.name
 
@@ -131,7 +131,7 @@ class InContext(NoSleep):
             write_json(folder / "met.json", self.met)
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
+        """Read what `save` has written."""
         super().load(folder)
         self.met = tuple(read_json(Path(folder) / "met.json"))
 
@@ -202,14 +202,14 @@ class LoraLearner(Baseline, ABC):
             weight.copy_(snapshot[name])
 
     def save(self, folder: Path) -> None:
-        """The merged weights too."""
+        """Write the state of the learner, and the merged weights beside it."""
         super().save(folder)
         if self.is_main:
             with replacing(Path(folder) / MERGED) as draft:
                 save_file(self.snapshot(), draft)
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
+        """Read what `save` has written."""
         super().load(folder)
         path = Path(folder) / MERGED
         try:
@@ -226,7 +226,7 @@ class FinetunePassage(LoraLearner):
         return []
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """The chunks of the memory."""
+        """Train on the documents as they are, one chunk a step."""
         rows = document_rows(self.tokenizer, self.texts())
         return finetune(
             student,
@@ -237,7 +237,7 @@ class FinetunePassage(LoraLearner):
         )
 
     def texts(self) -> list[Chunk]:
-        """What is read."""
+        """Return the texts to train on: the chunks of tonight's documents."""
         return self._chunks()
 
 
@@ -258,7 +258,7 @@ class FinetuneEdits(FinetunePassage):
             )
 
     def texts(self) -> list[Chunk]:
-        """Documents, then edits."""
+        """Return the texts to train on: the chunks of tonight's documents, then their edits."""
         return [*self._chunks(), *self.edits]
 
 
@@ -266,7 +266,7 @@ class FinetuneQa(LoraLearner):
     """Next-token loss on the replies of the self-written items."""
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """Chats of one turn."""
+        """Train on each item as a chat of one turn, whose prompt carries no loss."""
         options = trl_settings(self.seeding, night, folder)
         return finetune(student, self.tokenizer, chat_rows(self.tokenizer, items), options, what=f"night {night}")
 
@@ -275,7 +275,7 @@ class ContextDistillation(LoraLearner):
     """Offline: forward KL to the model with the document in view, on given replies; nothing for retention."""
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """Knowledge seeding's divergence alone."""
+        """Train with the divergence of knowledge seeding alone, without rollouts."""
         args = night_settings(self.seeding, night, folder)
         args.lmbda = args.lmbda_start = 0.0
         return LoraSeedingTrainer(student, args, items, self.tokenizer, NO_SLOT).run(f"night {night}")
@@ -293,7 +293,7 @@ class Lora(LoraLearner):
         return items
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """The full objective."""
+        """Train with the full objective of knowledge seeding."""
         args = night_settings(self.seeding, night, folder)
         return LoraSeedingTrainer(student, args, items, self.tokenizer, NO_SLOT).run(f"night {night}")
 
@@ -319,7 +319,7 @@ class LoraSeedingTrainer(KnowledgeSeedingTrainer):
     """Knowledge seeding into a LoRA: the teacher is the same model with the LoRA off."""
 
     def teacher_view(self) -> AbstractContextManager[None]:
-        """The model with the LoRA off."""
+        """Turn the LoRA off: inside, the model is the teacher."""
         return self.model.disable_adapter()  # type: ignore[union-attr,operator]
 
     unslept_view = teacher_view  # a LoRA that was merged cannot be taken out again

@@ -135,7 +135,7 @@ def read_texts(dataset: str | Path, text_column: str, split: str | None = None) 
 
 
 def asked(text: str, instruction: str = INSTRUCTION) -> str:
-    """The prompt about a text."""
+    """Return the prompt that asks about a text."""
     return f"{instruction}\n\n{text}"
 
 

@@ -42,11 +42,11 @@ class DreamPool:
         return torch.tensor(list(self._text().encode()), dtype=torch.uint8)
 
     def from_tensor(self, state: Tensor) -> None:
-        """The inverse of `to_tensor`."""
+        """Take over what `to_tensor` has returned."""
         self._read(bytes(state.tolist()).decode())
 
     def save(self, path: Path) -> None:
-        """Write JSON, atomically."""
+        """Write the reservoir as JSON, atomically."""
         write_json(path, json.loads(self._text()))
 
     def load(self, path: Path) -> None:

@@ -81,7 +81,7 @@ class RoundLog:
 
     @classmethod
     def of(cls, number: int, dreams: Sequence[Dream], dropped: Counter[str]) -> RoundLog:
-        """Count a round."""
+        """Count how many dreams of a round were dropped, tried and accepted."""
         tried = [one for one in dreams if one.chosen]
         rewards = [one.reward for one in tried if one.reward is not None]
         accepted = sum(reward > 0 for reward in rewards)
@@ -174,7 +174,7 @@ class DreamingTrainer:
 
     # -- dream and choose ---------------------------------------------------------------------------------------------
     def _identity(self, context: Context, number: int, name: str) -> dict[str, Any]:
-        """Of the dreams of one context."""
+        """Return what decides the dreams of one context in one round, by name."""
         return {
             **self.identity,
             "context": digest_of([context.name, context.chunk, context.questions]),

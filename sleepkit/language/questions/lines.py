@@ -28,7 +28,7 @@ SHORTEST = 8  # letters of a script without spaces that are cut in two
 
 @dataclass(frozen=True)
 class Line:
-    """A passage of a chunk.
+    """Passage of a chunk that questions are written about.
 
     Attributes:
         title: of the document.

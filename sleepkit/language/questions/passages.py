@@ -75,7 +75,7 @@ def is_code(text: str) -> bool:
 
 
 def flowing(sentence: str) -> str:
-    """A sentence on one line."""
+    """Return a sentence on one line, with words joined that a line break had split."""
     return " ".join(_BROKEN_LINE.sub("", sentence).split())
 
 

@@ -70,7 +70,7 @@ class AdapterSeedingTrainer(KnowledgeSeedingTrainer):
         super().__init__(*args, **options)
 
     def teacher_prompt(self, item: SyntheticExample) -> list[int]:
-        """The prompt alone."""
+        """Return the tokens of the prompt alone: the LoRA knows what the context says."""
         return chat_ids(self.chat_tokenizer, item.prompt)
 
     @contextmanager

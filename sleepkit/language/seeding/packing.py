@@ -48,7 +48,7 @@ class PreparedItem:
 
     @property
     def sequence(self) -> list[int]:
-        """What the student reads."""
+        """Tokens that the student reads: the prompt, and the reply up to its last token."""
         return self.prompt_ids + self.reply_ids[:-1]
 
 
@@ -174,7 +174,7 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """Device of the model's weights."""
         return next(self.decoder.parameters()).device
 
     def without_experts(self) -> AbstractContextManager[None]:

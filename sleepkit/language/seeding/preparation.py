@@ -180,12 +180,12 @@ class Preparation:
 
     @property
     def pad(self) -> int:
-        """Padding token."""
+        """Id of the padding token; 0 where the tokenizer has none."""
         return self.tokenizer.pad_token_id or 0
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """Device of the model's weights."""
         return self.backbone.device
 
 

@@ -56,7 +56,7 @@ class Phase:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the phase began."""
         return time.monotonic() - self.started
 
     @property
@@ -124,7 +124,7 @@ def shown(plain: bool = False) -> Iterator[None]:
 
 
 def is_shown() -> bool:
-    """Whether this is inside `shown`."""
+    """Return whether the caller is inside a `shown` block."""
     return _view is not _DEFAULT
 
 
@@ -137,7 +137,7 @@ def _is_main() -> bool:
 
 
 class _Plain:
-    """Lines on standard output."""
+    """View that prints plain lines on standard output."""
 
     def __init__(self) -> None:
         self.open: list[Phase] = []

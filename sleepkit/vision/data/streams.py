@@ -68,7 +68,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class ImageExperience:
-    """What is learned in one night.
+    """Images of one night: classes or a domain, with a split for training, validation and test.
 
     Attributes:
         name: of its classes or its domain.

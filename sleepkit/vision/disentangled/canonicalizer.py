@@ -70,7 +70,7 @@ def parameters(matrix: Tensor, output: str) -> Tensor:
 
 @strict
 class CanonicalizerConfig(PreTrainedConfig):
-    """Shape of a canonicalizer.
+    """Configuration of a `Canonicalizer`: shapes of its networks and of its images.
 
     Attributes:
         num_channels, image_size: of the images; height and width are equal.
@@ -112,7 +112,14 @@ class CanonicalizerOutput(ModelOutput):
 
 
 class Canonicalizer(PreTrainedModel):
-    """See the module.  Raises `SleepkitError` for an unknown output."""
+    """Network that finds in which pose a shape is seen, and refines it by looking again at the straightened image.
+
+    Args:
+        config: shapes of the networks and of the images.
+
+    Raises:
+        SleepkitError: an unknown ``config.output``.
+    """
 
     config_class = CanonicalizerConfig
     main_input_name = "pixel_values"
@@ -161,7 +168,8 @@ class Canonicalizer(PreTrainedModel):
         turn: Tensor | None = None,
         **kwargs: Any,
     ) -> CanonicalizerOutput:
-        """
+        """Find the pose of each image, and in training the loss of the poses found.
+
         Args:
             pixel_values: ``(N, C, S, S)``, uint8 or float from 0 to 1.
             matrix: ``(N, 2 or 3, 3)`` true matrices, in training.

@@ -57,7 +57,7 @@ class Match(NamedTuple):
 
 
 class Exemplars:
-    """See the module.
+    """Exemplars: one small picture of each class, and the search for the class that an image matches best.
 
     Args:
         image_size, channels: of images.

@@ -62,7 +62,7 @@ def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor, backbone:
 
 
 class DisentangledLearner(Snapshots):
-    """See the module.
+    """Learner that puts what all classes share into the weights of a canonicalizer, and each class into an exemplar.
 
     Args:
         model: a canonicalizer for the stream's images.

@@ -38,7 +38,9 @@ WIDTHS, HIDDEN = (64, 128), 512  # of the judge
 
 
 class Judge:
-    """See the module; trained when it is made, or read from its folder.
+    """Classifier of all classes of the stream and of others, which tells what dreams look like; nothing is trained with it.
+
+    It is trained when it is made, or read from its folder.
 
     Args:
         empty: a classifier without classes.

@@ -61,7 +61,7 @@ class Gallery:
 
 
 class DreamImages:
-    """See the module.
+    """Paint a dream's images: images of its source, with noise, denoised under its prompt.
 
     Args:
         painter: of the generator; None where there are no dreams.

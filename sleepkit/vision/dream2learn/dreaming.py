@@ -58,7 +58,7 @@ class Seen:
 
 @dataclass
 class Wish:
-    """A prompt to be led.
+    """Prompt to be optimised, and the images of the source class that it starts from.
 
     Attributes:
         target, source: places among the seen classes.
@@ -155,7 +155,7 @@ def new_pairs(
 
 
 def summary(led: Sequence[Led], stops: Sequence[int], ends: Sequence[int], most: int) -> dict[str, float]:
-    """Means over prompts.
+    """Return means over the optimised prompts, by name; empty where there are none.
 
     Args:
         stops: update that each is taken from.

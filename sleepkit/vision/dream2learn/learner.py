@@ -349,15 +349,15 @@ class Dreaming(DreamBank):
 
 
 class DreamingEr(Dreaming, ExperienceReplay):
-    """Dream2Learn on experience replay."""
+    """Dream2Learn on top of experience replay."""
 
 
 class DreamingErAce(Dreaming, ErAce):
-    """Dream2Learn on ER-ACE."""
+    """Dream2Learn on top of ER-ACE, asymmetric cross-entropy."""
 
 
 class DreamingDer(Dreaming, DarkExperienceReplay):
-    """Dream2Learn on DER++."""
+    """Dream2Learn on top of DER++, which replays logits too."""
 
 
 @contextmanager

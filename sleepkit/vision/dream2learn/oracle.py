@@ -40,7 +40,7 @@ class DreamFeatures(NamedTuple):
 
 
 def describe(first: DreamFeatures, now: DreamFeatures, target: int, own: Tensor, other: Tensor, progress: float) -> Tensor:
-    """``(FEATURES,)``.
+    """Return the numbers ``(FEATURES,)`` by which the oracle judges a prompt.
 
     Args:
         first, now: before any update and after some.

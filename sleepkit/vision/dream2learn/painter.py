@@ -45,7 +45,7 @@ PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 
 
 class DreamPainter:
-    """See the module.
+    """Frozen latent diffusion model that paints images under soft prompts, with a gradient back to the prompt.
 
     Args:
         source: folder or Hub id.

@@ -55,7 +55,7 @@ class ErAce(ExperienceReplay):
     replays_today = True
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
-        """The sum of both cross-entropies."""
+        """Return the sum of two cross-entropies: of new images over today's classes, and of replayed ones over all."""
         old = self.draw(step)
         new_logits, old_logits = self.forward(model, torch.cat([pixels, old.pixels])).split([len(pixels), len(old.pixels)])
         present = self.model.mask(REAL, self.today.number) if self.scenario != "domain" else self.model.mask(REAL)
@@ -126,7 +126,7 @@ class Joint(Fresh):
 
 
 class GDumb(Fresh):
-    """A class-balanced memory, and nothing else."""
+    """GDumb: each night trains a new model on a class-balanced replay buffer, and on nothing else."""
 
     replays = replays_today = True
     buffer_policy = "class_balanced"
@@ -143,7 +143,7 @@ class LwF(ImageLearner):
     teacher: IncrementalClassifier | None = None
 
     def before_training(self) -> None:
-        """Keep the old model."""
+        """Copy the model as it is before tonight's training: it is the teacher."""
         super().before_training()
         self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False) if self.night > 1 else None
 
@@ -159,7 +159,7 @@ class LwF(ImageLearner):
         return masked_cross_entropy(logits, units, self.allowed(units)) + self.config.lwf_weight * distance.mean()
 
     def after_training(self) -> None:
-        """Forget the old model."""
+        """Finish the night, and drop the teacher."""
         super().after_training()
         self.teacher = None
 

@@ -38,7 +38,7 @@ __all__ = ["ClassifierOutput", "IncrementalClassifier", "IncrementalClassifierCo
 
 @strict
 class IncrementalClassifierConfig(PreTrainedConfig):
-    """Shape of a classifier.
+    """Configuration of an `IncrementalClassifier`: shapes of images, backbone and head.
 
     Attributes:
         num_channels: of the images.
@@ -162,7 +162,8 @@ class IncrementalClassifier(PreTrainedModel):
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, allowed: Tensor | None = None, **kwargs: Any
     ) -> ClassifierOutput:
-        """
+        """Classify images, and compute the loss where labels are given.
+
         Args:
             pixel_values: ``(batch, channels, height, width)``, uint8 or float from 0 to 1; or codes ``(batch, size)``.
             labels: ``(batch,)`` units.

@@ -107,7 +107,10 @@ class Snapshots(ABC):
 
 
 class ImageLearner(Snapshots):
-    """See the module.
+    """Growing image classifier that meets one experience a night, by plain fine-tuning; base of all vision methods.
+
+    It is a learner for `SleepCycle`, and the one that `ImageTrainer` sends through its nights.  A method is a subclass that overrides
+    `loss` and what it needs of `before_training`, `after_training` and `training_rows`.
 
     Args:
         model: a classifier without classes.
@@ -305,7 +308,7 @@ class ImageLearner(Snapshots):
         return masked_cross_entropy(self.forward(model, pixels), units, self.allowed(units))
 
     def after_training(self) -> None:
-        """Finish the night."""
+        """Finish the night: offer today's images to the replay buffer, where that comes after training."""
         if self.replays and not self.replays_today:
             self.remember()
 

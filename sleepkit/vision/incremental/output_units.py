@@ -27,7 +27,11 @@ FREE, REAL, DREAM = STATES = ("free", "real", "dream")
 
 
 class OutputUnits:
-    """See the module; ``size`` units, all free."""
+    """Table of a classifier's output units: each is free, or holds a real class or a dream.
+
+    Args:
+        size (`int`, defaults to 0): number of units, all free.
+    """
 
     def __init__(self, size: int = 0) -> None:
         self.states = [FREE] * size
@@ -62,7 +66,7 @@ class OutputUnits:
         self._set(unit, REAL, label, task)
 
     def release(self, units: Sequence[int]) -> None:
-        """Make units free again."""
+        """Make these units free again."""
         for unit in units:
             self._set(unit, FREE, -1, -1)
 

@@ -36,7 +36,7 @@ class Regulariser(ImageLearner, ABC):
     @property
     @abstractmethod
     def weight(self) -> float:
-        """Weight of the penalty."""
+        """Weight of the penalty beside the cross-entropy."""
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
         """Return fine-tuning's loss plus the penalty."""

@@ -32,7 +32,7 @@ POLICIES = ("reservoir", "class_balanced", "herding")
 
 
 class ReplayBuffer:
-    """See the module.
+    """Replay buffer: which images of a stream are kept, as numbers of experience and row, with small tensors beside them.
 
     Args:
         capacity: rows kept at most.

@@ -73,7 +73,7 @@ class DreamGenerator(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Keep PyTorch's own initialisation."""
+        """Do nothing: PyTorch's own initialisation stands."""
 
     @property
     def is_trained(self) -> bool:

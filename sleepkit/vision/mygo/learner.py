@@ -75,7 +75,7 @@ class Dreams(NamedTuple):
 
 
 class GenerativeReplay(ImageLearner):
-    """MyGO; see the module."""
+    """MyGO: each night keeps a generator instead of images, and sleep learns from what all generators dream."""
 
     config: GenerativeReplayConfig
 
@@ -136,7 +136,7 @@ class GenerativeReplay(ImageLearner):
         }
 
     def _wake(self, fast: IncrementalClassifier, folder: Path) -> dict[str, Any]:
-        """Train the fast learner."""
+        """Train the fast learner on today's images, and return its log."""
         today = self._today_units()
 
         def loss(model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
