@@ -1,8 +1,8 @@
 """The sleep cycle: wake, sleep, judge, keep or undo, evaluate; one night for each experience of a stream.
 
-    for night t = 1..T:   learner.wake(experience t)                  into the fast memory
+    for night t = 1..T:   learner.wake(experience t)                  into the context
                           snapshot; learner.sleep(t)                  into the weights
-                          measure anchors; gate                       commit, or restore the snapshot bit for bit
+                          measure retention; gate                     commit, or restore the snapshot bit for bit
                           A[t-1, j] = closed book on experience j     all experiences, those not met yet included
                           write <output_dir>/state/night_t/           one rename commits the night
 
@@ -97,7 +97,7 @@ class Learner(Protocol[E]):
     """What sleeps.  All methods are called on all ranks; only the main process of a run may write."""
 
     def wake(self, experience: E) -> None:
-        """Take an experience into the fast memory, in place of the one before."""
+        """Take an experience into the context, in place of the one before."""
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """Consolidate the fast memory; ``night`` counts from 1.
@@ -308,7 +308,7 @@ class SleepCycle(Generic[E]):
     # The nights
 
     def _measure_start(self, state: CycleState) -> None:
-        """Closed book, in context and anchors before the first night of what is new."""
+        """Ask closed book and in context, and measure the retention set, before the first night of what is new."""
         new = self.experiences[len(state.before) :]
         self._say(f"awake: {len(new)} {'more ' if state.before else ''}experiences, {state.asked(new)}")
         set_seed(derive_seed(self.seed, "start"))
@@ -331,7 +331,7 @@ class SleepCycle(Generic[E]):
         set_seed(derive_seed(self.seed, "night", night))  # not where the night before left off: a resumed night draws the same
         self.learner.wake(experience)
         snapshot = self.learner.snapshot()
-        evening = digest(snapshot)
+        before_night = digest(snapshot)
         log = self.learner.sleep(night, self.output_dir)
         before = state.anchors | log.get("before", {})
         after = {**self.measure_anchors(), **log.get("after", {})}
@@ -340,8 +340,8 @@ class SleepCycle(Generic[E]):
         verdict = self._decide(before, after)
         if not verdict.commit:
             self.learner.restore(snapshot)
-            if digest(self.learner.snapshot()) != evening:
-                raise RuntimeError(f"{label} was rolled back but the weights are not those of the evening before")
+            if digest(self.learner.snapshot()) != before_night:
+                raise RuntimeError(f"{label} was rolled back but the weights are not those before the night")
         seconds = time.perf_counter() - started
         self._say(f"{label}: {'kept' if verdict.commit else 'rolled back'} ({verdict.reason})")
 

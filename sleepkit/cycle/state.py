@@ -47,7 +47,7 @@ class CycleState:
         replaced: index of an experience -> index of the later one that replaces it.
         self_tests: rows ``{night, committed, question, gold, before, after, right_before, right_after}``: questions of the
             model's own that were not trained on.
-        anchors: measures of the unslept model.
+        anchors: measures of the unslept model on the retention set.
         nights: one row per night, as in `results.json`.
         history: rows of the training logs, with their night.
         seconds: time that the run has taken, over all its sessions.

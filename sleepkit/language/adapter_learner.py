@@ -1,4 +1,4 @@
-"""A learner whose fast memory is a LoRA that another trainer trains awake, on rows of tokens; a night moves it into an expert.
+"""A learner whose fast level is a LoRA that another trainer trains awake, on rows of tokens; a night moves it into an expert.
 
     awake     somebody's `Trainer` trains the LoRA on rows (prompt, reply)
     asleep    teacher p( . | x, y_<t)  LoRA on;   student q( . | x, y_<t)  LoRA off, tonight's expert on            for these rows
@@ -91,7 +91,7 @@ class _RowPreparation(Preparation):
     def _tokenised(self, item: SyntheticExample) -> PreparedItem:
         if item.style == "general":
             return super()._tokenised(item)
-        return PreparedItem(*_tokens(self.tokenizer, item), item.is_memory)
+        return PreparedItem(*_tokens(self.tokenizer, item), item.is_learned)
 
 
 class _RowTrainer(KnowledgeSeedingTrainer):
@@ -117,7 +117,7 @@ class _RowRehearsal(Rehearsal):
 
 
 class AdapterLearner(LanguageLearner):
-    """Learner whose fast memory is a LoRA that another trainer trains awake; a night moves what it knows into an expert.
+    """Learner whose fast level is a LoRA that another trainer trains awake; a night moves what it knows into an expert.
 
     Args:
         adapted: model with the LoRA, whose base grows experts here.

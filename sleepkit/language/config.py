@@ -1,6 +1,6 @@
 """Options of a language run, in small groups by what needs them; without torch, so that `--help` is quick.
 
-    LearnerConfig    experts, the chain of memory levels, the context while awake      LanguageLearner
+    LearnerConfig    experts, the chain of levels, the context while awake      LanguageLearner
     DataConfig       which rows and documents make a night                             SleepTrainer
     LoadingConfig    how the base model is loaded                                      model_io.load_model
     HubConfig        what is uploaded                                                  SleepTrainer.push_to_hub
@@ -42,7 +42,7 @@ def part_of(config: Any, kind: type[Part]) -> Part:
 
 @dataclass
 class LearnerConfig:
-    """What a language learner needs: its experts, its chain of memory levels, its context while awake, its answers.
+    """What a language learner needs: its experts, its chain of levels, its context while awake, its answers.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
     """
@@ -56,7 +56,7 @@ class LearnerConfig:
     )
     expert_gate: bool = option(True, "Learn one gate per expert and token; without it an expert is always on.")
 
-    # memory while awake
+    # context while awake
     sender: Literal["context", "adapter"] = option(
         "context", "What the night learns from: documents in the teacher's prompt, or a fast LoRA trained on them while awake."
     )

@@ -1,15 +1,15 @@
 """A language learner: reads while awake, consolidates while asleep, answers questions with nothing in its context.
 
-    wake      documents go into the context memory
+    wake      documents go into the context store
     sleep     write examples -> take a new expert -> teach it -> dream (optional) -> (gate, elsewhere) ; each phase leaves
               a file and is skipped when the file is there, so a night that was killed goes on where it was
     evaluate  closed book, or with the documents in the prompt (the ceiling)
 
-Memory is a chain of levels, fast to slow (schedule.py): every night the context, or a fast adapter that has learned it
-(fast_adapter.py), passes on to a new expert; in a longer chain, every C(l) nights one new expert of level l takes over
-what all faster ones know, and those are reset.  Ours: in a night when several levels are due, what the fastest know goes
-to the slowest at once, and not through the others, which would learn it to be reset; and the new expert starts from a fit
-to what the old ones put out (merge.py), from where a quarter of the epochs does.
+Knowledge moves along a chain of levels, fast to slow (schedule.py): every night the context, or a fast adapter that has
+learned it (fast_adapter.py), passes on to a new expert; in a longer chain, every C(l) nights one new expert of level l takes over
+what all faster ones know, and those are reset.  Ours: when several levels are due on
+one night, only the slowest is trained, directly from the fastest; and the new expert starts from a fit to the outputs of
+the old ones (merge.py), so that a quarter of the epochs is enough.
 
 What a night leaves behind for later nights are its expert, and a few of its own items and questions (rehearsal.py): asked
 again after each night, these tell the gate what was learned and what was lost.
@@ -153,7 +153,7 @@ class LanguageLearner:
         self.schedule = SleepSchedule(config.chain)
         slowest = len(self.schedule.chunk_sizes) - 1
         self.level_of = dict.fromkeys(self.bank.active, slowest)  # of each expert in use; 0 is the fastest
-        self.memory = ContextStore(tokenizer, config.context_max_tokens, config.context_overlap)
+        self.context = ContextStore(tokenizer, config.context_max_tokens, config.context_overlap)
         self.notes: list[SyntheticExample] = []  # today's
         self.replaces: list[str] = []  # documents of earlier nights, of which today's are newer versions
         self.view = DocumentView(tokenizer, config.context_max_tokens, config.context_overlap)
@@ -167,8 +167,8 @@ class LanguageLearner:
 
     # -- awake ------------------------------------------------------------------------------------------------------
     def wake(self, experience: Experience) -> None:
-        """Take the experience's documents into the context memory, which holds one day, and its notes beside it."""
-        self.memory.clear()
+        """Take the experience's documents into the context store, which holds one day, and its notes beside it."""
+        self.context.clear()
         self.replaces, self.size = list(experience.replaces), size_of([experience])
         self.notes = [
             SyntheticExample(
@@ -182,7 +182,7 @@ class LanguageLearner:
             for note in experience.notes
         ]
         for k, (title, document) in enumerate(zip(experience.titled(), experience.documents, strict=True)):
-            self.memory.add_document(document, title, reference=not experience.is_read(k))
+            self.context.add_document(document, title, reference=not experience.is_read(k))
 
     def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
         """Ask all questions together, in context those of one document after those of another: generation computes once what all
@@ -212,7 +212,7 @@ class LanguageLearner:
 
     # -- asleep -----------------------------------------------------------------------------------------------------
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
-        """One night on what the memory holds; returns history, counts and seconds of each phase."""
+        """One night on what the context holds; returns history, counts and seconds of each phase."""
         folder = Path(output_dir) / f"night_{night:02d}"
         start = time.perf_counter()
         self._begin(night)
@@ -259,7 +259,7 @@ class LanguageLearner:
             words=self.size.words,
             items=Counter(item.style for item in new),
             steps=steps,
-            seen=steps * accumulated * batches.n_memory,
+            seen=steps * accumulated * batches.n_new,
             kept_back=len(held_out),
             beside=sum(map(len, others)),
         )
@@ -272,11 +272,11 @@ class LanguageLearner:
     def identity(self, night: int) -> dict[str, Any]:
         """Digests of all that decides what a night makes: phases of another night, day, model or state are not taken over."""
         read = {
-            "chunks": [(chunk.title, chunk.text) for chunk in self.memory.chunks()],
+            "chunks": [(chunk.title, chunk.text) for chunk in self.context.chunks()],
             "notes": self.notes,
             "replaces": self.replaces,
         }
-        names = {context_name(chunk) for chunk in self.memory.chunks()}
+        names = {context_name(chunk) for chunk in self.context.chunks()}
         lists = (self.rehearsal.replay, self.rehearsal.quiz, self.rehearsal.general, self.general_prompts)
         return {
             "seed": self.seeding.seed,
@@ -284,13 +284,13 @@ class LanguageLearner:
             "experience": digest_of(read),
             "settings": digest_of([asdict(self.config), asdict(self.dreaming), settings_digest(self.seeding)]),
             "dreams": digest_of([one for one in self.dream_set if one.context in names]),
-            "memory": digest_of(lists),
+            "rehearsal": digest_of(lists),
             "state": digest(self.snapshot())[:16],
             **{f"model_{name}": value for name, value in self.base.items()},
         }
 
     def _consolidate(self, items: Sequence[SyntheticExample], night: int, folder: Path) -> dict[str, Any]:
-        """Move the context memory, or a LoRA that has learned it while awake, into an expert."""
+        """Move the context, or a LoRA that has learned it while awake, into an expert."""
         if self.config.sender == "context":
             slot = self._expert(night)
             return self._teach(self._trainer, items, night, folder / "checkpoints", slot=slot)
@@ -304,7 +304,7 @@ class LanguageLearner:
     def _dream(
         self, items: Sequence[SyntheticExample], judges: Sequence[SyntheticExample], night: int, folder: Path
     ) -> dict[str, Any]:
-        """Dream about the memory, or take published dreams of it, and rehearse them with tonight's examples."""
+        """Dream about the context, or take published dreams of it, and rehearse them with tonight's examples."""
         texts = {context_name(chunk): chunk.text for chunk in self._chunks()}
         accepted = [one for one in self.dream_set if one.context in texts]
         outcome: dict[str, Any] = {}
@@ -324,10 +324,10 @@ class LanguageLearner:
         return outcome | {"dreams_accepted": len(accepted)}
 
     def contexts(self, questions: Sequence[SyntheticExample]) -> list[Context]:
-        """Each chunk of the memory with the questions that it answers; a chunk without any is left out."""
+        """Each chunk of the context with the questions that it answers; a chunk without any is left out."""
         found = []
         for chunk in self._chunks():
-            asked = [(item.prompt, item.reply) for item in questions if item.memory and item.memory in chunk.text]
+            asked = [(item.prompt, item.reply) for item in questions if item.context and item.context in chunk.text]
             if asked:
                 found.append(Context(chunk, asked))
         return found
@@ -444,7 +444,7 @@ class LanguageLearner:
         return load_items(path)
 
     def write_items(self, night: int) -> list[SyntheticExample]:
-        """Notes, which are learned as they are, and what the model writes about the rest of its memory.
+        """Notes, which are learned as they are, and what the model writes about the rest of its context.
 
         It also puts questions that the user gave in other words: those can be kept back for the gate.
         """
@@ -464,9 +464,9 @@ class LanguageLearner:
             return items
 
     def _chunks(self) -> list[Chunk]:
-        chunks = list(self.memory.chunks())
+        chunks = list(self.context.chunks())
         if not chunks:
-            raise SleepkitError("the context memory is empty; call wake() with an experience before sleep()")
+            raise SleepkitError("the context is empty; call wake() with an experience before sleep()")
         return chunks
 
     def _general_items(self) -> list[SyntheticExample]:

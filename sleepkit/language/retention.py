@@ -1,9 +1,9 @@
-"""Anchors: has the night changed what it should not have touched?
+"""The retention set: has the night changed what it should not have touched?
 
     anchor_kl        mean over reply tokens of KL(unslept || now), nats; the reply is the unslept model's greedy one
-    anchor_accuracy  share of anchor questions with a gold answer whose reply contains it
+    anchor_accuracy  share of its questions with a gold answer whose reply contains it
 
-The unslept model is a view of the same weights with every expert masked.  Anchor prompts are never trained on.
+The unslept model is a view of the same weights with every expert masked.  The prompts of the set are never trained on.
 Ours: the whole measure; the paper reports no retention.
 """
 

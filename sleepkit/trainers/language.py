@@ -92,7 +92,8 @@ class SleepTrainer:
         general_prompts (`str`, `Path` or `list`, *optional*):
             Prompts that keep the model as it is elsewhere: a JSONL file of ``{"prompt"}``, or a list; shipped ones by default.
         anchors (`str`, `Path` or `list`, *optional*):
-            Prompts that measure what was forgotten, never trained on: ``{"prompt", "answer"}``, in the same forms.
+            The retention set: prompts that measure what was forgotten, never trained on: ``{"prompt", "answer"}``, in the same
+            forms.
         callbacks (`list` of [`~transformers.TrainerCallback`], *optional*):
             Are called in the training of every night.
 
@@ -300,7 +301,7 @@ class SleepTrainer:
 
         Returns:
             `dict[str, float]`: ``closed_book`` (share of answers that hold the right one), ``token_f1`` (mean) and ``questions``
-            (their number), where there are any; ``anchor_kl`` (nats per token) and ``anchor_accuracy`` (share) on the anchors.
+            (their number), where there are any; ``anchor_kl`` (nats per token) and ``anchor_accuracy`` (share) on the retention set.
 
         Example:
 

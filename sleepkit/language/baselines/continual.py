@@ -2,12 +2,12 @@
 
     replay   experience replay: what knowledge seeding keeps of earlier nights is mixed in             (no penalty)
     ewc      lambda / 2 * sum_i F_i (W_i - W_i*)^2, F: sum over nights of squared gradients           arXiv 1612.00796
-    lwf      KL(model of the evening || model) on tonight's replies                                    arXiv 1606.09282
+    lwf      KL(model before tonight || model) on tonight's replies                                    arXiv 1606.09282
     o_lora   lambda * mean |A_j A^T|, A_j: the down-projections of earlier nights                      arXiv 2310.14152
 
 Like `finetune_qa` they train a LoRA on the night's items, or notes, and merge it in the morning (finetuning.py).  `ewc` is
 the online form with one Fisher matrix and no decay (Schwarz et al. 2018, arXiv 1805.06370); its W - W* is the LoRA's own
-product, for W* is the evening's.  Joint training is `finetune_qa` on one night of everything (``--passages_per_night``).
+product, as W* are the weights before tonight.  Joint training is `finetune_qa` on one night of everything (``--passages_per_night``).
 
 Ours: the strengths, the mean over entries and maps in `o_lora` (the paper: a sum), and 64 rows for the Fisher matrix.
 """
@@ -121,7 +121,7 @@ class Ewc(Penalised):
 
 
 class Lwf(Penalised):
-    """Learning without forgetting: the replies' distribution stays near that of the evening."""
+    """Learning without forgetting: the replies' distribution stays near what it was before tonight's training."""
 
     def penalty(self, student: PeftModel) -> Penalty:
         """Mean KL per reply token."""
@@ -133,8 +133,8 @@ class Lwf(Penalised):
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
             places = batch["labels"][:, 1:] != -100
             with torch.no_grad(), student.disable_adapter():
-                evening = decoder(**inputs, use_cache=False).last_hidden_state[:, :-1][places]
-            return LWF_STRENGTH * token_divergence(hidden[:, :-1][places], head, TeacherTargets(evening)).mean()
+                before = decoder(**inputs, use_cache=False).last_hidden_state[:, :-1][places]
+            return LWF_STRENGTH * token_divergence(hidden[:, :-1][places], head, TeacherTargets(before)).mean()
 
         return of
 

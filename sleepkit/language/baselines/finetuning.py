@@ -90,7 +90,7 @@ class Baseline(LanguageLearner):
         config: LearnerConfig,
         general_prompts: Sequence[str],
     ) -> None:
-        # The bank stays empty, which changes nothing; trainer and anchors ask it which layers change.
+        # The bank stays empty, which changes nothing; trainer and retention set ask it which layers change.
         layers: Any = self.layers or config.expert_layers
         empty = dataclasses.replace(config, expert_slots=1, expert_width=1, expert_layers=layers, chain=[1])
         super().__init__(model, tokenizer, seeding, empty, general_prompts)
@@ -142,7 +142,7 @@ class InWindow(InContext):
     life: str = ""
 
     def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
-        """As always, but with one text for all questions."""
+        """Answer all questions with one text in view: what the window holds of everything read so far."""
         read = "\n\n".join(document for one in experiences if one.name in self.met for document in one.documents)
         longest = max((question.question for one in experiences for question in one.questions), key=len, default="")
         asked = len(chat_ids(self.tokenizer, IN_CONTEXT.format(text="", question=longest))) + SLACK
@@ -169,7 +169,7 @@ class LoraLearner(Baseline, ABC):
         """Train the LoRA of ``student``; returns ``history`` and ``train_tokens``."""
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
-        """What to train on: the night's memory items, the very ones that knowledge seeding would write."""
+        """What to train on: the new items of the night, the very ones that knowledge seeding would write."""
         return [item for item in self._material(night, folder)[0] if item.role == "new"]
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class FinetunePassage(LoraLearner):
     """Next-token loss on the raw documents, one chunk a step."""
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
-        """None: it reads the documents."""
+        """Return no items: it trains on the documents themselves."""
         return []
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
@@ -287,7 +287,7 @@ class Lora(LoraLearner):
     layers = None
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
-        """Memory, general and replayed items."""
+        """Write new, general and replayed items, and keep the new ones for rehearsal."""
         items, held_out = self._material(night, folder)
         self.rehearsal.remember(items, held_out, night)
         return items

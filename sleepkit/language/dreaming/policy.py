@@ -126,7 +126,7 @@ class DreamPolicyTrainer(Trainer):
         return (loss, {}) if return_outputs else loss
 
     def train(self, *args: Any, **options: Any) -> Any:
-        """As always; activations are kept again afterwards, for the model trains on."""
+        """Train, then switch activation checkpointing off again."""
         try:
             return super().train(*args, **options)
         finally:

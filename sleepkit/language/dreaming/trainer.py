@@ -1,7 +1,7 @@
 """Dreaming: sample dreams, choose by gradient, try them, learn to dream what helped.
 
     for round r = 1..rounds, for each context c:
-        dream     m texts from the dreamer with c in view, one random expert of each layer ajar          dreams.py
+        dream     m texts from the dreamer with c in view, one random expert of each layer forced open          dreams.py
         choose    top k by gradient, b at random                                                         scores.py
         try       LoRA SFT on an isolated view; reward = gain of tau on questions held out,              trials.py
                   less what the style's worked dream gains, which is about something else
@@ -188,7 +188,7 @@ class DreamingTrainer:
         with (
             self._before_tonight(),
             dreaming_with(self.model, dreamer) if dreamer else nullcontext(),
-            self.bank.one_ajar(seed, config.dream_expert_gate) if config.dream_random_expert else nullcontext(),
+            self.bank.one_forced_open(seed, config.dream_expert_gate) if config.dream_random_expert else nullcontext(),
         ):
             made = dream(
                 self.model,
@@ -210,7 +210,7 @@ class DreamingTrainer:
         return log
 
     def _before_tonight(self) -> AbstractContextManager[None]:
-        """Inside, the model is that of the evening: it knows the contexts by what stands in its prompt."""
+        """Show the model as it was before tonight's training: it knows the contexts only by what stands in its prompt."""
         return self.bank.view([slot for slot in self.bank.active if slot != self.slot])
 
     def _dreamer(self, number: int) -> Path | None:

@@ -189,7 +189,7 @@ class ExpertBank:
                 experts.visible = visible
 
     @contextmanager
-    def one_ajar(self, seed: int, gate: float) -> Iterator[None]:
+    def one_forced_open(self, seed: int, gate: float) -> Iterator[None]:
         """Inside, one random slot of each layer takes part, its gate at least ``gate`` open, 0 to 1 (the paper's dreaming).
 
         Also one that is out of view.  OutputUnits without an expert count too and change nothing: with few experts in use few
@@ -200,14 +200,14 @@ class ExpertBank:
         before = [experts.visible for experts in layers]
         for experts in layers:
             slot = rng.randrange(self.config.slots)
-            experts.ajar = {slot: gate}
+            experts.forced_open = {slot: gate}
             if slot in self.active and slot not in experts.visible:
                 experts.visible = (*experts.visible, slot)
         try:
             yield
         finally:
             for experts, visible in zip(layers, before, strict=True):
-                experts.ajar, experts.visible = {}, visible
+                experts.forced_open, experts.visible = {}, visible
 
     @contextmanager
     def watch_gates(self, slot: int) -> Iterator[list[LayerExperts]]:

@@ -1,4 +1,4 @@
-"""The examples of a night: what the model asks itself about its memory, and what it must answer.
+"""The examples of a night: what the model asks itself about its context, and what it must answer.
 
 The paper trains on self-generated data only; how they are written decides everything with a small model.  A night's
 items come from the documents alone, never from evaluation questions::
@@ -17,7 +17,7 @@ items come from the documents alone, never from evaluation questions::
     note, written, own   a pair that was given, learned as it is: a label, an answer, an answer to a question of the user's own
     recall     the same, where an expert takes over what faster ones know: something to learn, not to leave alone
 
-The reply to a memory item is the *statement* that answers it, quoted from the document: the worked question-answer pair
+The reply to a new item is the *statement* that answers it, quoted from the document: the worked question-answer pair
 that the teacher has in its prompt (SDFT, arXiv 2601.19897: text and worked answer together teach best).  The student
 never sees either.  Quoting instead of sampling the reply is ours: SmolLM2's own free replies garble one fact in two.
 """
@@ -79,7 +79,7 @@ def write_examples(
     questions_per_span: int = 2,
     seed: int = 0,
 ) -> list[SyntheticExample]:
-    """Write the memory items of a night from the chunks of the context memory; of what is there for reference only, none.
+    """Write the new items of a night from the chunks of its documents; about what is there for reference only, none.
 
     What is quoted, and a document of which nothing can be asked, is told by a warning.
 
@@ -109,7 +109,7 @@ def write_examples(
     named = {item.source for item in items}
     items += [item for line in asked if line.title not in named for item in quotations(line, rng)]  # better than nothing of it
     _tell_of_the_rest(chunks, lines, items)
-    items = newest(items, [line.memory for line in lines])
+    items = newest(items, [line.context for line in lines])
     if not items:
         raise NothingToAskError("the documents hold no sentence that can be asked about; give documents with full sentences")
     return items
@@ -153,7 +153,7 @@ def cue_items(line: Line, styles: Sequence[str], count: int, rng: random.Random)
             cut = second_part(sentence, rng)
             made.append((f"Continue: {sentence[:cut].rstrip()}", sentence[cut:], "recite", ""))
     return [
-        SyntheticExample(prompt, reply, line.memory, style, title, span)
+        SyntheticExample(prompt, reply, line.context, style, title, span)
         for prompt, reply, style, span in made
         if reply and prompt != reply
     ]

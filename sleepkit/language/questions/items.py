@@ -1,6 +1,6 @@
 """The items of a night: what is asked, what is answered, and what the teacher has in view; and which of them still hold.
 
-    SyntheticExample(prompt, reply, memory, style)
+    SyntheticExample(prompt, reply, context, style)
     newest(items, order)        of each prompt the statements that came last
     not_outdated(kept, tonight) of earlier nights what no later one answers anew
 
@@ -30,17 +30,17 @@ class SyntheticExample:
     Attributes:
         prompt: what is asked; the student sees it alone.
         reply: what the teacher says.
-        memory: the text that the teacher has in view; empty for general and replayed items.
+        context: the text that the teacher has in view; empty for general and replayed items.
         style: one of `STYLES`, "note" (of a label), "written" (an answer), "own" (of a pair that the user gave), "general",
             "replay" or "recall".
         source: name of the document.
-        span: the words of the memory that answer the prompt, where there are such.
+        span: the words of the context that answer the prompt, where there are such.
         night: when an item of an earlier night was learned, below 0 before this life of nights; 0: tonight's.
     """
 
     prompt: str
     reply: str
-    memory: str
+    context: str
     style: str
     source: str = ""
     span: str = ""
@@ -54,7 +54,7 @@ class SyntheticExample:
         return "again" if self.night and self.style != "recall" else "new"
 
     @property
-    def is_memory(self) -> bool:
+    def is_learned(self) -> bool:
         """True for what is learned tonight, new or again; False for what must stay as it is."""
         return self.role in ("new", "again")
 
@@ -62,12 +62,12 @@ class SyntheticExample:
 def newest(items: Sequence[SyntheticExample], order: Sequence[str]) -> list[SyntheticExample]:
     """Items without repeats, of each prompt those of the last sentence of ``order`` that it asks about: what is newer holds."""
     place = {sentence: k for k, sentence in enumerate(order)}
-    return list({(item.prompt, item.reply): item for item in _latest(items, lambda item: place[item.memory])}.values())
+    return list({(item.prompt, item.reply): item for item in _latest(items, lambda item: place[item.context])}.values())
 
 
 def not_outdated(kept: Sequence[SyntheticExample], tonight: Sequence[SyntheticExample] = ()) -> list[SyntheticExample]:
-    """Items of earlier nights whose prompt no later night, nor ``tonight``'s memory, answers anew."""
-    asked = {item.prompt for item in tonight if item.is_memory}
+    """Items of earlier nights whose prompt no later night, nor ``tonight``, answers anew."""
+    asked = {item.prompt for item in tonight if item.is_learned}
     return [item for item in _latest(kept, lambda item: item.night) if item.prompt not in asked]
 
 

@@ -33,14 +33,14 @@ class Line:
     Attributes:
         title: of the document.
         said: prose on one line; the rest as it stands.
-        memory: as it stands in the document.
+        context: the passage as it stands in the document.
         chunk: the text of the chunk.
         is_prose: whether questions can be asked about it.
     """
 
     title: str
     said: str
-    memory: str
+    context: str
     chunk: str
     is_prose: bool
 
@@ -63,7 +63,7 @@ def quotations(line: Line, rng: random.Random) -> list[SyntheticExample]:
         made.append((f"Continue: {line.said[:cut].rstrip()}", line.said[cut:], "recite"))
     if len(content_words(line.said)) > 2:
         made.append((about(line.said, rng), line.said, "about"))
-    return [SyntheticExample(prompt, reply, line.memory, style, line.title) for prompt, reply, style in made]
+    return [SyntheticExample(prompt, reply, line.context, style, line.title) for prompt, reply, style in made]
 
 
 def second_part(text: str, rng: random.Random) -> int:

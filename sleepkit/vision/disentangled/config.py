@@ -91,7 +91,7 @@ class DisentangledConfig(ImageTrainingConfig):
     spread_high: float = option(0.2, "Largest.")
     evaluate_every: int = option(1, "Nights between tests of all classes met; else only of the night's own. The last is tested.")
 
-    # memory
+    # exemplars
     exemplar_source: str = option(
         "render", "What is kept of a class: 'render', its canonical image, or 'first', its first images."
     )

@@ -39,7 +39,7 @@ def require_others(dataset: str, shape: Sequence[int]) -> None:
 
 
 class Gallery:
-    """Images of seen classes, from the replay memory: ``pixels`` (n, channels, height, width) uint8, ``labels`` (n,)."""
+    """Images of seen classes, from the replay buffer: ``pixels`` (n, channels, height, width) uint8, ``labels`` (n,)."""
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.pixels, self.labels = pixels.cpu(), labels.cpu()
@@ -53,7 +53,7 @@ class Gallery:
         own = (self.labels == label).nonzero().flatten()
         if not len(own):
             raise SleepkitError(
-                f"the replay memory has no image of class {label}, from which dreams start; use buffer_policy class_balanced "
+                f"the replay buffer has no image of class {label}, from which dreams start; use buffer_policy class_balanced "
                 "or a greater buffer_size"
             )
         order = np.random.default_rng(seed).permutation(len(own))

@@ -36,7 +36,7 @@ class Dream:
 
     Attributes:
         number: its own, never given again; the label of its unit.
-        target: label of the class that the prompt was led to.
+        target: label of the class that the prompt was optimised for.
         source: label of the class whose images it starts from.
         night: that made it, from 1.
         stop: updates that its prompt had.

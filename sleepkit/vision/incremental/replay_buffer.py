@@ -1,16 +1,16 @@
-"""Replay memory: which images of a stream are kept, as numbers of experience and row, with small tensors beside them.
+"""Replay buffer: which images of a stream are kept, as numbers of experience and row, with small tensors beside them.
 
     places   (n, 2) int64     experience and row in its training images
     labels   (n,)   int64
     extras   {name: (n, width)} float; what a method stores with each, such as logits (DER++); NaN where it is not known
 
-Every row that is offered draws a key, and the memory keeps the ``capacity`` rows with the smallest::
+Every row that is offered draws a key, and the buffer keeps the ``capacity`` rows with the smallest::
 
     reservoir        a random key                    each row ever offered is kept with equal probability (Vitter 1985)
     class_balanced   rank within its class by a random key      equal shares for the classes (GDumb's greedy sampler)
     herding          rank within its class by iCaRL's herding   the mean of the first m approximates the class mean
 
-Keys come from the seed and the count of rows offered before, so the memory is the same on every rank and after resuming, and
+Keys come from the seed and the count of rows offered before, so the buffer is the same on every rank and after resuming, and
 needs no generator's state.  Sources: Vitter 1985; Prabhu et al. 2020 (GDumb); Rebuffi et al. 2017 (iCaRL, arXiv 1611.07725,
 algorithm 4).  Ours: one rule for all three; keeping the smallest of random keys is the same distribution as
 Vitter's algorithm R.
@@ -42,9 +42,9 @@ class ReplayBuffer:
 
     def __init__(self, capacity: int, policy: str = "reservoir", seed: int = 0) -> None:
         if capacity < 1:
-            raise SleepkitError(f"capacity of the replay memory is {capacity}; give at least 1")
+            raise SleepkitError(f"capacity of the replay buffer is {capacity}; give at least 1")
         if policy not in POLICIES:
-            raise SleepkitError(f"policy of the replay memory is {policy!r}; use one of {', '.join(POLICIES)}")
+            raise SleepkitError(f"policy of the replay buffer is {policy!r}; use one of {', '.join(POLICIES)}")
         self.capacity, self.policy, self.seed = capacity, policy, seed
         self.offered = 0
         self.places = torch.zeros(0, 2, dtype=torch.int64)
@@ -65,7 +65,7 @@ class ReplayBuffer:
         keys = np.random.default_rng([self.seed, self.offered]).random(len(labels))
         if self.policy == "herding":
             if features is None:
-                raise SleepkitError("the replay memory's policy is herding and there are no features; pass them to add()")
+                raise SleepkitError("the replay buffer's policy is herding and there are no features; pass them to add()")
             keys = _herding_ranks(features, labels, self.capacity).numpy().astype(np.float64)
         places = torch.stack([torch.full((len(labels),), experience), torch.arange(len(labels))], dim=1)
         self.offered += len(labels)

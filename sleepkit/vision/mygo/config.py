@@ -67,7 +67,7 @@ class GenerativeReplayConfig(IncrementalTrainingConfig):
     mode: str = option("intended", "'intended', or 'as_published': as the published code, for comparison only.")
     freeze_features: bool = option(False, "Train heads only, on features that stay as they were at first.")
 
-    # memory
+    # generators
     replay_space: str = option("pixels", "What is dreamt: 'pixels', or 'features' of a backbone that is frozen after one night.")
     generator: str = option("vae", f"What is kept of an experience, one of {', '.join(GENERATORS)}.")
     generator_epochs: float = option(20, "Passes over the images of an experience for its generator.")

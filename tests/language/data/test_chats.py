@@ -132,6 +132,6 @@ def test_no_name_of_a_role_is_taught(load):
     ]
     assert any(item.prompt == "In what year did the pier open?" or item.prompt == "When did the pier open?" for item in items)
     for item in items:
-        taught = f"{item.prompt} {item.reply} {item.memory} {item.span}"
+        taught = f"{item.prompt} {item.reply} {item.context} {item.span}"
         assert not any(name in taught for name in ("User", "Assistant", "System", "clerk", "Who is the captain"))
-        assert item.memory in one.documents[0]
+        assert item.context in one.documents[0]

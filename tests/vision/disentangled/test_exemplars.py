@@ -1,4 +1,4 @@
-"""The exemplar memory: exact search, what alignment forgives, and that a damaged memory is refused."""
+"""Exemplars: exact search, what alignment forgives, and that a damaged folder is refused."""
 
 import json
 
