@@ -15,7 +15,17 @@ _asked = False
 
 
 class SleepkitError(ValueError):
-    """Bad input, configuration or file: the message names the value and the remedy."""
+    """Bad input, configuration or file; the message is one line that names the value and the remedy.
+
+    Commands print it and exit with code 2; in Python it is a `ValueError`.
+
+    Example:
+
+        >>> try:
+        ...     SleepTrainer("model", train_dataset="nowhere/")
+        ... except SleepkitError as error:
+        ...     print(error)
+    """
 
 
 def first_line(error: BaseException) -> str:

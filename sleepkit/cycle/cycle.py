@@ -94,13 +94,13 @@ E = TypeVar("E", bound=Experience, contravariant=True)
 
 
 class Learner(Protocol[E]):
-    """What sleeps.  All methods are called on all ranks; only the main process of a run may write."""
+    """What a `SleepCycle` lets sleep: all methods are called on all ranks, and only the main process of a run may write."""
 
     def wake(self, experience: E) -> None:
         """Take an experience into the context, in place of the one before."""
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
-        """Consolidate the fast memory; ``night`` counts from 1.
+        """Move what the context holds into the weights; ``night`` counts from 1.
 
         It keeps its phases in ``<output_dir>/night_<NN>`` and continues them there when called again.  Returns a log:
         ``history`` (rows ``{step, loss, ...}``) and numbers such as ``items`` and ``train_tokens``; and for the gate
@@ -120,7 +120,7 @@ class Learner(Protocol[E]):
         """Write all that later nights need; the main process writes, all take part."""
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`.  Raises `SleepkitError` if the folder is damaged."""
+        """Read what `save` has written.  Raises `SleepkitError` if the folder is damaged."""
 
 
 class SleepCycle(Generic[E]):
@@ -145,6 +145,14 @@ class SleepCycle(Generic[E]):
         needed_bytes: free disk space without which the run does not start.
         state_class: what a score is, and which metrics are made of them.
         say: where the lines about the run go, on the main process.
+
+    Raises:
+        SleepkitError: a stream without experiences.
+
+    Example:
+
+        >>> cycle = SleepCycle(learner, experiences, gate=RetentionGate(), output_dir="runs/mine")
+        >>> record = cycle.run()
     """
 
     def __init__(

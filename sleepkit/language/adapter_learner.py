@@ -171,7 +171,7 @@ class AdapterLearner(LanguageLearner):
     def _trainer(self) -> Callable[..., KnowledgeSeedingTrainer]:
         return partial(_RowTrainer, kept=self.prepared_general)
 
-    def _material(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
+    def _night_items(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
         """All rows are learned; those of the test too."""
         items = self.written(folder / "examples.jsonl", self.tonight, lambda: self._all_items(night))
         self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]

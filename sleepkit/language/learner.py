@@ -218,7 +218,7 @@ class LanguageLearner:
         self._begin(night)
         self.rehearsal.outdate(self.replaces, night)
         main_only(PhaseFile(folder / "dreams" / ACCEPTED_NAME, self.tonight).forget)  # another run's, or to be written again
-        items, held_out = self._material(night, folder)
+        items, held_out = self._night_items(night, folder)
         earlier = self.rehearsal.questions(night, items, 2 * QUIZ_ITEMS)
         dreams = bool(self.dreaming.dream_rounds or self.dream_set)
         if dreams:  # the gate asks others than those that judge dreams
@@ -413,7 +413,7 @@ class LanguageLearner:
         shares |= {f"{name}_n": len(part) for name, part in parts.items()}
         return shares, list(zip(answers, scores, strict=True))[: len(held_out)]
 
-    def _material(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
+    def _night_items(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
         """Items to train on, and self-written questions that are kept back."""
         items = self.written(folder / "examples.jsonl", self.tonight, lambda: self._all_items(night))
         self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]

@@ -57,8 +57,14 @@ def read_prompts(given: Any, name: str) -> list[dict[str, Any]]:
     return [dict(row) for _, row in rows]
 
 
-class Anchors:
-    """A fixed set of general prompts with the unslept model's replies, prepared once and cheap to measure again."""
+class RetentionSet:
+    """Fixed set of general prompts with the unslept model's replies, prepared once and cheap to measure again.
+
+    Args:
+        prompts: rows ``{prompt, answer?}``, as `read_prompts` returns them.
+        reply_tokens: tokens of a reply at most.
+        batch_size: prompts that pass through the model at a time.
+    """
 
     def __init__(self, prompts: Sequence[dict[str, Any]], reply_tokens: int = 40, batch_size: int = 16) -> None:
         self.prompts = list(prompts)

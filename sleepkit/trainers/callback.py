@@ -30,7 +30,7 @@ from sleepkit.language.adapter_learner import AdapterLearner, Row, rows_of_batch
 from sleepkit.language.config import LearnerConfig, part_of
 from sleepkit.language.models.base_model import keep_folder
 from sleepkit.language.models.loading import let_experts_train
-from sleepkit.language.retention import Anchors, read_prompts
+from sleepkit.language.retention import RetentionSet, read_prompts
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.reporting.live import progress
 from sleepkit.trainers.config import SleepConfig
@@ -106,7 +106,7 @@ class SleepCallback(TrainerCallback):
             raise SleepkitError("dream_rounds and dream_set are for nights on documents; leave them out of a SleepCallback")
         self.every = every
         self.general_prompts = [row["prompt"] for row in read_prompts(general_prompts, "general_prompts")]
-        self.anchors = Anchors(read_prompts(anchors, "anchors"))
+        self.anchors = RetentionSet(read_prompts(anchors, "anchors"))
         self.nights: list[Night] = []
         self.learner: AdapterLearner | None = None
         self._rows: dict[Row, None] = {}  # since the last night, on this process

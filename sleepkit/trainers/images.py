@@ -151,7 +151,17 @@ class ImageTrainer(StreamTrainer):
 class GenerativeReplayTrainer(ImageTrainer):
     """MyGO (arXiv 2508.21296): each night keeps a generator of its images, and sleep learns from what the generators dream.
 
-    Arguments, attributes and errors are those of `ImageTrainer`; ``args`` is a `GenerativeReplayConfig`.
+    Args:
+        model (`str` or `IncrementalClassifier`, defaults to `"cnn"`): as for [`ImageTrainer`].
+        args (`GenerativeReplayConfig`, *optional*): options of data, stream, classifier, generators and sleep.
+        train_dataset (`str`, `Path`, `ImageData` or list of `ImageExperience`): as for [`ImageTrainer`].
+        eval_dataset (`str` or `Path`, *optional*): as for [`ImageTrainer`].
+
+    Attributes:
+        record: the results, a `RunRecord`; None before `train`.
+
+    Raises:
+        SleepkitError: data, model and method that cannot be read or do not go together.
 
     Example:
         >>> from sleepkit import GenerativeReplayConfig, GenerativeReplayTrainer
@@ -166,8 +176,19 @@ class GenerativeReplayTrainer(ImageTrainer):
 class Dream2LearnTrainer(ImageTrainer):
     """Dream2Learn (arXiv 2603.01935): a rehearsal method that also learns dreams, images of classes that do not exist.
 
-    Arguments, attributes and errors are those of `ImageTrainer`; ``args`` is a `Dream2LearnConfig`, whose ``generator`` is a
-    diffusion model in the layout of Stable Diffusion 1.x, and ``method`` is ``"d2l_er"``, ``"d2l_er_ace"`` or ``"d2l_der"``.
+    Args:
+        model (`str` or `IncrementalClassifier`, defaults to `"cnn"`): as for [`ImageTrainer`].
+        args (`Dream2LearnConfig`, *optional*): options of data, stream, classifier, generator, prompts and sleep;
+            its ``generator`` is a diffusion model in the layout of Stable Diffusion 1.x.
+        train_dataset (`str`, `Path`, `ImageData` or list of `ImageExperience`): as for [`ImageTrainer`].
+        eval_dataset (`str` or `Path`, *optional*): as for [`ImageTrainer`].
+        method (`str`, defaults to `"d2l_er"`): rehearsal beside the dreams, ``"d2l_er"``, ``"d2l_er_ace"`` or ``"d2l_der"``.
+
+    Attributes:
+        record: the results, a `RunRecord`; None before `train`.
+
+    Raises:
+        SleepkitError: data, model and method that cannot be read or do not go together.
 
     Example:
         >>> from sleepkit import Dream2LearnConfig, Dream2LearnTrainer

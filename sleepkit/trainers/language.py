@@ -23,7 +23,7 @@ from sleepkit.language.data.experience import Experience, together
 from sleepkit.language.data.given import described
 from sleepkit.language.data.tasks import asked, read_texts
 from sleepkit.language.dreaming.config import DreamingConfig
-from sleepkit.language.retention import Anchors, read_prompts
+from sleepkit.language.retention import RetentionSet, read_prompts
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.reporting.live import progress
 from sleepkit.reporting.live.watch import watched
@@ -160,7 +160,7 @@ class SleepTrainer:
         )
         self.inputs = model_identity(self.model, self.processing_class)
         self.inputs |= {"general_prompts": digest_of(general), "anchors": digest_of(retention), "slept": _slept(self.model)}
-        self.general_prompts, self.anchors = [row["prompt"] for row in general], Anchors(retention)
+        self.general_prompts, self.anchors = [row["prompt"] for row in general], RetentionSet(retention)
         self.callbacks = list(callbacks or ())
         self.learner = self._make_learner()
         inherits = self.baseline is None and isinstance(model, (str, Path))
@@ -301,7 +301,8 @@ class SleepTrainer:
 
         Returns:
             `dict[str, float]`: ``closed_book`` (share of answers that hold the right one), ``token_f1`` (mean) and ``questions``
-            (their number), where there are any; ``anchor_kl`` (nats per token) and ``anchor_accuracy`` (share) on the retention set.
+            (their number), where there are any; on the retention set ``anchor_kl`` (nats per token) and ``anchor_accuracy``
+            (share).
 
         Example:
 

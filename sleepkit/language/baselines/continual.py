@@ -7,7 +7,8 @@
 
 Like `finetune_qa` they train a LoRA on the night's items, or notes, and merge it in the morning (finetuning.py).  `ewc` is
 the online form with one Fisher matrix and no decay (Schwarz et al. 2018, arXiv 1805.06370); its W - W* is the LoRA's own
-product, as W* are the weights before tonight.  Joint training is `finetune_qa` on one night of everything (``--passages_per_night``).
+product, as W* are the weights before tonight.  Joint training is `finetune_qa` on one night of everything
+(``--passages_per_night``).
 
 Ours: the strengths, the mean over entries and maps in `o_lora` (the paper: a sum), and 64 rows for the Fisher matrix.
 """
@@ -39,7 +40,7 @@ class Replay(FinetuneQa):
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
         """Tonight's items and some of earlier nights'."""
-        items, held_out = self._material(night, folder)
+        items, held_out = self._night_items(night, folder)
         found = [item for item in items if item.role != "general"]
         self.rehearsal.remember(items, held_out, night)
         return found

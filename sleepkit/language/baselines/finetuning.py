@@ -170,7 +170,7 @@ class LoraLearner(Baseline, ABC):
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
         """What to train on: the new items of the night, the very ones that knowledge seeding would write."""
-        return [item for item in self._material(night, folder)[0] if item.role == "new"]
+        return [item for item in self._night_items(night, folder)[0] if item.role == "new"]
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """Write the examples, train, merge."""
@@ -288,7 +288,7 @@ class Lora(LoraLearner):
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
         """Write new, general and replayed items, and keep the new ones for rehearsal."""
-        items, held_out = self._material(night, folder)
+        items, held_out = self._night_items(night, folder)
         self.rehearsal.remember(items, held_out, night)
         return items
 

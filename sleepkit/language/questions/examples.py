@@ -54,7 +54,7 @@ __all__ = [
     "STYLES",
     "NothingToAskError",
     "SyntheticExample",
-    "cue_items",
+    "rule_questions",
     "load_items",
     "newest",
     "not_outdated",
@@ -79,17 +79,32 @@ def write_examples(
     questions_per_span: int = 2,
     seed: int = 0,
 ) -> list[SyntheticExample]:
-    """Write the new items of a night from the chunks of its documents; about what is there for reference only, none.
+    """Write the examples of a night: questions and statements about its documents, with the replies to learn.
 
-    What is quoted, and a document of which nothing can be asked, is told by a warning.
+    Documents that are there for reference only get none.  What is quoted, and a document of which nothing can be asked, is told
+    by a warning.
 
     Args:
-        styles: any of `STYLES`.
-        questions_per_span: cloze and keyword cues for each answer span, and "about" cues for each sentence.
+        model (`nn.Module`): causal LM that writes questions, paraphrases and rewrites, where ``styles`` has them.
+        tokenizer (`PreTrainedTokenizerBase`): its tokenizer, with a chat template.
+        chunks (sequence of `Chunk`): tonight's documents, cut to the model's context, such as `ContextStore.chunks` returns.
+        styles (sequence of `str`): any of `STYLES`.
+        questions_per_span (`int`, defaults to 2): rule-made cloze and keyword questions for each answer span, and "about"
+            questions for each sentence.
+        seed (`int`, defaults to 0): of all that is drawn.
+
+    Returns:
+        list of `SyntheticExample`: prompt, reply, and the context that the teacher sees.
 
     Raises:
         SleepkitError: unknown style.
         NothingToAskError: documents of which nothing can be asked or quoted.
+
+    Example:
+
+        >>> store = ContextStore(tokenizer, max_tokens=512)
+        >>> store.add_document("The pier opened in 1907.", title="pier")
+        >>> items = write_examples(model, tokenizer, store.chunks(), styles=["wh", "keywords"])
     """
     unknown = sorted(set(styles) - set(STYLES))
     if unknown:
@@ -99,7 +114,7 @@ def write_examples(
     asked = [line for line in lines if line.is_prose]
     items: list[SyntheticExample] = []
     for line in lines:
-        items += cue_items(line, styles, questions_per_span, rng) if line.is_prose else quotations(line, rng)
+        items += rule_questions(line, styles, questions_per_span, rng) if line.is_prose else quotations(line, rng)
     if "question" in styles:
         items += written_questions(model, tokenizer, asked, rng, seed)
     if "paraphrase" in styles:
@@ -130,8 +145,8 @@ def _tell_of_the_rest(chunks: Sequence[Chunk], lines: Sequence[Line], items: Seq
             logger.warning(f"{title}: {what} prose (but code, tables, lists, ...); quoted as it stands, and not asked about")
 
 
-def cue_items(line: Line, styles: Sequence[str], count: int, rng: random.Random) -> list[SyntheticExample]:
-    """Items about a sentence of prose that rules make; ``count`` cloze and keyword cues for each answer span."""
+def rule_questions(line: Line, styles: Sequence[str], count: int, rng: random.Random) -> list[SyntheticExample]:
+    """Make questions about a sentence of prose by rules, ``count`` cloze and keyword questions for each answer span."""
     sentence, title = line.said, line.title
     made: list[tuple[str, str, str, str]] = []
     for span in answer_spans(sentence):

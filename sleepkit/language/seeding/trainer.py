@@ -69,17 +69,24 @@ class KnowledgeSeedingTrainer(Trainer):
     """Trains the newest expert of a grown model on a night's items.
 
     Args:
-        model: causal LM with an :class:`ExpertBank` whose newest slot is active and trainable.
-        args: the configuration.
-        items: new items, and general or replayed items; replies to the latter are the model's own.
-        processing_class: tokenizer with a chat template.
-        slot: the slot that trains; the teacher sees the model without it.
-        senders: slots that the teacher has and the student has not: their content moves into ``slot``.
-        kept: general items as they were prepared on an earlier night of the same settings, which makes no difference to
-            them; those that are missing are added.
+        model (`PreTrainedModel`): causal LM with an [`ExpertBank`] whose newest slot is active and trainable.
+        args (`KnowledgeSeedingConfig`): how the night is trained.
+        items (sequence of `SyntheticExample`): new, general and replayed items; replies to the last two are the model's own.
+        processing_class (`PreTrainedTokenizerBase`): tokenizer with a chat template.
+        slot (`int`): the slot that trains; the teacher sees the model without it.
+        senders (sequence of `int`): slots that the teacher has and the student has not: their content moves into ``slot``.
+        kept (`dict`, *optional*): general items as they were prepared on an earlier night of the same settings, which makes
+            no difference to them; those that are missing are added.
 
     Raises:
         SleepkitError: no new items, or a prompt that does not fit the model's window.
+
+    Example:
+
+        >>> bank = ExpertBank.grow(model, ExpertBankConfig(slots=5, width=64))
+        >>> slot = bank.activate(0)
+        >>> trainer = KnowledgeSeedingTrainer(model, KnowledgeSeedingConfig(max_steps=100), items, tokenizer, slot)
+        >>> trainer.run("night 1")
     """
 
     _tag_names = ["sleepkit", "knowledge-seeding"]

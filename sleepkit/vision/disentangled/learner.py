@@ -10,7 +10,8 @@ Labels of images (training rows): ``(n, 5)``, class and scale, orientation, posi
 
 Source: "Infinite dSprites for Disentangled Continual Learning" (arXiv 2312.16731).  Ours: pose replay, that is exemplars laid
 into the image in poses drawn from the range of today's; it makes grids of poses continuous and keeps old shapes in view.  And:
-exemplars from first images, as an alternative to canonical renders.  A night that was killed starts again from the weights before it.
+exemplars from first images, as an alternative to canonical renders.  A night that was killed is trained again
+from its start.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class DisentangledLearner(Snapshots):
         return torch.cat([self.model(pixel_values=part.to(self.model.device)).matrix.float().cpu() for part in parts])
 
     def match(self, images: Tensor, matrix: Tensor, exemplars: Exemplars | None = None, how: str | None = None) -> Match:
-        """Return the nearest classes of images in poses ``matrix``; ``exemplars`` and ``how`` are the learner's own by default."""
+        """Return the nearest classes of images in poses ``matrix``; by default with the learner's exemplars and comparison."""
         exemplars = self.exemplars if exemplars is None else exemplars
         config, size = self.config, self.config.per_device_eval_batch_size
         found = [

@@ -78,7 +78,7 @@ class DreamImages:
 
     @torch.no_grad()
     def painted(self, images: Tensor, vectors: Tensor, seed: int, common: int, same_noise: bool = False) -> Tensor:
-        """Images repainted, each by its own prompt ``(n, vectors, token size)``; ``common`` seeds the noise that they share."""
+        """Regenerate images, each under its prompt ``(n, vectors, token size)``; ``common`` seeds the noise that they share."""
         assert self.painter is not None
         found = []
         for rows in torch.arange(len(images)).split(self.batch):
@@ -89,7 +89,7 @@ class DreamImages:
         return as_bytes(torch.cat(found))
 
     @torch.no_grad()
-    def repainted(self, images: Tensor) -> Tensor:
+    def regenerated(self, images: Tensor) -> Tensor:
         """Images as the generator's autoencoder gives them back, with no noise in between."""
         assert self.painter is not None
         painter, size = self.painter, images.shape[-1]

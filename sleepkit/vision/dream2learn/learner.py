@@ -198,7 +198,7 @@ class Dreaming(DreamBank):
             return found
         if self.judge is None:
             empty, config = copy.deepcopy(self.empty), self.config
-            seen = self.images.repainted if self.painter is not None else torch.clone
+            seen = self.images.regenerated if self.painter is not None else torch.clone
             others, epochs = str(config.others_dataset), config.judge_epochs
             looks = {"generator": self.generator_hash}
             self.judge = Judge(empty, self.stream, others, config, epochs, folder / "judge", seen, looks)
@@ -337,7 +337,7 @@ class Dreaming(DreamBank):
         rows = torch.tensor(units).repeat_interleave(self.config.dream_images)
         if self.config.repaint and self.painter is not None:
             replayed = self.replayed if self.replayed is not None else self.remembered()
-            parts.append(self.images.repainted(replayed.pixels.cpu()))
+            parts.append(self.images.regenerated(replayed.pixels.cpu()))
             rows = torch.cat([rows, replayed.units.cpu()])
         return TensorRows(torch.cat(parts), rows)
 

@@ -32,7 +32,7 @@ SPREAD = 0.5
 
 @dataclass(eq=False)
 class Dream:
-    """A pseudo-class: images of one seen class, repainted by a prompt that leads to another.
+    """A pseudo-class: images of one seen class, regenerated under a prompt that was optimised for another.
 
     Attributes:
         number: its own, never given again; the label of its unit.

@@ -103,7 +103,23 @@ class SmallConvNet(nn.Module):
 
 
 class IncrementalClassifier(PreTrainedModel):
-    """An image classifier whose head grows; see the module."""
+    """Image classifier whose head grows: a backbone, and one output unit for each class met so far.
+
+    Args:
+        config (`IncrementalClassifierConfig`): shapes of images, backbone and head.
+
+    Attributes:
+        slots (`OutputUnits`): which unit holds which class.
+
+    Example:
+
+        >>> from sleepkit.vision.incremental.classifier import IncrementalClassifierConfig
+        >>> model = IncrementalClassifier(IncrementalClassifierConfig(num_channels=1, image_size=(28, 28)))
+        >>> model.grow([3, 7], task=0)
+        [0, 1]
+        >>> model(pixel_values=torch.zeros(5, 1, 28, 28)).logits.shape
+        torch.Size([5, 2])
+    """
 
     config_class = IncrementalClassifierConfig
     main_input_name = "pixel_values"

@@ -113,9 +113,22 @@ class ImageLearner(Snapshots):
     that overrides `loss` and what it needs of `before_training`, `after_training` and `training_rows`.
 
     Args:
-        model: a classifier without classes.
-        config: how a night is trained.
-        stream: all experiences, of the scenario that ``config`` names; the replay buffer's places point into it.
+        model (`IncrementalClassifier`): a classifier without classes.
+        config (`IncrementalTrainingConfig`): how a night is trained.
+        stream (sequence of `ImageExperience`): all experiences, of the scenario that ``config`` names; the rows of the replay
+            buffer point into it.
+
+    Raises:
+        SleepkitError: an augmentation of features, a ``buffer_size`` above the number of images, or a batch that does not fit
+            into RAM.
+
+    Example:
+
+        >>> stream = build_stream(load_images("digits/"), experiences=5)
+        >>> learner = ImageLearner(model, IncrementalTrainingConfig(output_dir="runs/digits"), stream)
+        >>> learner.wake(stream[0])
+        >>> log = learner.sleep(1, Path("runs/digits"))
+        >>> learner.evaluate(stream)[0].class_il
     """
 
     replays = False  # whether the method has a replay buffer

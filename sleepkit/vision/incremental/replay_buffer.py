@@ -35,9 +35,24 @@ class ReplayBuffer:
     """Replay buffer: which images of a stream are kept, as numbers of experience and row, with small tensors beside them.
 
     Args:
-        capacity: rows kept at most.
-        policy: one of `POLICIES`.
-        seed: of the keys.
+        capacity (`int`): rows kept at most, >= 1.
+        policy (`str`, defaults to `"reservoir"`): which rows are kept: ``"reservoir"`` (each with equal probability),
+            ``"class_balanced"`` (equal shares for the classes) or ``"herding"`` (those whose mean is nearest to the class mean).
+        seed (`int`, defaults to 0): of the draws.
+
+    Attributes:
+        places: ``(n, 2)`` int64, experience and row in its training images.
+        labels: ``(n,)`` int64.
+
+    Raises:
+        SleepkitError: a capacity below 1, or an unknown policy.
+
+    Example:
+
+        >>> buffer = ReplayBuffer(capacity=2, policy="class_balanced")
+        >>> buffer.add(0, torch.tensor([3, 3, 7, 7]))
+        >>> sorted(buffer.labels.tolist())
+        [3, 7]
     """
 
     def __init__(self, capacity: int, policy: str = "reservoir", seed: int = 0) -> None:
