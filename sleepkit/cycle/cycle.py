@@ -216,8 +216,8 @@ class SleepCycle(Generic[E]):
         """The state of this run in ``output_dir``, or a new one that claims the folder."""
         if self.overwrite:
             main_only(self._clear)
-        found = main_finds(lambda: newest_state(self.state_dir, self._say))
-        if found is None:
+        newest = main_finds(lambda: newest_state(self.state_dir, self._say))
+        if newest is None:
             if main_finds(lambda: (self.output_dir / FILE_NAME).exists()):
                 raise SleepkitError(f"{self.output_dir} holds the results of another run; choose another output_dir")
             main_only(self.folder.claim)
@@ -227,11 +227,11 @@ class SleepCycle(Generic[E]):
             return state
         if not self.resume:
             raise SleepkitError(f"{self.output_dir} holds a run; use --resume true or --overwrite true")
-        state = self.state_class.load(found)
+        state = self.state_class.load(newest)
         self._continue(state)
         main_only(self._forget_older)  # which a run that was killed in between left
         if state.nights:
-            self.learner.load(found)
+            self.learner.load(newest)
             self._say(f"{self.output_dir}: {len(state.nights)} of {len(self.experiences)} nights are done already")
         return state
 
@@ -358,9 +358,9 @@ class SleepCycle(Generic[E]):
         state.final = self._scores(self.experiences, without=outdated)
         state.matrix.append([_without_answers(score) for score in state.final])
         state.after.append(state.final[night - 1])
-        own = state.own_scores(night)
+        scores = state.own_scores(night)
         row: dict[str, Any] = {"night": night, "experience": experience.name, "date": state.days[-1]["date"]}
-        row |= {"committed": verdict.commit, "reason": verdict.reason, **own} | _held_out_rows(before, after)
+        row |= {"committed": verdict.commit, "reason": verdict.reason, **scores} | _held_out_rows(before, after)
         row |= after | {name: value for name, value in log.items() if isinstance(value, (int, float))}
         row["seconds"] = seconds
         state.nights.append(row)
@@ -368,7 +368,7 @@ class SleepCycle(Generic[E]):
         state.history += [{"night": night, **point} for point in log.get("history", [])]
         state.self_tests += [{"night": night, "committed": verdict.commit, **asked} for asked in log.get("self_test", [])]
         self._save(state)
-        shown = {name: value for name, value in own.items() if value is not None}
+        shown = {name: value for name, value in scores.items() if value is not None}
         if shown:
             self._say(f"{label}: " + _listed(shown))
 
@@ -376,8 +376,8 @@ class SleepCycle(Generic[E]):
         """Of each experience; None where there was nothing to test, or nothing is to be tested any more."""
         asked = [experience for j, experience in enumerate(experiences) if j not in without]
         evaluations = iter(self.learner.evaluate(asked, in_context=in_context) if asked else [])
-        found = [None if j in without else next(evaluations) for j in range(len(experiences))]
-        return [self.state_class.score(one) if one is not None and one.n else None for one in found]
+        results = [None if j in without else next(evaluations) for j in range(len(experiences))]
+        return [self.state_class.score(result) if result is not None and result.n else None for result in results]
 
     def _decide(self, before: Mapping[str, float], after: Mapping[str, float]) -> Verdict:
         verdict = self.gate.decide(before, after) if self.gate else Verdict(True, "no gate")

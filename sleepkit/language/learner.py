@@ -283,7 +283,7 @@ class LanguageLearner:
             "night": night,
             "experience": digest_of(read),
             "settings": digest_of([asdict(self.config), asdict(self.dreaming), settings_digest(self.seeding)]),
-            "dreams": digest_of([one for one in self.dream_set if one.context in names]),
+            "dreams": digest_of([dream for dream in self.dream_set if dream.context in names]),
             "rehearsal": digest_of(lists),
             "state": digest(self.snapshot())[:16],
             **{f"model_{name}": value for name, value in self.base.items()},
@@ -306,15 +306,15 @@ class LanguageLearner:
     ) -> dict[str, Any]:
         """Dream about the context, or take published dreams of it, and rehearse them with tonight's examples."""
         texts = {context_name(chunk): chunk.text for chunk in self._chunks()}
-        accepted = [one for one in self.dream_set if one.context in texts]
+        accepted = [dream for dream in self.dream_set if dream.context in texts]
         outcome: dict[str, Any] = {}
         slot = self.bank.active[-1]
         if not accepted and self.dreaming.dream_rounds:
             accepted, outcome = self._own_dreams(judges, slot, night, folder / "dreams")
         rehearsed = [
-            SyntheticExample(prompt, reply, texts[one.context], "dream", one.context)
-            for one in accepted
-            for prompt, reply in one.rows
+            SyntheticExample(prompt, reply, texts[dream.context], "dream", dream.context)
+            for dream in accepted
+            for prompt, reply in dream.rows
         ]
         if rehearsed:
             self.bank.train_only(slot)
@@ -325,12 +325,12 @@ class LanguageLearner:
 
     def contexts(self, questions: Sequence[SyntheticExample]) -> list[Context]:
         """Each chunk of the context with the questions that it answers; a chunk without any is left out."""
-        found = []
+        contexts = []
         for chunk in self._chunks():
             asked = [(item.prompt, item.reply) for item in questions if item.context and item.context in chunk.text]
             if asked:
-                found.append(Context(chunk, asked))
-        return found
+                contexts.append(Context(chunk, asked))
+        return contexts
 
     def _own_dreams(
         self, judges: Sequence[SyntheticExample], slot: int, night: int, folder: Path
@@ -409,8 +409,8 @@ class LanguageLearner:
         kinds = [self.config.answer_score if item.style == "written" else CONTAINED for item in asked]
         scores = [score(kind, answer, item.span) for kind, answer, item in zip(kinds, answers, asked, strict=True)]
         parts = {"held_out": scores[: len(held_out)], "retention": scores[len(held_out) :]}
-        shares = {name: sum(part) / len(part) for name, part in parts.items() if part}
-        shares |= {f"{name}_n": len(part) for name, part in parts.items()}
+        shares = {name: sum(right) / len(right) for name, right in parts.items() if right}
+        shares |= {f"{name}_n": len(right) for name, right in parts.items()}
         return shares, list(zip(answers, scores, strict=True))[: len(held_out)]
 
     def _night_items(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
@@ -450,9 +450,9 @@ class LanguageLearner:
         """
         args, seed = self.seeding, derive_seed(self.seeding.seed, "material", night)
         items = notes_that_fit(self.notes, self.model, self.tokenizer)
-        own = [note for note in items if note.style == OWN and len(note.prompt) <= REWORDED]
-        if own and "paraphrase" in args.styles:
-            items += paraphrases(self.model, self.tokenizer, own, seed)
+        given = [note for note in items if note.style == OWN and len(note.prompt) <= REWORDED]
+        if given and "paraphrase" in args.styles:
+            items += paraphrases(self.model, self.tokenizer, given, seed)
         chunks = self._chunks()
         if items and all(chunk.reference for chunk in chunks):
             return items

@@ -89,8 +89,8 @@ class SleepConfig(
     """
 
     def __post_init__(self) -> None:
-        for part in (LearnerConfig, DreamingConfig, DataConfig, LoadingConfig, GateConfig, HubConfig):
-            part.__post_init__(self)
+        for options in (LearnerConfig, DreamingConfig, DataConfig, LoadingConfig, GateConfig, HubConfig):
+            options.__post_init__(self)
         super().__post_init__()
         if self.push_to_hub_dreams_repo is not None and not self.dreams:
             raise SleepkitError(

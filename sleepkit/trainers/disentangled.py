@@ -84,8 +84,8 @@ class DisentangledTrainer(StreamTrainer):
 
         args = cast("DisentangledConfig", self.args)
         exemplars = self.learner.exemplars
-        found = measure(self.learner, self.sprites, args.novel_classes, args.novel_images)
-        record.metrics |= found | {"bytes_per_class": exemplars.bytes / len(exemplars.labels.unique())}
+        measures = measure(self.learner, self.sprites, args.novel_classes, args.novel_images)
+        record.metrics |= measures | {"bytes_per_class": exemplars.bytes / len(exemplars.labels.unique())}
 
         def write() -> None:
             from sleepkit.vision.disentangled.pictures import accuracy_curve, straightened_grid

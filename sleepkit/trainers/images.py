@@ -129,20 +129,20 @@ class ImageTrainer(StreamTrainer):
         record, model = self._require_record(), cast(Any, self.model)
         model.save_pretrained(folder)
         generators = sorted(
-            self.output_dir.glob("night_*/generator"), key=lambda one: int(one.parent.name.removeprefix("night_"))
+            self.output_dir.glob("night_*/generator"), key=lambda path: int(path.parent.name.removeprefix("night_"))
         )
         notes = shutil.ignore_patterns("phase.json", MANIFEST)
-        for one in generators:
-            if reason := damage(one):
-                raise SleepkitError(f"{one} is damaged ({reason}); bring back a copy, or delete it to save without it")
-            shutil.copytree(one, folder / "generators" / one.parent.name, ignore=notes, dirs_exist_ok=True)
+        for generator in generators:
+            if reason := damage(generator):
+                raise SleepkitError(f"{generator} is damaged ({reason}); bring back a copy, or delete it to save without it")
+            shutil.copytree(generator, folder / "generators" / generator.parent.name, ignore=notes, dirs_exist_ok=True)
         dataset = published_name(self.choices["dataset"] or "images")
         card = classifier_card(
             record.to_dict(),
             model_name=model_name(self.args.push_to_hub_repo, f"{dataset}-{self.method}"),
             base_model=None if self.backbone == "cnn" else self.backbone,
             dataset=dataset,
-            generators=[one.parent.name for one in generators],
+            generators=[generator.parent.name for generator in generators],
             features=bool(model.config.code_size),
         )
         card.save(folder / "README.md")
@@ -240,7 +240,9 @@ def _stream_of(
         return stream, named
     if not data:
         raise SleepkitError("train_dataset is an empty stream; give at least one experience")
-    shared = len({label for one in data for label in one.labels}) < sum(len(one.labels) for one in data)
+    shared = len({label for experience in data for label in experience.labels}) < sum(
+        len(experience.labels) for experience in data
+    )
     if shared != (args.scenario == "domain") and len(data) > 1:
         kind = "share their classes" if shared else "have classes of their own"
         raise SleepkitError(f"scenario is {args.scenario!r} and the experiences of the stream {kind}; name the stream's scenario")

@@ -224,7 +224,7 @@ class SleepTrainer:
             crowded = self._crowded(len(day.experiences))
             for line in [*day.lines(), *crowded]:
                 progress.say(line)
-            if not any(one.questions for one in day.experiences):
+            if not any(experience.questions for experience in day.experiences):
                 progress.say("no questions were given: the model's own, not trained on, are the only measure (self_test)")
             cycle = self._cycle(
                 experiences=day.experiences,
@@ -313,12 +313,12 @@ class SleepTrainer:
         else:
             questions = [question for _, question in rows_as_questions(eval_dataset, self.args.dataset_split)]
             groups = [Experience("asked", [""], questions)]
-        found: list[Evaluation] = [one for one in self.learner.evaluate(groups) if one.n]
-        count = sum(one.n for one in found)
+        evaluations: list[Evaluation] = [scores for scores in self.learner.evaluate(groups) if scores.n]
+        count = sum(scores.n for scores in evaluations)
         measures = {name: value for name, value in self._measure_anchors().items() if name != "anchor_n"}
         if count:
-            measures["closed_book"] = sum(one.contained * one.n for one in found) / count
-            measures["token_f1"] = sum(one.token_f1 * one.n for one in found) / count
+            measures["closed_book"] = sum(scores.contained * scores.n for scores in evaluations) / count
+            measures["token_f1"] = sum(scores.token_f1 * scores.n for scores in evaluations) / count
             measures["questions"] = count
         return measures
 
@@ -333,8 +333,8 @@ class SleepTrainer:
 
         known = [question.question for experience in self.experiences for question in experience.questions]
         others = [asked(text, self.args.instruction) for text in texts]
-        found = confidences(self.model, self.processing_class, [*known, *others], self.args.max_new_tokens)
-        record.metrics["out_of_scope_auroc"] = auroc(found[: len(known)], found[len(known) :])
+        sure = confidences(self.model, self.processing_class, [*known, *others], self.args.max_new_tokens)
+        record.metrics["out_of_scope_auroc"] = auroc(sure[: len(known)], sure[len(known) :])
         folder = Path(str(self.args.output_dir))
         record.save(folder, is_main=self.args.process_index == 0)
         main_only(lambda: write_report(folder))

@@ -170,8 +170,8 @@ class StreamTrainer(ABC):
     def settings(self) -> dict[str, Any]:
         """Return all that decides the result besides seed and stream, as it is recorded in ``results.json``."""
         fields = settings(make_dataclass("Nothing", ())(), self.args)
-        found = self.choices | {name: value for name, value in fields.items() if name not in self.left_out}
-        return {"scenario": "class"} | found
+        recorded = self.choices | {name: value for name, value in fields.items() if name not in self.left_out}
+        return {"scenario": "class"} | recorded
 
     def _start_anew(self) -> None:
         """Take the learner back to where it was before the first `train`, which an interrupt may have stopped within a night."""

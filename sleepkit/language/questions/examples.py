@@ -136,12 +136,12 @@ def _tell_of_the_rest(chunks: Sequence[Chunk], lines: Sequence[Line], items: Seq
         return
     learned = {item.source for item in items}
     for title in dict.fromkeys(chunk.title for chunk in chunks if not chunk.reference):
-        found = [line.is_prose for line in lines if line.title == title]
-        quoted = found.count(False)
+        prose = [line.is_prose for line in lines if line.title == title]
+        quoted = prose.count(False)
         if title not in learned:
             logger.warning(f"{title}: no passage of it can be asked about or quoted, and none of it is learned")
-        elif quoted > QUOTED * len(found):
-            what = "nothing of it is" if quoted == len(found) else f"{quoted} of {len(found)} passages are not"
+        elif quoted > QUOTED * len(prose):
+            what = "nothing of it is" if quoted == len(prose) else f"{quoted} of {len(prose)} passages are not"
             logger.warning(f"{title}: {what} prose (but code, tables, lists, ...); quoted as it stands, and not asked about")
 
 
@@ -158,8 +158,8 @@ def rule_questions(line: Line, styles: Sequence[str], count: int, rng: random.Ra
                 made.append((cloze(reply, span, rng), reply, "cloze", span))
         if "keywords" in styles:
             made += [(keywords(sentence, span, rng, title), reply, "keywords", span) for _ in range((count + 1) // 2)]
-    if "wh" in styles and (found := whereabouts(sentence)):
-        place, prompts = found
+    if "wh" in styles and (where := whereabouts(sentence)):
+        place, prompts = where
         made += [(prompt, statement(sentence, place, rng), "wh", place) for prompt in prompts]
     if len(content_words(sentence)) > 2:
         if "about" in styles:

@@ -411,10 +411,10 @@ class KnowledgeSeedingTrainer(Trainer):
             return None
         folder, every = Path(args.output_dir), args.rollout_every if args.on_policy else 1
         identity = self.identity
-        found = main_finds(lambda: last_checkpoint(folder, identity, every))
-        if found is None:
+        checkpoint = main_finds(lambda: last_checkpoint(folder, identity, every))
+        if checkpoint is None:
             return None
-        path, counters = found
+        path, counters = checkpoint
         self.tokens, self.seconds_before = TokenCount(counters["train_tokens"]), counters["train_seconds"]
         return str(path)
 
