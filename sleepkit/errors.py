@@ -29,7 +29,7 @@ class SleepkitError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """Of another library's error, without its full stop; its type where it says nothing."""
+    """Return the first line of another library's error, without its full stop; its type where it says nothing."""
     return str(error).strip().splitlines()[0].rstrip(".;") if str(error).strip() else type(error).__name__
 
 

@@ -76,7 +76,7 @@ WRITTEN = (
 
 
 class Experience(Protocol):
-    """What is learned in one night; `to_dict` is JSON that tells it from another."""
+    """Experience of one night, as the cycle sees it; `to_dict` is JSON that tells it from another."""
 
     @property
     def name(self) -> str: ...
@@ -260,7 +260,7 @@ class SleepCycle(Generic[E]):
         return {name: plain[name] for name in ("method", "seed", "config")} | {"inputs": self.inputs}
 
     def _today(self, first_night: int) -> dict[str, Any]:
-        """What tells a day of a life: its first night, its date, and the settings of its nights."""
+        """Return what tells a day of a life: its first night, its date, and the settings of its nights."""
         date = main_finds(lambda: time.strftime("%Y-%m-%d"))
         return {"first_night": first_night, "date": date, "config": self._identity()["config"]}
 
@@ -373,7 +373,7 @@ class SleepCycle(Generic[E]):
             self._say(f"{label}: " + _listed(shown))
 
     def _scores(self, experiences: Sequence[E], in_context: bool = False, without: Sequence[int] = ()) -> list[Score | None]:
-        """Of each experience; None where there was nothing to test, or nothing is to be tested any more."""
+        """Evaluate these experiences; None where there was nothing to test, or nothing is to be tested any more."""
         asked = [experience for j, experience in enumerate(experiences) if j not in without]
         evaluations = iter(self.learner.evaluate(asked, in_context=in_context) if asked else [])
         results = [None if j in without else next(evaluations) for j in range(len(experiences))]

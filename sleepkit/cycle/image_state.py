@@ -107,7 +107,7 @@ class ImageState(CycleState):
         return {name: value for name, value in found.items() if value is not None and value == value}
 
     def answers(self, experiences: Sequence[Any]) -> list[dict[str, Any]]:
-        """None: there are no questions."""
+        """Return None: images are not asked questions."""
         return []
 
     def _matrix(self, column: str) -> list[list[float | None]]:

@@ -159,7 +159,7 @@ class AdapterLearner(LanguageLearner):
         return self.rows[:: math.ceil(len(self.rows) / QUIZ_ITEMS)]
 
     def identity(self, night: int) -> dict[str, Any]:
-        """With the rows and what the LoRA has made of them."""
+        """Return what decides the night, with the rows and what the LoRA has made of them."""
         lora = {name: values.detach() for name, values in self.model.named_parameters() if ".lora_" in name}
         return super().identity(night) | {"rows": digest_of(self.rows), "adapter": digest(lora)[:16]}
 

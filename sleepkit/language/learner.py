@@ -212,7 +212,7 @@ class LanguageLearner:
 
     # -- asleep -----------------------------------------------------------------------------------------------------
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
-        """One night on what the context holds; returns history, counts and seconds of each phase."""
+        """Sleep one night on what the context holds; returns history, counts and seconds of each phase."""
         folder = Path(output_dir) / f"night_{night:02d}"
         start = time.perf_counter()
         self._begin(night)
@@ -508,7 +508,7 @@ class LanguageLearner:
         del self.level_of[oldest[1]]
 
     def _ffn_inputs(self, night: int) -> list[Tensor]:
-        """What the grown layers see when the model reads some items of earlier nights and the general ones."""
+        """Return what the grown layers see when the model reads some items of earlier nights and the general ones."""
         replay, general = self.rehearsal.replay, self.rehearsal.general
         seed = derive_seed(self.seeding.seed, "merge", night)
         chosen = random.Random(seed).sample(replay, min(MERGE_ITEMS, len(replay)))
@@ -542,7 +542,7 @@ class LanguageLearner:
             self.rehearsal.save(folder)
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`, into the same base model."""
+        """Read what `save` has written, into the same base model."""
         folder = Path(folder)
         self.bank.load_experts(folder)
         self.level_of = dict(read_json(folder / LEVELS_NAME))
@@ -551,7 +551,7 @@ class LanguageLearner:
 
 
 def accepted_dreams(path: Path) -> list[Dream]:
-    """Of a finished night.  Raises `SleepkitError` if the file is not as it was written."""
+    """Read the accepted dreams of a finished night.  Raises `SleepkitError` if the file is not as it was written."""
     PhaseFile(path, {}).require_whole()
     return load_dreams(path)
 

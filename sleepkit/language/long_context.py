@@ -103,7 +103,7 @@ def write_long_context(
 
 
 def _whereabouts(parts: Sequence[Sequence[str]]) -> list[list[dict[str, str]]]:
-    """Of each part, where those are that no later statement moves."""
+    """Return for each part the places of statements that no later one moves."""
     last: dict[str, tuple[int, str]] = {}
     for k, statements in enumerate(parts):
         for found in filter(None, map(whereabouts, statements)):

@@ -52,7 +52,7 @@ class Rehearsal:
         self.outdated: dict[str, int] = {}  # title of a document -> the night that read a newer version of it
 
     def outdate(self, titles: Iterable[str], night: int) -> None:
-        """From ``night`` on, what earlier nights learned of these documents is neither replayed nor asked."""
+        """Neither replay nor ask, from ``night`` on, what earlier nights learned of these documents."""
         self.outdated |= dict.fromkeys(titles, night)
 
     def current(self, items: Iterable[SyntheticExample], tonight: Sequence[SyntheticExample] = ()) -> list[SyntheticExample]:
@@ -110,7 +110,7 @@ class Rehearsal:
 
     # -- keeping ------------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:
-        """What `restore` needs: lists grow only at their ends."""
+        """Return what `restore` needs: lists grow only at their ends, so their lengths are enough."""
         outdated = torch.tensor(list(json.dumps(self.outdated).encode()), dtype=torch.uint8)
         kept = torch.tensor([len(self.replay), len(self.quiz)])
         return {"kept": kept, "dreams": self.dreams.to_tensor(), "outdated": outdated}

@@ -24,7 +24,7 @@ __all__ = ["SleepSchedule"]
 
 
 class SleepSchedule:
-    """Which levels of a chain are due on which night.
+    """Schedule of a chain of levels: which are due on which night.
 
     Args:
         chunk_sizes (sequence of `int`): nights ``C(l)`` of each level, fastest first, each divisible by the one before it.

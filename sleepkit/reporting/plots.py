@@ -79,7 +79,7 @@ _LOOK = matplotlib.rc_context(
 
 @_LOOK
 def stops_figure(first: Sequence[int], later: Sequence[int], most: int) -> Figure | None:
-    """Of prompts of first and of later nights, after how many updates they stopped; ``most`` is the limit."""
+    """Histogram of the updates after which prompts of first and of later nights stopped; ``most`` is the limit."""
     if not first and not later:
         return None
     figure, (axes,) = _axes(6, 3)

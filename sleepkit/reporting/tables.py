@@ -96,7 +96,7 @@ def format_memory(count: float) -> str:
 
 
 def number_columns(rows: Sequence[Sequence[Any]], count: int) -> list[bool]:
-    """Which of ``count`` columns hold nothing but numbers, or what was not measured: they are set to the right."""
+    """Return which of ``count`` columns hold nothing but numbers, or what was not measured: they are set to the right."""
     return [all(map(_is_number, column)) for column in zip(*rows, strict=True)] or [False] * count
 
 

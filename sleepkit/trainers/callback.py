@@ -278,7 +278,7 @@ def _train_only(model: torch.nn.Module, chosen: Sequence[torch.nn.Parameter]) ->
 
 @contextmanager
 def _asleep(adapted: PeftModel) -> Iterator[None]:
-    """Inside, the LoRA is off, activations are kept and the model is in evaluation; afterwards all is as it was."""
+    """Run the block with the LoRA off, activations kept and the model in evaluation; afterwards all is as it was."""
     tuner: Any = adapted.base_model
     trained, training = _trainable(adapted), adapted.training
     recomputed = [module for module in adapted.modules() if getattr(module, "gradient_checkpointing", False)]
@@ -298,7 +298,7 @@ def _asleep(adapted: PeftModel) -> Iterator[None]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Inside, another training may run: random numbers and what accelerate shares between trainers are put back afterwards."""
+    """Let another training run in the block; random numbers and what accelerate shares between trainers are restored."""
     import numpy
 
     shared = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]

@@ -16,7 +16,7 @@ __all__ = ["GateConfig", "SleepConfig"]
 
 @dataclass
 class GateConfig:
-    """When a night is kept; the limits are those of `RetentionGate`."""
+    """Options of the gate, which says when a night is kept; the limits are those of `RetentionGate`."""
 
     gate: bool = option(True, "Roll a night back exactly if it fails the limits below; False keeps every night.")
     gate_anchor_kl: float = option(

@@ -262,7 +262,7 @@ def push_folder(
 
 @contextmanager
 def _told(repo_id: str) -> Iterator[None]:
-    """Inside, what the Hub's client raises is one line that names the repository and the remedy."""
+    """Turn what the Hub's client raises inside the block into one line that names the repository and the remedy."""
     from huggingface_hub import errors
 
     try:

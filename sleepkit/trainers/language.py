@@ -253,7 +253,7 @@ class SleepTrainer:
         return [] if self.record is None else nights_of(self.record)
 
     def _write(self, cycle: SleepCycle[Experience]) -> None:
-        """What is published of a run that has ended."""
+        """Write what is published of a run that has ended."""
         self.save_model()
         if self.args.process_index == 0 and self.record is not None:
             write_dreams(Path(str(self.args.output_dir)), self.model, self.record)
@@ -404,7 +404,7 @@ class SleepTrainer:
         return main_finds(lambda: push_run(folder, target, dreams, rehearsal=rehearsal, public=public, token=token))
 
     def _crowded(self, nights: int) -> list[str]:
-        """What happens to a stream of more nights than experts, in a line; none where there are enough.
+        """Say in a line what happens to a stream of more nights than experts; nothing where there are enough.
 
         Raises:
             SleepkitError: there are too few experts to merge any.

@@ -49,7 +49,7 @@ class Day:
     gone: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """What a user should know before the first night of the day, a line each; none on the first day."""
+        """Return what a user should know before the first night of the day, a line each; none on the first day."""
         if not self.slept:
             return []
         new = len(self.experiences) - self.slept
@@ -87,7 +87,7 @@ def _lived(output_dir: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def extended(life: Sequence[Experience], slept: int, passages: Sequence[Experience], per_night: int = 1) -> Day:
-    """As `live_on`, of a life of which the first ``slept`` experiences have had their night."""
+    """Do what `live_on` does, for a life of which the first ``slept`` experiences have had their night."""
     lived, waiting = list(life[:slept]), life[slept:]
     replaced = _replaced(lived)
     held = [part for j, experience in enumerate(lived) if j not in replaced for part in _parts(experience)]

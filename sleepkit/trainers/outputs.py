@@ -19,7 +19,7 @@ __all__ = ["Night", "base_name", "nights_of", "write_card", "write_dreams"]
 
 @dataclass(frozen=True)
 class Night:
-    """One night of a run.
+    """Night of a run: whether it was kept, why, and its metrics.
 
     Attributes:
         number (`int`): from 1.

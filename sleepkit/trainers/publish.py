@@ -50,7 +50,7 @@ REHEARSAL_NOTE = f"""
 
 @dataclass
 class _Push:
-    """One repository that is to be written, and why not, if it is not."""
+    """Repository that is to be written, or the reason why it is not."""
 
     target: Target
     content: Published
@@ -273,7 +273,7 @@ def publish_if_asked(args: Any, config: TrainingArguments) -> None:
 
 
 def _asked(*given: Any) -> tuple[str | None, str | None, bool]:
-    """What is to be pushed, as the arguments of a command or its configuration say."""
+    """Return what is to be pushed, as the arguments of a command or its configuration say."""
 
     def named(name: str) -> Any:
         return next((value for choice in given if (value := getattr(choice, name, None))), None)

@@ -65,11 +65,11 @@ class Penalised(FinetuneQa):
 
     @abstractmethod
     def penalty(self, student: PeftModel) -> Penalty | None:
-        """What is added to the loss of a batch (``input_ids``, ``labels``, ``attention_mask``), if there is something."""
+        """Return the function that adds a penalty to the loss of a batch; None where there is none yet."""
 
     @abstractmethod
     def take(self, student: PeftModel, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """What later nights need of this one."""
+        """Return the tensors of this night that later nights need."""
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copy the merged weights, and with them what the method keeps of earlier nights."""

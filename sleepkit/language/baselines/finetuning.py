@@ -121,11 +121,11 @@ class InContext(NoSleep):
         self.awake_with = experience.name
 
     def asked(self, experience: Experience, question: Question, in_context: bool) -> str | list[dict[str, str]]:
-        """Closed book for what was not met yet."""
+        """Return the prompt for a question: with its document once that was met, closed book before."""
         return super().asked(experience, question, in_context or experience.name in self.met)
 
     def save(self, folder: Path) -> None:
-        """Also the names of what was met."""
+        """Write the state of the learner, and the names of what was met."""
         super().save(folder)
         if self.is_main:
             write_json(folder / "met.json", self.met)
@@ -155,7 +155,7 @@ class InWindow(InContext):
         return super().evaluate(experiences, in_context)
 
     def asked(self, experience: Experience, question: Question, in_context: bool) -> str | list[dict[str, str]]:
-        """With its own document for the ceiling, else with what was read so far, if anything."""
+        """Return the prompt for a question: with its own document for the ceiling, else with everything read so far."""
         if in_context or not self.life:
             return LanguageLearner.asked(self, experience, question, in_context)
         return IN_CONTEXT.format(text=self.life, question=question.question)
@@ -169,7 +169,7 @@ class LoraLearner(Baseline, ABC):
         """Train the LoRA of ``student``; returns ``history`` and ``train_tokens``."""
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
-        """What to train on: the new items of the night, the very ones that knowledge seeding would write."""
+        """Write the examples to train on: the new items of the night, the very ones that knowledge seeding would write."""
         return [item for item in self._night_items(night, folder)[0] if item.role == "new"]
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
@@ -302,7 +302,7 @@ class TrlDistillation(LoraLearner):
     """TRL's on-policy distillation from a second copy of the model, which has the document in its prompt."""
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """As many prompts a step as knowledge seeding has items."""
+        """Train by TRL's distillation, with as many prompts a step as knowledge seeding has items."""
         from sleepkit.language.baselines.trl_distillation import distil
 
         ours = self.seeding
@@ -325,5 +325,5 @@ class LoraSeedingTrainer(KnowledgeSeedingTrainer):
     unslept_view = teacher_view  # a LoRA that was merged cannot be taken out again
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """One group: there are no gates."""
+        """Make an optimizer with one group of parameters: there are no gates."""
         return Trainer.create_optimizer(self)

@@ -45,7 +45,7 @@ EXAMPLES = 8  # of a task, and at least one of each label
 
 @dataclass(frozen=True)
 class LabelledColumns:
-    """Where a row has what.
+    """Names of the columns of a table of tasks.
 
     Attributes:
         text, label: columns that every row has.

@@ -50,7 +50,7 @@ class DreamPool:
         write_json(path, json.loads(self._text()))
 
     def load(self, path: Path) -> None:
-        """The inverse of `save`.  Raises `SleepkitError` if the file is not there or damaged."""
+        """Read what `save` has written.  Raises `SleepkitError` if the file is not there or damaged."""
         try:
             self._read(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError, KeyError) as error:

@@ -68,7 +68,7 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class RoundLog:
-    """What a round did; ``share_positive`` is of the dreams that were tried and did not fail."""
+    """Counts of one round of dreaming; ``share_positive`` is of the dreams that were tried and did not fail."""
 
     round: int
     sampled: int = 0
@@ -313,7 +313,7 @@ class DreamingTrainer:
 
 
 def style_counts(dreamer: Path | None) -> dict[str, tuple[int, int]]:
-    """Of each style, how many dreams of a dreamer and of those before it helped, and how many were tried."""
+    """Count for each style how many dreams of a dreamer and of those before it helped, and how many were tried."""
     path = dreamer / STYLES_NAME if dreamer else None
     return dict(read_json(path)) if path and path.is_file() else {}
 

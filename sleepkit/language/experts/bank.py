@@ -190,7 +190,7 @@ class ExpertBank:
 
     @contextmanager
     def one_forced_open(self, seed: int, gate: float) -> Iterator[None]:
-        """Inside, one random slot of each layer takes part, its gate at least ``gate`` open, 0 to 1 (the paper's dreaming).
+        """Force one random slot of each layer open inside the block: its gate is at least ``gate``, 0 to 1 (as the paper dreams).
 
         Also one that is out of view.  OutputUnits without an expert count too and change nothing: with few experts in use few
         layers are disturbed.
@@ -347,7 +347,7 @@ def read_bank_config(folder: str | Path) -> dict[str, Any]:
 
 
 def _base_shape(model: nn.Module) -> dict[str, Any]:
-    """What tells a model from one that the experts were not made for."""
+    """Return what tells a model from one that the experts were not made for."""
     config = text_config(model)
     return {name: getattr(config, name, None) for name in ("model_type", "hidden_size", "num_hidden_layers")}
 

@@ -71,7 +71,7 @@ class Expert(nn.Module):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Back to a silent expert: random ``down`` (drawn on the CPU: equal everywhere), zero ``up``, fresh gate."""
+        """Make the expert silent again: random ``down`` (drawn on the CPU: equal everywhere), zero ``up``, fresh gate."""
         self.down.copy_(torch.empty(self.down.shape).normal_(std=self.down.shape[1] ** -0.5, generator=generator))
         self.up.zero_()
         if self.gate_weight is not None and self.gate_bias is not None:

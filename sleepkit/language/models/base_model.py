@@ -64,7 +64,7 @@ class BaseModel:
 
     @classmethod
     def named(cls, name: str | Path, revision: str | None = None) -> BaseModel:
-        """From what a user types: a folder that exists, or that can be none other than one, becomes absolute."""
+        """Make the base from what a user types: a folder that exists, or that can be none other than one, becomes absolute."""
         text = str(name)
         path = Path(text).expanduser()
         looks_local = path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1
@@ -99,7 +99,7 @@ def remember_base(model: nn.Module, base: BaseModel) -> None:
 
 
 def base_of(model: nn.Module) -> BaseModel | None:
-    """Where the weights of ``model`` came from; None if nobody knows, as for a model that was built in code."""
+    """Return where the weights of ``model`` came from; None if nobody knows, as for a model that was built in code."""
     model = getattr(model, "get_base_model", lambda: model)()
     known = getattr(model, "sleepkit_base", None)
     if isinstance(known, BaseModel):
@@ -116,7 +116,7 @@ def keep_folder(model: nn.Module, run: Path) -> None:
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
-    """Of the base's weights, and how they are held: only fingerprints of one kind can be compared."""
+    """Return a fingerprint of the base's weights, and how they are held: only those of one kind can be compared."""
     kind = _kind(model)
     return {"kind": kind} if kind == QUANTIZED else {"kind": kind, "sha256": weights_fingerprint(model)}
 

@@ -194,7 +194,7 @@ class ContextStore:
         return [*pieces, (start, end)]
 
     def _reach(self, text: str, start: int, end: int) -> int:
-        """Where the longest beginning of a span ends that fits; no more of the text is tokenised than a few times that."""
+        """Return where the longest beginning of a span ends that fits; no more of the text is tokenised than a few times that."""
         low, high = start, min(end, start + 2 * self.max_tokens)
         while self._fits(text, start, high):
             if high == end:

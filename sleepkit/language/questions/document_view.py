@@ -45,7 +45,7 @@ class DocumentView:
         self.chunks: dict[tuple[str, int], list[Chunk]] = {}
 
     def prompt(self, document: str, question: Question, room: float) -> str:
-        """What is asked, with the document or its closest chunk in front, in at most ``room`` tokens of a chat.
+        """Return the question with the document or its closest chunk in front, in at most ``room`` tokens of a chat.
 
         Raises:
             SleepkitError: the question alone leaves no room.
@@ -68,7 +68,7 @@ class DocumentView:
 
 
 def closest_chunk(chunks: Sequence[Chunk], question: str, answer: str) -> Chunk:
-    """Of the chunks that hold the answer, or else of all, the first that shares most words with the question."""
+    """Return the chunk that shares most words with the question, of those that hold the answer, or else of all."""
     asked = {word.lower() for word in content_words(question)}
 
     def closeness(chunk: Chunk) -> tuple[bool, int]:

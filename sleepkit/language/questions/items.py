@@ -25,7 +25,7 @@ OWN = "own"  # style of a pair that the user gave
 
 @dataclass(frozen=True)
 class SyntheticExample:
-    """One line of a night's examples.
+    """Synthetic example of a night: a prompt, the reply to learn, and the context that the teacher sees.
 
     Attributes:
         prompt: what is asked; the student sees it alone.
@@ -48,7 +48,7 @@ class SyntheticExample:
 
     @property
     def role(self) -> str:
-        """One of `ROLES`: what an expert has to learn, what of other kinds must stay as it is, and what it learns again."""
+        """Role in the night, one of `ROLES`: what an expert has to learn, what must stay as it is, and what it learns again."""
         if self.style in ("general", "replay"):
             return self.style
         return "again" if self.night and self.style != "recall" else "new"
@@ -72,7 +72,7 @@ def not_outdated(kept: Sequence[SyntheticExample], tonight: Sequence[SyntheticEx
 
 
 def _latest(items: Sequence[SyntheticExample], when: Callable[[SyntheticExample], int]) -> list[SyntheticExample]:
-    """Of each prompt the items for which ``when`` is greatest."""
+    """Return of each prompt the items for which ``when`` is greatest."""
     last: dict[str, int] = {}
     for item in items:
         last[item.prompt] = max(last.get(item.prompt, when(item)), when(item))

@@ -67,7 +67,7 @@ def quotations(line: Line, rng: random.Random) -> list[SyntheticExample]:
 
 
 def second_part(text: str, rng: random.Random) -> int:
-    """Where the second part of a text begins: at a line, else a word, else a letter of a long one; 0 where there is none."""
+    """Return where the second part of a text begins: at a line, else a word, else a letter of a long one; 0 if there is none."""
     places = [match.end() for match in _LINE_END.finditer(text)] or [match.end() for match in _SPACE.finditer(text)]
     if not places and len(text) >= SHORTEST:
         places = list(range(2, len(text) - 1))

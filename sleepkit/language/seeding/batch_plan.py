@@ -11,7 +11,7 @@ from sleepkit.utils.seeds import derive_seed
 
 
 class BatchPlan:
-    """Which items make up each step, for all ranks, from the seed alone.
+    """Plan of which items make up each step, for all ranks, from the seed alone.
 
     Every batch holds ``per_device`` items for each rank, ``share`` of them taken in turn from the groups of ``others``
     (general, replayed), however large each is; items are drawn without repeats until all of their group were seen.  This

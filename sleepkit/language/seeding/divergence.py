@@ -65,7 +65,7 @@ class OutputHead:
 
 @dataclass
 class TeacherTargets:
-    """What the teacher said about ``n`` tokens: either its hidden states, or its top-k log-probabilities."""
+    """Targets of the teacher for ``n`` tokens: either its hidden states, or its top-k log-probabilities."""
 
     hidden: Tensor | None = None  # (n, d)
     log_probs: Tensor | None = None  # (n, k)

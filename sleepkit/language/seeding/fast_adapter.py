@@ -44,7 +44,7 @@ def learn_awake(
     night: int,
     folder: Path,
 ) -> Iterator[PeftModel]:
-    """Inside, ``model`` has a LoRA that knows the documents, switched off; afterwards it is as it was.
+    """Run the block with a LoRA on ``model`` that knows the documents, switched off; afterwards the model is as it was.
 
     Args:
         layers: decoder layers that get the LoRA.

@@ -178,7 +178,7 @@ class Backbone:
         return next(self.decoder.parameters()).device
 
     def without_experts(self) -> AbstractContextManager[None]:
-        """Inside, savings are compared: experts see one token at a time, and their gates make much of bfloat16's rounding."""
+        """Hide all experts inside the block, to compare savings: their gates would make much of bfloat16's rounding."""
         return self.bank.view(())
 
     def hidden(self, batch: PackedBatch) -> Tensor:
@@ -192,7 +192,7 @@ class Backbone:
 
     @torch.no_grad()
     def lower_inputs(self, batch: PackedBatch) -> Tensor:
-        """What enters the first expert layer, ``(rows, time, d)``."""
+        """Return what enters the first expert layer, ``(rows, time, d)``."""
         caught: list[Tensor] = []
 
         def catch(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:

@@ -169,7 +169,7 @@ class Preparation:
         self.model.train(was_training)
 
     def collate(self, items: Sequence[PreparedItem]) -> PackedBatch:
-        """One step's items as tensors."""
+        """Return the items of one step as tensors."""
         if self.seeding.packing:
             return pack(items, self.prefix, self.backbone.dtype, self.device)
         return pad_rows(items, self.pad, self.device)

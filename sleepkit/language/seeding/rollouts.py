@@ -32,7 +32,7 @@ from sleepkit.language.seeding.packing import PreparedItem
 
 @dataclass
 class Rollout:
-    """One answer of the student.
+    """Answer that the student has sampled.
 
     Attributes:
         index: the item that was asked.
@@ -56,7 +56,7 @@ def sample_rollouts(
     seed: int,
     judge_view: Callable[[], AbstractContextManager[None]],
 ) -> tuple[list[Rollout], Tensor]:
-    """One round: ``rollout_prompts`` items of ``new``, ``num_generations`` answers to each, in random order.
+    """Sample one round: ``rollout_prompts`` items of ``new``, ``num_generations`` answers to each, in random order.
 
     Args:
         new: indices of ``prepared`` that may be asked.

@@ -139,7 +139,7 @@ class KnowledgeSeedingTrainer(Trainer):
         return self.preparation.prepare(items, self.teacher_prompt, self.teacher_view, self.unslept_view)
 
     def teacher_prompt(self, item: SyntheticExample) -> list[int]:
-        """What the teacher reads before the reply: the context, the worked pair, then the prompt again."""
+        """Return the tokens that the teacher reads before the reply: the context, the worked pair, then the prompt again."""
         if not item.context:  # general and replayed items, and what the senders know
             return chat_ids(self.chat_tokenizer, item.prompt)
         return chat_ids(
@@ -152,15 +152,15 @@ class KnowledgeSeedingTrainer(Trainer):
         )
 
     def teacher_view(self) -> AbstractContextManager[None]:
-        """Inside, the model is the one before tonight."""
+        """Show the model as it was before tonight, inside the block."""
         return self.bank.view([slot for slot in self.bank.active if slot != self.slot])
 
     def student_view(self) -> AbstractContextManager[None]:
-        """Inside, the model is the one that tonight makes."""
+        """Show the model that tonight makes, inside the block."""
         return self.bank.view([slot for slot in self.bank.active if slot not in self.senders])
 
     def unslept_view(self) -> AbstractContextManager[None]:
-        """Inside, the model is the one before any night."""
+        """Show the model as it was before any night, inside the block."""
         return self.bank.view(())
 
     # -- data -----------------------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ class KnowledgeSeedingTrainer(Trainer):
         return self.optimizer
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not estimated from ``inputs``, which hold indices; tokens are counted."""
+        """Return 0: operations are not estimated, as ``inputs`` hold indices; tokens are counted."""
         return 0
 
     def _log_sum(self, name: str, value: Tensor) -> None:
@@ -357,7 +357,7 @@ class KnowledgeSeedingTrainer(Trainer):
                 parameter.copy_(state[name])
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As transformers does it, and sealed, with what was counted up to here."""
+        """Write a checkpoint as transformers does, and seal it, with what was counted up to here."""
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         with writable(folder):
             super()._save_checkpoint(model, trial)
@@ -367,7 +367,7 @@ class KnowledgeSeedingTrainer(Trainer):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides a training, as it is before the first step: a checkpoint of another one is not gone on from."""
+        """Return what decides a training before its first step: a checkpoint of another one is not gone on from."""
         trained = {name: values for name, values in self.lm.named_parameters() if ".lora_" in name}
         return {
             "items": digest_of(self.items),
@@ -379,7 +379,7 @@ class KnowledgeSeedingTrainer(Trainer):
 
     @property
     def train_seconds(self) -> float:
-        """Of this session and of those before it that were killed."""
+        """Seconds of training, of this session and of those before it that were killed."""
         return self.seconds_before + time.perf_counter() - self._started
 
     def run(self, what: str = "training") -> dict[str, Any]:

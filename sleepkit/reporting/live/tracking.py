@@ -234,7 +234,7 @@ _current: Tracker | None = None
 
 @contextmanager
 def tracked(config: TrainingArguments, settings: Mapping[str, Any]) -> Iterator[Tracker]:
-    """Inside, the run is tracked as ``config`` asks for (``report_to``, ``run_name``, ``project``, ``trackio_*``).
+    """Track the run inside the block as ``config`` asks for (``report_to``, ``run_name``, ``project``, ``trackio_*``).
 
     Raises:
         SleepkitError: a tracker that is unknown, not installed, or cannot start.

@@ -58,7 +58,7 @@ class ModelName:
 
 @dataclass
 class ModelArguments(ModelName, LoadingConfig):
-    """Which language model a command loads, and how."""
+    """Options for loading a language model: which one, and how."""
 
     def __post_init__(self) -> None:
         LoadingConfig.__post_init__(self)
@@ -67,7 +67,7 @@ class ModelArguments(ModelName, LoadingConfig):
 
 @dataclass
 class SleepArguments(ModelName, SeedArguments):
-    """What a command gives its `SleepTrainer` beside a `SleepConfig`: what sleeps, and what it reads.
+    """Options of a command beside a `SleepConfig`: what sleeps, and what it reads.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
     """

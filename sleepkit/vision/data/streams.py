@@ -87,7 +87,7 @@ class ImageExperience:
     test: ImageSet
 
     def to_dict(self) -> dict[str, Any]:
-        """What tells it from another: names, and a hash of labels and pixels."""
+        """Return what tells the experience from another: names, and a hash of labels and pixels."""
         total = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
             total.update(part.labels.numpy().tobytes())

@@ -87,7 +87,7 @@ class Exemplars:
 
     # -- pictures ---------------------------------------------------------------------------------------------------
     def view(self, images: Tensor, matrix: Tensor) -> Tensor:
-        """What is compared of images ``(N, C, S, S)`` from 0 to 1: the fixed window of the canonical frame, ``(N, C, P, P)``."""
+        """Cut images ``(N, C, S, S)`` from 0 to 1 to the window of the canonical frame that is compared, ``(N, C, P, P)``."""
         return normalize(images, matrix, self.size, EXTENT, self.background)
 
     def add(self, views: Tensor, labels: Tensor) -> None:

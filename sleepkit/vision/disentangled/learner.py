@@ -161,7 +161,7 @@ class DisentangledLearner(Snapshots):
         return self.exemplars.view(images["pixel_values"], factors_to_matrix(images["factors"])), images["labels"]
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
-        """Of today's images, with exemplars in random poses beside them."""
+        """Return the loss of today's images, with exemplars in random poses beside them."""
         config, device = self.config, pixels.device
         generator = np.random.default_rng([config.seed, self.night, step, PartialState().process_index])
         images, matrix = pixels / 255, factors_to_matrix(labels[:, 1:])

@@ -112,7 +112,7 @@ def table_of(found: dict[str, float], match: str) -> tuple[list[str], list[list[
 
 
 def metric_prefix(source: str, how: str, match: str) -> str:
-    """What stands before a metric's name; see the module."""
+    """Return what stands before a metric's name: the sources of poses and their meaning are in the module."""
     own = "" if source == "learned" else f"{source}_"
     return own if how == match else f"{own}{how}_"
 

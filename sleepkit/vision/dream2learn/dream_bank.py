@@ -24,7 +24,7 @@ __all__ = ["DreamBank"]
 
 
 class DreamBank(ImageLearner):
-    """An image learner whose head has dreams; see the module."""
+    """Image learner whose head has dreams beside real classes, and which keeps their prompts between nights."""
 
     config: Dream2LearnConfig
 

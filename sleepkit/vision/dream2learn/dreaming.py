@@ -77,7 +77,7 @@ class PromptRequest:
 
     @property
     def seeds(self) -> list[int]:
-        """One seed for each image."""
+        """Seeds of the noise, one for each image."""
         return [derive_seed(self.seed, "noise", place) for place in range(len(self.images))]
 
 
@@ -98,13 +98,13 @@ class OptimisedPrompt:
         return len(self.path) - 1
 
     def stop(self, least: int) -> int:
-        """Where a dream that an oracle has stopped is taken from: there, or before it collapsed if it has."""
+        """Return the update that a dream is taken from: where an oracle has stopped it, or before it collapsed if it has."""
         sound = [update for update in range(min(least, self.updates), self.updates + 1) if not self.collapsed[update].any()]
         return sound[-1] if sound else self.updates
 
 
 class Cost(NamedTuple):
-    """Of a rank's prompts: ``calls`` of the UNet in all sessions, and ``flops_before`` this session began."""
+    """Cost of a rank's prompts: ``calls`` of the UNet in all sessions, and ``flops_before`` this session began."""
 
     calls: int
     flops_before: int
@@ -261,7 +261,7 @@ class _PromptOptimiser:
         return state["path"][rows, update] - self.rate * mean / (root + EPSILON)
 
     def _look(self, rows: list[int], vectors: Tensor) -> tuple[list[DreamFeatures], Tensor]:
-        """What the classifier sees of the images of some prompts, without gradient, and each prompt's loss ``(rows,)``."""
+        """Show the images of some prompts to the classifier, without gradient; returns what it sees, and losses ``(rows,)``."""
         latents = torch.cat([self.latents[row] for row in rows])
         seeds = [seed for row in rows for seed in self.requests[row].seeds]
         m, size = len(self.requests[0].images), self.requests[0].images.shape[-1]

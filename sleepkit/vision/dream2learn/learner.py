@@ -72,7 +72,7 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class Dreaming(DreamBank):
-    """What Dream2Learn adds to a rehearsal method; see the module."""
+    """Mixin that adds dreams to a rehearsal method: Dream2Learn's night."""
 
     def __init__(
         self, model: IncrementalClassifier, config: IncrementalTrainingConfig, stream: Sequence[ImageExperience]

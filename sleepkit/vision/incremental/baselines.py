@@ -42,7 +42,7 @@ class ExperienceReplay(ImageLearner):
     replays = True
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
-        """One forward pass for both."""
+        """Return the cross-entropy of new and replayed images together, in one forward pass."""
         if self.replayed is not None:
             old = self.draw(step)
             pixels, units = torch.cat([pixels, old.pixels]), torch.cat([units, old.units])

@@ -199,7 +199,7 @@ class IncrementalClassifier(PreTrainedModel):
         return features
 
     def encode(self, pixel_values: Tensor) -> Tensor:
-        """What the backbone makes of images, ``(batch, size)``."""
+        """Return the codes that the backbone makes of images, ``(batch, size)``."""
         pixels = pixel_values / 255 if pixel_values.dtype == torch.uint8 else pixel_values
         pixels = ((pixels - self.image_mean) / self.image_std).to(self.dtype)
         return pooled(self.backbone(pixels))

@@ -55,7 +55,7 @@ PROBE_RIDGE = 1.0
 
 @dataclass
 class Accuracy:
-    """Shares of ``n`` test images from 0 to 1; see the module.
+    """Accuracies on ``n`` test images of an experience, 0 to 1: among all classes met, within the task, and of a probe.
 
     Before the classes are met the first two are NaN, and ``n`` is 0 if there is no probe either.
     """
@@ -376,7 +376,7 @@ class ImageLearner(Snapshots):
 
     # -- costs ------------------------------------------------------------------------------------------------------
     def bytes(self) -> int:
-        """What is kept for later nights besides the classifier: replayed images and tensors of the method."""
+        """Number of bytes kept for later nights besides the classifier: replayed images and tensors of the method."""
         image = self.stream[0].train.source.pixels[0]
         kept = sum(values.numel() * values.element_size() for values in self.extras.values())
         return kept + (self.buffer.bytes(image.numel() * image.element_size()) if self.buffer is not None else 0)

@@ -91,7 +91,7 @@ class OutputUnits:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> OutputUnits:
-        """The inverse of `to_dict`.  Raises `SleepkitError` for lists of different lengths and unknown states."""
+        """Build the table that `to_dict` has returned.  Raises `SleepkitError` for lists of unequal length or unknown states."""
         slots = cls(len(data["states"]))
         slots.states, slots.labels, slots.tasks = list(data["states"]), list(data["labels"]), list(data["tasks"])
         if not len(slots.states) == len(slots.labels) == len(slots.tasks) or set(slots.states) - set(STATES):

@@ -76,7 +76,7 @@ class OnlineEwc(Regulariser):
         return self.config.ewc_weight
 
     def after_training(self) -> None:
-        """One gradient for each image, of some images; all ranks take the same ones."""
+        """Measure the importance of each weight, from one gradient for each of some images; all ranks take the same ones."""
         super().after_training()
         images = self.today.train
         generator = torch.Generator().manual_seed(self.night_seed)

@@ -106,7 +106,7 @@ class ReplayBuffer:
         self.extras[name][self.places[:, 0] == experience] = _padded(values, len(values), self.extras[name].shape[1])
 
     def bytes(self, image_bytes: int) -> int:
-        """What it takes to keep the rows themselves: images as uint8, labels, extras; places are no substitute for images."""
+        """Return the bytes needed to store the rows: images as uint8, labels, extras; places are no substitute for images."""
         extras = sum(values.numel() * values.element_size() for values in self.extras.values())
         return len(self) * (image_bytes + self.labels.element_size()) + extras
 

@@ -70,7 +70,7 @@ class Pixels(nn.Module):
 
 
 class Features(nn.Module):
-    """Of feature vectors: standardised by mean and deviation of the training rows; Gaussian.
+    """Form of feature vectors: standardised by mean and deviation of the training rows; Gaussian.
 
     Args:
         size: of a vector.

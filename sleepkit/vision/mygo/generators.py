@@ -60,7 +60,7 @@ OF_SPACE = {"pixels": ("vae", "cvae", "cgan", "conv_cgan", "diffusion"), "featur
 
 
 class DreamGenerator(PreTrainedModel):
-    """A generator of one experience, with `save_pretrained` and `from_pretrained`; see the module."""
+    """Generator of one experience's images, which `save_pretrained` and `from_pretrained` write and read."""
 
     config_class = DreamGeneratorConfig
     main_input_name = "pixel_values"
@@ -111,5 +111,5 @@ class DreamGenerator(PreTrainedModel):
         return {name: values.detach().half() for name, values in state.items() if not name.startswith(TRAINING_ONLY)}
 
     def load_kept(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of `kept`, up to the rounding; the other parts stay as they are."""
+        """Take over what `kept` has returned, up to the rounding; the other parts stay as they are."""
         self.net.load_state_dict({**self.net.state_dict(), **state})

@@ -208,7 +208,7 @@ class GenerativeReplay(ImageLearner):
 
     # -- the loss of sleep ------------------------------------------------------------------------------------------
     def loss(self, model: nn.Module, pixels: Tensor, rows: Tensor, step: int) -> Tensor:
-        """Of dreams; ``rows`` (batch, 2) has units and experiences."""
+        """Return the loss of dreams; ``rows`` (batch, 2) has units and experiences."""
         units, experiences = rows.T
         config = self.config
         if not self.dreams_features:
