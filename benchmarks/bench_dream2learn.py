@@ -1,4 +1,4 @@
-"""What dreaming costs: prompts led in one batch against one at a time, and a night's dreams against its training.
+"""What dreaming costs: prompts optimised in one batch against one at a time, and a night's dreams against its training.
 
     python benchmarks/bench_dream2learn.py           the procedural recipe's numbers, about a minute on one core
 
@@ -91,8 +91,8 @@ def prompts(command: list[str], folder: Path) -> dict[str, dict[str, float]]:
             for turn in range(TURNS):
                 one.folder = folder / f"prompts_{dtype}_{size}_{turn}"
                 start = time.process_time()
-                led = one._dream()["led"]
-                seconds.append((time.process_time() - start) / led)
+                optimised = one._dream()["led"]
+                seconds.append((time.process_time() - start) / optimised)
                 one.retire(one.dreams())
             rates[size] = (UPDATES + 1) / min(seconds)
         found[dtype] = {"prompts_per_batch": batch, "batched_per_second": rates[batch], "alone_per_second": rates[1]}

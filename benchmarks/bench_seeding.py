@@ -254,7 +254,7 @@ def measure_ours(
     start = time.perf_counter()
     trainer = KnowledgeSeedingTrainer(model, config, night_items, tokenizer, slot, callbacks=[clock])
     prepare = (time.perf_counter() - start) / len(night_items)  # an item
-    trainer.memory, trainer.others = list(range(len(batch))), []  # from here on every step is the same batch
+    trainer.new, trainer.others = list(range(len(batch))), []  # from here on every step is the same batch
     trainer.preparation.check_shortcuts(trainer.prepared)
     trainer.train()
     peak = memory("VmHWM")
@@ -325,7 +325,7 @@ def measure_trl(
                 trainer._generate_single_turn = lambda prompts, *_: [replies[tuple(ids)] for ids in prompts]
         else:
             rows = [
-                {"prompt": [{"role": "user", "content": i.prompt}], "privileged_context": f"{i.memory}\n\n{i.reply}"}
+                {"prompt": [{"role": "user", "content": i.prompt}], "privileged_context": f"{i.context}\n\n{i.reply}"}
                 for i in batch
             ]
             classes = min(100, model.config.get_text_config().vocab_size)  # SDFT's own default, where there are so many

@@ -1,9 +1,9 @@
-"""What each part of a night of Dream2Learn brings: one sleep from the same evening, again and again, with one thing changed.
+"""What each part of a night of Dream2Learn brings: one sleep from the same weights, again and again, with one thing changed.
 
     python recipes/dream2learn.py --config recipes/configs/dream2learn/mnist_cpu.yaml --dreams 0 --seeds 0 1
     python benchmarks/dream_controls.py --run runs/dream2learn_mnist_cpu --seeds 0 1 --others_dataset <Omniglot, 28 pixels>
 
-The evening is that of the run without dreams: the classifier after it has learned the night's classes, before it sleeps.
+The weights are those of the run without dreams: the classifier after it has learned the night's classes, before it sleeps.
 
     accuracy    on all classes met, after sleep                      probe       of the next night's classes, on features then
     assigned    of the next night's classes on the units that        own         the same among themselves only
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         whole(options.whole, ["--config", options.config, "--seeds", *map(str, options.seeds), *rest])
         return
     if options.run is None:
-        parser.error("--run is missing, of which the evenings are taken")
+        parser.error("--run is missing, of which the weights are taken")
     document = read_json(options.output) if options.output.is_file() else {"night": options.night, "dream_controls": {}}
     for seed in options.seeds:
         for name in options.controls:
@@ -179,11 +179,11 @@ def asleep(command: list[str], run: Path, night: int, changed: dict[str, Any]) -
     stream = build_stream(data, config.scenario, config.experiences, class_order=order, seed=config.seed)
     torch.manual_seed(0)
     one = ControlledEr(build_classifier(args.backbone, config, stream), config, stream)
-    evening = IncrementalClassifier.from_pretrained(
+    awake = IncrementalClassifier.from_pretrained(
         run / f"d2l_er/seed_{config.seed}/night_{night:02d}/wake", local_files_only=True
     )
-    one.model.set_slots(evening.slots)
-    one.model.load_state_dict(evening.state_dict())
+    one.model.set_slots(awake.slots)
+    one.model.load_state_dict(awake.state_dict())
     for experience in stream[: night - 1]:
         one.wake(experience)
         one.remember()

@@ -49,13 +49,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     poses = {name: learner.poses(images.pixels) for name, images in sets.items()}
     rows = []
     for number in options.numbers:
-        learner.memory = first_of_each(everything, number)
+        learner.exemplars = first_of_each(everything, number)
         found = {name: learner.match(images.pixels, poses[name]) for name, images in sets.items()}
         right = {name: (match.labels[:, 0] == sets[name].labels).double().mean().item() for name, match in found.items()}
         scores = {name: open_set.novelty(match.distances) for name, match in found.items()}
         row = {"exemplars": number, "accuracy": right["test"], "off_grid_accuracy": right["off"]}
         row |= {f"auroc_{one}": open_set.auroc(scores["off"][one], scores["novel"][one]) for one in scores["off"]}
-        rows.append(row | {"bytes_per_class": learner.memory.bytes / len(learner.memory.labels.unique())})
+        rows.append(row | {"bytes_per_class": learner.exemplars.bytes / len(learner.exemplars.labels.unique())})
     last = stream[len(stream) - 1].validation
     images = last.batch()["pixel_values"]
     usual = open_set.novelty(learner.match(images, learner.poses(images)).distances)["ratio"]

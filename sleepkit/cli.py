@@ -254,7 +254,7 @@ def _idsprites(options: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """What `sleepkit NAME` does.
+    """A command of the terminal, `sleepkit NAME`.
 
     Attributes:
         help: one line in `sleepkit --help`.

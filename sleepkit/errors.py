@@ -15,11 +15,21 @@ _asked = False
 
 
 class SleepkitError(ValueError):
-    """Bad input, configuration or file: the message names the value and the remedy."""
+    """Bad input, configuration or file; the message is one line that names the value and the remedy.
+
+    Commands print it and exit with code 2; in Python it is a `ValueError`.
+
+    Example:
+
+        >>> try:
+        ...     SleepTrainer("model", train_dataset="nowhere/")
+        ... except SleepkitError as error:
+        ...     print(error)
+    """
 
 
 def first_line(error: BaseException) -> str:
-    """Of another library's error, without its full stop; its type where it says nothing."""
+    """Return the first line of another library's error, without its full stop; its type where it says nothing."""
     return str(error).strip().splitlines()[0].rstrip(".;") if str(error).strip() else type(error).__name__
 
 

@@ -41,7 +41,7 @@ GENERAL = [("what is two and two?", "four."), ("name a colour.", "blue."), ("say
 
 
 def tiny_items() -> list[SyntheticExample]:
-    """Five memory items, two general ones and a replayed one."""
+    """Five new items, two general ones and a replayed one."""
     items = [SyntheticExample(prompt, reply, memory, "wh", "tale") for prompt, reply, memory in FACTS]
     items += [SyntheticExample(prompt, reply, "", "general") for prompt, reply in GENERAL[:2]]
     return [*items, SyntheticExample(*GENERAL[2], "", "replay")]

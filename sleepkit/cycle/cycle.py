@@ -1,8 +1,8 @@
 """The sleep cycle: wake, sleep, judge, keep or undo, evaluate; one night for each experience of a stream.
 
-    for night t = 1..T:   learner.wake(experience t)                  into the fast memory
+    for night t = 1..T:   learner.wake(experience t)                  into the context
                           snapshot; learner.sleep(t)                  into the weights
-                          measure anchors; gate                       commit, or restore the snapshot bit for bit
+                          measure retention; gate                     commit, or restore the snapshot bit for bit
                           A[t-1, j] = closed book on experience j     all experiences, those not met yet included
                           write <output_dir>/state/night_t/           one rename commits the night
 
@@ -76,7 +76,7 @@ WRITTEN = (
 
 
 class Experience(Protocol):
-    """What is learned in one night; `to_dict` is JSON that tells it from another."""
+    """Experience of one night, as the cycle sees it; `to_dict` is JSON that tells it from another."""
 
     @property
     def name(self) -> str: ...
@@ -94,13 +94,13 @@ E = TypeVar("E", bound=Experience, contravariant=True)
 
 
 class Learner(Protocol[E]):
-    """What sleeps.  All methods are called on all ranks; only the main process of a run may write."""
+    """What a `SleepCycle` lets sleep: all methods are called on all ranks, and only the main process of a run may write."""
 
     def wake(self, experience: E) -> None:
-        """Take an experience into the fast memory, in place of the one before."""
+        """Take an experience into the context, in place of the one before."""
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
-        """Consolidate the fast memory; ``night`` counts from 1.
+        """Move what the context holds into the weights; ``night`` counts from 1.
 
         It keeps its phases in ``<output_dir>/night_<NN>`` and continues them there when called again.  Returns a log:
         ``history`` (rows ``{step, loss, ...}``) and numbers such as ``items`` and ``train_tokens``; and for the gate
@@ -120,7 +120,7 @@ class Learner(Protocol[E]):
         """Write all that later nights need; the main process writes, all take part."""
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`.  Raises `SleepkitError` if the folder is damaged."""
+        """Read what `save` has written.  Raises `SleepkitError` if the folder is damaged."""
 
 
 class SleepCycle(Generic[E]):
@@ -145,6 +145,14 @@ class SleepCycle(Generic[E]):
         needed_bytes: free disk space without which the run does not start.
         state_class: what a score is, and which metrics are made of them.
         say: where the lines about the run go, on the main process.
+
+    Raises:
+        SleepkitError: a stream without experiences.
+
+    Example:
+
+        >>> cycle = SleepCycle(learner, experiences, gate=RetentionGate(), output_dir="runs/mine")
+        >>> record = cycle.run()
     """
 
     def __init__(
@@ -208,8 +216,8 @@ class SleepCycle(Generic[E]):
         """The state of this run in ``output_dir``, or a new one that claims the folder."""
         if self.overwrite:
             main_only(self._clear)
-        found = main_finds(lambda: newest_state(self.state_dir, self._say))
-        if found is None:
+        newest = main_finds(lambda: newest_state(self.state_dir, self._say))
+        if newest is None:
             if main_finds(lambda: (self.output_dir / FILE_NAME).exists()):
                 raise SleepkitError(f"{self.output_dir} holds the results of another run; choose another output_dir")
             main_only(self.folder.claim)
@@ -219,11 +227,11 @@ class SleepCycle(Generic[E]):
             return state
         if not self.resume:
             raise SleepkitError(f"{self.output_dir} holds a run; use --resume true or --overwrite true")
-        state = self.state_class.load(found)
+        state = self.state_class.load(newest)
         self._continue(state)
         main_only(self._forget_older)  # which a run that was killed in between left
         if state.nights:
-            self.learner.load(found)
+            self.learner.load(newest)
             self._say(f"{self.output_dir}: {len(state.nights)} of {len(self.experiences)} nights are done already")
         return state
 
@@ -252,7 +260,7 @@ class SleepCycle(Generic[E]):
         return {name: plain[name] for name in ("method", "seed", "config")} | {"inputs": self.inputs}
 
     def _today(self, first_night: int) -> dict[str, Any]:
-        """What tells a day of a life: its first night, its date, and the settings of its nights."""
+        """Return what tells a day of a life: its first night, its date, and the settings of its nights."""
         date = main_finds(lambda: time.strftime("%Y-%m-%d"))
         return {"first_night": first_night, "date": date, "config": self._identity()["config"]}
 
@@ -308,7 +316,7 @@ class SleepCycle(Generic[E]):
     # The nights
 
     def _measure_start(self, state: CycleState) -> None:
-        """Closed book, in context and anchors before the first night of what is new."""
+        """Ask closed book and in context, and measure the retention set, before the first night of what is new."""
         new = self.experiences[len(state.before) :]
         self._say(f"awake: {len(new)} {'more ' if state.before else ''}experiences, {state.asked(new)}")
         set_seed(derive_seed(self.seed, "start"))
@@ -331,7 +339,7 @@ class SleepCycle(Generic[E]):
         set_seed(derive_seed(self.seed, "night", night))  # not where the night before left off: a resumed night draws the same
         self.learner.wake(experience)
         snapshot = self.learner.snapshot()
-        evening = digest(snapshot)
+        before_night = digest(snapshot)
         log = self.learner.sleep(night, self.output_dir)
         before = state.anchors | log.get("before", {})
         after = {**self.measure_anchors(), **log.get("after", {})}
@@ -340,8 +348,8 @@ class SleepCycle(Generic[E]):
         verdict = self._decide(before, after)
         if not verdict.commit:
             self.learner.restore(snapshot)
-            if digest(self.learner.snapshot()) != evening:
-                raise RuntimeError(f"{label} was rolled back but the weights are not those of the evening before")
+            if digest(self.learner.snapshot()) != before_night:
+                raise RuntimeError(f"{label} was rolled back but the weights are not those before the night")
         seconds = time.perf_counter() - started
         self._say(f"{label}: {'kept' if verdict.commit else 'rolled back'} ({verdict.reason})")
 
@@ -350,9 +358,9 @@ class SleepCycle(Generic[E]):
         state.final = self._scores(self.experiences, without=outdated)
         state.matrix.append([_without_answers(score) for score in state.final])
         state.after.append(state.final[night - 1])
-        own = state.own_scores(night)
+        scores = state.own_scores(night)
         row: dict[str, Any] = {"night": night, "experience": experience.name, "date": state.days[-1]["date"]}
-        row |= {"committed": verdict.commit, "reason": verdict.reason, **own} | _held_out_rows(before, after)
+        row |= {"committed": verdict.commit, "reason": verdict.reason, **scores} | _held_out_rows(before, after)
         row |= after | {name: value for name, value in log.items() if isinstance(value, (int, float))}
         row["seconds"] = seconds
         state.nights.append(row)
@@ -360,16 +368,16 @@ class SleepCycle(Generic[E]):
         state.history += [{"night": night, **point} for point in log.get("history", [])]
         state.self_tests += [{"night": night, "committed": verdict.commit, **asked} for asked in log.get("self_test", [])]
         self._save(state)
-        shown = {name: value for name, value in own.items() if value is not None}
+        shown = {name: value for name, value in scores.items() if value is not None}
         if shown:
             self._say(f"{label}: " + _listed(shown))
 
     def _scores(self, experiences: Sequence[E], in_context: bool = False, without: Sequence[int] = ()) -> list[Score | None]:
-        """Of each experience; None where there was nothing to test, or nothing is to be tested any more."""
+        """Evaluate these experiences; None where there was nothing to test, or nothing is to be tested any more."""
         asked = [experience for j, experience in enumerate(experiences) if j not in without]
         evaluations = iter(self.learner.evaluate(asked, in_context=in_context) if asked else [])
-        found = [None if j in without else next(evaluations) for j in range(len(experiences))]
-        return [self.state_class.score(one) if one is not None and one.n else None for one in found]
+        results = [None if j in without else next(evaluations) for j in range(len(experiences))]
+        return [self.state_class.score(result) if result is not None and result.n else None for result in results]
 
     def _decide(self, before: Mapping[str, float], after: Mapping[str, float]) -> Verdict:
         verdict = self.gate.decide(before, after) if self.gate else Verdict(True, "no gate")

@@ -9,10 +9,10 @@ A night is kept if and only if all of these hold, as far as they were measured::
 
 Of few questions, what is lost is no evidence (an answer flips for a comma): up to `CHANCE` of them may be.
 
-"Before" is the unslept model for the anchors, so that small losses cannot add up over nights, and the evening for the
-other two.  NaN and infinity fail whatever the limits are; without a gate they end the run (`require_finite_measures`).
-Otherwise the learner restores its snapshot, bit for bit: `digest` of the
-weights before the night and after the rollback must be equal.
+The retention set is compared with the original model, so that losses cannot add up; gain and recall are compared with the
+state before tonight's training.  NaN and infinity fail whatever the limits are; without a gate they end the run
+(`require_finite_measures`).  Where a check fails, the learner restores its snapshot, bit for bit: `digest` of the weights before
+the night and after the rollback must be equal.
 
 Ours: all of it; "Language Models Need Sleep" (arXiv 2606.03979) commits every night and reports no retention.  Left
 out: the measuring, which is the learner's.  Evaluation questions are never among the numbers.
@@ -49,8 +49,8 @@ class RetentionGate:
     """Decides whether a night is kept, by limits on what it forgets and on what it gains.
 
     Args:
-        max_anchor_kl (`float`, defaults to 0.05): highest mean KL to the unslept model on the anchors, nats per token, >= 0.
-        max_anchor_drop (`float`, defaults to 0.05): highest drop of the share of anchors that are answered, >= 0.
+        max_anchor_kl (`float`, defaults to 0.05): highest mean KL to the unslept model on the retention set, nats/token, >= 0.
+        max_anchor_drop (`float`, defaults to 0.05): highest drop of the share of the retention set that is answered, >= 0.
         min_gain (`float`, defaults to 0): what the gain on own questions must exceed, from -1 (any night passes) to 1.
         max_retention_drop (`float`, defaults to 0.1): highest drop on questions of earlier nights in one night, >= 0.
 

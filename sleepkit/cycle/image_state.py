@@ -32,7 +32,7 @@ GREATEST = ("sleep_change", "extractor_change")
 
 @dataclass
 class ImageState(CycleState):
-    """See the module."""
+    """Keep the two accuracies of each image experience after each night, and compute the metrics of the run from both."""
 
     in_context_too: ClassVar[bool] = False
 
@@ -43,7 +43,7 @@ class ImageState(CycleState):
 
     @staticmethod
     def asked(experiences: Sequence[Any]) -> str:
-        """Number of test images."""
+        """Return in words how many test images the experiences have together."""
         return f"{sum(len(experience.test) for experience in experiences)} test images"
 
     @property
@@ -60,7 +60,7 @@ class ImageState(CycleState):
         return {name: metrics.faa(cast(Any, self._matrix(column))) for name, column in self.names.items()}
 
     def start_scores(self) -> dict[str, float]:
-        """Nothing is known yet."""
+        """Return no scores: a classifier without classes has none before its first night."""
         return {}
 
     def accuracy_matrix(self) -> list[list[float | None]]:
@@ -68,7 +68,7 @@ class ImageState(CycleState):
         return self._matrix(next(iter(self.names.values())))
 
     def matrices(self) -> dict[str, list[list[float | None]]]:
-        """The other scenario's, and the probe's."""
+        """Return the accuracy matrices beside the main one, by name: that of the other scenario and that of the probe."""
         found = {name: self._matrix(column) for name, column in list(self.names.items())[1:]}
         if self._probes():
             found["probe"] = self._matrix("probe")
@@ -107,7 +107,7 @@ class ImageState(CycleState):
         return {name: value for name, value in found.items() if value is not None and value == value}
 
     def answers(self, experiences: Sequence[Any]) -> list[dict[str, Any]]:
-        """None: there are no questions."""
+        """Return None: images are not asked questions."""
         return []
 
     def _matrix(self, column: str) -> list[list[float | None]]:

@@ -47,7 +47,7 @@ class CycleState:
         replaced: index of an experience -> index of the later one that replaces it.
         self_tests: rows ``{night, committed, question, gold, before, after, right_before, right_after}``: questions of the
             model's own that were not trained on.
-        anchors: measures of the unslept model.
+        anchors: measures of the unslept model on the retention set.
         nights: one row per night, as in `results.json`.
         history: rows of the training logs, with their night.
         seconds: time that the run has taken, over all its sessions.
@@ -71,7 +71,7 @@ class CycleState:
     seconds: float = 0.0
 
     def save(self, folder: Path) -> None:
-        """Write the file, atomically."""
+        """Write the state into ``folder``, atomically."""
         write_json(folder / FILE_NAME, self)
 
     @classmethod
@@ -111,7 +111,7 @@ class CycleState:
         return f"{sum(len(experience.questions) for experience in experiences)} questions"
 
     def own_scores(self, night: int) -> dict[str, float | None]:
-        """What the row of a night says of its own experience, and the run prints."""
+        """Return the scores that the row of a night holds about its own experience, and that the run prints."""
         j = night - 1
         own, before, ceiling = (scores[j] for scores in (self.final, self.before, self.in_context))
         if not (own and before and ceiling):
@@ -120,7 +120,7 @@ class CycleState:
         return {"closed_book": after, "recovery": metrics.recovery(before["contained"], ceiling["contained"], after)}
 
     def start_scores(self) -> dict[str, float]:
-        """What the run prints before the first night."""
+        """Return the scores that the run prints before the first night."""
         return {name: value for name, value in self.metrics().items() if name in ("closed_book_before", "in_context")}
 
     def matrices(self) -> dict[str, list[list[float | None]]]:
@@ -177,7 +177,7 @@ class CycleState:
         return {**means, "self_test_n": len(asked)}
 
     def _anchor_metrics(self) -> dict[str, float | None]:
-        """Of the model as it was after each night: a night that was rolled back leaves the one before."""
+        """Return the retention measures over the nights that were kept: highest and last KL, accuracy before and after."""
         kept = [night for night in self.nights if night["committed"]]
         kls = [night["anchor_kl"] for night in kept if night.get("anchor_kl") is not None]
         accuracy = self.anchors.get("anchor_accuracy")
@@ -190,7 +190,7 @@ class CycleState:
         }
 
     def answers(self, experiences: Sequence[Any]) -> list[dict[str, Any]]:
-        """One row for each question: what the model said before any night, after its own, at the end, in context."""
+        """Return one row for each question: the answers before any night, after its own, at the end, and in context."""
         columns = {"before": self.before, "after": self.after, "final": self.final, "in_context": self.in_context}
         return [
             {"experience": experience.name, "question": question.question, "gold": question.answer}

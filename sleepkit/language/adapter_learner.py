@@ -1,4 +1,4 @@
-"""A learner whose fast memory is a LoRA that another trainer trains awake, on rows of tokens; a night moves it into an expert.
+"""A learner whose fast level is a LoRA that another trainer trains awake, on rows of tokens; a night moves it into an expert.
 
     awake     somebody's `Trainer` trains the LoRA on rows (prompt, reply)
     asleep    teacher p( . | x, y_<t)  LoRA on;   student q( . | x, y_<t)  LoRA off, tonight's expert on            for these rows
@@ -91,19 +91,19 @@ class _RowPreparation(Preparation):
     def _tokenised(self, item: SyntheticExample) -> PreparedItem:
         if item.style == "general":
             return super()._tokenised(item)
-        return PreparedItem(*_tokens(self.tokenizer, item), item.is_memory)
+        return PreparedItem(*_tokens(self.tokenizer, item), item.is_learned)
 
 
 class _RowTrainer(KnowledgeSeedingTrainer):
     preparation_class = _RowPreparation
 
     def teacher_prompt(self, item: SyntheticExample) -> list[int]:
-        """What the student reads too."""
+        """Return the tokens of the prompt that the student reads too: the teacher has the LoRA and needs no context."""
         return super().teacher_prompt(item) if item.style == "general" else _tokens(self.chat_tokenizer, item)[0]
 
 
 class _AdapterRowTrainer(_RowTrainer, AdapterSeedingTrainer):
-    """The teacher has the LoRA."""
+    """Teach rows to an expert; the teacher is the model with the LoRA on."""
 
 
 class _RowRehearsal(Rehearsal):
@@ -117,7 +117,7 @@ class _RowRehearsal(Rehearsal):
 
 
 class AdapterLearner(LanguageLearner):
-    """See the module's docstring.
+    """Learner whose fast level is a LoRA that another trainer trains awake; a night moves what it knows into an expert.
 
     Args:
         adapted: model with the LoRA, whose base grows experts here.
@@ -159,7 +159,7 @@ class AdapterLearner(LanguageLearner):
         return self.rows[:: math.ceil(len(self.rows) / QUIZ_ITEMS)]
 
     def identity(self, night: int) -> dict[str, Any]:
-        """With the rows and what the LoRA has made of them."""
+        """Return what decides the night, with the rows and what the LoRA has made of them."""
         lora = {name: values.detach() for name, values in self.model.named_parameters() if ".lora_" in name}
         return super().identity(night) | {"rows": digest_of(self.rows), "adapter": digest(lora)[:16]}
 
@@ -171,14 +171,14 @@ class AdapterLearner(LanguageLearner):
     def _trainer(self) -> Callable[..., KnowledgeSeedingTrainer]:
         return partial(_RowTrainer, kept=self.prepared_general)
 
-    def _material(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
+    def _night_items(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
         """All rows are learned; those of the test too."""
         items = self.written(folder / "examples.jsonl", self.tonight, lambda: self._all_items(night))
         self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]
         return items, self.sample()
 
     def write_items(self, night: int) -> list[SyntheticExample]:
-        """The rows."""
+        """Return the rows that the LoRA has learned since the last night."""
         return self.rows
 
     def _words(self) -> set[str]:

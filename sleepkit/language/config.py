@@ -1,6 +1,6 @@
 """Options of a language run, in small groups by what needs them; without torch, so that `--help` is quick.
 
-    LearnerConfig    experts, the chain of memory levels, the context while awake      LanguageLearner
+    LearnerConfig    experts, the chain of levels, the context while awake      LanguageLearner
     DataConfig       which rows and documents make a night                             SleepTrainer
     LoadingConfig    how the base model is loaded                                      model_io.load_model
     HubConfig        what is uploaded                                                  SleepTrainer.push_to_hub
@@ -42,7 +42,7 @@ def part_of(config: Any, kind: type[Part]) -> Part:
 
 @dataclass
 class LearnerConfig:
-    """What a language learner needs: its experts, its chain of memory levels, its context while awake, its answers.
+    """What a language learner needs: its experts, its chain of levels, its context while awake, its answers.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
     """
@@ -56,7 +56,7 @@ class LearnerConfig:
     )
     expert_gate: bool = option(True, "Learn one gate per expert and token; without it an expert is always on.")
 
-    # memory while awake
+    # context while awake
     sender: Literal["context", "adapter"] = option(
         "context", "What the night learns from: documents in the teacher's prompt, or a fast LoRA trained on them while awake."
     )
@@ -170,7 +170,7 @@ class LoadingConfig:
         check_quantization(self.load_in_8bit, self.load_in_4bit)
 
     def loading(self) -> dict[str, Any]:
-        """The options of `model_io.load_model`."""
+        """Return the keyword arguments for `model_io.load_model`."""
         names = ("dtype", "attn_implementation", "trust_remote_code", "load_in_8bit", "load_in_4bit")
         return {"revision": self.model_revision, **{name: getattr(self, name) for name in names}}
 
@@ -197,7 +197,7 @@ def check_revision(model: str, revision: str | None) -> None:
 
 
 def labelled_columns(config: DataConfig, answer_score: str) -> LabelledColumns:
-    """The columns of tasks, where ``config.has_tasks``."""
+    """Return which columns of a table hold texts, labels or answers, and tasks; only where ``config.has_tasks``."""
     column = config.label_column or config.answer_column or ""
     return LabelledColumns(config.text_column, column, config.task_column, LABEL if config.label_column else answer_score)
 

@@ -1,15 +1,15 @@
 """A language learner: reads while awake, consolidates while asleep, answers questions with nothing in its context.
 
-    wake      documents go into the context memory
+    wake      documents go into the context store
     sleep     write examples -> take a new expert -> teach it -> dream (optional) -> (gate, elsewhere) ; each phase leaves
               a file and is skipped when the file is there, so a night that was killed goes on where it was
     evaluate  closed book, or with the documents in the prompt (the ceiling)
 
-Memory is a chain of levels, fast to slow (schedule.py): every night the context, or a fast adapter that has learned it
-(fast_adapter.py), passes on to a new expert; in a longer chain, every C(l) nights one new expert of level l takes over
-what all faster ones know, and those are reset.  Ours: in a night when several levels are due, what the fastest know goes
-to the slowest at once, and not through the others, which would learn it to be reset; and the new expert starts from a fit
-to what the old ones put out (merge.py), from where a quarter of the epochs does.
+Knowledge moves along a chain of levels, fast to slow (schedule.py): every night the context, or a fast adapter that has
+learned it (fast_adapter.py), passes on to a new expert; in a longer chain, every C(l) nights one new expert of level l takes over
+what all faster ones know, and those are reset.  Ours: when several levels are due on
+one night, only the slowest is trained, directly from the fastest; and the new expert starts from a fit to the outputs of
+the old ones (merge.py), so that a quarter of the epochs is enough.
 
 What a night leaves behind for later nights are its expert, and a few of its own items and questions (rehearsal.py): asked
 again after each night, these tell the gate what was learned and what was lost.
@@ -155,7 +155,7 @@ class LanguageLearner:
         self.schedule = SleepSchedule(config.chain)
         slowest = len(self.schedule.chunk_sizes) - 1
         self.level_of = dict.fromkeys(self.bank.active, slowest)  # of each expert in use; 0 is the fastest
-        self.memory = ContextStore(tokenizer, config.context_max_tokens, config.context_overlap)
+        self.context = ContextStore(tokenizer, config.context_max_tokens, config.context_overlap)
         self.notes: list[SyntheticExample] = []  # today's
         self.replaces: list[str] = []  # documents of earlier nights, of which today's are newer versions
         self.view = DocumentView(tokenizer, config.context_max_tokens, config.context_overlap)
@@ -169,8 +169,8 @@ class LanguageLearner:
 
     # -- awake ------------------------------------------------------------------------------------------------------
     def wake(self, experience: Experience) -> None:
-        """Take the experience's documents into the context memory, which holds one day, and its notes beside it."""
-        self.memory.clear()
+        """Take the experience's documents into the context store, which holds one day, and its notes beside it."""
+        self.context.clear()
         self.replaces, self.size = list(experience.replaces), size_of([experience])
         self.notes = [
             SyntheticExample(
@@ -184,7 +184,7 @@ class LanguageLearner:
             for note in experience.notes
         ]
         for k, (title, document) in enumerate(zip(experience.titled(), experience.documents, strict=True)):
-            self.memory.add_document(document, title, reference=not experience.is_read(k))
+            self.context.add_document(document, title, reference=not experience.is_read(k))
 
     def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
         """Ask all questions together, in context those of one document after those of another: generation computes once what all
@@ -214,13 +214,13 @@ class LanguageLearner:
 
     # -- asleep -----------------------------------------------------------------------------------------------------
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
-        """One night on what the memory holds; returns history, counts and seconds of each phase."""
+        """Sleep one night on what the context holds; returns history, counts and seconds of each phase."""
         folder = Path(output_dir) / f"night_{night:02d}"
         start = time.perf_counter()
         self._begin(night)
         self.rehearsal.outdate(self.replaces, night)
         main_only(PhaseFile(folder / "dreams" / ACCEPTED_NAME, self.tonight).forget)  # another run's, or to be written again
-        items, held_out = self._material(night, folder)
+        items, held_out = self._night_items(night, folder)
         earlier = self.rehearsal.questions(night, items, 2 * QUIZ_ITEMS)
         dreams = bool(self.dreaming.dream_rounds or self.dream_set)
         if dreams:  # the gate asks others than those that judge dreams
@@ -248,7 +248,7 @@ class LanguageLearner:
         return outcome
 
     def _plan(self, items: Sequence[SyntheticExample], held_out: Sequence[SyntheticExample]) -> str:
-        """What lies ahead tonight, in words."""
+        """Say in a few words what lies ahead tonight: numbers of items, steps and tokens."""
         args, of_role = self.seeding, {role: [item for item in items if item.role == role] for role in ROLES}
         new, *others = of_role.values()
         numbers = [range(len(group)) for group in others]
@@ -261,7 +261,7 @@ class LanguageLearner:
             words=self.size.words,
             items=Counter(item.style for item in new),
             steps=steps,
-            seen=steps * accumulated * batches.n_memory,
+            seen=steps * accumulated * batches.n_new,
             kept_back=len(held_out),
             beside=sum(map(len, others)),
         )
@@ -274,25 +274,25 @@ class LanguageLearner:
     def identity(self, night: int) -> dict[str, Any]:
         """Digests of all that decides what a night makes: phases of another night, day, model or state are not taken over."""
         read = {
-            "chunks": [(chunk.title, chunk.text) for chunk in self.memory.chunks()],
+            "chunks": [(chunk.title, chunk.text) for chunk in self.context.chunks()],
             "notes": self.notes,
             "replaces": self.replaces,
         }
-        names = {context_name(chunk) for chunk in self.memory.chunks()}
+        names = {context_name(chunk) for chunk in self.context.chunks()}
         lists = (self.rehearsal.replay, self.rehearsal.quiz, self.rehearsal.general, self.general_prompts)
         return {
             "seed": self.seeding.seed,
             "night": night,
             "experience": digest_of(read),
             "settings": digest_of([asdict(self.config), asdict(self.dreaming), settings_digest(self.seeding)]),
-            "dreams": digest_of([one for one in self.dream_set if one.context in names]),
-            "memory": digest_of(lists),
+            "dreams": digest_of([dream for dream in self.dream_set if dream.context in names]),
+            "rehearsal": digest_of(lists),
             "state": digest(self.snapshot())[:16],
             **{f"model_{name}": value for name, value in self.base.items()},
         }
 
     def _consolidate(self, items: Sequence[SyntheticExample], night: int, folder: Path) -> dict[str, Any]:
-        """Move the context memory, or a LoRA that has learned it while awake, into an expert."""
+        """Move the context, or a LoRA that has learned it while awake, into an expert."""
         if self.config.sender == "context":
             slot = self._expert(night)
             return self._teach(self._trainer, items, night, folder / "checkpoints", slot=slot)
@@ -306,17 +306,17 @@ class LanguageLearner:
     def _dream(
         self, items: Sequence[SyntheticExample], judges: Sequence[SyntheticExample], night: int, folder: Path
     ) -> dict[str, Any]:
-        """Dream about the memory, or take published dreams of it, and rehearse them with tonight's examples."""
+        """Dream about the context, or take published dreams of it, and rehearse them with tonight's examples."""
         texts = {context_name(chunk): chunk.text for chunk in self._chunks()}
-        accepted = [one for one in self.dream_set if one.context in texts]
+        accepted = [dream for dream in self.dream_set if dream.context in texts]
         outcome: dict[str, Any] = {}
         slot = self.bank.active[-1]
         if not accepted and self.dreaming.dream_rounds:
             accepted, outcome = self._own_dreams(judges, slot, night, folder / "dreams")
         rehearsed = [
-            SyntheticExample(prompt, reply, texts[one.context], "dream", one.context)
-            for one in accepted
-            for prompt, reply in one.rows
+            SyntheticExample(prompt, reply, texts[dream.context], "dream", dream.context)
+            for dream in accepted
+            for prompt, reply in dream.rows
         ]
         if rehearsed:
             self.bank.train_only(slot)
@@ -326,13 +326,13 @@ class LanguageLearner:
         return outcome | {"dreams_accepted": len(accepted)}
 
     def contexts(self, questions: Sequence[SyntheticExample]) -> list[Context]:
-        """Each chunk of the memory with the questions that it answers; a chunk without any is left out."""
-        found = []
+        """Each chunk of the context with the questions that it answers; a chunk without any is left out."""
+        contexts = []
         for chunk in self._chunks():
-            asked = [(item.prompt, item.reply) for item in questions if item.memory and item.memory in chunk.text]
+            asked = [(item.prompt, item.reply) for item in questions if item.context and item.context in chunk.text]
             if asked:
-                found.append(Context(chunk, asked))
-        return found
+                contexts.append(Context(chunk, asked))
+        return contexts
 
     def _own_dreams(
         self, judges: Sequence[SyntheticExample], slot: int, night: int, folder: Path
@@ -411,8 +411,8 @@ class LanguageLearner:
         answers = [decode(self.tokenizer, row) for row in rows]
         scores = [score(kind, answer, item.span) for kind, answer, item in zip(kinds, answers, asked, strict=True)]
         parts = {"held_out": scores[: len(held_out)], "retention": scores[len(held_out) :]}
-        shares = {name: sum(part) / len(part) for name, part in parts.items() if part}
-        shares |= {f"{name}_n": len(part) for name, part in parts.items()}
+        shares = {name: sum(right) / len(right) for name, right in parts.items() if right}
+        shares |= {f"{name}_n": len(right) for name, right in parts.items()}
         return shares, list(zip(answers, scores, strict=True))[: len(held_out)]
 
     def _score_of(self, item: SyntheticExample) -> str:
@@ -421,7 +421,7 @@ class LanguageLearner:
             return self.config.answer_score
         return "chrf" if len(item.span.split()) > SHORT_ANSWER else CONTAINED
 
-    def _material(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
+    def _night_items(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
         """Items to train on, and self-written questions that are kept back."""
         items = self.written(folder / "examples.jsonl", self.tonight, lambda: self._all_items(night))
         self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]
@@ -452,15 +452,15 @@ class LanguageLearner:
         return load_items(path)
 
     def write_items(self, night: int) -> list[SyntheticExample]:
-        """Notes, which are learned as they are, and what the model writes about the rest of its memory.
+        """Notes, which are learned as they are, and what the model writes about the rest of its context.
 
         It also puts questions that the user gave in other words: those can be kept back for the gate.
         """
         args, seed = self.seeding, derive_seed(self.seeding.seed, "material", night)
         items = notes_that_fit(self.notes, self.model, self.tokenizer)
-        own = [note for note in items if note.style == OWN and len(note.prompt) <= REWORDED]
-        if own and "paraphrase" in args.styles:
-            items += paraphrases(self.model, self.tokenizer, own, seed)
+        given = [note for note in items if note.style == OWN and len(note.prompt) <= REWORDED]
+        if given and "paraphrase" in args.styles:
+            items += paraphrases(self.model, self.tokenizer, given, seed)
         chunks = self._chunks()
         if items and all(chunk.reference for chunk in chunks):
             return items
@@ -472,9 +472,9 @@ class LanguageLearner:
             return items
 
     def _chunks(self) -> list[Chunk]:
-        chunks = list(self.memory.chunks())
+        chunks = list(self.context.chunks())
         if not chunks:
-            raise SleepkitError("the context memory is empty; call wake() with an experience before sleep()")
+            raise SleepkitError("the context is empty; call wake() with an experience before sleep()")
         return chunks
 
     def _general_items(self) -> list[SyntheticExample]:
@@ -492,7 +492,7 @@ class LanguageLearner:
         return self.rehearsal.general
 
     def _words(self) -> set[str]:
-        """Of tonight's documents, in lower case."""
+        """Return the content words of tonight's documents, in lower case."""
         return {word.lower() for chunk in self._chunks() for word in content_words(chunk.text)}
 
     def _expert(self, night: int, level: int = 0) -> int:
@@ -516,7 +516,7 @@ class LanguageLearner:
         del self.level_of[oldest[1]]
 
     def _ffn_inputs(self, night: int) -> list[Tensor]:
-        """What the grown layers see when the model reads some items of earlier nights and the general ones."""
+        """Return what the grown layers see when the model reads some items of earlier nights and the general ones."""
         replay, general = self.rehearsal.replay, self.rehearsal.general
         seed = derive_seed(self.seeding.seed, "merge", night)
         chosen = random.Random(seed).sample(replay, min(MERGE_ITEMS, len(replay)))
@@ -550,7 +550,7 @@ class LanguageLearner:
             self.rehearsal.save(folder)
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`, into the same base model."""
+        """Read what `save` has written, into the same base model."""
         folder = Path(folder)
         self.bank.load_experts(folder)
         self.level_of = dict(read_json(folder / LEVELS_NAME))
@@ -559,7 +559,7 @@ class LanguageLearner:
 
 
 def accepted_dreams(path: Path) -> list[Dream]:
-    """Of a finished night.  Raises `SleepkitError` if the file is not as it was written."""
+    """Read the accepted dreams of a finished night.  Raises `SleepkitError` if the file is not as it was written."""
     PhaseFile(path, {}).require_whole()
     return load_dreams(path)
 

@@ -103,7 +103,7 @@ def write_long_context(
 
 
 def _whereabouts(parts: Sequence[Sequence[str]]) -> list[list[dict[str, str]]]:
-    """Of each part, where those are that no later statement moves."""
+    """Return for each part the places of statements that no later one moves."""
     last: dict[str, tuple[int, str]] = {}
     for k, statements in enumerate(parts):
         for found in filter(None, map(whereabouts, statements)):
@@ -138,7 +138,7 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
 
 
 def _filler(path: Path, parts: int, words: int, rng: random.Random) -> list[list[str]]:
-    """Sentences of each part."""
+    """Draw sentences of a file as filling for each part, of about ``words`` words."""
     text = decoded(file_bytes(path), shown_path(path))
     found = [line for line in sentences(" ".join(text.split())) if 4 <= len(line.split()) <= 40]
     lengths = [len(line.split()) for line in found]
@@ -157,6 +157,6 @@ def _filler(path: Path, parts: int, words: int, rng: random.Random) -> list[list
 
 
 def shown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line for the terminal."""
+    """Describe the rows in one line for the terminal."""
     words = sum(len(str(row["context"]).split()) for row in rows)
     return f"{len(rows)} parts, {words} words, {sum(len(row['questions']) for row in rows)} questions"

@@ -59,7 +59,7 @@ SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model on the Hub
 def load_model(
     name_or_path: str | Path, dtype: str = "auto", revision: str | None = None, base_model: str | None = None, **loading: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal language model, with its experts if it has slept, and its tokenizer; both checked.
+    """Load a causal language model, with its experts if it has slept, and its tokenizer; both are checked.
 
     A tokenizer without a padding token pads with its end-of-sequence token.
 
@@ -71,8 +71,15 @@ def load_model(
         base_model: Hub id or folder of the base of saved experts, if it is no longer where ``expert_bank.json`` says.
         loading: more, as `loading.model_options` takes it.
 
+    Returns:
+        `PreTrainedModel` and `PreTrainedTokenizerBase`: the model in evaluation, on the CPU unless ``device_map`` says otherwise.
+
     Raises:
         SleepkitError: nothing there, unreadable, incomplete, model and tokenizer do not fit, or experts of other weights.
+
+    Example:
+
+        >>> model, tokenizer = load_model("runs/notes")
     """
     if dtype not in DTYPES:
         raise SleepkitError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
@@ -109,8 +116,10 @@ def load_slept(
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-    """Write a model for :func:`load_model` to read: a plain one as an ordinary checkpoint; of a grown one the experts, and the
-    plain base with its tokenizer below ``base/``.
+    """Write a model for `load_model` to read.
+
+    A plain model becomes an ordinary checkpoint; of a grown one the experts are written, and the plain base with its tokenizer
+    below ``base/``.
 
     Args:
         model (`PreTrainedModel`): grown or not.
@@ -120,6 +129,10 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     Raises:
         SleepkitError: the model carries a PEFT adapter or is split by ZeRO-3, a grown one would stand beside another model,
             or the folder cannot be written.
+
+    Example:
+
+        >>> save_model(model, tokenizer, "slept")
     """
     if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         raise SleepkitError(
@@ -150,7 +163,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 # -- checks -----------------------------------------------------------------------------------------------------------
 def check_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """All checks below."""
+    """Check chat template, vocabulary and end token; raise `SleepkitError` where one of them does not fit."""
     check_chat_template(tokenizer)
     check_vocabulary(model, tokenizer)
     check_eos(model, tokenizer)

@@ -1,4 +1,4 @@
-"""What nights leave for later ones, and what a night takes of it; its number, and so the cost of a night, does not grow.
+"""Rehearsal buffer: items, dreams and questions of earlier nights.  Its size is bounded, so the cost of a night is constant.
 
     items      a night's own items; some are replayed on each later night, half of those that it may disturb, half by chance
     dreams     a reservoir of rehearsed dreams, of which a share is replayed                                      dreaming/pool.py
@@ -36,7 +36,7 @@ SNAPSHOT = ("kept", "dreams", "outdated")  # names of the tensors of a snapshot
 
 
 class Rehearsal:
-    """See the module's docstring.
+    """Items, dreams and questions of earlier nights, of which each night replays a bounded number.
 
     Args:
         seeding: how much is kept and replayed, and the seed.
@@ -52,7 +52,7 @@ class Rehearsal:
         self.outdated: dict[str, int] = {}  # title of a document -> the night that read a newer version of it
 
     def outdate(self, titles: Iterable[str], night: int) -> None:
-        """From ``night`` on, what earlier nights learned of these documents is neither replayed nor asked."""
+        """Neither replay nor ask, from ``night`` on, what earlier nights learned of these documents."""
         self.outdated |= dict.fromkeys(titles, night)
 
     def current(self, items: Iterable[SyntheticExample], tonight: Sequence[SyntheticExample] = ()) -> list[SyntheticExample]:
@@ -74,12 +74,12 @@ class Rehearsal:
             seen[kind] += kind != ""
             if seen[kind] <= self.seeding.notes_kept:
                 again = self.seeding.rehearse_as_new == "all" or (self.seeding.rehearse_as_new, item.style) == ("notes", "note")
-                self.replay.append(replace(item, memory="", style=item.style if again else "replay", night=night))
+                self.replay.append(replace(item, context="", style=item.style if again else "replay", night=night))
 
     def remember_dreams(self, rows: Iterable[SyntheticExample], night: int) -> None:
         """Offer a night's rehearsed dreams to the reservoir."""
         self.dreams.add(
-            (replace(row, memory="", style="replay", night=night) for row in rows),
+            (replace(row, context="", style="replay", night=night) for row in rows),
             derive_seed(self.seeding.seed, "dream pool", night),
         )
 
@@ -110,7 +110,7 @@ class Rehearsal:
 
     # -- keeping ------------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:
-        """What `restore` needs: lists grow only at their ends."""
+        """Return what `restore` needs: lists grow only at their ends, so their lengths are enough."""
         outdated = torch.tensor(list(json.dumps(self.outdated).encode()), dtype=torch.uint8)
         kept = torch.tensor([len(self.replay), len(self.quiz)])
         return {"kept": kept, "dreams": self.dreams.to_tensor(), "outdated": outdated}
@@ -139,7 +139,7 @@ class Rehearsal:
         self.outdated = {}
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
+        """Read what `save` has written."""
         self.dreams.load(folder / DREAMS_NAME)
         self.outdated = dict(read_json(folder / OUTDATED_NAME))
         for name in LISTS:

@@ -1,9 +1,9 @@
-"""Anchors: has the night changed what it should not have touched?
+"""The retention set: has the night changed what it should not have touched?
 
     anchor_kl        mean over reply tokens of KL(unslept || now), nats; the reply is the unslept model's greedy one
-    anchor_accuracy  share of anchor questions with a gold answer whose reply contains it
+    anchor_accuracy  share of its questions with a gold answer whose reply contains it
 
-The unslept model is a view of the same weights with every expert masked.  Anchor prompts are never trained on.
+The unslept model is a view of the same weights with every expert masked.  The prompts of the set are never trained on.
 Ours: the whole measure; the paper reports no retention.
 """
 
@@ -32,7 +32,7 @@ _EXPECTED = "{prompt, answer?}"
 
 
 def read_prompts(given: Any, name: str) -> list[dict[str, Any]]:
-    """Rows ``{prompt, answer?}``.
+    """Read prompts, some of them with a gold answer, as rows ``{prompt, answer?}``.
 
     Args:
         given: a jsonl file, a list of prompts or of such rows, or None for those that come with the package.
@@ -57,8 +57,14 @@ def read_prompts(given: Any, name: str) -> list[dict[str, Any]]:
     return [dict(row) for _, row in rows]
 
 
-class Anchors:
-    """A fixed set of general prompts with the unslept model's replies, prepared once and cheap to measure again."""
+class RetentionSet:
+    """Fixed set of general prompts with the unslept model's replies, prepared once and cheap to measure again.
+
+    Args:
+        prompts: rows ``{prompt, answer?}``, as `read_prompts` returns them.
+        reply_tokens: tokens of a reply at most.
+        batch_size: prompts that pass through the model at a time.
+    """
 
     def __init__(self, prompts: Sequence[dict[str, Any]], reply_tokens: int = 40, batch_size: int = 16) -> None:
         self.prompts = list(prompts)

@@ -1,4 +1,4 @@
-"""When each level of the memory chain passes on what it holds, in nights.
+"""When each level of the chain passes on what it holds, in nights.
 
 Memory blocks form a chain from fast to slow ("Language Models Need Sleep", arXiv 2606.03979; Nested Learning, arXiv
 2512.24695).  Level ``l`` (0 = fastest, the context or a fast adapter) is consolidated into level ``l + 1`` when the count of
@@ -24,7 +24,7 @@ __all__ = ["SleepSchedule"]
 
 
 class SleepSchedule:
-    """Which levels of a chain are due on which night.
+    """Schedule of a chain of levels: which are due on which night.
 
     Args:
         chunk_sizes (sequence of `int`): nights ``C(l)`` of each level, fastest first, each divisible by the one before it.

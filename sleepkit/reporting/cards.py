@@ -201,10 +201,10 @@ def canonicalizer_card(results: Mapping[str, Any], *, model_name: str, dataset: 
         "from sleepkit.vision.disentangled.canonicalizer import Canonicalizer\n"
         "from sleepkit.vision.disentangled.exemplars import Exemplars\n\n"
         f'folder = Path(snapshot_download("{REPOSITORY}"))\n'
-        'model, memory = Canonicalizer.from_pretrained(folder).eval(), Exemplars.load(folder / "exemplars")\n'
+        'model, exemplars = Canonicalizer.from_pretrained(folder).eval(), Exemplars.load(folder / "exemplars")\n'
         "size = model.config.image_size\n"
         "images = torch.rand(1, model.config.num_channels, size, size)  # yours, float from 0 to 1\n"
-        "print(memory.classify(images, model(images).matrix).labels[:, 0])\n```"
+        "print(exemplars.classify(images, model(images).matrix).labels[:, 0])\n```"
     )
     about = (
         f"A network that says in which pose it sees the shapes of {dataset}, and an exemplar of each of them. It met them in "
@@ -307,7 +307,7 @@ def dataset_card(
 
 
 def _training(results: Mapping[str, Any]) -> str:
-    """Settings, versions and cost."""
+    """Write the part of a card on settings, versions and cost."""
     hardware = results["hardware"]
     machine = ", ".join(hardware["gpus"]) or f"{hardware['cpu']} ({hardware['cores']} cores)"
     cost = f"{format_duration(results['seconds'])} on {machine}, at most {format_memory(results['peak_memory_bytes'])}"

@@ -170,7 +170,7 @@ def nights_table(nights: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
 
 
 def night_numbers(nights: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
-    """The same of all that `nights_table` leaves out, under its own name; no rows if there is nothing else."""
+    """Headings, and a row for each night, of all that `nights_table` leaves out; no rows if there is nothing else."""
     told = {name for _, names in COLUMNS.values() for name in names}
     names = list(dict.fromkeys(key for night in nights for key in night if key not in told))
     return ["night", *names], [[night.get("night"), *(night.get(name) for name in names)] for night in nights if names]

@@ -39,7 +39,7 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """One row for each variant: mean ± standard deviation over its seeds."""
+    """Return one row for each variant: mean ± standard deviation over its seeds."""
     columns = _measured(runs) | COST
     rows = [
         [name, len(seeds), *(spread([run.get(column) for run in seeds], 0 if column in COST else 3, ",") for column in columns)]

@@ -79,7 +79,7 @@ _LOOK = matplotlib.rc_context(
 
 @_LOOK
 def stops_figure(first: Sequence[int], later: Sequence[int], most: int) -> Figure | None:
-    """Of prompts of first and of later nights, after how many updates they stopped; ``most`` is the limit."""
+    """Histogram of the updates after which prompts of first and of later nights stopped; ``most`` is the limit."""
     if not first and not later:
         return None
     figure, (axes,) = _axes(6, 3)
@@ -288,7 +288,7 @@ def first_experience_figure(matrices: Matrices) -> Figure | None:
 
 
 def experiences_met_figure(matrices: Matrices) -> Figure | None:
-    """The same of the mean over all experiences met so far."""
+    """Mean score over all experiences met so far, after each night: each seed faintly, their mean, and its 95 % interval."""
     return _methods_figure(matrices, accuracy_of_nights, "All experiences met so far", "accuracy")
 
 

@@ -92,12 +92,12 @@ def format_duration(seconds: float) -> str:
 
 
 def format_memory(count: float) -> str:
-    """Bytes as GiB."""
+    """Return a number of bytes in GiB, as text."""
     return f"{count / 2**30:.2f} GiB"
 
 
 def number_columns(rows: Sequence[Sequence[Any]], count: int) -> list[bool]:
-    """Which of ``count`` columns hold nothing but numbers, or what was not measured: they are set to the right."""
+    """Return which of ``count`` columns hold nothing but numbers, or what was not measured: they are set to the right."""
     return [all(map(_is_number, column)) for column in zip(*rows, strict=True)] or [False] * count
 
 
@@ -127,7 +127,7 @@ def format_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The same as a Markdown table; text in cells is escaped."""
+    """Return a table in Markdown, numbers to the right as in `format_table`; text in cells is escaped."""
     raw = [list(row) for row in rows]
     right = number_columns(raw, len(headers))
     lines = [list(headers), ["---:" if to_right else "---" for to_right in right]]

@@ -43,7 +43,7 @@ METHOD = "arc_dreaming"
 
 @dataclass
 class ArcArguments(ModelArguments, SeedArguments, RunConfig):
-    """Which tasks are dreamed of.  Raises `SleepkitError` for a value out of range."""
+    """Options that choose the tasks to dream of.  Raises `SleepkitError` for a value out of range."""
 
     dataset: str = option("", "ARC tasks: .json[.gz] of {name: {train, test}}, or a folder of <name>.json. Required.")
     tasks: list[str] | None = option(None, "Names of the tasks to use; None: drawn by the seed.")

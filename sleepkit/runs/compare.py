@@ -36,7 +36,7 @@ COMPARED = [method for method in METHODS if method not in DREAMING]  # which rec
 
 @dataclass
 class ComparisonArguments:
-    """What is compared."""
+    """Options of a comparison of methods."""
 
     methods: list[str] = field(default_factory=lambda: list(COMPARED), metadata={"help": f"Any of {', '.join(COMPARED)}."})
 
@@ -78,7 +78,7 @@ def run_comparison(argv: Sequence[str]) -> str:
 
 
 def config_of(method: str, config: IncrementalTrainingConfig) -> IncrementalTrainingConfig:
-    """What the method's own recipe would have read, so that its runs can be continued there."""
+    """Return the configuration that the method's own recipe would have read, so that its runs can be continued there."""
     from sleepkit.vision.incremental.config import IncrementalTrainingConfig
 
     if method == "mygo" or method in DREAMING:

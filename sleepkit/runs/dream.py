@@ -238,7 +238,7 @@ def round_metrics(logs: dict[str, list[RoundLog]]) -> dict[str, Any]:
 def save_rounds(
     out: Path, record: RunRecord, logs: dict[str, list[RoundLog]], dreams: dict[str, list[list[Dream]]], is_main: bool
 ) -> None:
-    """Results, table and picture."""
+    """Write results, table and picture of the rounds of dreaming."""
     from sleepkit.reporting.plots import rewards_figure
 
     record.save(out, is_main=is_main)

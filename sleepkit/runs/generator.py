@@ -30,7 +30,7 @@ DRAWN = "procedural_others"
 
 @dataclass
 class GeneratorArguments:
-    """What a generator learns to paint."""
+    """Options for training a generator: the images that it learns to paint."""
 
     dataset: str = option(DRAWN, "Images, as recipes/vision_baseline.py takes them, or 'procedural_others'.")
     classes: list[int] | None = option(None, "Labels that it may see; None: all.")

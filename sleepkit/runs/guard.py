@@ -61,7 +61,7 @@ def guard(command: Callable[[], object]) -> int:
 
 
 def _described(error: Exception) -> str:
-    """One line for an error that nobody has foreseen: its kind, what it says, and what may help."""
+    """Return one line for an error that nobody has foreseen: its kind, what it says, and what may help."""
     said = first_line(error)
     said = said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."
     more = "--traceback shows where"
@@ -107,7 +107,7 @@ def _lost_output() -> OSError | None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Inside, SIGTERM ends the process as Ctrl-C does: open files are closed, drafts removed.
+    """Let SIGTERM end the process as Ctrl-C does, inside the block: open files are closed, drafts removed.
 
     Not where a launcher minds several processes: one that waits for another in a library would not come to it.
     """

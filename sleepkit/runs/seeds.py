@@ -49,7 +49,7 @@ def run_seeds(args: Any, config: Config, run: Callable[[Config], RunRecord]) -> 
 
 
 def with_seed(config: Config, seed: int, folder: Path) -> Config:
-    """The same configuration for another seed, in a folder of its own."""
+    """Return a copy of the configuration for another seed, with a folder of its own."""
     config = copy.copy(config)
     config.seed, config.output_dir = seed, str(folder)
     return config

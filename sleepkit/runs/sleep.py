@@ -27,7 +27,7 @@ def run_sleep(args: SleepArguments, config: SleepConfig) -> list[RunRecord]:
     before the model is loaded; and if the upload at the end fails, after everything is written.
     """
     check_publishing(args, config, f"baseline {args.baseline} makes no experts to publish" if args.baseline else "")
-    records = run_seeds(args, config, lambda one: _run_seed(args, one))
+    records = run_seeds(args, config, lambda seeded: _run_seed(args, seeded))
     publish_if_asked(args, config)
     return records
 

@@ -30,7 +30,7 @@ from sleepkit.language.adapter_learner import AdapterLearner, Row, rows_of_batch
 from sleepkit.language.config import LearnerConfig, part_of
 from sleepkit.language.models.base_model import keep_folder
 from sleepkit.language.models.loading import let_experts_train
-from sleepkit.language.retention import Anchors, read_prompts
+from sleepkit.language.retention import RetentionSet, read_prompts
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.reporting.live import progress
 from sleepkit.trainers.config import SleepConfig
@@ -106,7 +106,7 @@ class SleepCallback(TrainerCallback):
             raise SleepkitError("dream_rounds and dream_set are for nights on documents; leave them out of a SleepCallback")
         self.every = every
         self.general_prompts = [row["prompt"] for row in read_prompts(general_prompts, "general_prompts")]
-        self.anchors = Anchors(read_prompts(anchors, "anchors"))
+        self.anchors = RetentionSet(read_prompts(anchors, "anchors"))
         self.nights: list[Night] = []
         self.learner: AdapterLearner | None = None
         self._rows: dict[Row, None] = {}  # since the last night, on this process
@@ -146,7 +146,7 @@ class SleepCallback(TrainerCallback):
         self._hook = adapted.register_forward_pre_hook(self._see, with_kwargs=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """A night, if it is time."""
+        """Sleep a night after every ``every``-th step."""
         if state.global_step % self.every == 0:
             self._night(kwargs["model"], kwargs["optimizer"], state.global_step)
 
@@ -278,7 +278,7 @@ def _train_only(model: torch.nn.Module, chosen: Sequence[torch.nn.Parameter]) ->
 
 @contextmanager
 def _asleep(adapted: PeftModel) -> Iterator[None]:
-    """Inside, the LoRA is off, activations are kept and the model is in evaluation; afterwards all is as it was."""
+    """Run the block with the LoRA off, activations kept and the model in evaluation; afterwards all is as it was."""
     tuner: Any = adapted.base_model
     trained, training = _trainable(adapted), adapted.training
     recomputed = [module for module in adapted.modules() if getattr(module, "gradient_checkpointing", False)]
@@ -298,7 +298,7 @@ def _asleep(adapted: PeftModel) -> Iterator[None]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Inside, another training may run: random numbers and what accelerate shares between trainers are put back afterwards."""
+    """Let another training run in the block; random numbers and what accelerate shares between trainers are restored."""
     import numpy
 
     shared = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]

@@ -16,7 +16,7 @@ __all__ = ["GateConfig", "SleepConfig"]
 
 @dataclass
 class GateConfig:
-    """When a night is kept; the limits are those of `RetentionGate`."""
+    """Options of the gate, which says when a night is kept; the limits are those of `RetentionGate`."""
 
     gate: bool = option(True, "Roll a night back exactly if it fails the limits below; False keeps every night.")
     gate_anchor_kl: float = option(
@@ -89,8 +89,8 @@ class SleepConfig(
     """
 
     def __post_init__(self) -> None:
-        for part in (LearnerConfig, DreamingConfig, DataConfig, LoadingConfig, GateConfig, HubConfig):
-            part.__post_init__(self)
+        for options in (LearnerConfig, DreamingConfig, DataConfig, LoadingConfig, GateConfig, HubConfig):
+            options.__post_init__(self)
         super().__post_init__()
         if self.push_to_hub_dreams_repo is not None and not self.dreams:
             raise SleepkitError(

@@ -83,9 +83,9 @@ class DisentangledTrainer(StreamTrainer):
         from sleepkit.vision.disentangled.protocol import measure, table_of
 
         args = cast("DisentangledConfig", self.args)
-        memory = self.learner.memory
-        found = measure(self.learner, self.sprites, args.novel_classes, args.novel_images)
-        record.metrics |= found | {"bytes_per_class": memory.bytes / len(memory.labels.unique())}
+        exemplars = self.learner.exemplars
+        measures = measure(self.learner, self.sprites, args.novel_classes, args.novel_images)
+        record.metrics |= measures | {"bytes_per_class": exemplars.bytes / len(exemplars.labels.unique())}
 
         def write() -> None:
             from sleepkit.vision.disentangled.pictures import accuracy_curve, straightened_grid
@@ -106,7 +106,7 @@ class DisentangledTrainer(StreamTrainer):
 
         record = self._require_record()
         self.model.save_pretrained(folder)
-        self.learner.memory.save(folder / "exemplars")
+        self.learner.exemplars.save(folder / "exemplars")
         dataset = published_name(self.choices["dataset"]) if self.choices["dataset"] else "Infinite dSprites"
         name = model_name(self.args.push_to_hub_repo, "canonicalizer")
         canonicalizer_card(record.to_dict(), model_name=name, dataset=dataset).save(folder / "README.md")

@@ -69,8 +69,10 @@ class Published:
     left: list[str] = field(default_factory=list)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each file."""
-        return {name: len(one) if isinstance(one, bytes) else one.stat().st_size for name, one in self.files.items()}
+        """Return the size of each file in bytes, by name."""
+        return {
+            name: len(content) if isinstance(content, bytes) else content.stat().st_size for name, content in self.files.items()
+        }
 
 
 def published(folder: str | Path, kind: str = "model") -> Published:
@@ -84,18 +86,18 @@ def published(folder: str | Path, kind: str = "model") -> Published:
         raise SleepkitError(f"cannot push {folder}: no such folder; give the one that was saved")
     if not (folder / CARD).is_file():
         raise SleepkitError(f"cannot push {folder}: it has no {CARD}; write its card first")
-    found = Published()
+    content = Published()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if not re.fullmatch(_ALLOWED[kind], name):
-            found.left.append(name)
+            content.left.append(name)
             continue
-        found.files[name] = path
+        content.files[name] = path
         if re.search(r"(^|_)config\.json$", path.name):
-            found.files[name] = _as_json(_without_names(read_json(path)))
+            content.files[name] = _as_json(_without_names(read_json(path)))
         elif name == BANK:
-            found.files[name] = _as_json(_without_folder(read_json(path)))
-    return found
+            content.files[name] = _as_json(_without_folder(read_json(path)))
+    return content
 
 
 def _without_names(value: Any) -> Any:
@@ -154,9 +156,11 @@ def check_access(targets: Sequence[Target], *, private: bool = True, token: str 
 def _check_rights(user: Mapping[str, Any], name: str) -> None:
     """Whether a token may write below an owner, as far as the Hub tells."""
     owner = name.split("/")[0]
-    roles = {user["name"]: "admin"} | {one["name"]: one.get("roleInOrg") or "write" for one in user.get("orgs", [])}
+    roles = {user["name"]: "admin"} | {
+        organisation["name"]: organisation.get("roleInOrg") or "write" for organisation in user.get("orgs", [])
+    }
     if owner not in roles or roles[owner] == "read":
-        mine = ", ".join(one for one, role in roles.items() if role != "read")
+        mine = ", ".join(account for account, role in roles.items() if role != "read")
         raise SleepkitError(f"cannot push to {name}: you are {user['name']} and may write to {mine}; choose another owner")
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise SleepkitError(f"cannot push to {name}: the token may only read; log in with one that may write (`hf auth login`)")
@@ -174,7 +178,7 @@ def _check_repository(api: HfApi, name: str, kind: str, private: bool) -> None:
         raise SleepkitError(
             f"{name} is public already; push with --public (in Python: private=False) if all may read it, or choose another name"
         )
-    files = [one.rfilename for one in info.siblings or []]
+    files = [file.rfilename for file in info.siblings or []]
     if any(file not in (".gitattributes", ".gitignore", CARD) for file in files) and TAG not in (info.tags or []):
         raise SleepkitError(
             f"{name} holds something else ({files[-1]}), which a push would mix with; choose another name (where it is yours to "
@@ -206,8 +210,8 @@ def push_files(
         api.create_repo(name, private=private, repo_type=target.kind, exist_ok=True)
         _check_repository(api, name, target.kind, private)
         there = api.list_repo_files(name, repo_type=target.kind)
-        gone = [one for one in there if re.fullmatch(_ALLOWED[target.kind], one) and one not in files]
-        operations: list[Any] = [CommitOperationAdd(path, one) for path, one in files.items()]
+        gone = [path for path in there if re.fullmatch(_ALLOWED[target.kind], path) and path not in files]
+        operations: list[Any] = [CommitOperationAdd(path, content) for path, content in files.items()]
         operations += [CommitOperationDelete(path) for path in gone]
         commit = api.create_commit(name, operations, commit_message=message, repo_type=target.kind)
     return str(commit.commit_url)
@@ -258,7 +262,7 @@ def push_folder(
 
 @contextmanager
 def _told(repo_id: str) -> Iterator[None]:
-    """Inside, what the Hub's client raises is one line that names the repository and the remedy."""
+    """Turn what the Hub's client raises inside the block into one line that names the repository and the remedy."""
     from huggingface_hub import errors
 
     try:

@@ -129,20 +129,20 @@ class ImageTrainer(StreamTrainer):
         record, model = self._require_record(), cast(Any, self.model)
         model.save_pretrained(folder)
         generators = sorted(
-            self.output_dir.glob("night_*/generator"), key=lambda one: int(one.parent.name.removeprefix("night_"))
+            self.output_dir.glob("night_*/generator"), key=lambda path: int(path.parent.name.removeprefix("night_"))
         )
         notes = shutil.ignore_patterns("phase.json", MANIFEST)
-        for one in generators:
-            if reason := damage(one):
-                raise SleepkitError(f"{one} is damaged ({reason}); bring back a copy, or delete it to save without it")
-            shutil.copytree(one, folder / "generators" / one.parent.name, ignore=notes, dirs_exist_ok=True)
+        for generator in generators:
+            if reason := damage(generator):
+                raise SleepkitError(f"{generator} is damaged ({reason}); bring back a copy, or delete it to save without it")
+            shutil.copytree(generator, folder / "generators" / generator.parent.name, ignore=notes, dirs_exist_ok=True)
         dataset = published_name(self.choices["dataset"] or "images")
         card = classifier_card(
             record.to_dict(),
             model_name=model_name(self.args.push_to_hub_repo, f"{dataset}-{self.method}"),
             base_model=None if self.backbone == "cnn" else self.backbone,
             dataset=dataset,
-            generators=[one.parent.name for one in generators],
+            generators=[generator.parent.name for generator in generators],
             features=bool(model.config.code_size),
         )
         card.save(folder / "README.md")
@@ -151,7 +151,17 @@ class ImageTrainer(StreamTrainer):
 class GenerativeReplayTrainer(ImageTrainer):
     """MyGO (arXiv 2508.21296): each night keeps a generator of its images, and sleep learns from what the generators dream.
 
-    Arguments, attributes and errors are those of `ImageTrainer`; ``args`` is a `GenerativeReplayConfig`.
+    Args:
+        model (`str` or `IncrementalClassifier`, defaults to `"cnn"`): as for [`ImageTrainer`].
+        args (`GenerativeReplayConfig`, *optional*): options of data, stream, classifier, generators and sleep.
+        train_dataset (`str`, `Path`, `ImageData` or list of `ImageExperience`): as for [`ImageTrainer`].
+        eval_dataset (`str` or `Path`, *optional*): as for [`ImageTrainer`].
+
+    Attributes:
+        record: the results, a `RunRecord`; None before `train`.
+
+    Raises:
+        SleepkitError: data, model and method that cannot be read or do not go together.
 
     Example:
         >>> from sleepkit import GenerativeReplayConfig, GenerativeReplayTrainer
@@ -166,8 +176,19 @@ class GenerativeReplayTrainer(ImageTrainer):
 class Dream2LearnTrainer(ImageTrainer):
     """Dream2Learn (arXiv 2603.01935): a rehearsal method that also learns dreams, images of classes that do not exist.
 
-    Arguments, attributes and errors are those of `ImageTrainer`; ``args`` is a `Dream2LearnConfig`, whose ``generator`` is a
-    diffusion model in the layout of Stable Diffusion 1.x, and ``method`` is ``"d2l_er"``, ``"d2l_er_ace"`` or ``"d2l_der"``.
+    Args:
+        model (`str` or `IncrementalClassifier`, defaults to `"cnn"`): as for [`ImageTrainer`].
+        args (`Dream2LearnConfig`, *optional*): options of data, stream, classifier, generator, prompts and sleep;
+            its ``generator`` is a diffusion model in the layout of Stable Diffusion 1.x.
+        train_dataset (`str`, `Path`, `ImageData` or list of `ImageExperience`): as for [`ImageTrainer`].
+        eval_dataset (`str` or `Path`, *optional*): as for [`ImageTrainer`].
+        method (`str`, defaults to `"d2l_er"`): rehearsal beside the dreams, ``"d2l_er"``, ``"d2l_er_ace"`` or ``"d2l_der"``.
+
+    Attributes:
+        record: the results, a `RunRecord`; None before `train`.
+
+    Raises:
+        SleepkitError: data, model and method that cannot be read or do not go together.
 
     Example:
         >>> from sleepkit import Dream2LearnConfig, Dream2LearnTrainer
@@ -219,7 +240,9 @@ def _stream_of(
         return stream, named
     if not data:
         raise SleepkitError("train_dataset is an empty stream; give at least one experience")
-    shared = len({label for one in data for label in one.labels}) < sum(len(one.labels) for one in data)
+    shared = len({label for experience in data for label in experience.labels}) < sum(
+        len(experience.labels) for experience in data
+    )
     if shared != (args.scenario == "domain") and len(data) > 1:
         kind = "share their classes" if shared else "have classes of their own"
         raise SleepkitError(f"scenario is {args.scenario!r} and the experiences of the stream {kind}; name the stream's scenario")

@@ -63,21 +63,21 @@ def ready_passages(dataset: Any, questions: Any, args: SleepConfig) -> list[Expe
 
 def rows_as_questions(rows: Any, split: str | None = None) -> list[tuple[str | None, Question]]:
     """Rows ``{question, answer, title?}`` as questions, each with the title of what it is about."""
-    found = []
+    questions = []
     for place, row in rows_of(rows, split, "eval_dataset"):
         if not isinstance(row, Mapping):
             raise SleepkitError(f"{place} is a {type(row).__name__}; rows are {_QUESTION}")
         answer = gold_of(value_of(row, "answers" if "answers" in row else "answer", place, _QUESTION), place)
         if answer is not None:
             title = text_of(row, "title", place, _QUESTION) if row.get("title") else None
-            found.append((title, Question(text_of(row, "question", place, _QUESTION), answer)))
-    return found
+            questions.append((title, Question(text_of(row, "question", place, _QUESTION), answer)))
+    return questions
 
 
 def _questioned(passages: Sequence[Experience], rows: Any, split: str | None) -> list[Experience]:
     """Passages with the questions of other rows, each with those of its title."""
     asked = rows_as_questions(rows, split)
-    names = {one.name for one in passages}
+    names = {passage.name for passage in passages}
     for title, question in asked:
         if title not in names and (title is not None or len(passages) > 1):
             which = "has no title" if title is None else f"is about {title!r}, which is not in train_dataset"
@@ -86,8 +86,10 @@ def _questioned(passages: Sequence[Experience], rows: Any, split: str | None) ->
                 f"eval_dataset: {question.question!r} {which}; give the title of what it is about, such as {known}"
             )
     return [
-        replace(one, questions=[*one.questions, *(question for title, question in asked if title in (None, one.name))])
-        for one in passages
+        replace(
+            passage, questions=[*passage.questions, *(question for title, question in asked if title in (None, passage.name))]
+        )
+        for passage in passages
     ]
 
 
@@ -97,8 +99,8 @@ def published_dreams(name: str, experiences: Sequence[Experience]) -> list[Dream
 
     dreams = load_dream_set(name)
     titles = {title for experience in experiences for title in experience.titles or [experience.name]}
-    if not any(one.context in titles for one in dreams):
-        contexts = sorted({one.context for one in dreams})[:3]
+    if not any(dream.context in titles for dream in dreams):
+        contexts = sorted({dream.context for dream in dreams})[:3]
         raise SleepkitError(f"dream_set {name} has dreams of {', '.join(contexts)}, none of this data set; give another")
     return dreams
 
@@ -124,8 +126,8 @@ def ready_model(
     device = args.device  # starts the process group, which a model that ZeRO-3 splits needs before it is loaded
     if isinstance(model, (str, Path)):
         check_revision(str(model), args.model_revision)
-        loaded, own = load_model(model, **args.loading())
-        tokenizer = tokenizer or own
+        loaded, saved = load_model(model, **args.loading())
+        tokenizer = tokenizer or saved
     else:
         if hasattr(model, "peft_config"):
             raise SleepkitError(

@@ -23,7 +23,7 @@ from sleepkit.language.data.experience import Experience, together
 from sleepkit.language.data.given import described
 from sleepkit.language.data.tasks import asked, read_texts
 from sleepkit.language.dreaming.config import DreamingConfig
-from sleepkit.language.retention import Anchors, read_prompts
+from sleepkit.language.retention import RetentionSet, read_prompts
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.reporting.live import progress
 from sleepkit.reporting.live.watch import watched
@@ -92,7 +92,8 @@ class SleepTrainer:
         general_prompts (`str`, `Path` or `list`, *optional*):
             Prompts that keep the model as it is elsewhere: a JSONL file of ``{"prompt"}``, or a list; shipped ones by default.
         anchors (`str`, `Path` or `list`, *optional*):
-            Prompts that measure what was forgotten, never trained on: ``{"prompt", "answer"}``, in the same forms.
+            The retention set: prompts that measure what was forgotten, never trained on: ``{"prompt", "answer"}``, in the same
+            forms.
         callbacks (`list` of [`~transformers.TrainerCallback`], *optional*):
             Are called in the training of every night.
 
@@ -159,7 +160,7 @@ class SleepTrainer:
         )
         self.inputs = model_identity(self.model, self.processing_class)
         self.inputs |= {"general_prompts": digest_of(general), "anchors": digest_of(retention), "slept": _slept(self.model)}
-        self.general_prompts, self.anchors = [row["prompt"] for row in general], Anchors(retention)
+        self.general_prompts, self.anchors = [row["prompt"] for row in general], RetentionSet(retention)
         self.callbacks = list(callbacks or ())
         self.learner = self._make_learner()
         inherits = self.baseline is None and isinstance(model, (str, Path))
@@ -223,7 +224,7 @@ class SleepTrainer:
             crowded = self._crowded(len(day.experiences))
             for line in [*day.lines(), *crowded]:
                 progress.say(line)
-            if not any(one.questions for one in day.experiences):
+            if not any(experience.questions for experience in day.experiences):
                 progress.say("no questions were given: the model's own, not trained on, are the only measure (self_test)")
             cycle = self._cycle(
                 experiences=day.experiences,
@@ -252,7 +253,7 @@ class SleepTrainer:
         return [] if self.record is None else nights_of(self.record)
 
     def _write(self, cycle: SleepCycle[Experience]) -> None:
-        """What is published of a run that has ended."""
+        """Write what is published of a run that has ended."""
         self.save_model()
         if self.args.process_index == 0 and self.record is not None:
             write_dreams(Path(str(self.args.output_dir)), self.model, self.record)
@@ -300,7 +301,8 @@ class SleepTrainer:
 
         Returns:
             `dict[str, float]`: ``closed_book`` (share of answers that hold the right one), ``token_f1`` (mean) and ``questions``
-            (their number), where there are any; ``anchor_kl`` (nats per token) and ``anchor_accuracy`` (share) on the anchors.
+            (their number), where there are any; on the retention set ``anchor_kl`` (nats per token) and ``anchor_accuracy``
+            (share).
 
         Example:
 
@@ -311,12 +313,12 @@ class SleepTrainer:
         else:
             questions = [question for _, question in rows_as_questions(eval_dataset, self.args.dataset_split)]
             groups = [Experience("asked", [""], questions)]
-        found: list[Evaluation] = [one for one in self.learner.evaluate(groups) if one.n]
-        count = sum(one.n for one in found)
+        evaluations: list[Evaluation] = [scores for scores in self.learner.evaluate(groups) if scores.n]
+        count = sum(scores.n for scores in evaluations)
         measures = {name: value for name, value in self._measure_anchors().items() if name != "anchor_n"}
         if count:
-            measures["closed_book"] = sum(one.contained * one.n for one in found) / count
-            measures["token_f1"] = sum(one.token_f1 * one.n for one in found) / count
+            measures["closed_book"] = sum(scores.contained * scores.n for scores in evaluations) / count
+            measures["token_f1"] = sum(scores.token_f1 * scores.n for scores in evaluations) / count
             measures["questions"] = count
         return measures
 
@@ -331,8 +333,8 @@ class SleepTrainer:
 
         known = [question.question for experience in self.experiences for question in experience.questions]
         others = [asked(text, self.args.instruction) for text in texts]
-        found = confidences(self.model, self.processing_class, [*known, *others], self.args.max_new_tokens)
-        record.metrics["out_of_scope_auroc"] = auroc(found[: len(known)], found[len(known) :])
+        sure = confidences(self.model, self.processing_class, [*known, *others], self.args.max_new_tokens)
+        record.metrics["out_of_scope_auroc"] = auroc(sure[: len(known)], sure[len(known) :])
         folder = Path(str(self.args.output_dir))
         record.save(folder, is_main=self.args.process_index == 0)
         main_only(lambda: write_report(folder))
@@ -402,7 +404,7 @@ class SleepTrainer:
         return main_finds(lambda: push_run(folder, target, dreams, rehearsal=rehearsal, public=public, token=token))
 
     def _crowded(self, nights: int) -> list[str]:
-        """What happens to a stream of more nights than experts, in a line; none where there are enough.
+        """Say in a line what happens to a stream of more nights than experts; nothing where there are enough.
 
         Raises:
             SleepkitError: there are too few experts to merge any.

@@ -49,7 +49,7 @@ class Day:
     gone: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """What a user should know before the first night of the day, a line each; none on the first day."""
+        """Return what a user should know before the first night of the day, a line each; none on the first day."""
         if not self.slept:
             return []
         new = len(self.experiences) - self.slept
@@ -87,7 +87,7 @@ def _lived(output_dir: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def extended(life: Sequence[Experience], slept: int, passages: Sequence[Experience], per_night: int = 1) -> Day:
-    """As `live_on`, of a life of which the first ``slept`` experiences have had their night."""
+    """Do what `live_on` does, for a life of which the first ``slept`` experiences have had their night."""
     lived, waiting = list(life[:slept]), life[slept:]
     replaced = _replaced(lived)
     held = [part for j, experience in enumerate(lived) if j not in replaced for part in _parts(experience)]
@@ -125,7 +125,7 @@ def _compared(held: Sequence[Part], passages: Sequence[Experience]) -> tuple[lis
 
 def _still_waiting(waiting: Sequence[Experience], new: Sequence[Experience]) -> tuple[list[Experience], list[Experience]]:
     """Experiences of an unfinished day of which every document is still there, and the passages that are in none of them."""
-    rest, kept = list(new), []
+    rest, whole = list(new), []
     for experience in waiting:
         wanted = Counter(digest for _, digest in _parts(experience))
         chosen = []
@@ -135,24 +135,24 @@ def _still_waiting(waiting: Sequence[Experience], new: Sequence[Experience]) -> 
                 wanted -= digests
                 chosen.append(passage)
         if not wanted.total():
-            kept.append(experience)
-            rest = [passage for passage in rest if not any(passage is one for one in chosen)]
-    return kept, rest
+            whole.append(experience)
+            rest = [passage for passage in rest if not any(passage is taken for taken in chosen)]
+    return whole, rest
 
 
 def _replacing(experience: Experience, titles: set[str]) -> Experience:
-    found = [title for title in dict.fromkeys(title for title, _ in _parts(experience)) if title in titles]
-    return replace(experience, replaces=found) if found else experience
+    changed = [title for title in dict.fromkeys(title for title, _ in _parts(experience)) if title in titles]
+    return replace(experience, replaces=changed) if changed else experience
 
 
 def _replaced(stream: Sequence[Experience]) -> dict[int, int]:
     """Each experience that a later one replaces, in part or as a whole, and the first that does."""
-    found: dict[int, int] = {}
+    replaced: dict[int, int] = {}
     for k, experience in enumerate(stream):
         for j, earlier in enumerate(stream[:k]):
             if set(experience.replaces) & {title for title, _ in _parts(earlier)}:
-                found.setdefault(j, k)
-    return found
+                replaced.setdefault(j, k)
+    return replaced
 
 
 def _parts(experience: Experience) -> list[Part]:

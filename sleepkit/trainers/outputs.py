@@ -19,7 +19,7 @@ __all__ = ["Night", "base_name", "nights_of", "write_card", "write_dreams"]
 
 @dataclass(frozen=True)
 class Night:
-    """One night of a run.
+    """Night of a run: whether it was kept, why, and its metrics.
 
     Attributes:
         number (`int`): from 1.
@@ -74,15 +74,15 @@ def write_dreams(out: Path, model: PreTrainedModel, record: RunRecord) -> None:
     from sleepkit.language.dreaming.dataset import add_night, write_card
     from sleepkit.language.learner import ACCEPTED_NAME, accepted_dreams
 
-    kept: dict[int, Any] = {}
+    accepted: dict[int, Any] = {}
     for row in record.nights:
         path = out / f"night_{row['night']:02d}" / "dreams" / ACCEPTED_NAME
         if row["committed"] and path.is_file():
-            kept[row["night"]] = accepted_dreams(path)
-    if not any(kept.values()):
+            accepted[row["night"]] = accepted_dreams(path)
+    if not any(accepted.values()):
         return
     base = base_name(model)
-    for night, dreams in kept.items():
+    for night, dreams in accepted.items():
         add_night(out / "dreams", f"night_{night:02d}", dreams, base)
     source = published_name(str(record.config["dataset"]))
     write_card(out / "dreams", name=f"{Path(base).name}-dreams", model=base, source=source)

@@ -50,7 +50,7 @@ REHEARSAL_NOTE = f"""
 
 @dataclass
 class _Push:
-    """One repository that is to be written, and why not, if it is not."""
+    """Repository that is to be written, or the reason why it is not."""
 
     target: Target
     content: Published
@@ -86,27 +86,27 @@ def push_run(
         raise SleepkitError("the rehearsal buffer goes with the model; give owner/name for it too")
     with tempfile.TemporaryDirectory() as scratch:
         pushes = [
-            one for folder, suffix in _runs(Path(run)) for one in _plan(folder, suffix, repo_id, dreams, rehearsal, scratch)
+            push for folder, suffix in _runs(Path(run)) for push in _plan(folder, suffix, repo_id, dreams, rehearsal, scratch)
         ]
-        wanted = [one for one in pushes if not one.reason]
-        for one in pushes:
-            if one.reason:
-                print(f"not pushed to {one.target.repo_id}: {one.reason}")
+        wanted = [push for push in pushes if not push.reason]
+        for push in pushes:
+            if push.reason:
+                print(f"not pushed to {push.target.repo_id}: {push.reason}")
         if wanted:
-            check_access([one.target for one in wanted], private=not public, token=token)
-        return [_push(one, public, token) for one in wanted]
+            check_access([push.target for push in wanted], private=not public, token=token)
+        return [_push(push, public, token) for push in wanted]
 
 
-def _push(one: _Push, public: bool, token: str | None) -> str:
-    sizes = one.content.sizes()
+def _push(push: _Push, public: bool, token: str | None) -> str:
+    sizes = push.content.sizes()
     who = "all may read it" if public else "private"
-    print(f"pushing to {one.target.repo_id} ({one.target.kind}, {who}): {one.says}")
+    print(f"pushing to {push.target.repo_id} ({push.target.kind}, {who}): {push.says}")
     for name, size in sizes.items():
         print(f"  {name}  {size:,} bytes")
-    for name in one.content.left:
+    for name in push.content.left:
         print(f"  (stays here: {name})")
     print(f"  {len(sizes)} files, {sum(sizes.values()):,} bytes", flush=True)
-    address = push_files(one.content.files, one.target, private=not public, token=token)
+    address = push_files(push.content.files, push.target, private=not public, token=token)
     print(f"pushed: {address}", flush=True)
     return address
 
@@ -163,7 +163,7 @@ def _plan_dreams(run: Path, target: Target, scratch: Path) -> _Push:
     if not (folder / CARD).is_file():
         return _Push(target, Published(), "", f"{run} has no accepted dreams")
     content = published(folder, "dataset")
-    content.files |= {name: _without_folders(one) for name, one in content.files.items() if name.endswith(".jsonl")}
+    content.files |= {name: _without_folders(source) for name, source in content.files.items() if name.endswith(".jsonl")}
     return _Push(target, content, "dreams, which hold TEXT OF THE DOCUMENTS as the model wrote it")
 
 
@@ -181,8 +181,8 @@ def _dreams_of_rounds(run: Path, folder: Path) -> Path:
     config = read_results(run)["config"]
     model = published_name(str(config.get("model", "")))
     for path in sorted((run / "dreams").glob("round_*")):
-        dreams = [one for file in sorted(path.glob("context_*.jsonl")) for one in load_dreams(file)]
-        accepted = [one for one in dreams if one.reward is not None and one.reward > 0]
+        dreams = [dream for file in sorted(path.glob("context_*.jsonl")) for dream in load_dreams(file)]
+        accepted = [dream for dream in dreams if dream.reward is not None and dream.reward > 0]
         if accepted:
             add_night(folder, f"round_{int(path.name.split('_')[1]):02d}", accepted, model)
     if any(folder.glob("*.jsonl")):
@@ -214,16 +214,16 @@ def rehearsal_folder(name_or_path: str | Path, revision: str | None = None) -> P
 def _fetched(name: str, commit: str) -> Path | None:
     from huggingface_hub import errors, hf_hub_download
 
-    found = None
+    folder = None
     for file in REHEARSAL_FILES:
         try:
-            found = Path(hf_hub_download(name, f"{REHEARSAL}/{file}", revision=commit)).parent
+            folder = Path(hf_hub_download(name, f"{REHEARSAL}/{file}", revision=commit)).parent
         except (errors.RemoteEntryNotFoundError, errors.LocalEntryNotFoundError):
-            if found is None:
+            if folder is None:
                 return None  # it was not pushed
         except (OSError, ValueError) as error:
             raise SleepkitError(f"the rehearsal buffer of {name} cannot be fetched; check the network") from error
-    return found
+    return folder
 
 
 # -- of a run, from its arguments -------------------------------------------------------------------------------------
@@ -273,9 +273,9 @@ def publish_if_asked(args: Any, config: TrainingArguments) -> None:
 
 
 def _asked(*given: Any) -> tuple[str | None, str | None, bool]:
-    """What is to be pushed, as the arguments of a command or its configuration say."""
+    """Return what is to be pushed, as the arguments of a command or its configuration say."""
 
     def named(name: str) -> Any:
-        return next((value for one in given if (value := getattr(one, name, None))), None)
+        return next((value for choice in given if (value := getattr(choice, name, None))), None)
 
     return named("push_to_hub_repo"), named("push_to_hub_dreams_repo"), bool(named("push_to_hub_rehearsal"))

@@ -67,13 +67,13 @@ class StreamTrainer(ABC):
 
     @property
     def model(self) -> PreTrainedModel:
-        """The model as it is now."""
+        """The model with its weights of now."""
         model: PreTrainedModel = self.learner.model
         return model
 
     @property
     def output_dir(self) -> Path:
-        """Folder of the run."""
+        """Folder into which the run writes."""
         return Path(str(self.args.output_dir))
 
     def train(self) -> RunRecord:
@@ -170,8 +170,8 @@ class StreamTrainer(ABC):
     def settings(self) -> dict[str, Any]:
         """Return all that decides the result besides seed and stream, as it is recorded in ``results.json``."""
         fields = settings(make_dataclass("Nothing", ())(), self.args)
-        found = self.choices | {name: value for name, value in fields.items() if name not in self.left_out}
-        return {"scenario": "class"} | found
+        recorded = self.choices | {name: value for name, value in fields.items() if name not in self.left_out}
+        return {"scenario": "class"} | recorded
 
     def _start_anew(self) -> None:
         """Take the learner back to where it was before the first `train`, which an interrupt may have stopped within a night."""

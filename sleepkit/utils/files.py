@@ -61,7 +61,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def writable(path: str | Path) -> Iterator[None]:
-    """Inside, an error of the disk becomes a `SleepkitError` that names ``path``, the reason and the remedy."""
+    """Turn an error of the disk inside the block into a `SleepkitError` that names ``path``, the reason and the remedy."""
     try:
         yield
     except SleepkitError:
@@ -77,7 +77,7 @@ def writable(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Inside, write the file that is given; it takes the place of ``path`` in one step, or is removed where anything fails.
+    """Give a draft to write inside the block; it takes the place of ``path`` in one step, or is removed where anything fails.
 
     Missing folders are made.  The draft does not have the suffix of ``path``, so that nobody takes it for a result.
 
@@ -160,7 +160,7 @@ def read_jsonl(path: Path) -> list[Any]:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file and return its content.
 
     Raises:
         SleepkitError: if the file is missing, unreadable or not JSON.

@@ -25,7 +25,7 @@ def option(default: Any, text: str) -> Any:
 
 @dataclass
 class RunConfig:
-    """What is done with a run that is found in the output folder."""
+    """Options that say what is done with a run that is found in the output folder."""
 
     resume: bool = option(True, "Continue the run that is found in output_dir, where it stopped.")
     overwrite: bool = option(False, "Delete the run that is found in output_dir and start anew.")

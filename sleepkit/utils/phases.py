@@ -46,7 +46,7 @@ def digest_of(value: Any) -> str:
 
 
 class _Phase:
-    """What files and folders have in common.
+    """Base of phases that leave a file or a folder.
 
     Args:
         path: where it is kept.
@@ -58,7 +58,7 @@ class _Phase:
         self.identity: dict[str, Any] = plain({"format": PHASE_FORMAT, **identity})
 
     def read(self) -> dict[str, Any] | None:
-        """What was noted with the phase, an empty mapping if nothing was; None if it has to be made (again)."""
+        """Return what was noted with the phase, an empty mapping if nothing was; None if it has to be made (again)."""
         if not any(path.exists() for path in self._paths()):
             return None
         try:
@@ -104,7 +104,7 @@ class _Phase:
 
 
 class PhaseFile(_Phase):
-    """A phase that leaves one file; see the module."""
+    """Phase of a night that leaves one file, sealed, which a later session takes over if nothing that decides it has changed."""
 
     def require_whole(self) -> None:
         """Raise `SleepkitError` unless it is as it was written; for who reads it later and cannot make it again."""
@@ -159,7 +159,7 @@ class PhaseFile(_Phase):
 
 
 class PhaseFolder(_Phase):
-    """A phase that leaves a folder; see the module."""
+    """Phase of a night that leaves a folder, sealed, which a later session takes over if nothing that decides it has changed."""
 
     def write(self, make: Callable[[Path], object], log: Mapping[str, Any] | None = None) -> None:
         """Let ``make`` fill the folder, and put it in place with its identity and what is to be noted with it.
@@ -174,7 +174,7 @@ class PhaseFolder(_Phase):
 
     @property
     def draft(self) -> Path:
-        """The folder that is filled."""
+        """Folder that is filled before `commit` puts it in place."""
         return self.path.with_name(f"{self.path.name}.draft")
 
     def begin(self) -> None:

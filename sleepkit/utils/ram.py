@@ -51,7 +51,7 @@ def free_memory() -> None:
 
 @contextmanager
 def returning_blocks() -> Iterator[None]:
-    """Inside, blocks of `LARGE` bytes or more go back to the operating system when they are freed (with glibc, else nothing).
+    """Give blocks of `LARGE` bytes or more back to the operating system when they are freed (with glibc), inside the block.
 
     glibc asks the system for large blocks one by one too, but raises what it calls large with each that is freed, up to 32 MiB;
     those below are cut from its heap, and what stays between small ones is lost to other phases.  Holes that the heap has

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def main_finds(action: Callable[[], T]) -> T:
-    """What ``action`` returns on the main process, on all of them; an error there is one everywhere.
+    """Return on all processes what ``action`` returns on the main one; an error there is one everywhere.
 
     Call it on all processes.  Each looking for itself may find different things: one that comes late sees what another has
     written meanwhile.
@@ -59,7 +59,7 @@ def all_find(path: Path) -> bool:
 
 @contextmanager
 def main_holds(folder: Path) -> Iterator[None]:
-    """Inside, this run holds a folder (`sealed.locked`); call it on all processes."""
+    """Hold a folder for this run inside the block (`sealed.locked`); call it on all processes."""
     with ExitStack() as stack:
         main_only(lambda: stack.enter_context(locked(folder)))
         yield

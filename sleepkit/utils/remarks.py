@@ -19,7 +19,7 @@ class Remarks:
         self.places: dict[str, list[str]] = {}
 
     def add(self, kind: str, place: str) -> None:
-        """One more place; ``kind`` says what happened there."""
+        """Note one more place; ``kind`` says what happened there."""
         self.places.setdefault(kind, []).append(place)
 
     def say(self) -> None:

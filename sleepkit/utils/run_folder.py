@@ -23,7 +23,7 @@ RECORD = ".sleepkit.json"
 
 
 class RunFolder:
-    """The output folder of one run.
+    """Output folder of one run, and what in it belongs to that run.
 
     Args:
         folder: where the run writes; it need not exist.

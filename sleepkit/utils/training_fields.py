@@ -250,7 +250,7 @@ _NOT_SETTINGS_PREFIXES = ("push_to_hub", "hub_", "log_", "logging_", "save_", "d
 
 
 def settings(args: Any, config: TrainingArguments) -> dict[str, Any]:
-    """What decides a run's result besides the seed: all fields of this project, and what differs from transformers.
+    """Return what decides a run's result besides the seed: all fields of this project, and what differs from transformers.
 
     Left out are places, logs, uploads, access tokens, and how the work is spread over machines: a run may be resumed
     with another of these.

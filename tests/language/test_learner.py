@@ -160,7 +160,7 @@ def test_replay_takes_what_is_close_to_tonight_and_some_of_the_rest(tmp_path):
     chosen = learner.rehearsal.draw(4, [], learner._words())
     assert len(chosen) == len(set(chosen)) == 6 and sum(item.source == "Ada" for item in chosen) >= 3
     assert learner.rehearsal.draw(4, [], learner._words()) == chosen
-    outdated = replace(chosen[0], memory="something newer", style="wh")
+    outdated = replace(chosen[0], context="something newer", style="wh")
     assert chosen[0].prompt not in [item.prompt for item in learner.rehearsal.draw(4, [outdated], learner._words())]
 
 
@@ -248,7 +248,7 @@ def test_facts_are_learned_again_if_all_is(again, tmp_path):
     sleep(learner, tmp_path, 2)
     earlier = [item for item in load_items(tmp_path / "night_02" / "examples.jsonl") if item.night]
     assert {item.role for item in earlier} == {"again" if again == "all" else "replay"}
-    assert not any(item.memory for item in earlier)
+    assert not any(item.context for item in earlier)
 
 
 def test_a_fast_adapter_is_the_other_sender(tmp_path):

@@ -2,12 +2,13 @@
 
     replay   experience replay: what knowledge seeding keeps of earlier nights is mixed in             (no penalty)
     ewc      lambda / 2 * sum_i F_i (W_i - W_i*)^2, F: sum over nights of squared gradients           arXiv 1612.00796
-    lwf      KL(model of the evening || model) on tonight's replies                                    arXiv 1606.09282
+    lwf      KL(model before tonight || model) on tonight's replies                                    arXiv 1606.09282
     o_lora   lambda * mean |A_j A^T|, A_j: the down-projections of earlier nights                      arXiv 2310.14152
 
 Like `finetune_qa` they train a LoRA on the night's items, or notes, and merge it in the morning (finetuning.py).  `ewc` is
 the online form with one Fisher matrix and no decay (Schwarz et al. 2018, arXiv 1805.06370); its W - W* is the LoRA's own
-product, for W* is the evening's.  Joint training is `finetune_qa` on one night of everything (``--passages_per_night``).
+product, as W* are the weights before tonight.  Joint training is `finetune_qa` on one night of everything
+(``--passages_per_night``).
 
 Ours: the strengths, the mean over entries and maps in `o_lora` (the paper: a sum), and 64 rows for the Fisher matrix.
 """
@@ -39,7 +40,7 @@ class Replay(FinetuneQa):
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
         """Tonight's items and some of earlier nights'."""
-        items, held_out = self._material(night, folder)
+        items, held_out = self._night_items(night, folder)
         found = [item for item in items if item.role != "general"]
         self.rehearsal.remember(items, held_out, night)
         return found
@@ -64,24 +65,24 @@ class Penalised(FinetuneQa):
 
     @abstractmethod
     def penalty(self, student: PeftModel) -> Penalty | None:
-        """What is added to the loss of a batch (``input_ids``, ``labels``, ``attention_mask``), if there is something."""
+        """Return the function that adds a penalty to the loss of a batch; None where there is none yet."""
 
     @abstractmethod
     def take(self, student: PeftModel, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """What later nights need of this one."""
+        """Return the tensors of this night that later nights need."""
 
     def snapshot(self) -> dict[str, Tensor]:
-        """With what is kept."""
+        """Copy the merged weights, and with them what the method keeps of earlier nights."""
         return super().snapshot() | {f"kept.{name}": tensor.clone() for name, tensor in self.kept.items()}
 
     def restore(self, snapshot: dict[str, Tensor]) -> None:
-        """Also what is kept."""
+        """Undo a night, bit for bit, with what the method keeps of earlier nights."""
         super().restore(snapshot)
         self.kept = {name.removeprefix("kept."): tensor for name, tensor in snapshot.items() if name.startswith("kept.")}
 
 
 class Ewc(Penalised):
-    """Elastic weight consolidation, online."""
+    """Online elastic weight consolidation: weights that earlier nights relied on may change little."""
 
     def penalty(self, student: PeftModel) -> Penalty | None:
         """Squared change of each weight, by its Fisher information so far."""
@@ -121,7 +122,7 @@ class Ewc(Penalised):
 
 
 class Lwf(Penalised):
-    """Learning without forgetting: the replies' distribution stays near that of the evening."""
+    """Learning without forgetting: the replies' distribution stays near what it was before tonight's training."""
 
     def penalty(self, student: PeftModel) -> Penalty:
         """Mean KL per reply token."""
@@ -133,8 +134,8 @@ class Lwf(Penalised):
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
             places = batch["labels"][:, 1:] != -100
             with torch.no_grad(), student.disable_adapter():
-                evening = decoder(**inputs, use_cache=False).last_hidden_state[:, :-1][places]
-            return LWF_STRENGTH * token_divergence(hidden[:, :-1][places], head, TeacherTargets(evening)).mean()
+                before = decoder(**inputs, use_cache=False).last_hidden_state[:, :-1][places]
+            return LWF_STRENGTH * token_divergence(hidden[:, :-1][places], head, TeacherTargets(before)).mean()
 
         return of
 
@@ -147,7 +148,7 @@ class OLora(Penalised):
     """Orthogonal LoRAs: tonight's reads directions that no earlier night's read."""
 
     def penalty(self, student: PeftModel) -> Penalty | None:
-        """Overlap of the down-projections."""
+        """Penalise the overlap of tonight's down-projections with those of earlier nights."""
         if not self.kept:
             return None
         changes = _products(student)

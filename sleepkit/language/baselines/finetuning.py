@@ -90,17 +90,17 @@ class Baseline(LanguageLearner):
         config: LearnerConfig,
         general_prompts: Sequence[str],
     ) -> None:
-        # The bank stays empty, which changes nothing; trainer and anchors ask it which layers change.
+        # The bank stays empty, which changes nothing; trainer and retention set ask it which layers change.
         layers: Any = self.layers or config.expert_layers
         empty = dataclasses.replace(config, expert_slots=1, expert_width=1, expert_layers=layers, chain=[1])
         super().__init__(model, tokenizer, seeding, empty, general_prompts)
 
 
 class NoSleep(Baseline):
-    """The model as it is."""
+    """Baseline that never learns: the model stays as it is."""
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
-        """Nothing."""
+        """Train nothing, and return a log that says so."""
         return {"train_tokens": 0}
 
 
@@ -116,22 +116,22 @@ class InContext(NoSleep):
         return super().sleep(night, output_dir)
 
     def wake(self, experience: Experience) -> None:
-        """Meet an experience."""
+        """Read an experience, and note its name."""
         super().wake(experience)
         self.awake_with = experience.name
 
     def asked(self, experience: Experience, question: Question, in_context: bool) -> str | list[dict[str, str]]:
-        """Closed book for what was not met yet."""
+        """Return the prompt for a question: with its document once that was met, closed book before."""
         return super().asked(experience, question, in_context or experience.name in self.met)
 
     def save(self, folder: Path) -> None:
-        """Also the names of what was met."""
+        """Write the state of the learner, and the names of what was met."""
         super().save(folder)
         if self.is_main:
             write_json(folder / "met.json", self.met)
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
+        """Read what `save` has written."""
         super().load(folder)
         self.met = tuple(read_json(Path(folder) / "met.json"))
 
@@ -142,7 +142,7 @@ class InWindow(InContext):
     life: str = ""
 
     def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
-        """As always, but with one text for all questions."""
+        """Answer all questions with one text in view: what the window holds of everything read so far."""
         read = "\n\n".join(document for one in experiences if one.name in self.met for document in one.documents)
         longest = max((question.question for one in experiences for question in one.questions), key=len, default="")
         asked = len(chat_ids(self.tokenizer, IN_CONTEXT.format(text="", question=longest))) + SLACK
@@ -155,7 +155,7 @@ class InWindow(InContext):
         return super().evaluate(experiences, in_context)
 
     def asked(self, experience: Experience, question: Question, in_context: bool) -> str | list[dict[str, str]]:
-        """With its own document for the ceiling, else with what was read so far, if anything."""
+        """Return the prompt for a question: with its own document for the ceiling, else with everything read so far."""
         if in_context or not self.life:
             return LanguageLearner.asked(self, experience, question, in_context)
         return IN_CONTEXT.format(text=self.life, question=question.question)
@@ -169,8 +169,8 @@ class LoraLearner(Baseline, ABC):
         """Train the LoRA of ``student``; returns ``history`` and ``train_tokens``."""
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
-        """What to train on: the night's memory items, the very ones that knowledge seeding would write."""
-        return [item for item in self._material(night, folder)[0] if item.role == "new"]
+        """Write the examples to train on: the new items of the night, the very ones that knowledge seeding would write."""
+        return [item for item in self._night_items(night, folder)[0] if item.role == "new"]
 
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
         """Write the examples, train, merge."""
@@ -202,14 +202,14 @@ class LoraLearner(Baseline, ABC):
             weight.copy_(snapshot[name])
 
     def save(self, folder: Path) -> None:
-        """The merged weights too."""
+        """Write the state of the learner, and the merged weights beside it."""
         super().save(folder)
         if self.is_main:
             with replacing(Path(folder) / MERGED) as draft:
                 save_file(self.snapshot(), draft)
 
     def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
+        """Read what `save` has written."""
         super().load(folder)
         path = Path(folder) / MERGED
         try:
@@ -222,11 +222,11 @@ class FinetunePassage(LoraLearner):
     """Next-token loss on the raw documents, one chunk a step."""
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
-        """None: it reads the documents."""
+        """Return no items: it trains on the documents themselves."""
         return []
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """The chunks of the memory."""
+        """Train on the documents as they are, one chunk a step."""
         rows = document_rows(self.tokenizer, self.texts())
         return finetune(
             student,
@@ -237,7 +237,7 @@ class FinetunePassage(LoraLearner):
         )
 
     def texts(self) -> list[Chunk]:
-        """What is read."""
+        """Return the texts to train on: the chunks of tonight's documents."""
         return self._chunks()
 
 
@@ -258,7 +258,7 @@ class FinetuneEdits(FinetunePassage):
             )
 
     def texts(self) -> list[Chunk]:
-        """Documents, then edits."""
+        """Return the texts to train on: the chunks of tonight's documents, then their edits."""
         return [*self._chunks(), *self.edits]
 
 
@@ -266,7 +266,7 @@ class FinetuneQa(LoraLearner):
     """Next-token loss on the replies of the self-written items."""
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """Chats of one turn."""
+        """Train on each item as a chat of one turn, whose prompt carries no loss."""
         options = trl_settings(self.seeding, night, folder)
         return finetune(student, self.tokenizer, chat_rows(self.tokenizer, items), options, what=f"night {night}")
 
@@ -275,7 +275,7 @@ class ContextDistillation(LoraLearner):
     """Offline: forward KL to the model with the document in view, on given replies; nothing for retention."""
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """Knowledge seeding's divergence alone."""
+        """Train with the divergence of knowledge seeding alone, without rollouts."""
         args = night_settings(self.seeding, night, folder)
         args.lmbda = args.lmbda_start = 0.0
         return LoraSeedingTrainer(student, args, items, self.tokenizer, NO_SLOT).run(f"night {night}")
@@ -287,13 +287,13 @@ class Lora(LoraLearner):
     layers = None
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
-        """Memory, general and replayed items."""
-        items, held_out = self._material(night, folder)
+        """Write new, general and replayed items, and keep the new ones for rehearsal."""
+        items, held_out = self._night_items(night, folder)
         self.rehearsal.remember(items, held_out, night)
         return items
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """The full objective."""
+        """Train with the full objective of knowledge seeding."""
         args = night_settings(self.seeding, night, folder)
         return LoraSeedingTrainer(student, args, items, self.tokenizer, NO_SLOT).run(f"night {night}")
 
@@ -302,7 +302,7 @@ class TrlDistillation(LoraLearner):
     """TRL's on-policy distillation from a second copy of the model, which has the document in its prompt."""
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """As many prompts a step as knowledge seeding has items."""
+        """Train by TRL's distillation, with as many prompts a step as knowledge seeding has items."""
         from sleepkit.language.baselines.trl_distillation import distil
 
         ours = self.seeding
@@ -319,11 +319,11 @@ class LoraSeedingTrainer(KnowledgeSeedingTrainer):
     """Knowledge seeding into a LoRA: the teacher is the same model with the LoRA off."""
 
     def teacher_view(self) -> AbstractContextManager[None]:
-        """The model with the LoRA off."""
+        """Turn the LoRA off: inside, the model is the teacher."""
         return self.model.disable_adapter()  # type: ignore[union-attr,operator]
 
     unslept_view = teacher_view  # a LoRA that was merged cannot be taken out again
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """One group: there are no gates."""
+        """Make an optimizer with one group of parameters: there are no gates."""
         return Trainer.create_optimizer(self)

@@ -1,6 +1,6 @@
-"""TRL's `DistillationTrainer` with a teacher that has a prompt of its own: the question with the memory in view.
+"""TRL's `DistillationTrainer` with a teacher that has a prompt of its own: the question with its context in view.
 
-    loss = JSD_beta( teacher( . | memory, x, y_<t)  ||  student( . | x, y_<t) ),   y ~ student( . | x)
+    loss = JSD_beta( teacher( . | context, x, y_<t)  ||  student( . | x, y_<t) ),   y ~ student( . | x)
 
 On-policy at every step, as TRL does it.  Ours: the teacher's prompt, which no stable trainer of TRL has (trl#5741).
 It is a baseline: knowledge seeding itself needs neither a second model nor a rollout a step.  Private methods are
@@ -64,12 +64,12 @@ class MemoryDistillationTrainer(DistillationTrainer):
 
 
 def rows_of(items: Sequence[SyntheticExample]) -> Dataset:
-    """Student's and teacher's prompts of memory items; the teacher reads what it reads in knowledge seeding."""
+    """Student's and teacher's prompts of the new items; the teacher reads what it reads in knowledge seeding."""
     rows = []
     for item in items:
         asked = {"role": "user", "content": item.prompt}
         worked = [
-            {"role": "user", "content": f"{item.memory}\n\n{item.prompt}"},
+            {"role": "user", "content": f"{item.context}\n\n{item.prompt}"},
             {"role": "assistant", "content": item.reply},
         ]
         rows.append({"prompt": [asked], "teacher_prompt": [*worked, asked]})

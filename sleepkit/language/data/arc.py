@@ -45,11 +45,11 @@ class ArcTask:
 
     @property
     def cells(self) -> int:
-        """Of its largest grid."""
+        """Number of cells of the largest grid of the task."""
         return max(grid.size for pair in (*self.train, *self.test) for grid in pair)
 
     def mapped(self, change: Callable[[Grid], Grid]) -> ArcTask:
-        """The task with every grid changed."""
+        """Return the task with ``change`` applied to every grid."""
         train, test = ([(change(a), change(b)) for a, b in pairs] for pairs in (self.train, self.test))
         return replace(self, train=train, test=test)
 
@@ -165,7 +165,7 @@ def _no_grid(rows: Any) -> str | None:
 
 
 def grid_text(grid: Grid) -> str:
-    """Rows of digits."""
+    """Write a grid as text: one line of digits for each row."""
     return "\n".join("".join(map(str, row)) for row in grid.tolist())
 
 

@@ -65,13 +65,14 @@ def load_experiences(
     text_column: str = TEXT_COLUMN,
     say: Say = print,
 ) -> list[Experience]:
-    """Read a stream of experiences; the forms that ``dataset`` may have are in the module's docstring.
+    """Read texts, chats or rows as a stream of experiences, one for each night.
 
     The name of an experience is that of its file or the title of its row, with a number where an earlier row of the file has
     the same; of a file in a folder it is the path below the folder.  So names stay when files or rows are added later.
 
     Args:
-        dataset: a folder, a file, a Hub id such as ``rajpurkar/squad``, a `datasets.Dataset`, or a list of texts, chats or rows.
+        dataset: a folder, a file, a Hub id such as ``rajpurkar/squad``, a `datasets.Dataset`, or a list of texts, chats or rows;
+            the module sleepkit.language.data.documents lists all forms.
         split: split of a Hub data set (``train`` if None); local data have none.
         limit: number of passages (rows of a file, or documents of a folder) to use, all if None.
         order: "file" takes the first ``limit`` in the order of the file.  "random" shuffles them by ``seed`` and
@@ -81,9 +82,17 @@ def load_experiences(
         text_column: column of rows that hold plain texts.
         say: where a line about each file of a folder goes that is not read, on the main process.
 
+    Returns:
+        list of `Experience`: in the order of their nights, with documents and the questions that are asked about them.
+
     Raises:
         SleepkitError: in one line with the value and the remedy, for a missing or unreadable path, a folder of which nothing can
             be read, wrong columns, an empty document, question or answer, and a ``limit`` above what there is.
+
+    Example:
+
+        >>> [experience.name for experience in load_experiences("notes/")]
+        ['harbour.md', 'light.md']
     """
     if order not in ("file", "random"):
         raise SleepkitError(f"order is {order!r}; use 'file' or 'random'")

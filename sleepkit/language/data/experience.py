@@ -25,7 +25,7 @@ _IN_WORD = re.compile(r"\w")
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its gold answer.
+    """Question about an experience, with its gold answer.
 
     Args:
         question (`str`): what is asked, as a chat of its own.
@@ -82,16 +82,16 @@ class Experience:
         return not self.notes or document in self.also_read
 
     def titled(self) -> list[str]:
-        """The title of each document."""
+        """Return one title for each document: its own, or the name of the experience where none are given."""
         return self.titles or [self.name] * len(self.documents)
 
     def to_dict(self) -> dict[str, Any]:
-        """The experience as plain JSON."""
+        """Return the experience as plain JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Experience:
-        """The inverse of `to_dict`."""
+        """Build an experience from what `to_dict` has returned."""
         examples = [[Question(**note) for note in notes] for notes in data.get("examples", ())]
         return cls(
             data["name"],
@@ -142,7 +142,7 @@ def render_note(question: str, answer: str) -> str:
 
 
 class Size(NamedTuple):
-    """How much there is to read."""
+    """Number of documents and words that a night has to read."""
 
     documents: int
     words: int

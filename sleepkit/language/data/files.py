@@ -68,7 +68,7 @@ def _unread_kind(path: Path) -> str:
 
 
 def read_document(path: Path) -> str:
-    """The text of a file.
+    """Read a document and return its text.
 
     Raises:
         SleepkitError: not of a kind that is read, unreadable, or empty; the message begins with the path.

@@ -96,7 +96,7 @@ def _row(one: Any, place: str, text_column: str) -> Row:
 
 
 def _named(experience: Experience) -> Experience:
-    """With its first words for a name, where its row gives none."""
+    """Return the row with its first words for a name, where it gives none."""
     only_pairs = bool(experience.notes) and not experience.also_read
     if experience.name not in _DEFAULT_NAMES and not only_pairs:
         return experience

@@ -31,7 +31,7 @@ _NOT_READ = ("script", "style", "noscript", "template", "svg", "head")
 
 
 def page_text(data: bytes, suffix: str, name: str) -> str:
-    """The text of a file.
+    """Return the text of a document whose format needs unpacking, such as PDF.
 
     Raises:
         SleepkitError: a package is missing (with how to install it), or the file is damaged, locked or too large unpacked.

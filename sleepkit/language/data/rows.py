@@ -32,7 +32,7 @@ Converter = Callable[[Rows, str], Iterable[Experience]]
 
 
 def experiences_of(rows: Rows, source: str, text_column: str = TEXT_COLUMN) -> list[Experience]:
-    """The experiences that rows are.
+    """Turn the rows of a file or data set into experiences.
 
     Args:
         source: the file or data set, for messages and for the name of pairs.

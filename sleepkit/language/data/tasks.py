@@ -45,7 +45,7 @@ EXAMPLES = 8  # of a task, and at least one of each label
 
 @dataclass(frozen=True)
 class LabelledColumns:
-    """Where a row has what.
+    """Names of the columns of a table of tasks.
 
     Attributes:
         text, label: columns that every row has.
@@ -135,7 +135,7 @@ def read_texts(dataset: str | Path, text_column: str, split: str | None = None) 
 
 
 def asked(text: str, instruction: str = INSTRUCTION) -> str:
-    """The prompt about a text."""
+    """Return the prompt that asks about a text."""
     return f"{instruction}\n\n{text}"
 
 

@@ -38,7 +38,7 @@ class ArcContext(Context):
 
     @classmethod
     def of(cls, task: ArcTask, rows: int = 16) -> ArcContext:
-        """The context of a task."""
+        """Make the context of a task: its demonstrations as text, and its test pairs as questions."""
         chunk = Chunk(demonstrations_text(task.train), task.name, 0, 0)
         return cls(chunk, [example(task.train, pair) for pair in task.test], task, rows)
 

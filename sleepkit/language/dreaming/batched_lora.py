@@ -46,7 +46,7 @@ class BatchedLora(nn.Module):
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """Inside, the maps carry the adapters."""
+        """Run the block with the adapters on the linear maps."""
         handles = [module.register_forward_hook(self._hook(name.replace(".", "/"))) for name, module in self.maps.items()]
         try:
             yield

@@ -66,7 +66,7 @@ _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
 @dataclass
 class Dream:
-    """One dream.
+    """Text that a model has dreamed about a context, with the rows to train on and what its trial has shown.
 
     Attributes:
         style: one of `STYLES`.
@@ -105,7 +105,7 @@ class Context:
 
     @property
     def name(self) -> str:
-        """As dreams of it have it."""
+        """Name of the context, as its dreams store it."""
         return context_name(self.chunk)
 
     def prompt(self, style: str) -> list[dict[str, str]]:

@@ -91,7 +91,7 @@ class DreamPolicyTrainer(Trainer):
                     item.old_log_probs = self._log_probs(model, [[item]])
 
     def _log_probs(self, model: nn.Module, groups: Sequence[Sequence[PreparedItem]]) -> Tensor:
-        """Of the reply tokens, ``(n,)``; a group has one prompt."""
+        """Return the log-probabilities of the reply tokens, ``(n,)``; a group has one prompt."""
         device, dtype = self.backbone.device, self.backbone.dtype
         batches = [
             # attention over the whole row: recomputing activations may not take another way than the first time
@@ -105,7 +105,7 @@ class DreamPolicyTrainer(Trainer):
         return token_log_probs(hidden, self.head, tokens, CHUNK)
 
     def _hidden(self, batches: Sequence[PackedBatch]) -> Tensor:
-        """Of the positions that predict reply tokens, ``(n, d)``."""
+        """Return the hidden states ``(n, d)`` of the positions that predict reply tokens."""
         return torch.cat([flat_hidden(self.backbone.hidden(batch), batch) for batch in batches])
 
     def compute_loss(
@@ -126,14 +126,14 @@ class DreamPolicyTrainer(Trainer):
         return (loss, {}) if return_outputs else loss
 
     def train(self, *args: Any, **options: Any) -> Any:
-        """As always; activations are kept again afterwards, for the model trains on."""
+        """Train, then switch activation checkpointing off again."""
         try:
             return super().train(*args, **options)
         finally:
             self.accelerator.unwrap_model(self.model).activation_checkpointing_disable()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not estimated: inputs are items."""
+        """Return 0: operations are not estimated, as inputs are items."""
         return 0
 
 
@@ -201,7 +201,7 @@ def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, fol
 
 @contextmanager
 def new_dreamer(model: nn.Module, rank: int, seed: int = 0) -> Iterator[Any]:
-    """Inside, a fresh, trainable dreamer is on: a LoRA beside all linear maps; alpha is twice the rank, as in SEAL."""
+    """Run the block with a fresh, trainable dreamer on: a LoRA beside all linear maps; alpha is twice the rank, as in SEAL."""
     from accelerate.utils import set_seed
     from peft import LoraConfig, get_peft_model
 
@@ -225,7 +225,7 @@ def save_dreamer(adapted: Any, folder: Path) -> None:
 
 @contextmanager
 def dreaming_with(model: nn.Module, folder: Path, trainable: bool = False) -> Iterator[Any]:
-    """Inside, the dreamer saved in ``folder`` is on; it is taken off again exactly.
+    """Run the block with the dreamer saved in ``folder`` on; it is taken off again exactly.
 
     Raises:
         SleepkitError: it cannot be read, or is another model's.

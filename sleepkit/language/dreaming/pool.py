@@ -42,15 +42,15 @@ class DreamPool:
         return torch.tensor(list(self._text().encode()), dtype=torch.uint8)
 
     def from_tensor(self, state: Tensor) -> None:
-        """The inverse of `to_tensor`."""
+        """Take over what `to_tensor` has returned."""
         self._read(bytes(state.tolist()).decode())
 
     def save(self, path: Path) -> None:
-        """Write JSON, atomically."""
+        """Write the reservoir as JSON, atomically."""
         write_json(path, json.loads(self._text()))
 
     def load(self, path: Path) -> None:
-        """The inverse of `save`.  Raises `SleepkitError` if the file is not there or damaged."""
+        """Read what `save` has written.  Raises `SleepkitError` if the file is not there or damaged."""
         try:
             self._read(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError, KeyError) as error:

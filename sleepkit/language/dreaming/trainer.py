@@ -1,7 +1,7 @@
 """Dreaming: sample dreams, choose by gradient, try them, learn to dream what helped.
 
     for round r = 1..rounds, for each context c:
-        dream     m texts from the dreamer with c in view, one random expert of each layer ajar          dreams.py
+        dream     m texts from the dreamer with c in view, one random expert of each layer forced open          dreams.py
         choose    top k by gradient, b at random                                                         scores.py
         try       LoRA SFT on an isolated view; reward = gain of tau on questions held out,              trials.py
                   less what the style's worked dream gains, which is about something else
@@ -68,7 +68,7 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class RoundLog:
-    """What a round did; ``share_positive`` is of the dreams that were tried and did not fail."""
+    """Counts of one round of dreaming; ``share_positive`` is of the dreams that were tried and did not fail."""
 
     round: int
     sampled: int = 0
@@ -81,7 +81,7 @@ class RoundLog:
 
     @classmethod
     def of(cls, number: int, dreams: Sequence[Dream], dropped: Counter[str]) -> RoundLog:
-        """Count a round."""
+        """Count how many dreams of a round were dropped, tried and accepted."""
         tried = [one for one in dreams if one.chosen]
         rewards = [one.reward for one in tried if one.reward is not None]
         accepted = sum(reward > 0 for reward in rewards)
@@ -174,7 +174,7 @@ class DreamingTrainer:
 
     # -- dream and choose ---------------------------------------------------------------------------------------------
     def _identity(self, context: Context, number: int, name: str) -> dict[str, Any]:
-        """Of the dreams of one context."""
+        """Return what decides the dreams of one context in one round, by name."""
         return {
             **self.identity,
             "context": digest_of([context.name, context.chunk, context.questions]),
@@ -188,7 +188,7 @@ class DreamingTrainer:
         with (
             self._before_tonight(),
             dreaming_with(self.model, dreamer) if dreamer else nullcontext(),
-            self.bank.one_ajar(seed, config.dream_expert_gate) if config.dream_random_expert else nullcontext(),
+            self.bank.one_forced_open(seed, config.dream_expert_gate) if config.dream_random_expert else nullcontext(),
         ):
             made = dream(
                 self.model,
@@ -210,7 +210,7 @@ class DreamingTrainer:
         return log
 
     def _before_tonight(self) -> AbstractContextManager[None]:
-        """Inside, the model is that of the evening: it knows the contexts by what stands in its prompt."""
+        """Show the model as it was before tonight's training: it knows the contexts only by what stands in its prompt."""
         return self.bank.view([slot for slot in self.bank.active if slot != self.slot])
 
     def _dreamer(self, number: int) -> Path | None:
@@ -313,7 +313,7 @@ class DreamingTrainer:
 
 
 def style_counts(dreamer: Path | None) -> dict[str, tuple[int, int]]:
-    """Of each style, how many dreams of a dreamer and of those before it helped, and how many were tried."""
+    """Count for each style how many dreams of a dreamer and of those before it helped, and how many were tried."""
     path = dreamer / STYLES_NAME if dreamer else None
     return dict(read_json(path)) if path and path.is_file() else {}
 

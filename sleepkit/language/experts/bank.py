@@ -179,7 +179,7 @@ class ExpertBank:
 
     @contextmanager
     def view(self, active: Iterable[int]) -> Iterator[None]:
-        """The same weights with only these slots visible: the teacher is ``view(those before tonight)``."""
+        """Show only these slots inside the block; weights do not change.  The teacher is ``view(those before tonight)``."""
         before = [experts.visible for experts in self.per_layer()]
         self._show(active)
         try:
@@ -189,8 +189,8 @@ class ExpertBank:
                 experts.visible = visible
 
     @contextmanager
-    def one_ajar(self, seed: int, gate: float) -> Iterator[None]:
-        """Inside, one random slot of each layer takes part, its gate at least ``gate`` open, 0 to 1 (the paper's dreaming).
+    def one_forced_open(self, seed: int, gate: float) -> Iterator[None]:
+        """Force one random slot of each layer open inside the block: its gate is at least ``gate``, 0 to 1 (as the paper dreams).
 
         Also one that is out of view.  OutputUnits without an expert count too and change nothing: with few experts in use few
         layers are disturbed.
@@ -200,14 +200,14 @@ class ExpertBank:
         before = [experts.visible for experts in layers]
         for experts in layers:
             slot = rng.randrange(self.config.slots)
-            experts.ajar = {slot: gate}
+            experts.forced_open = {slot: gate}
             if slot in self.active and slot not in experts.visible:
                 experts.visible = (*experts.visible, slot)
         try:
             yield
         finally:
             for experts, visible in zip(layers, before, strict=True):
-                experts.ajar, experts.visible = {}, visible
+                experts.forced_open, experts.visible = {}, visible
 
     @contextmanager
     def watch_gates(self, slot: int) -> Iterator[list[LayerExperts]]:
@@ -282,7 +282,7 @@ class ExpertBank:
         write_json(folder / CONFIG_NAME, document | self._base_fields(base_model, publish))
 
     def _base_fields(self, base_model: str | None, publish: bool) -> dict[str, Any]:
-        """How ``expert_bank.json`` names the base."""
+        """Return the fields of ``expert_bank.json`` that name the base."""
         if base_model == INSIDE:
             return {"base_model": INSIDE}
         base = base_of(self.model) if base_model is None else BaseModel.named(base_model)
@@ -327,7 +327,7 @@ def _read_bank(folder: str | Path, model: nn.Module) -> tuple[dict[str, Any], di
 
 
 def read_bank_config(folder: str | Path) -> dict[str, Any]:
-    """``expert_bank.json`` of a folder.
+    """Read ``expert_bank.json`` of a folder, and check it.
 
     Raises:
         SleepkitError: not there or not valid.
@@ -347,7 +347,7 @@ def read_bank_config(folder: str | Path) -> dict[str, Any]:
 
 
 def _base_shape(model: nn.Module) -> dict[str, Any]:
-    """What tells a model from one that the experts were not made for."""
+    """Return what tells a model from one that the experts were not made for."""
     config = text_config(model)
     return {name: getattr(config, name, None) for name in ("model_type", "hidden_size", "num_hidden_layers")}
 

@@ -138,7 +138,7 @@ def merge_oldest(bank: ExpertBank, batches: Sequence[Mapping[str, Tensor]], seed
 def _fit(
     bank: ExpertBank, old: list[Expert], x: Tensor, steps: int, learning_rate: float, batch_rows: int, seed: int
 ) -> tuple[Expert, float]:
-    """One new expert for the sum of the old ones on rows ``x`` (rows, d), and its relative error on every tenth row."""
+    """Fit one new expert to the sum of the old ones on rows ``x`` (rows, d); returns also its error on every tenth row."""
     x = x.to(old[0].down.device, torch.float32)
     with torch.no_grad():
         target = sum((expert(x)[0] for expert in old), torch.zeros_like(x))

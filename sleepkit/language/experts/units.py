@@ -71,7 +71,7 @@ class Expert(nn.Module):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Back to a silent expert: random ``down`` (drawn on the CPU: equal everywhere), zero ``up``, fresh gate."""
+        """Make the expert silent again: random ``down`` (drawn on the CPU: equal everywhere), zero ``up``, fresh gate."""
         self.down.copy_(torch.empty(self.down.shape).normal_(std=self.down.shape[1] ** -0.5, generator=generator))
         self.up.zero_()
         if self.gate_weight is not None and self.gate_bias is not None:
@@ -86,23 +86,23 @@ class Expert(nn.Module):
         soft = torch.sigmoid(logit * (2 / 3))  # same slope at 0; its gradient lets a closed gate open again
         return F.hardsigmoid(logit).detach() + (soft - soft.detach())
 
-    def hidden(self, x: Tensor, ajar: float = 0.0) -> tuple[Tensor, Tensor | None]:
-        """Gated hidden units and the gate, ``(..., d) -> (..., width), (..., 1)``; the gate is at least ``ajar`` open."""
+    def hidden(self, x: Tensor, forced_open: float = 0.0) -> tuple[Tensor, Tensor | None]:
+        """Gated hidden units and the gate, ``(..., d) -> (..., width), (..., 1)``; the gate is at least ``forced_open`` open."""
         hidden = self.act(F.linear(x, self.down.to(x.dtype)))
         if self.gate_weight is None:
             return hidden, None
         gate = self.gate(x)
-        gate = gate.clamp(min=ajar) if ajar else gate
+        gate = gate.clamp(min=forced_open) if forced_open else gate
         return hidden * gate.to(x.dtype), gate
 
-    def forward(self, x: Tensor, ajar: float = 0.0) -> tuple[Tensor, Tensor | None]:
-        if self.gate_weight is not None and not ajar and not self.down.requires_grad and x.device.type == "cpu":
+    def forward(self, x: Tensor, forced_open: float = 0.0) -> tuple[Tensor, Tensor | None]:
+        if self.gate_weight is not None and not forced_open and not self.down.requires_grad and x.device.type == "cpu":
             return self._where_open(x)
-        hidden, gate = self.hidden(x, ajar)
+        hidden, gate = self.hidden(x, forced_open)
         return F.linear(hidden, self.up.to(x.dtype)), gate  # (..., d), (..., 1)
 
     def _where_open(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for a frozen expert, computed for the few tokens that open it: old nights cost almost nothing.
+        """Compute `forward` of a frozen expert for the few tokens that open its gate: old nights cost almost nothing.
 
         Not on a GPU, which would wait for the number of tokens, and where the product is cheap.
         """
@@ -121,7 +121,7 @@ class LayerExperts(nn.Module):
         self.slots = nn.ModuleList(Expert(hidden_size, config) for _ in range(config.slots))
         self.visible: tuple[int, ...] = ()
         self.bank: Any = None  # the way from the model to its bank, through any wrapper and deepcopy
-        self.ajar: dict[int, float] = {}  # slots whose gates are at least so far open, 0 to 1
+        self.forced_open: dict[int, float] = {}  # slots whose gates are at least so far open, 0 to 1
         self.keep_gates_of: int | None = None  # a slot whose gates the loss wants to see
         self.gates: Tensor | None = None
 
@@ -131,7 +131,7 @@ class LayerExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor | None:
         total = None
         for index in self.visible:
-            y, gate = self[index](x, self.ajar.get(index, 0.0))
+            y, gate = self[index](x, self.forced_open.get(index, 0.0))
             if index == self.keep_gates_of:
                 self.gates = gate
             total = y if total is None else total + y

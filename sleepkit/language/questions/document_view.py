@@ -45,7 +45,7 @@ class DocumentView:
         self.chunks: dict[tuple[str, int], list[Chunk]] = {}
 
     def prompt(self, document: str, question: Question, room: float) -> str:
-        """What is asked, with the document or its closest chunk in front, in at most ``room`` tokens of a chat.
+        """Return the question with the document or its closest chunk in front, in at most ``room`` tokens of a chat.
 
         Raises:
             SleepkitError: the question alone leaves no room.
@@ -61,14 +61,14 @@ class DocumentView:
 
     def _cut(self, document: str, max_tokens: int) -> list[Chunk]:
         if (document, max_tokens) not in self.chunks:
-            memory = ContextStore(self.tokenizer, max_tokens, self.overlap)
-            memory.add_document(document)
-            self.chunks[document, max_tokens] = memory.chunks()
+            store = ContextStore(self.tokenizer, max_tokens, self.overlap)
+            store.add_document(document)
+            self.chunks[document, max_tokens] = store.chunks()
         return self.chunks[document, max_tokens]
 
 
 def closest_chunk(chunks: Sequence[Chunk], question: str, answer: str) -> Chunk:
-    """Of the chunks that hold the answer, or else of all, the first that shares most words with the question."""
+    """Return the chunk that shares most words with the question, of those that hold the answer, or else of all."""
     asked = {word.lower() for word in content_words(question)}
 
     def closeness(chunk: Chunk) -> tuple[bool, int]:
@@ -80,11 +80,11 @@ def closest_chunk(chunks: Sequence[Chunk], question: str, answer: str) -> Chunk:
 def notes_that_fit(
     notes: Sequence[SyntheticExample], model: nn.Module, tokenizer: PreTrainedTokenizerBase
 ) -> list[SyntheticExample]:
-    """Pairs that the window holds as often as their teacher reads them: in its memory, as worked pair, and as what it says."""
+    """Pairs that the window holds as often as their teacher reads them: in its context, as worked pair, and as what it says."""
     window = window_of(model)
 
     def fits(note: SyntheticExample) -> bool:
-        read = "\n".join((note.memory, note.prompt, note.reply, note.prompt, note.reply))
+        read = "\n".join((note.context, note.prompt, note.reply, note.prompt, note.reply))
         return len(read.encode()) + SLACK <= window or len(text_ids(tokenizer, read)) + SLACK <= window
 
     fitting = [note for note in notes if fits(note)]

@@ -1,4 +1,4 @@
-"""The examples of a night: what the model asks itself about its memory, and what it must answer.
+"""The examples of a night: what the model asks itself about its context, and what it must answer.
 
 The paper trains on self-generated data only; how they are written decides everything with a small model.  A night's
 items come from the documents alone, never from evaluation questions::
@@ -17,7 +17,7 @@ items come from the documents alone, never from evaluation questions::
     note, written, own   a pair that was given, learned as it is: a label, an answer, an answer to a question of the user's own
     recall     the same, where an expert takes over what faster ones know: something to learn, not to leave alone
 
-The reply to a memory item is the *statement* that answers it, quoted from the document: the worked question-answer pair
+The reply to a new item is the *statement* that answers it, quoted from the document: the worked question-answer pair
 that the teacher has in its prompt (SDFT, arXiv 2601.19897: text and worked answer together teach best).  The student
 never sees either.  Quoting instead of sampling the reply is ours: SmolLM2's own free replies garble one fact in two.
 """
@@ -54,7 +54,7 @@ __all__ = [
     "STYLES",
     "NothingToAskError",
     "SyntheticExample",
-    "cue_items",
+    "rule_questions",
     "load_items",
     "newest",
     "not_outdated",
@@ -79,17 +79,32 @@ def write_examples(
     questions_per_span: int = 2,
     seed: int = 0,
 ) -> list[SyntheticExample]:
-    """Write the memory items of a night from the chunks of the context memory; of what is there for reference only, none.
+    """Write the examples of a night: questions and statements about its documents, with the replies to learn.
 
-    What is quoted, and a document of which nothing can be asked, is told by a warning.
+    Documents that are there for reference only get none.  What is quoted, and a document of which nothing can be asked, is told
+    by a warning.
 
     Args:
-        styles: any of `STYLES`.
-        questions_per_span: cloze and keyword cues for each answer span, and "about" cues for each sentence.
+        model (`nn.Module`): causal LM that writes questions, paraphrases and rewrites, where ``styles`` has them.
+        tokenizer (`PreTrainedTokenizerBase`): its tokenizer, with a chat template.
+        chunks (sequence of `Chunk`): tonight's documents, cut to the model's context, such as `ContextStore.chunks` returns.
+        styles (sequence of `str`): any of `STYLES`.
+        questions_per_span (`int`, defaults to 2): rule-made cloze and keyword questions for each answer span, and "about"
+            questions for each sentence.
+        seed (`int`, defaults to 0): of all that is drawn.
+
+    Returns:
+        list of `SyntheticExample`: prompt, reply, and the context that the teacher sees.
 
     Raises:
         SleepkitError: unknown style.
         NothingToAskError: documents of which nothing can be asked or quoted.
+
+    Example:
+
+        >>> store = ContextStore(tokenizer, max_tokens=512)
+        >>> store.add_document("The pier opened in 1907.", title="pier")
+        >>> items = write_examples(model, tokenizer, store.chunks(), styles=["wh", "keywords"])
     """
     unknown = sorted(set(styles) - set(STYLES))
     if unknown:
@@ -99,7 +114,7 @@ def write_examples(
     asked = [line for line in lines if line.is_prose]
     items: list[SyntheticExample] = []
     for line in lines:
-        items += cue_items(line, styles, questions_per_span, rng) if line.is_prose else quotations(line, rng)
+        items += rule_questions(line, styles, questions_per_span, rng) if line.is_prose else quotations(line, rng)
     if "question" in styles:
         items += written_questions(model, tokenizer, asked, rng, seed)
     if "paraphrase" in styles:
@@ -109,7 +124,7 @@ def write_examples(
     named = {item.source for item in items}
     items += [item for line in asked if line.title not in named for item in quotations(line, rng)]  # better than nothing of it
     _tell_of_the_rest(chunks, lines, items)
-    items = newest(items, [line.memory for line in lines])
+    items = newest(items, [line.context for line in lines])
     if not items:
         raise NothingToAskError("the documents hold no sentence that can be asked about; give documents with full sentences")
     return items
@@ -121,17 +136,17 @@ def _tell_of_the_rest(chunks: Sequence[Chunk], lines: Sequence[Line], items: Seq
         return
     learned = {item.source for item in items}
     for title in dict.fromkeys(chunk.title for chunk in chunks if not chunk.reference):
-        found = [line.is_prose for line in lines if line.title == title]
-        quoted = found.count(False)
+        prose = [line.is_prose for line in lines if line.title == title]
+        quoted = prose.count(False)
         if title not in learned:
             logger.warning(f"{title}: no passage of it can be asked about or quoted, and none of it is learned")
-        elif quoted > QUOTED * len(found):
-            what = "nothing of it is" if quoted == len(found) else f"{quoted} of {len(found)} passages are not"
+        elif quoted > QUOTED * len(prose):
+            what = "nothing of it is" if quoted == len(prose) else f"{quoted} of {len(prose)} passages are not"
             logger.warning(f"{title}: {what} prose (but code, tables, lists, ...); quoted as it stands, and not asked about")
 
 
-def cue_items(line: Line, styles: Sequence[str], count: int, rng: random.Random) -> list[SyntheticExample]:
-    """Items about a sentence of prose that rules make; ``count`` cloze and keyword cues for each answer span."""
+def rule_questions(line: Line, styles: Sequence[str], count: int, rng: random.Random) -> list[SyntheticExample]:
+    """Make questions about a sentence of prose by rules, ``count`` cloze and keyword questions for each answer span."""
     sentence, title = line.said, line.title
     made: list[tuple[str, str, str, str]] = []
     for span in answer_spans(sentence):
@@ -143,8 +158,8 @@ def cue_items(line: Line, styles: Sequence[str], count: int, rng: random.Random)
                 made.append((cloze(reply, span, rng), reply, "cloze", span))
         if "keywords" in styles:
             made += [(keywords(sentence, span, rng, title), reply, "keywords", span) for _ in range((count + 1) // 2)]
-    if "wh" in styles and (found := whereabouts(sentence)):
-        place, prompts = found
+    if "wh" in styles and (where := whereabouts(sentence)):
+        place, prompts = where
         made += [(prompt, statement(sentence, place, rng), "wh", place) for prompt in prompts]
     if len(content_words(sentence)) > 2:
         if "about" in styles:
@@ -153,7 +168,7 @@ def cue_items(line: Line, styles: Sequence[str], count: int, rng: random.Random)
             cut = second_part(sentence, rng)
             made.append((f"Continue: {sentence[:cut].rstrip()}", sentence[cut:], "recite", ""))
     return [
-        SyntheticExample(prompt, reply, line.memory, style, title, span)
+        SyntheticExample(prompt, reply, line.context, style, title, span)
         for prompt, reply, style, span in made
         if reply and prompt != reply
     ]

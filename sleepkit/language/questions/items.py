@@ -1,6 +1,6 @@
 """The items of a night: what is asked, what is answered, and what the teacher has in view; and which of them still hold.
 
-    SyntheticExample(prompt, reply, memory, style)
+    SyntheticExample(prompt, reply, context, style)
     newest(items, order)        of each prompt the statements that came last
     not_outdated(kept, tonight) of earlier nights what no later one answers anew
 
@@ -25,22 +25,22 @@ OWN = "own"  # style of a pair that the user gave
 
 @dataclass(frozen=True)
 class SyntheticExample:
-    """One line of a night's examples.
+    """Synthetic example of a night: a prompt, the reply to learn, and the context that the teacher sees.
 
     Attributes:
         prompt: what is asked; the student sees it alone.
         reply: what the teacher says.
-        memory: the text that the teacher has in view; empty for general and replayed items.
+        context: the text that the teacher has in view; empty for general and replayed items.
         style: one of `STYLES`, "note" (of a label), "written" (an answer), "own" (of a pair that the user gave), "general",
             "replay" or "recall".
         source: name of the document.
-        span: the words of the memory that answer the prompt, where there are such.
+        span: the words of the context that answer the prompt, where there are such.
         night: when an item of an earlier night was learned, below 0 before this life of nights; 0: tonight's.
     """
 
     prompt: str
     reply: str
-    memory: str
+    context: str
     style: str
     source: str = ""
     span: str = ""
@@ -48,13 +48,13 @@ class SyntheticExample:
 
     @property
     def role(self) -> str:
-        """One of `ROLES`: what an expert has to learn, what of other kinds must stay as it is, and what it learns again."""
+        """Role in the night, one of `ROLES`: what an expert has to learn, what must stay as it is, and what it learns again."""
         if self.style in ("general", "replay"):
             return self.style
         return "again" if self.night and self.style != "recall" else "new"
 
     @property
-    def is_memory(self) -> bool:
+    def is_learned(self) -> bool:
         """True for what is learned tonight, new or again; False for what must stay as it is."""
         return self.role in ("new", "again")
 
@@ -62,17 +62,17 @@ class SyntheticExample:
 def newest(items: Sequence[SyntheticExample], order: Sequence[str]) -> list[SyntheticExample]:
     """Items without repeats, of each prompt those of the last sentence of ``order`` that it asks about: what is newer holds."""
     place = {sentence: k for k, sentence in enumerate(order)}
-    return list({(item.prompt, item.reply): item for item in _latest(items, lambda item: place[item.memory])}.values())
+    return list({(item.prompt, item.reply): item for item in _latest(items, lambda item: place[item.context])}.values())
 
 
 def not_outdated(kept: Sequence[SyntheticExample], tonight: Sequence[SyntheticExample] = ()) -> list[SyntheticExample]:
-    """Items of earlier nights whose prompt no later night, nor ``tonight``'s memory, answers anew."""
-    asked = {item.prompt for item in tonight if item.is_memory}
+    """Items of earlier nights whose prompt no later night, nor ``tonight``, answers anew."""
+    asked = {item.prompt for item in tonight if item.is_learned}
     return [item for item in _latest(kept, lambda item: item.night) if item.prompt not in asked]
 
 
 def _latest(items: Sequence[SyntheticExample], when: Callable[[SyntheticExample], int]) -> list[SyntheticExample]:
-    """Of each prompt the items for which ``when`` is greatest."""
+    """Return of each prompt the items for which ``when`` is greatest."""
     last: dict[str, int] = {}
     for item in items:
         last[item.prompt] = max(last.get(item.prompt, when(item)), when(item))

@@ -28,19 +28,19 @@ SHORTEST = 8  # letters of a script without spaces that are cut in two
 
 @dataclass(frozen=True)
 class Line:
-    """A passage of a chunk.
+    """Passage of a chunk that questions are written about.
 
     Attributes:
         title: of the document.
         said: prose on one line; the rest as it stands.
-        memory: as it stands in the document.
+        context: the passage as it stands in the document.
         chunk: the text of the chunk.
         is_prose: whether questions can be asked about it.
     """
 
     title: str
     said: str
-    memory: str
+    context: str
     chunk: str
     is_prose: bool
 
@@ -63,11 +63,11 @@ def quotations(line: Line, rng: random.Random) -> list[SyntheticExample]:
         made.append((f"Continue: {line.said[:cut].rstrip()}", line.said[cut:], "recite"))
     if len(content_words(line.said)) > 2:
         made.append((about(line.said, rng), line.said, "about"))
-    return [SyntheticExample(prompt, reply, line.memory, style, line.title) for prompt, reply, style in made]
+    return [SyntheticExample(prompt, reply, line.context, style, line.title) for prompt, reply, style in made]
 
 
 def second_part(text: str, rng: random.Random) -> int:
-    """Where the second part of a text begins: at a line, else a word, else a letter of a long one; 0 where there is none."""
+    """Return where the second part of a text begins: at a line, else a word, else a letter of a long one; 0 if there is none."""
     places = [match.end() for match in _LINE_END.finditer(text)] or [match.end() for match in _SPACE.finditer(text)]
     if not places and len(text) >= SHORTEST:
         places = list(range(2, len(text) - 1))

@@ -57,7 +57,7 @@ class _Line(NamedTuple):
 
 
 def passages(text: str, quoted: bool | None = None) -> list[Passage]:
-    """What a text says, in order; lines without a letter or a figure are left out.
+    """Split a text into passages, in order; lines without a letter or a figure are left out.
 
     Args:
         quoted: whether all of it is quoted; None: if it is code.
@@ -75,7 +75,7 @@ def is_code(text: str) -> bool:
 
 
 def flowing(sentence: str) -> str:
-    """A sentence on one line."""
+    """Return a sentence on one line, with words joined that a line break had split."""
     return " ".join(_BROKEN_LINE.sub("", sentence).split())
 
 

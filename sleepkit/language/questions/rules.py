@@ -1,4 +1,4 @@
-"""Cues from a sentence, by rule: the many ways in which somebody may ask for what it says.
+"""Questions from a sentence, by rule: the many ways in which somebody may ask for what it says.
 
 For every span of a sentence that could be an answer (numbers, dates, names, quotations, short phrases)::
 
@@ -11,10 +11,10 @@ For every span of a sentence that could be an answer (numbers, dates, names, quo
 
 Every span is asked for, so no fact of a document is left out, reversed questions included (the subject is a span too).
 Clozes with question words as noisy questions follow Lewis et al. 2019, "Unsupervised Question Answering by Cloze
-Translation" (arXiv 1906.04980).  The spans, the keyword cues and their use in sleep are ours.
+Translation" (arXiv 1906.04980).  The spans, the keyword questions and their use in sleep are ours.
 
 Pure functions of text and a seeded ``random.Random``.  English patterns; other languages get numbers, names (where
-capitalised) and keyword cues.  Left out: parsing.
+capitalised) and keyword questions.  Left out: parsing.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def written_questions(
         if score > min_log_prob:
             best[line, span].append((score + grounding, question))
     return [
-        SyntheticExample(question, statement(line.said, span, rng), line.memory, "question", line.title, span)
+        SyntheticExample(question, statement(line.said, span, rng), line.context, "question", line.title, span)
         for (line, span), found in best.items()
         for _, question in sorted(found, reverse=True)[:kept_per_span]
     ]
@@ -130,7 +130,7 @@ def paraphrases(
     items = []
     for item, tokens in zip(asked, made, strict=True):
         text = decode(tokenizer, tokens)
-        known = set(content_words(f"{item.prompt} {item.memory} {item.source}"))
+        known = set(content_words(f"{item.prompt} {item.context} {item.source}"))
         named = [word for word in content_words(text)[1:] if word[:1].isupper() or any(c.isdigit() for c in word)]
         shared = known & set(content_words(text)[1:])
         if text.endswith("?") and text != item.prompt and shared and known.issuperset(named) and not contained(text, item.span):
@@ -154,7 +154,7 @@ def rewrites(
     for line, tokens in zip(lines, made, strict=True):
         text = decode(tokenizer, tokens)
         if text.endswith(".") and text != line.said and _same_facts(line.said, text):
-            items.append(SyntheticExample(about(line.said, rng), text, line.memory, "rewrite", line.title))
+            items.append(SyntheticExample(about(line.said, rng), text, line.context, "rewrite", line.title))
     return items
 
 

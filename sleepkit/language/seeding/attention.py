@@ -46,7 +46,7 @@ class BlockGroup:
 
 @dataclass
 class Blocks:
-    """Where the blocks of packed rows are.
+    """Ranges of the blocks in packed rows.
 
     Attributes:
         groups: all blocks, from the shortest to the longest.
@@ -99,7 +99,7 @@ def _of_one_length(blocks: Sequence[tuple[int, int, int]]) -> list[list[tuple[in
 
 @contextmanager
 def attend_in_blocks(config: PretrainedConfig, blocks: Blocks | None) -> Iterator[None]:
-    """Inside, a model of this configuration computes the attention of packed rows block by block."""
+    """Let a model of this configuration compute the attention of packed rows block by block, inside the block."""
     if blocks is None or config._attn_implementation != "sdpa":
         yield
         return

@@ -11,7 +11,7 @@ from sleepkit.utils.seeds import derive_seed
 
 
 class BatchPlan:
-    """Which items make up each step, for all ranks, from the seed alone.
+    """Plan of which items make up each step, for all ranks, from the seed alone.
 
     Every batch holds ``per_device`` items for each rank, ``share`` of them taken in turn from the groups of ``others``
     (general, replayed), however large each is; items are drawn without repeats until all of their group were seen.  This
@@ -20,7 +20,7 @@ class BatchPlan:
 
     def __init__(
         self,
-        memory: Sequence[int],
+        new: Sequence[int],
         others: Sequence[Sequence[int]],
         per_device: int,
         share: float,
@@ -29,24 +29,24 @@ class BatchPlan:
         rank: int,
         world: int,
     ) -> None:
-        self.memory, self.others = memory, [group for group in others if group]
+        self.new, self.others = new, [group for group in others if group]
         self.n_others = min(round(per_device * world * share), per_device * world - 1) if self.others else 0
-        self.n_memory = per_device * world - self.n_others
+        self.n_new = per_device * world - self.n_others
         self.batch_size, self.drop_last = per_device, False
         self.steps, self.seed, self.rank, self.world = steps, seed, rank, world
 
     def steps_of(self, epochs: float, accumulated: int) -> int:
-        """Optimizer steps, of ``accumulated`` batches each, after which each memory item was seen ``epochs`` times."""
-        return math.ceil(epochs * len(self.memory) / (self.n_memory * accumulated))
+        """Optimizer steps, of ``accumulated`` batches each, after which each new item was seen ``epochs`` times."""
+        return math.ceil(epochs * len(self.new) / (self.n_new * accumulated))
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        memory = _endless(self.memory, self.seed)
+        new = _endless(self.new, self.seed)
         groups = itertools.cycle([_endless(group, derive_seed(self.seed, "group", k)) for k, group in enumerate(self.others, 1)])
         for _ in range(self.steps):
-            batch = [next(memory) for _ in range(self.n_memory)] + [next(next(groups)) for _ in range(self.n_others)]
+            batch = [next(new) for _ in range(self.n_new)] + [next(next(groups)) for _ in range(self.n_others)]
             yield batch[self.rank :: self.world]
 
 

@@ -45,7 +45,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
         num_train_epochs (`float`, defaults to 8): how often a night takes each of its new items.
         max_steps (`int`, defaults to -1): optimizer steps of a night; -1 goes by ``num_train_epochs``.
         styles (list of `str`): styles of the synthetic questions and statements.
-        general_share (`float`, defaults to 0.5): share of each batch that is general, replayed and relearned items, in turn.
+        general_share (`float`, defaults to 0.5): share of each batch that is general, replayed and rehearsed items, in turn.
         divergence (`str`, defaults to `"forward_kl"`): between teacher and student, nats per token.
         lmbda (`float`, defaults to 0): share of student rollouts at the end, from 0 to 1.
 
@@ -81,7 +81,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
     )
     general_tokens: int = field(default=32, metadata={"help": "Tokens of a reply to a general prompt."})
     general_share: float = field(
-        default=0.5, metadata={"help": "Share of each batch that is general, replayed and relearned items, in turn."}
+        default=0.5, metadata={"help": "Share of each batch that is general, replayed and rehearsed items, in turn."}
     )
     replay_items: int = field(default=256, metadata={"help": "Items of earlier nights that are replayed; the cost stays."})
     notes_kept: int = field(

@@ -65,7 +65,7 @@ class OutputHead:
 
 @dataclass
 class TeacherTargets:
-    """What the teacher said about ``n`` tokens: either its hidden states, or its top-k log-probabilities."""
+    """Targets of the teacher for ``n`` tokens: either its hidden states, or its top-k log-probabilities."""
 
     hidden: Tensor | None = None  # (n, d)
     log_probs: Tensor | None = None  # (n, k)
@@ -115,7 +115,7 @@ class TeacherTargets:
         return cls(**{name: joined(name) for name in ("hidden", "log_probs", "indices", "tokens", "weights")})
 
     def leaning(self) -> TeacherTargets:
-        """The same targets with `tokens` and `weights` (zero where there were none), so that they can be joined."""
+        """Return these targets with `tokens` and `weights` (zero where there were none), so that they can be joined."""
         if self.hidden is None or self.tokens is not None:
             return self
         n = len(self.hidden)
@@ -220,7 +220,7 @@ def _of_kept(hidden: Tensor, head: OutputHead, indices: Tensor, of_kept: OfKept,
 
 
 class _PerKept(torch.autograd.Function):
-    """The same as `_PerToken`, where few classes count: no graph over the vocabulary, and one buffer for all chunks.
+    """Do what `_PerToken` does where few classes count: no graph over the vocabulary, and one buffer for all chunks.
 
     With ``l_k = z_k - logsumexp(z)`` and ``g = df / dl``:  ``df / dz = onehots @ g - softmax(z) * sum(g)``.
     """

@@ -1,4 +1,4 @@
-"""The second kind of memory: a fast LoRA that learns while awake, and the night that moves it into an expert.
+"""A fast LoRA that learns while awake, and the night that moves it into an expert.
 
     awake     SFT of a LoRA on the documents and on the questions that the model wrote about them
     asleep    teacher p( . | x, y_<t)  LoRA on, nothing in its prompt;  student q( . | x, y_<t)  LoRA off, new expert on
@@ -44,15 +44,15 @@ def learn_awake(
     night: int,
     folder: Path,
 ) -> Iterator[PeftModel]:
-    """Inside, ``model`` has a LoRA that knows the documents, switched off; afterwards it is as it was.
+    """Run the block with a LoRA on ``model`` that knows the documents, switched off; afterwards the model is as it was.
 
     Args:
         layers: decoder layers that get the LoRA.
-        items: the night's items; those about the memory are learned.
+        items: the night's items; those about the context are learned.
     """
     adapted = add_lora(model, layers, derive_seed(seeding.seed, "lora", night))
     try:
-        rows = document_rows(tokenizer, chunks) + chat_rows(tokenizer, [item for item in items if item.is_memory])
+        rows = document_rows(tokenizer, chunks) + chat_rows(tokenizer, [item for item in items if item.is_learned])
         what = f"night {night}, its fast adapter,"
         finetune(adapted, tokenizer, rows, trl_settings(seeding, night, folder), what=what)
         adapted.base_model.disable_adapter_layers()  # type: ignore[operator]
@@ -63,14 +63,14 @@ def learn_awake(
 
 
 class AdapterSeedingTrainer(KnowledgeSeedingTrainer):
-    """Knowledge seeding from a LoRA: it knows what the memory says, so the teacher's prompt is the student's."""
+    """Knowledge seeding from a LoRA: it knows what the context says, so the teacher's prompt is the student's."""
 
     def __init__(self, adapted: PeftModel, *args: Any, **options: Any) -> None:
         self.adapted = adapted
         super().__init__(*args, **options)
 
     def teacher_prompt(self, item: SyntheticExample) -> list[int]:
-        """The prompt alone."""
+        """Return the tokens of the prompt alone: the LoRA knows what the context says."""
         return chat_ids(self.chat_tokenizer, item.prompt)
 
     @contextmanager

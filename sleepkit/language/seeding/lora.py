@@ -77,7 +77,7 @@ def night_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) ->
 
 
 def trl_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) -> dict[str, Any]:
-    """The same for a trainer of TRL, whose defaults are others."""
+    """Return the settings of one night as arguments for a trainer of TRL, whose defaults are others."""
     args = night_settings(seeding, night, folder)
     shared = (
         *("output_dir", "seed", "learning_rate", "lr_scheduler_type", "warmup_steps", "adam_beta2", "max_steps"),

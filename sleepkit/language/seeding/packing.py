@@ -39,7 +39,7 @@ class PreparedItem:
 
     prompt_ids: list[int]
     reply_ids: list[int]
-    is_memory: bool
+    is_learned: bool
     teacher: TeacherTargets | None = None
     lower: Tensor | None = None  # (len(sequence), d): input of the first expert layer
     first_token: int = 0  # reply tokens before it carry no loss
@@ -48,7 +48,7 @@ class PreparedItem:
 
     @property
     def sequence(self) -> list[int]:
-        """What the student reads."""
+        """Tokens that the student reads: the prompt, and the reply up to its last token."""
         return self.prompt_ids + self.reply_ids[:-1]
 
 
@@ -62,14 +62,14 @@ class PackedBatch:
     lower: Tensor | None  # (rows, time, d)
     predicts: Tensor  # (n,) flat index of the positions that predict a reply token
     item_of: Tensor  # (n,) index of the item of each of them
-    memory_tokens: Tensor  # (rows, time) bool: belongs to a memory item
+    learned_tokens: Tensor  # (rows, time) bool: belongs to an item that is learned
     other_tokens: Tensor  # (rows, time) bool: belongs to a general or replayed item, or to the prefix
     blocks: Blocks | None = None  # of a packed row
 
     @property
     def n_tokens(self) -> int:
         """Tokens that pass through the model."""
-        return int((self.memory_tokens | self.other_tokens).sum())
+        return int((self.learned_tokens | self.other_tokens).sum())
 
 
 def common_prefix(items: Sequence[PreparedItem]) -> int:
@@ -91,7 +91,7 @@ def pack_rows(
     ids = torch.full((len(groups), time), pad_id)
     positions = torch.zeros(len(groups), time, dtype=torch.int64)
     owner = torch.full((len(groups), time), -1)  # 0: the prefix, from 1: an item, -1: padding
-    memory = torch.zeros(len(groups), time, dtype=torch.bool)
+    learned = torch.zeros(len(groups), time, dtype=torch.bool)
     predicts: list[int] = []
     item_of: list[int] = []
     for row, items in enumerate(groups):
@@ -100,7 +100,7 @@ def pack_rows(
         ids[row, :used] = torch.tensor([token for sequence in sequences for token in sequence])
         owner[row, :used] = torch.tensor([k for k, sequence in enumerate(sequences) for _ in sequence])
         positions[row, :used] = torch.tensor([*range(prefix), *(prefix + k for s in sequences[1:] for k in range(len(s)))])
-        memory[row, :used] = torch.tensor([False, *(item.is_memory for item in items)])[owner[row, :used]]
+        learned[row, :used] = torch.tensor([False, *(item.is_learned for item in items)])[owner[row, :used]]
         end = row * time + prefix
         for item, length in zip(items, lengths[row], strict=True):
             end += length
@@ -125,8 +125,8 @@ def pack_rows(
         lower=lower,
         predicts=torch.tensor(predicts, device=device),
         item_of=torch.tensor(item_of, device=device),
-        memory_tokens=memory.to(device),
-        other_tokens=(~memory & (owner >= 0)).to(device),
+        learned_tokens=learned.to(device),
+        other_tokens=(~learned & (owner >= 0)).to(device),
         blocks=blocks_of(lengths, prefix, dtype, device),
     )
 
@@ -141,7 +141,7 @@ def pad_rows(items: Sequence[PreparedItem], pad_id: int, device: torch.device) -
         kept = len(item.reply_ids) - item.first_token
         predicts += [i * time + k for k in range(len(sequence) - kept, len(sequence))]
         item_of += [i] * kept
-    memory = torch.tensor([item.is_memory for item in items], device=device)[:, None]
+    learned = torch.tensor([item.is_learned for item in items], device=device)[:, None]
     lower = None
     if items[0].lower is not None:
         lower = nn.utils.rnn.pad_sequence([item.lower for item in items if item.lower is not None], batch_first=True).to(device)
@@ -152,8 +152,8 @@ def pad_rows(items: Sequence[PreparedItem], pad_id: int, device: torch.device) -
         lower=lower,
         predicts=torch.tensor(predicts, device=device),
         item_of=torch.tensor(item_of, device=device),
-        memory_tokens=attention.bool() & memory,
-        other_tokens=attention.bool() & ~memory,
+        learned_tokens=attention.bool() & learned,
+        other_tokens=attention.bool() & ~learned,
     )
 
 
@@ -174,11 +174,11 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """Device of the model's weights."""
         return next(self.decoder.parameters()).device
 
     def without_experts(self) -> AbstractContextManager[None]:
-        """Inside, savings are compared: experts see one token at a time, and their gates make much of bfloat16's rounding."""
+        """Hide all experts inside the block, to compare savings: their gates would make much of bfloat16's rounding."""
         return self.bank.view(())
 
     def hidden(self, batch: PackedBatch) -> Tensor:
@@ -192,7 +192,7 @@ class Backbone:
 
     @torch.no_grad()
     def lower_inputs(self, batch: PackedBatch) -> Tensor:
-        """What enters the first expert layer, ``(rows, time, d)``."""
+        """Return what enters the first expert layer, ``(rows, time, d)``."""
         caught: list[Tensor] = []
 
         def catch(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:

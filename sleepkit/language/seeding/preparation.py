@@ -91,8 +91,8 @@ class Preparation:
             reply = reply[: self.seeding.general_tokens]
         if item.style != "general" or len(reply) < self.seeding.general_tokens:
             reply = [*reply, self.tokenizer.eos_token_id]
-        first = min(self.seeding.mask_first_tokens, len(reply) - 1) if item.is_memory else 0
-        return PreparedItem(prompt, reply, item.is_memory, first_token=first)
+        first = min(self.seeding.mask_first_tokens, len(reply) - 1) if item.is_learned else 0
+        return PreparedItem(prompt, reply, item.is_learned, first_token=first)
 
     @torch.no_grad()
     def run_teacher(
@@ -102,7 +102,7 @@ class Preparation:
 
         Where the reply is all that counts (``reply_weight`` 1) the model is not asked.
         """
-        weights = [self.seeding.reply_weight if item.is_memory and not sampled else 0.0 for item in prepared]
+        weights = [self.seeding.reply_weight if item.is_learned and not sampled else 0.0 for item in prepared]
         asked = [i for i, weight in enumerate(weights) if weight < 1]
         longest = max((len(prompts[i]) + len(prepared[i].reply_ids) for i in asked), default=0)
         require_window(self.model, longest, "a teacher prompt with its reply")
@@ -117,7 +117,7 @@ class Preparation:
                 step(len(batch))
         self.model.train(was_training)
         told = [item for item, weight in zip(prepared, weights, strict=True) if weight == 1]
-        if told:  # of hidden states that have no weight any will do
+        if told:  # these items use the worked reply only, so their teacher states are never read; store zeros
             shape = sum(len(item.reply_ids) - item.first_token for item in told), self.head.weight.shape[1]
             self._note(told, [1.0] * len(told), torch.zeros(shape, dtype=self.backbone.dtype, device=self.device))
 
@@ -141,7 +141,7 @@ class Preparation:
             return
         for batch in _by_length(prepared, [item.prompt_ids for item in prepared]):
             rows = pad_rows([prepared[i] for i in batch], self.pad, self.device)
-            lower = self.backbone.lower_inputs(rows)[rows.memory_tokens | rows.other_tokens]  # (tokens, d), without padding
+            lower = self.backbone.lower_inputs(rows)[rows.learned_tokens | rows.other_tokens]  # (tokens, d), without padding
             parts = lower.split([len(prepared[i].sequence) for i in batch])
             for i, part in zip(batch, parts, strict=True):
                 prepared[i].lower = part
@@ -169,7 +169,7 @@ class Preparation:
         self.model.train(was_training)
 
     def collate(self, items: Sequence[PreparedItem]) -> PackedBatch:
-        """One step's items as tensors."""
+        """Return the items of one step as tensors."""
         if self.seeding.packing:
             return pack(items, self.prefix, self.backbone.dtype, self.device)
         return pad_rows(items, self.pad, self.device)
@@ -180,12 +180,12 @@ class Preparation:
 
     @property
     def pad(self) -> int:
-        """Padding token."""
+        """Id of the padding token; 0 where the tokenizer has none."""
         return self.tokenizer.pad_token_id or 0
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """Device of the model's weights."""
         return self.backbone.device
 
 

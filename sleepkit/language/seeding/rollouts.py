@@ -32,7 +32,7 @@ from sleepkit.language.seeding.packing import PreparedItem
 
 @dataclass
 class Rollout:
-    """One answer of the student.
+    """Answer that the student has sampled.
 
     Attributes:
         index: the item that was asked.
@@ -51,22 +51,22 @@ def sample_rollouts(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prepared: Sequence[PreparedItem],
-    memory: Sequence[int],
+    new: Sequence[int],
     args: KnowledgeSeedingConfig,
     seed: int,
     judge_view: Callable[[], AbstractContextManager[None]],
 ) -> tuple[list[Rollout], Tensor]:
-    """One round: ``rollout_prompts`` items of ``memory``, ``num_generations`` answers to each, in random order.
+    """Sample one round: ``rollout_prompts`` items of ``new``, ``num_generations`` answers to each, in random order.
 
     Args:
-        memory: indices of ``prepared`` that may be asked.
+        new: indices of ``prepared`` that may be asked.
         judge_view: inside it the model is the judge (it is the model before tonight).
 
     Returns:
         Rollouts, empty answers left out, and the rewards of all, ``(prompts, generations)``.
     """
     generator = torch.Generator().manual_seed(seed)
-    picked = random.Random(seed).sample(list(memory), min(args.rollout_prompts, len(memory)))
+    picked = random.Random(seed).sample(list(new), min(args.rollout_prompts, len(new)))
     cuts = [random_prefix_cut(len(prepared[i].reply_ids), generator) for i in picked]
     starts = [prepared[i].reply_ids[:cut] for i, cut in zip(picked, cuts, strict=True)]
     n = args.num_generations

@@ -1,22 +1,22 @@
-"""Knowledge seeding: the model with its memory in view teaches a larger self that no longer sees it.
+"""Knowledge seeding: the model with its context in view teaches a larger self that no longer sees it.
 
-Per reply token y_t of an item (prompt x, memory c, reply y), with the same weights twice::
+Per reply token y_t of an item (prompt x, context c, reply y), with the same weights twice::
 
-    teacher  p( . | c, x, y, x, y_<t)   new expert masked, memory and worked pair in the prompt, frozen
-    student  q( . | x, y_<t)            new expert on, no memory; only the new expert trains
+    teacher  p( . | c, x, y, x, y_<t)   new expert masked, context and worked pair in the prompt, frozen
+    student  q( . | x, y_<t)            new expert on, no context; only the new expert trains
 
     teacher data      L = F(p || q)                                        F: forward KL, reverse KL or JSD
     student rollouts  L = alpha F(p || q) - (1 - alpha) min(ratio A, clip(ratio) A)
-    replay            L = F(p || q) with p the model before tonight, no memory
-    general           L = F(p || q) with p the unslept model, no memory: what nights have moved, a later one moves back
+    replay            L = F(p || q) with p the model before tonight, no context
+    general           L = F(p || q) with p the unslept model, no context: what nights have moved, a later one moves back
 
-A share lambda of each batch's memory items are rollouts (GKD); reward and advantage A are those of imitation.py, on
+A share lambda of each batch's new items are rollouts (GKD); reward and advantage A are those of imitation.py, on
 the very same rollouts.  Sources: "Language Models Need Sleep" (arXiv 2606.03979), SDFT (2601.19897), GKD (2306.13649).
 
 Ours: the mixture with the worked reply (``reply_weight``), because a small teacher may copy a rare name from its prompt
 with p = 0.05, and a student that matches it never says the name; packing and cached lower layers (packing.py); teacher
 targets computed once per item (preparation.py); the gate penalty, which asks the new expert to be silent on everything
-that is not tonight's memory.
+that is not in tonight's documents.
 
 Built on `transformers.Trainer`, not on TRL's online trainers: those generate at every step and keep a second model,
 while here most of the data is fixed, so that teacher and lower layers need one pass a night.  ZeRO-3 splits the model
@@ -69,17 +69,24 @@ class KnowledgeSeedingTrainer(Trainer):
     """Trains the newest expert of a grown model on a night's items.
 
     Args:
-        model: causal LM with an :class:`ExpertBank` whose newest slot is active and trainable.
-        args: the configuration.
-        items: memory items and general or replayed items; replies to the latter are the model's own.
-        processing_class: tokenizer with a chat template.
-        slot: the slot that trains; the teacher sees the model without it.
-        senders: slots that the teacher has and the student has not: their content moves into ``slot``.
-        kept: general items as they were prepared on an earlier night of the same settings, which makes no difference to
-            them; those that are missing are added.
+        model (`PreTrainedModel`): causal LM with an [`ExpertBank`] whose newest slot is active and trainable.
+        args (`KnowledgeSeedingConfig`): how the night is trained.
+        items (sequence of `SyntheticExample`): new, general and replayed items; replies to the last two are the model's own.
+        processing_class (`PreTrainedTokenizerBase`): tokenizer with a chat template.
+        slot (`int`): the slot that trains; the teacher sees the model without it.
+        senders (sequence of `int`): slots that the teacher has and the student has not: their content moves into ``slot``.
+        kept (`dict`, *optional*): general items as they were prepared on an earlier night of the same settings, which makes
+            no difference to them; those that are missing are added.
 
     Raises:
-        SleepkitError: no memory items, or a prompt that does not fit the model's window.
+        SleepkitError: no new items, or a prompt that does not fit the model's window.
+
+    Example:
+
+        >>> bank = ExpertBank.grow(model, ExpertBankConfig(slots=5, width=64))
+        >>> slot = bank.activate(0)
+        >>> trainer = KnowledgeSeedingTrainer(model, KnowledgeSeedingConfig(max_steps=100), items, tokenizer, slot)
+        >>> trainer.run("night 1")
     """
 
     _tag_names = ["sleepkit", "knowledge-seeding"]
@@ -98,9 +105,9 @@ class KnowledgeSeedingTrainer(Trainer):
     ) -> None:
         self.items = list(items)
         of_role = {role: [i for i, item in enumerate(self.items) if item.role == role] for role in ROLES}
-        self.memory, *self.others = of_role.values()  # indices of what is new, and of what takes turns beside it
-        if not self.memory:
-            raise SleepkitError("a night needs at least one memory item; the examples holds none")
+        self.new, *self.others = of_role.values()  # indices of what is new, and of what takes turns beside it
+        if not self.new:
+            raise SleepkitError("a night needs at least one new item, and the examples hold none")
         unsplit(model)
         self.bank = ExpertBank.of(model)
         self.slot, self.senders = slot, tuple(senders)
@@ -132,28 +139,28 @@ class KnowledgeSeedingTrainer(Trainer):
         return self.preparation.prepare(items, self.teacher_prompt, self.teacher_view, self.unslept_view)
 
     def teacher_prompt(self, item: SyntheticExample) -> list[int]:
-        """What the teacher reads before the reply: the memory, the worked pair, then the prompt again."""
-        if not item.memory:  # general and replayed items, and what the senders know
+        """Return the tokens that the teacher reads before the reply: the context, the worked pair, then the prompt again."""
+        if not item.context:  # general and replayed items, and what the senders know
             return chat_ids(self.chat_tokenizer, item.prompt)
         return chat_ids(
             self.chat_tokenizer,
             [
-                {"role": "user", "content": f"{item.memory}\n\n{item.prompt}"},
+                {"role": "user", "content": f"{item.context}\n\n{item.prompt}"},
                 {"role": "assistant", "content": item.reply},
                 {"role": "user", "content": item.prompt},
             ],
         )
 
     def teacher_view(self) -> AbstractContextManager[None]:
-        """Inside, the model is the one before tonight."""
+        """Show the model as it was before tonight, inside the block."""
         return self.bank.view([slot for slot in self.bank.active if slot != self.slot])
 
     def student_view(self) -> AbstractContextManager[None]:
-        """Inside, the model is the one that tonight makes."""
+        """Show the model that tonight makes, inside the block."""
         return self.bank.view([slot for slot in self.bank.active if slot not in self.senders])
 
     def unslept_view(self) -> AbstractContextManager[None]:
-        """Inside, the model is the one before any night."""
+        """Show the model as it was before any night, inside the block."""
         return self.bank.view(())
 
     # -- data -----------------------------------------------------------------------------------------------------
@@ -162,15 +169,15 @@ class KnowledgeSeedingTrainer(Trainer):
         args = self.seeding
         world, size = args.world_size, args.per_device_train_batch_size
         steps = args.max_steps * args.gradient_accumulation_steps
-        plan = BatchPlan(self.memory, self.others, size, args.general_share, steps, args.seed, args.process_index, world)
+        plan = BatchPlan(self.new, self.others, size, args.general_share, steps, args.seed, args.process_index, world)
         indices: Any = list(range(len(self.items)))
         return DataLoader(indices, batch_sampler=plan, collate_fn=lambda chosen: {"indices": chosen})
 
     def _steps_of_epochs(self) -> int:
-        """Steps after which each memory item was seen ``num_train_epochs`` times."""
+        """Steps after which each new item was seen ``num_train_epochs`` times."""
         args = self.seeding
         size, share = args.per_device_train_batch_size, args.general_share
-        plan = BatchPlan(self.memory, self.others, size, share, 1, 0, 0, args.world_size)
+        plan = BatchPlan(self.new, self.others, size, share, 1, 0, 0, args.world_size)
         return plan.steps_of(args.num_train_epochs, args.gradient_accumulation_steps)
 
     # -- rollouts -------------------------------------------------------------------------------------------------
@@ -182,7 +189,7 @@ class KnowledgeSeedingTrainer(Trainer):
             model,
             self.chat_tokenizer,
             self.prepared,
-            self.memory,
+            self.new,
             args,
             derive_seed(args.seed, "rollouts", self.state.global_step),
             self.teacher_view,
@@ -206,15 +213,15 @@ class KnowledgeSeedingTrainer(Trainer):
         self._log_sum("reward_std", rewards.std(dim=1).mean())
 
     def _with_rollouts(self, items: list[PreparedItem]) -> list[PreparedItem]:
-        """Replace a share lambda of the memory items by rollouts."""
+        """Replace a share lambda of the new items by rollouts."""
         args, step = self.seeding, self.state.global_step
         if not args.on_policy:
             return items
         if step % args.rollout_every == 0 and self._rollouts_of != step:
             self.refresh_rollouts()
             self._rollouts_of = step
-        memory = [k for k, item in enumerate(items) if item.is_memory]
-        for k in memory[: round(args.lmbda_at(step, self.state.max_steps) * len(memory))]:
+        learned = [k for k, item in enumerate(items) if item.is_learned]
+        for k in learned[: round(args.lmbda_at(step, self.state.max_steps) * len(learned))]:
             if self._rollouts:
                 items[k] = self._rollouts[self._used_rollouts % len(self._rollouts)]
                 self._used_rollouts += 1
@@ -235,11 +242,11 @@ class KnowledgeSeedingTrainer(Trainer):
         args = self.seeding
         targets = TeacherTargets.cat([item.teacher for item in items if item.teacher is not None])
         per_token = token_divergence(flat, self.head, targets, args.divergence, args.beta, args.chunk_size)  # (n,)
-        is_memory = torch.tensor([item.is_memory for item in items], device=self.backbone.device)[batch.item_of]
-        if is_memory.any():
-            self._log_sum("kl_memory", per_token.detach()[is_memory].mean())
-        if (~is_memory).any():
-            self._log_sum("kl_general", per_token.detach()[~is_memory].mean())
+        is_learned = torch.tensor([item.is_learned for item in items], device=self.backbone.device)[batch.item_of]
+        if is_learned.any():
+            self._log_sum("kl_memory", per_token.detach()[is_learned].mean())
+        if (~is_learned).any():
+            self._log_sum("kl_general", per_token.detach()[~is_learned].mean())
         rolled = torch.tensor([item.advantage is not None for item in items], device=self.backbone.device)[batch.item_of]
         objective = per_token
         if rolled.any():
@@ -253,8 +260,8 @@ class KnowledgeSeedingTrainer(Trainer):
         if gates and args.gate_penalty:
             ramp = min(1.0, self.state.global_step / max(1, 0.3 * self.state.max_steps))  # first learn, then fall silent
             loss = loss + args.gate_penalty * ramp * self._openness(gates, batch)
-            if batch.memory_tokens.any():
-                self._log_sum("gate_memory", torch.stack([gate[batch.memory_tokens].mean() for gate in gates]).mean().detach())
+            if batch.learned_tokens.any():
+                self._log_sum("gate_memory", torch.stack([gate[batch.learned_tokens].mean() for gate in gates]).mean().detach())
         return (loss, {"hidden": flat}) if return_outputs else loss
 
     def _openness(self, gates: Sequence[Tensor], batch: PackedBatch) -> Tensor:
@@ -265,7 +272,7 @@ class KnowledgeSeedingTrainer(Trainer):
         """
         everywhere = batch.other_tokens.float()
         prefix = self.preparation.prefix if self.seeding.packing else 0
-        everywhere[:, :prefix] /= self.args.world_size  # the ranks' prefixes are one
+        everywhere[:, :prefix] /= self.args.world_size  # the prefix is the same on all ranks, so it is counted once
         begins = torch.zeros_like(everywhere)
         first = batch.item_of.diff(prepend=batch.item_of.new_tensor([-1])) > 0
         for _ in range(BEGIN_TOKENS):
@@ -316,7 +323,7 @@ class KnowledgeSeedingTrainer(Trainer):
         return self.optimizer
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not estimated from ``inputs``, which hold indices; tokens are counted."""
+        """Return 0: operations are not estimated, as ``inputs`` hold indices; tokens are counted."""
         return 0
 
     def _log_sum(self, name: str, value: Tensor) -> None:
@@ -350,7 +357,7 @@ class KnowledgeSeedingTrainer(Trainer):
                 parameter.copy_(state[name])
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As transformers does it, and sealed, with what was counted up to here."""
+        """Write a checkpoint as transformers does, and seal it, with what was counted up to here."""
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         with writable(folder):
             super()._save_checkpoint(model, trial)
@@ -360,7 +367,7 @@ class KnowledgeSeedingTrainer(Trainer):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides a training, as it is before the first step: a checkpoint of another one is not gone on from."""
+        """Return what decides a training before its first step: a checkpoint of another one is not gone on from."""
         trained = {name: values for name, values in self.lm.named_parameters() if ".lora_" in name}
         return {
             "items": digest_of(self.items),
@@ -372,7 +379,7 @@ class KnowledgeSeedingTrainer(Trainer):
 
     @property
     def train_seconds(self) -> float:
-        """Of this session and of those before it that were killed."""
+        """Seconds of training, of this session and of those before it that were killed."""
         return self.seconds_before + time.perf_counter() - self._started
 
     def run(self, what: str = "training") -> dict[str, Any]:
@@ -404,10 +411,10 @@ class KnowledgeSeedingTrainer(Trainer):
             return None
         folder, every = Path(args.output_dir), args.rollout_every if args.on_policy else 1
         identity = self.identity
-        found = main_finds(lambda: last_checkpoint(folder, identity, every))
-        if found is None:
+        checkpoint = main_finds(lambda: last_checkpoint(folder, identity, every))
+        if checkpoint is None:
             return None
-        path, counters = found
+        path, counters = checkpoint
         self.tokens, self.seconds_before = TokenCount(counters["train_tokens"]), counters["train_seconds"]
         return str(path)
 

@@ -26,7 +26,7 @@ OURS = "sleepkit"
 
 @contextmanager
 def quiet(say: Callable[[str], None]) -> Iterator[None]:
-    """Inside, libraries show errors alone, and ``say`` shows each warning of ours once."""
+    """Let libraries show errors alone inside the block, and ``say`` show each warning of ours once."""
     with ExitStack() as stack:
         stack.enter_context(_loggers())
         stack.enter_context(_bars())

@@ -56,7 +56,7 @@ class Phase:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the phase began."""
         return time.monotonic() - self.started
 
     @property
@@ -93,7 +93,7 @@ def begin(name: str, total: int | None = None, done: int = 0) -> Phase:
 
 @contextmanager
 def phase(name: str | None, total: int | None = None) -> Iterator[Phase]:
-    """Inside, a phase is under way; one without a name is not shown."""
+    """Run the block as a phase of the run; one without a name is not shown."""
     found = begin(name, total) if name is not None else Phase(_Silent(), "", total)
     try:
         yield found
@@ -103,7 +103,7 @@ def phase(name: str | None, total: int | None = None) -> Iterator[Phase]:
 
 @contextmanager
 def shown(plain: bool = False) -> Iterator[None]:
-    """Inside, this process shows what it does, live if it has a terminal and ``plain`` is false, and libraries are quiet.
+    """Show what this process does inside the block, live if it has a terminal and ``plain`` is false; libraries are quiet.
 
     A view inside another one is the outer one.
     """
@@ -124,7 +124,7 @@ def shown(plain: bool = False) -> Iterator[None]:
 
 
 def is_shown() -> bool:
-    """Whether this is inside `shown`."""
+    """Return whether the caller is inside a `shown` block."""
     return _view is not _DEFAULT
 
 
@@ -137,7 +137,7 @@ def _is_main() -> bool:
 
 
 class _Plain:
-    """Lines on standard output."""
+    """View that prints plain lines on standard output."""
 
     def __init__(self) -> None:
         self.open: list[Phase] = []
@@ -172,7 +172,7 @@ class _Plain:
 
 
 class _Silent(_Plain):
-    """Of all processes but the main one."""
+    """View of all processes but the main one: it shows nothing."""
 
     def say(self, text: str) -> None:
         pass

@@ -171,7 +171,7 @@ class Tracker:
                 self._try(name, partial(tracker.log, numbers, step=at))
 
     def finish(self) -> None:
-        """Close all runs."""
+        """Close the runs of all trackers."""
         for name, tracker in list(self.running.items()):
             self._try(name, _end_of_trackio if name == "trackio" else tracker.finish)
         self.running.clear()
@@ -234,7 +234,7 @@ _current: Tracker | None = None
 
 @contextmanager
 def tracked(config: TrainingArguments, settings: Mapping[str, Any]) -> Iterator[Tracker]:
-    """Inside, the run is tracked as ``config`` asks for (``report_to``, ``run_name``, ``project``, ``trackio_*``).
+    """Track the run inside the block as ``config`` asks for (``report_to``, ``run_name``, ``project``, ``trackio_*``).
 
     Raises:
         SleepkitError: a tracker that is unknown, not installed, or cannot start.
@@ -254,7 +254,7 @@ def tracked(config: TrainingArguments, settings: Mapping[str, Any]) -> Iterator[
 
 
 def is_tracked() -> bool:
-    """Whether this is inside `tracked`."""
+    """Return whether the caller is inside a `tracked` block."""
     return _current is not None
 
 
@@ -281,5 +281,5 @@ def log_night(row: Mapping[str, Any]) -> None:
 
 
 def log_final(metrics: Mapping[str, Any]) -> None:
-    """The metrics of the whole run."""
+    """Log the metrics of the whole run, each as ``run/<name>``."""
     log({f"run/{name}": value for name, value in metrics.items()})

@@ -21,7 +21,7 @@ __all__ = ["watched"]
 
 @contextmanager
 def watched(config: TrainingArguments, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, the run is shown (plainly with ``disable_tqdm``) and tracked (``report_to``); inside another one, it is that one.
+    """Show the run inside the block (plainly with ``disable_tqdm``) and track it (``report_to``); nested blocks do nothing.
 
     Raises:
         SleepkitError: a tracker that is unknown or not installed; one that cannot start, when it does.

@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--traceback", action="store_true", help="show the traceback of an error, above its line")
 
     def add_argument(self, *names: Any, **options: Any) -> Any:
-        """Also under its name with hyphens."""
+        """Add an option, also under its name with hyphens."""
         twins = [name.replace("_", "-") for name in names if name.startswith("--") and "_" in name]
         return super().add_argument(*names, *(twin for twin in twins if twin not in names), **options)
 
@@ -111,7 +111,7 @@ class Parser(argparse.ArgumentParser):
         self.refuse_unknown([word for word in names if word.split("=", 1)[0] not in self._option_string_actions])
 
     def values(self, words: Sequence[str]) -> dict[str, Any]:
-        """What was given, by name."""
+        """Parse ``words`` and return the options that were given, by name."""
         return {name: value for name, value in vars(self.parse_args(words)).items() if name not in ("traceback", "help_all")}
 
     def refuse_unknown(self, unknown: Sequence[str]) -> None:
@@ -191,7 +191,7 @@ def _parser_of(classes: Sequence[type], prog: str, description: str) -> Any:
             return argparse.ArgumentParser.parse_args(self, args, namespace)
 
         def format_help(self) -> str:
-            """Of the options that most people set."""
+            """Return the help of the options that most people set."""
             others = [action for action in self._actions if action.dest not in COMMON]
             helps = [action.help for action in others]
             for action in others:
@@ -231,7 +231,7 @@ def _only_own_help(parser: argparse.ArgumentParser, classes: Sequence[type]) -> 
 
 
 def _recipe_values(path: str, parser: Any, classes: Sequence[type]) -> dict[str, Any]:
-    """What the recipe gives, each value of its option's type."""
+    """Return the values that the recipe gives, each of its option's type."""
     hints: dict[str, Any] = {}
     for one in classes:
         of_class = get_type_hints(one)
@@ -331,7 +331,7 @@ def add_loading(parser: Parser) -> None:
 
 
 def loading(options: argparse.Namespace) -> dict[str, Any]:
-    """What `model_io.load_model` takes of these options; raises `SleepkitError` if a package is missing."""
+    """Return the keyword arguments for `model_io.load_model`; raises `SleepkitError` if a package is missing."""
     check_quantization(options.load_in_8bit, options.load_in_4bit)
     names = ("dtype", "trust_remote_code", "load_in_8bit", "load_in_4bit")
     return {"revision": options.model_revision, **{name: getattr(options, name) for name in names}}

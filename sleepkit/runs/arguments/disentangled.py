@@ -23,7 +23,7 @@ __all__ = ["DisentangledArguments", "parse_disentangled"]
 
 @dataclass
 class DisentangledArguments(SeedArguments):
-    """What is learned, and what becomes of it; the rest is in the method's configuration.
+    """Options of a run beside the method's configuration: what is learned, and what becomes of it.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
     """

@@ -28,7 +28,7 @@ __all__ = ["VisionArguments", "parse_dream2learn", "parse_mygo", "parse_vision"]
 
 @dataclass
 class VisionArguments(SeedArguments):
-    """What is learned, and by which method; the rest is in the method's configuration.
+    """Options of a run beside the method's configuration: what is learned, and by which method.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
     """

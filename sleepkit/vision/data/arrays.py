@@ -33,7 +33,7 @@ NEEDED, OPTIONAL = ("x", "y"), ("names",)
 
 
 def read_npz(path: Path) -> Table:
-    """The split of a file; see the module.  Raises `SleepkitError` for anything else."""
+    """Read the split that an .npz file holds, as the module describes.  Raises `SleepkitError` for anything else."""
     arrays = _arrays(path)
     x, y = arrays["x"], arrays["y"]
     pixels = _features(x, path) if x.ndim == 2 and np.issubdtype(x.dtype, np.floating) else _images(x, path)

@@ -62,9 +62,11 @@ def load_images(
     test_share: float | None = None,
     seed: int = 0,
 ) -> ImageData:
-    """Read a data set; the forms that ``dataset`` and ``test_dataset`` may have are in the module's docstring.
+    """Read labelled images from a folder, a file or the Hub.
 
     Args:
+        dataset: folder with ``train.npz`` (``val.npz``, ``test.npz``), parquet files or class folders, a Hub id, or
+            ``procedural``; the module sleepkit.vision.data.images lists all forms.
         test_dataset: evaluate on this instead of the data set's own test split.
         image_size: resize to this height and width, bilinearly; None keeps the size, which must be one.
         channels: turn into 1 (grey) or 3 (RGB); None keeps them, which must be one number.
@@ -73,8 +75,17 @@ def load_images(
             other splits aside; for data sets whose splits have other classes, or that have one split.
         seed: of the splits that are drawn.
 
-    Raises `SleepkitError`, in one line with the value and the remedy, for a source that cannot be read, images that cannot be
-    decoded or do not have one size and number of channels, and classes that are missing in a split.
+    Returns:
+        `ImageData`: train, validation and test images, uint8 ``(N, channels, height, width)`` with labels ``(N,)``, and the name
+        of each class.
+
+    Raises:
+        SleepkitError: a source that cannot be read, images that cannot be decoded or do not have one size and number of channels,
+            or classes that are missing in a split.
+
+    Example:
+
+        >>> data = load_images("digits/", image_size=28, channels=1)
     """
     if str(dataset) in ("procedural", "procedural_others"):
         from sleepkit.vision.data.procedural_world import other_images, stream_images

@@ -68,7 +68,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class ImageExperience:
-    """What is learned in one night.
+    """Images of one night: classes or a domain, with a split for training, validation and test.
 
     Attributes:
         name: of its classes or its domain.
@@ -87,7 +87,7 @@ class ImageExperience:
     test: ImageSet
 
     def to_dict(self) -> dict[str, Any]:
-        """What tells it from another: names, and a hash of labels and pixels."""
+        """Return what tells the experience from another: names, and a hash of labels and pixels."""
         total = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
             total.update(part.labels.numpy().tobytes())
@@ -104,10 +104,12 @@ def build_stream(
     class_order: str | Sequence[int] = "natural",
     seed: int = 0,
 ) -> list[ImageExperience]:
-    """Cut a data set into experiences.
+    """Cut a data set into a stream of experiences, one for each night.
 
     Args:
-        scenario: one of `SCENARIOS`.
+        data: the images, as `load_images` returns them.
+        scenario: ``"class"`` (new classes each night, tested among all met so far), ``"task"`` (the same, tested among those of
+            the experience) or ``"domain"`` (the same labels, other images).
         experiences: how many; where classes are split, it must divide their number.
         domains: in the domain scenario, one of `DOMAINS`.
         class_order: "natural", "random", or all labels in the order in which they are met.
@@ -115,6 +117,13 @@ def build_stream(
 
     Raises:
         SleepkitError: unknown names, an order that is none, classes that cannot be dealt out evenly.
+
+    Returns:
+        list of `ImageExperience`: in the order of their nights.
+
+    Example:
+
+        >>> stream = build_stream(load_images("digits/"), scenario="class", experiences=5)
     """
     for name, value, known in (("scenario", scenario, SCENARIOS), ("domains", domains, DOMAINS)):
         if value not in known:

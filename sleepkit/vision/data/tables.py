@@ -31,7 +31,7 @@ LABEL_COLUMNS = ("label", "labels", "y", "fine_label", "class", "wnid")
 
 @dataclass
 class Table:
-    """One split as it was read.
+    """Table of one split, as it was read.
 
     Attributes:
         images: `Tensor` of all, ``(n, channels, height, width)`` or features ``(n, size)``; or one after the other, each decoded
@@ -48,7 +48,7 @@ class Table:
 
 
 def sorted_splits(found: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """Of things by their name, those that have a name of `SPLITS`, by split.
+    """Sort things by split, those whose name is in `SPLITS`.
 
     Raises:
         SleepkitError: two are the same split.
@@ -64,7 +64,7 @@ def sorted_splits(found: Mapping[str, Any], source: str | Path) -> dict[str, Any
 
 
 def read_parquet(path: Path, label_column: str | None) -> Table:
-    """One split from a file, with its columns as `datasets` wrote them."""
+    """Read one split from a file, with its columns as `datasets` wrote them."""
     import datasets
 
     try:

@@ -61,7 +61,7 @@ def to_matrix(values: Tensor) -> Tensor:
 
 
 def parameters(matrix: Tensor, output: str) -> Tensor:
-    """The inverse of `to_matrix`, from ``(..., 2 or 3, 3)``; four of a matrix that is no similarity are the nearest one's."""
+    """Return parameters of matrices ``(..., 2 or 3, 3)``, as `to_matrix` takes them; four are those of the nearest similarity."""
     a, b, x, c, d, y = matrix[..., :2, :].flatten(-2).unbind(-1)
     if output == "affine6":
         return torch.stack([a - 1, b, x, c, d - 1, y], dim=-1)
@@ -70,7 +70,7 @@ def parameters(matrix: Tensor, output: str) -> Tensor:
 
 @strict
 class CanonicalizerConfig(PreTrainedConfig):
-    """Shape of a canonicalizer.
+    """Configuration of a `Canonicalizer`: shapes of its networks and of its images.
 
     Attributes:
         num_channels, image_size: of the images; height and width are equal.
@@ -112,7 +112,14 @@ class CanonicalizerOutput(ModelOutput):
 
 
 class Canonicalizer(PreTrainedModel):
-    """See the module.  Raises `SleepkitError` for an unknown output."""
+    """Network that finds in which pose a shape is seen, and refines it by looking again at the straightened image.
+
+    Args:
+        config: shapes of the networks and of the images.
+
+    Raises:
+        SleepkitError: an unknown ``config.output``.
+    """
 
     config_class = CanonicalizerConfig
     main_input_name = "pixel_values"
@@ -138,7 +145,7 @@ class Canonicalizer(PreTrainedModel):
 
     @classmethod
     def on_backbone(cls, name: str, config: CanonicalizerConfig) -> Canonicalizer:
-        """One whose first look is a pretrained model (Hub id or folder).  Raises `SleepkitError` as `load_backbone` does."""
+        """Build one whose first look is a pretrained model (Hub id or folder).  Raises what `load_backbone` raises."""
         backbone, scale = load_backbone(name, config.num_channels)
         config.backbone = backbone.config.to_dict()
         config.backbone_mean, config.backbone_std = scale.get("image_mean", ()), scale.get("image_std", ())
@@ -161,7 +168,8 @@ class Canonicalizer(PreTrainedModel):
         turn: Tensor | None = None,
         **kwargs: Any,
     ) -> CanonicalizerOutput:
-        """
+        """Find the pose of each image, and in training the loss of the poses found.
+
         Args:
             pixel_values: ``(N, C, S, S)``, uint8 or float from 0 to 1.
             matrix: ``(N, 2 or 3, 3)`` true matrices, in training.
@@ -192,7 +200,7 @@ class Canonicalizer(PreTrainedModel):
         return matrix
 
     def correction(self, images: Tensor, matrix: Tensor) -> Tensor:
-        """What g says of `scaled` images seen through matrices: ``(N, 4 or 6)``."""
+        """Return the correction that g finds in `scaled` images seen through matrices, ``(N, 4 or 6)``."""
         assert self.refiner is not None
         found: Tensor = self.refiner(normalize(images, matrix, self.config.refine_size, self.config.refine_extent, 0.0))
         return found

@@ -28,7 +28,24 @@ STREAM_FIELDS = (
 
 @dataclass(repr=False)  # that of transformers shows no token
 class DisentangledConfig(ImageTrainingConfig):
-    """Arguments of :class:`~sleepkit.trainers.disentangled.DisentangledTrainer`."""
+    """Options of a [`DisentangledTrainer`]: a `transformers.TrainingArguments` with the options of stream and method.
+
+    Each field has a line of help, which ``python recipes/disentangled.py --help`` lists.
+
+    Args:
+        output_dir (`str`, defaults to `"runs/disentangled"`): folder of the run.
+        experiences (`int`, defaults to 5): number of experiences, one a night.
+        classes_per_experience (`int`, defaults to 10): new shapes of each experience.
+        learning_rate (`float`, defaults to 2e-3): initial learning rate of a night.
+        num_train_epochs (`float`, defaults to 3): passes over the images of an experience.
+
+    Raises:
+        SleepkitError: a value out of range, or options that do not go together; the message names them and the remedy.
+
+    Example:
+
+        >>> DisentangledConfig(output_dir="runs/shapes", experiences=3)
+    """
 
     learning_rate: float = option(2e-3, "Initial learning rate of a night.")
     num_train_epochs: float = option(3, "Passes over the images of an experience.")
@@ -74,7 +91,7 @@ class DisentangledConfig(ImageTrainingConfig):
     spread_high: float = option(0.2, "Largest.")
     evaluate_every: int = option(1, "Nights between tests of all classes met; else only of the night's own. The last is tested.")
 
-    # memory
+    # exemplars
     exemplar_source: str = option(
         "render", "What is kept of a class: 'render', its canonical image, or 'first', its first images."
     )

@@ -1,4 +1,4 @@
-"""The exemplar memory: one small picture of each class, and the class whose picture an image can be laid upon.
+"""Exemplars: one small picture of each class, and the class whose picture an image can be laid upon.
 
     w = B view(image, Theta)                         what is seen through a pose, blurred and halved      (pixels,)
     e = B exemplar,   J = B d exemplar / d pose      an exemplar, and how it changes with the pose        (pixels, 4 or 6)
@@ -57,7 +57,7 @@ class Match(NamedTuple):
 
 
 class Exemplars:
-    """See the module.
+    """Exemplars: one small picture of each class, and the search for the class that an image matches best.
 
     Args:
         image_size, channels: of images.
@@ -87,7 +87,7 @@ class Exemplars:
 
     # -- pictures ---------------------------------------------------------------------------------------------------
     def view(self, images: Tensor, matrix: Tensor) -> Tensor:
-        """What is compared of images ``(N, C, S, S)`` from 0 to 1: the fixed window of the canonical frame, ``(N, C, P, P)``."""
+        """Cut images ``(N, C, S, S)`` from 0 to 1 to the window of the canonical frame that is compared, ``(N, C, P, P)``."""
         return normalize(images, matrix, self.size, EXTENT, self.background)
 
     def add(self, views: Tensor, labels: Tensor) -> None:
@@ -156,7 +156,7 @@ class Exemplars:
             SleepkitError: nothing is kept.
         """
         if not len(self):
-            raise SleepkitError("the exemplar memory is empty; add exemplars first")
+            raise SleepkitError("there are no exemplars; add exemplars first")
         if turns > 1:
             matrix = self._turned(images, matrix, turns, match == "aligned")
         seen = self.described(images, matrix)
@@ -245,19 +245,19 @@ class Exemplars:
 
     @classmethod
     def load(cls, folder: Path) -> Exemplars:
-        """The memory that a folder holds.  Raises `SleepkitError` if it is not what was saved."""
+        """Read the exemplars that a folder holds.  Raises `SleepkitError` if it is not what was saved."""
         path = folder / TENSORS
         try:
             about = read_json(folder / ABOUT)
             if _checksum(path) != about["sha256"]:
                 raise ValueError("its checksum is not the one that was saved with it")
             found = load_file(path)
-            memory = cls(about["image_size"], about["channels"], about["output"], about["size"], about["background"])
-            memory.set(found["pictures"], found["labels"])
+            exemplars = cls(about["image_size"], about["channels"], about["output"], about["size"], about["background"])
+            exemplars.set(found["pictures"], found["labels"])
         except Exception as error:  # a missing file or field, or safetensors' own
             reason = first_line(error)
             raise SleepkitError(f"exemplars in {path} are damaged ({reason}); restore them, or start anew") from None
-        return memory
+        return exemplars
 
 
 def _checksum(path: Path) -> str:

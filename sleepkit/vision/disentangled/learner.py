@@ -1,6 +1,6 @@
 """Disentangled continual learning: what all classes share goes into weights, what is a class' own into an exemplar.
 
-    wake      exemplars of today's classes into the memory              (exemplars.py)
+    wake      exemplars of today's classes are added                    (exemplars.py)
     sleep     the canonicalizer on today's images, whose poses are known, and on exemplars of all classes in random poses
 
               matrix and refinement losses of canonicalizer.py
@@ -10,7 +10,8 @@ Labels of images (training rows): ``(n, 5)``, class and scale, orientation, posi
 
 Source: "Infinite dSprites for Disentangled Continual Learning" (arXiv 2312.16731).  Ours: pose replay, that is exemplars laid
 into the image in poses drawn from the range of today's; it makes grids of poses continuous and keeps old shapes in view.  And:
-exemplars from first images, as an alternative to canonical renders.  A night that was killed is trained again from its evening.
+exemplars from first images, as an alternative to canonical renders.  A night that was killed is trained again
+from its start.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def build_canonicalizer(config: DisentangledConfig, exemplars: Tensor, backbone:
 
 
 class DisentangledLearner(Snapshots):
-    """See the module.
+    """Learner that puts what all classes share into the weights of a canonicalizer, and each class into an exemplar.
 
     Args:
         model: a canonicalizer for the stream's images.
@@ -73,7 +74,7 @@ class DisentangledLearner(Snapshots):
         self.model, self.config = model, config
         self.model.to(config.device)  # type: ignore[arg-type]
         form = model.config
-        self.memory = Exemplars(form.image_size, form.num_channels, form.output, config.exemplar_size, form.image_mean)
+        self.exemplars = Exemplars(form.image_size, form.num_channels, form.output, config.exemplar_size, form.image_mean)
         self.today: SpritesExperience | None = None
         self.night = 0
 
@@ -87,7 +88,7 @@ class DisentangledLearner(Snapshots):
 
         Of classes not met yet there is none; nor, but in every `evaluate_every`-th night and the last one, of earlier nights'.
         """
-        known = set(self.memory.labels.tolist())
+        known = set(self.exemplars.labels.tolist())
         if self.today is not None and self.night % self.config.evaluate_every and self.night < len(experiences):
             known &= set(self.today.labels)
         return [
@@ -99,10 +100,10 @@ class DisentangledLearner(Snapshots):
         images = experience.test.batch()["pixel_values"]
         labels, found = experience.test.labels, self.match(images, self.poses(images))
         right = (found.labels[:, 0] == labels).double().mean().item()
-        own = torch.isin(self.memory.labels, torch.tensor(experience.labels)).nonzero().flatten()
-        seen = self.memory.described(images, found.matrix)
-        nearest = self.memory.search(seen, 1, self.config.match == "aligned", own)[1][:, 0]
-        return Accuracy(right, (self.memory.labels[nearest] == labels).double().mean().item(), len(labels))
+        own = torch.isin(self.exemplars.labels, torch.tensor(experience.labels)).nonzero().flatten()
+        seen = self.exemplars.described(images, found.matrix)
+        nearest = self.exemplars.search(seen, 1, self.config.match == "aligned", own)[1][:, 0]
+        return Accuracy(right, (self.exemplars.labels[nearest] == labels).double().mean().item(), len(labels))
 
     @torch.no_grad()
     def poses(self, images: Tensor) -> Tensor:
@@ -111,12 +112,12 @@ class DisentangledLearner(Snapshots):
         parts = images.split(self.config.per_device_eval_batch_size)
         return torch.cat([self.model(pixel_values=part.to(self.model.device)).matrix.float().cpu() for part in parts])
 
-    def match(self, images: Tensor, matrix: Tensor, memory: Exemplars | None = None, how: str | None = None) -> Match:
-        """The nearest classes of images in poses ``matrix``, in this memory or another one, by this comparison or another one."""
-        memory = self.memory if memory is None else memory
+    def match(self, images: Tensor, matrix: Tensor, exemplars: Exemplars | None = None, how: str | None = None) -> Match:
+        """Return the nearest classes of images in poses ``matrix``; by default with the learner's exemplars and comparison."""
+        exemplars = self.exemplars if exemplars is None else exemplars
         config, size = self.config, self.config.per_device_eval_batch_size
         found = [
-            memory.classify(part, poses, how or config.match, config.candidates, config.align_steps, config.turns)
+            exemplars.classify(part, poses, how or config.match, config.candidates, config.align_steps, config.turns)
             for part, poses in zip(images.split(size), matrix.split(size), strict=True)
         ]
         return Match(*(torch.cat(part) for part in zip(*found, strict=True)))
@@ -129,7 +130,7 @@ class DisentangledLearner(Snapshots):
         self.night = night
         test = self.today.test.batch()
         before = self._pose_rms(test)
-        self.memory.add(*self._exemplars(self.today))
+        self.exemplars.add(*self._exemplars(self.today))
         images = self.today.train.batch()
         rows = TensorRows(
             as_bytes(images["pixel_values"]), torch.cat([images["labels"][:, None].float(), images["factors"]], dim=1)
@@ -140,7 +141,7 @@ class DisentangledLearner(Snapshots):
         trainer = IncrementalTrainer(self.model, self.loss, self.config, rows, self._night_seed, folder, what=what)
         log = trainer.run()
         self.model.eval()
-        log |= {"bytes": self.memory.bytes, "forward_pose_rms": before, "pose_rms": self._pose_rms(test)}
+        log |= {"bytes": self.exemplars.bytes, "forward_pose_rms": before, "pose_rms": self._pose_rms(test)}
         return log | {"cpu_seconds": time.process_time() - start}
 
     @property
@@ -151,23 +152,23 @@ class DisentangledLearner(Snapshots):
         """Views and labels of the exemplars of its classes."""
         if self.config.exemplar_source == "render":
             canonical = torch.eye(3).expand(len(experience.labels), 3, 3)
-            return self.memory.view(experience.exemplars, canonical), torch.tensor(experience.labels)
+            return self.exemplars.view(experience.exemplars, canonical), torch.tensor(experience.labels)
         labels = experience.train.labels
         first = torch.cat(
             [(labels == label).nonzero().flatten()[: self.config.exemplars_per_class] for label in experience.labels]
         )
         images = experience.train.batch(first)
-        return self.memory.view(images["pixel_values"], factors_to_matrix(images["factors"])), images["labels"]
+        return self.exemplars.view(images["pixel_values"], factors_to_matrix(images["factors"])), images["labels"]
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
-        """Of today's images, with exemplars in random poses beside them."""
+        """Return the loss of today's images, with exemplars in random poses beside them."""
         config, device = self.config, pixels.device
         generator = np.random.default_rng([config.seed, self.night, step, PartialState().process_index])
         images, matrix = pixels / 255, factors_to_matrix(labels[:, 1:])
         if config.pose_replay:
-            places = torch.from_numpy(generator.integers(len(self.memory), size=config.pose_replay * len(pixels)))
+            places = torch.from_numpy(generator.integers(len(self.exemplars), size=config.pose_replay * len(pixels)))
             poses = self._drawn_poses(len(places), generator).to(device)
-            images = torch.cat([images, self.memory.warped(places, poses)])
+            images = torch.cat([images, self.exemplars.warped(places, poses)])
             matrix = torch.cat([matrix, poses])
         noise = torch.from_numpy(generator.standard_normal((len(images), OUTPUTS[config.output]), dtype=np.float32))
         extra = {}
@@ -193,11 +194,11 @@ class DisentangledLearner(Snapshots):
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of all that a night changes."""
         state = {f"model.{name}": values.detach().cpu().clone() for name, values in self.model.state_dict().items()}
-        return state | {"exemplars.pictures": self.memory.pictures.clone(), "exemplars.labels": self.memory.labels.clone()}
+        return state | {"exemplars.pictures": self.exemplars.pictures.clone(), "exemplars.labels": self.exemplars.labels.clone()}
 
     def restore(self, snapshot: dict[str, Tensor]) -> None:
         """Undo everything since the snapshot, bit for bit."""
-        self.memory.set(snapshot["exemplars.pictures"].clone(), snapshot["exemplars.labels"].clone())
+        self.exemplars.set(snapshot["exemplars.pictures"].clone(), snapshot["exemplars.labels"].clone())
         weights = {name.removeprefix("model."): values for name, values in snapshot.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
 

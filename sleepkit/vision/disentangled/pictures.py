@@ -42,13 +42,13 @@ def straightened_grid(learner: DisentangledLearner, stream: SpritesStream, colum
     images = batch["pixel_values"]
     matrix = learner.poses(images)
     match = learner.match(images, matrix)
-    memory = learner.memory
-    chosen = (memory.labels == match.labels[:, :1]).int().argmax(1)
+    exemplars = learner.exemplars
+    chosen = (exemplars.labels == match.labels[:, :1]).int().argmax(1)
     rows = {
         "image": images,
-        "straightened": memory.view(images, matrix),
-        "aligned": memory.view(images, match.matrix),
-        "exemplar": memory.pictures[chosen] / 255,
+        "straightened": exemplars.view(images, matrix),
+        "aligned": exemplars.view(images, match.matrix),
+        "exemplar": exemplars.pictures[chosen] / 255,
     }
     wrong = match.labels[:, 0] != batch["labels"]
     return named_rows(rows, {("exemplar", place) for place in wrong.nonzero().flatten().tolist()})

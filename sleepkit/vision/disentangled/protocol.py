@@ -112,7 +112,7 @@ def table_of(found: dict[str, float], match: str) -> tuple[list[str], list[list[
 
 
 def metric_prefix(source: str, how: str, match: str) -> str:
-    """What stands before a metric's name; see the module."""
+    """Return what stands before a metric's name: the sources of poses and their meaning are in the module."""
     own = "" if source == "learned" else f"{source}_"
     return own if how == match else f"{own}{how}_"
 
@@ -134,11 +134,11 @@ def _compared(
         pictures, canonical = stream.renderer.exemplars(novel.labels[first]), torch.eye(3).expand(int(first.sum()), 3, 3)
     else:
         pictures, canonical = novel.pixels[first], matrices["novel"][first]
-    views = learner.memory.view(pictures, canonical)
+    views = learner.exemplars.view(pictures, canonical)
     tested = Images(*(part[~first] for part in novel))
-    for name, memory in (("one_shot", learner.memory.copy()), ("one_shot_cleared", learner.memory.without_classes())):
-        memory.add(views, novel.labels[first])
-        yield name, _right(learner.match(tested.pixels, matrices["novel"][~first], memory, how), tested).mean().item()
+    for name, exemplars in (("one_shot", learner.exemplars.copy()), ("one_shot_cleared", learner.exemplars.without_classes())):
+        exemplars.add(views, novel.labels[first])
+        yield name, _right(learner.match(tested.pixels, matrices["novel"][~first], exemplars, how), tested).mean().item()
     known, unknown = (open_set.novelty(matches[name].distances)["ratio"] for name in ("off", "novel"))
     yield "auroc", open_set.auroc(known, unknown)
     yield "aupr", open_set.aupr(known, unknown)

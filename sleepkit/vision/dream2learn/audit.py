@@ -1,7 +1,7 @@
 """What dreams are, seen from outside: a judge of all classes, and pictures.
 
     judge       a classifier of all classes of the stream and of classes that no stream has, as many images of each; it sees all
-                of them as the generator's autoencoder repaints them, which is how it sees dreams
+                of them as the generator's autoencoder regenerates them, which is how it sees dreams
     leak        share of dreamt images that the judge takes for a class that is still to come
     pictures    night_02.png   a row for each dream: 4 images of its source, then 8 of the dream
                 night_02_trajectories.png   a row for each dream: one image from the first to the last update
@@ -38,7 +38,9 @@ WIDTHS, HIDDEN = (64, 128), 512  # of the judge
 
 
 class Judge:
-    """See the module; trained when it is made, or read from its folder.
+    """Classifier of all classes of the stream and of others, which tells what dreams look like; nothing is trained with it.
+
+    It is trained when it is made, or read from its folder.
 
     Args:
         empty: a classifier without classes.

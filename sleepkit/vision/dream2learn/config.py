@@ -21,7 +21,23 @@ ORACLES = ("learned", "none")
 
 @dataclass(repr=False)  # that of transformers shows no token
 class Dream2LearnConfig(IncrementalTrainingConfig):
-    """Arguments of :mod:`~sleepkit.vision.dream2learn.learner`."""
+    """Options of a [`Dream2LearnTrainer`]: an `IncrementalTrainingConfig` with the options of generator, prompts and sleep.
+
+    Each field has a line of help, which ``python recipes/dream2learn.py --help`` lists.
+
+    Args:
+        generator (`str`, defaults to `"runs/procedural_generator"`):
+            Folder or Hub id of a diffusion model in the layout of Stable Diffusion 1.x; its weights stay frozen.
+        strength (`float`, defaults to 0.8): share of a start image that noise replaces, above 0 to 1.
+        sampler_steps (`int`, defaults to 4): calls of the UNet for an image.
+
+    Raises:
+        SleepkitError: a value out of range, or options that do not go together; the message names them and the remedy.
+
+    Example:
+
+        >>> Dream2LearnConfig(output_dir="runs/dreams", generator="runs/generator", buffer_policy="class_balanced")
+    """
 
     # generator
     generator: str = option(

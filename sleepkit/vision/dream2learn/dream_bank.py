@@ -24,7 +24,7 @@ __all__ = ["DreamBank"]
 
 
 class DreamBank(ImageLearner):
-    """An image learner whose head has dreams; see the module."""
+    """Image learner whose head has dreams beside real classes, and which keeps their prompts between nights."""
 
     config: Dream2LearnConfig
 
@@ -92,8 +92,8 @@ class DreamBank(ImageLearner):
         return unit
 
     def _forget_logits(self, units: Sequence[int]) -> None:
-        if self.memory is not None and "logits" in self.memory.extras:
-            logits = self.memory.extras["logits"]
+        if self.buffer is not None and "logits" in self.buffer.extras:
+            logits = self.buffer.extras["logits"]
             logits[:, [unit for unit in units if unit < logits.shape[1]]] = float("nan")
 
     def _require_room(self) -> None:

@@ -39,7 +39,7 @@ def require_others(dataset: str, shape: Sequence[int]) -> None:
 
 
 class Gallery:
-    """Images of seen classes, from the replay memory: ``pixels`` (n, channels, height, width) uint8, ``labels`` (n,)."""
+    """Images of seen classes, from the replay buffer: ``pixels`` (n, channels, height, width) uint8, ``labels`` (n,)."""
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.pixels, self.labels = pixels.cpu(), labels.cpu()
@@ -53,7 +53,7 @@ class Gallery:
         own = (self.labels == label).nonzero().flatten()
         if not len(own):
             raise SleepkitError(
-                f"the replay memory has no image of class {label}, from which dreams start; use buffer_policy class_balanced "
+                f"the replay buffer has no image of class {label}, from which dreams start; use buffer_policy class_balanced "
                 "or a greater buffer_size"
             )
         order = np.random.default_rng(seed).permutation(len(own))
@@ -61,7 +61,7 @@ class Gallery:
 
 
 class DreamImages:
-    """See the module.
+    """Paint a dream's images: images of its source, with noise, denoised under its prompt.
 
     Args:
         painter: of the generator; None where there are no dreams.
@@ -78,7 +78,7 @@ class DreamImages:
 
     @torch.no_grad()
     def painted(self, images: Tensor, vectors: Tensor, seed: int, common: int, same_noise: bool = False) -> Tensor:
-        """Images repainted, each by its own prompt ``(n, vectors, token size)``; ``common`` seeds the noise that they share."""
+        """Regenerate images, each under its prompt ``(n, vectors, token size)``; ``common`` seeds the noise that they share."""
         assert self.painter is not None
         found = []
         for rows in torch.arange(len(images)).split(self.batch):
@@ -89,7 +89,7 @@ class DreamImages:
         return as_bytes(torch.cat(found))
 
     @torch.no_grad()
-    def repainted(self, images: Tensor) -> Tensor:
+    def regenerated(self, images: Tensor) -> Tensor:
         """Images as the generator's autoencoder gives them back, with no noise in between."""
         assert self.painter is not None
         painter, size = self.painter, images.shape[-1]

@@ -1,4 +1,4 @@
-"""Leading soft prompts by a classifier's signal until an oracle says stop; all prompts of a night in one batch.
+"""Optimise soft prompts by a classifier's signal until an oracle says stop; all prompts of a night in one batch.
 
     x_i    = paint(start image i, noise i, p)               i = 1..m, images of a class that is not the target
     loss   = mean_i CE(classifier(x_i), target)             over the units of seen classes
@@ -9,7 +9,7 @@
 Start images and noise stay the same during a run.  A prompt that has stopped leaves the batch.  Where there is no oracle yet,
 every prompt goes to the end, and is taken from where its score was greatest; the trajectories train the oracle.
 
-Prompts do not depend on each other: each rank leads its own, and every few updates the state is written (one file,
+Prompts do not depend on each other: each rank optimises its own, and every few updates the state is written (one file,
 one rename), so that a night that was killed goes on in the middle of its prompts, to the same vectors.
 
 Source: see painter.py and oracle.py.  Ours: batching, resuming, Adam by hand (its state is two tensors, rows of which
@@ -41,7 +41,7 @@ from sleepkit.vision.dream2learn.soft_prompt import rms
 from sleepkit.vision.incremental.classifier import IncrementalClassifier
 from sleepkit.vision.incremental.output_units import REAL
 
-__all__ = ["Cost", "Led", "Seen", "Wish", "lead", "new_pairs", "seen_classes", "summary"]
+__all__ = ["Cost", "OptimisedPrompt", "PromptRequest", "Seen", "new_pairs", "optimise_prompts", "seen_classes", "summary"]
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
@@ -57,8 +57,8 @@ class Seen:
 
 
 @dataclass
-class Wish:
-    """A prompt to be led.
+class PromptRequest:
+    """Prompt to be optimised, and the images of the source class that it starts from.
 
     Attributes:
         target, source: places among the seen classes.
@@ -77,13 +77,13 @@ class Wish:
 
     @property
     def seeds(self) -> list[int]:
-        """One seed for each image."""
+        """Seeds of the noise, one for each image."""
         return [derive_seed(self.seed, "noise", place) for place in range(len(self.images))]
 
 
 @dataclass
-class Led:
-    """What became of a wish: ``path`` (updates + 1, n, token size), ``described`` (updates + 1, FEATURES), ``scores``
+class OptimisedPrompt:
+    """What became of a request: ``path`` (updates + 1, n, token size), ``described`` (updates + 1, FEATURES), ``scores``
     (updates + 1,), ``collapsed`` (updates + 1, 2) bool (became the target, became alike), and whether the oracle stopped it."""
 
     path: Tensor
@@ -98,29 +98,29 @@ class Led:
         return len(self.path) - 1
 
     def stop(self, least: int) -> int:
-        """Where a dream that an oracle has stopped is taken from: there, or before it collapsed if it has."""
+        """Return the update that a dream is taken from: where an oracle has stopped it, or before it collapsed if it has."""
         sound = [update for update in range(min(least, self.updates), self.updates + 1) if not self.collapsed[update].any()]
         return sound[-1] if sound else self.updates
 
 
 class Cost(NamedTuple):
-    """Of a rank's prompts: ``calls`` of the UNet in all sessions, and ``flops_before`` this session began."""
+    """Cost of a rank's prompts: ``calls`` of the UNet in all sessions, and ``flops_before`` this session began."""
 
     calls: int
     flops_before: int
 
 
-def lead(
+def optimise_prompts(
     painter: DreamPainter,
     model: IncrementalClassifier,
-    wishes: Sequence[Wish],
+    requests: Sequence[PromptRequest],
     seen: Seen,
     oracle: Oracle | None,
     config: Dream2LearnConfig,
     folder: Path,
     identity: Mapping[str, Any] | None = None,
-) -> tuple[list[Led], Cost]:
-    """Lead all prompts, each rank its share.
+) -> tuple[list[OptimisedPrompt], Cost]:
+    """Optimise all prompts, each rank its share.
 
     Args:
         folder: where each rank keeps its state.
@@ -130,13 +130,13 @@ def lead(
         What became of the prompts, in their order, the same on all ranks; and what this rank's have cost.
     """
     ranks = PartialState()
-    mine = list(range(ranks.process_index, len(wishes), ranks.num_processes))
+    mine = list(range(ranks.process_index, len(requests), ranks.num_processes))
     path = folder / f"prompts_{ranks.process_index}_of_{ranks.num_processes}.safetensors"
-    found: list[Led] = []
+    found: list[OptimisedPrompt] = []
     cost = Cost(0, 0)
     if mine:
         phase = PhaseFile(path, identity or {})
-        found, cost = _Leader(painter, model, [wishes[place] for place in mine], seen, oracle, config, phase).run()
+        found, cost = _PromptOptimiser(painter, model, [requests[place] for place in mine], seen, oracle, config, phase).run()
     if ranks.num_processes == 1:
         return found, cost
     both: list[Any] = gather_object(list(zip(mine, found, strict=True)))
@@ -154,17 +154,17 @@ def new_pairs(
     return [pair for pair in every if pair not in taken][: max(count, 0)]
 
 
-def summary(led: Sequence[Led], stops: Sequence[int], ends: Sequence[int], most: int) -> dict[str, float]:
-    """Means over prompts.
+def summary(prompts: Sequence[OptimisedPrompt], stops: Sequence[int], ends: Sequence[int], most: int) -> dict[str, float]:
+    """Return means over the optimised prompts, by name; empty where there are none.
 
     Args:
         stops: update that each is taken from.
         ends: update at which it was stopped, which is later where it went back; ``most`` if it was not.
     """
-    if not led:
+    if not prompts:
         return {}
-    there = torch.stack([one.collapsed[stop] for one, stop in zip(led, stops, strict=True)]).float()
-    last = torch.stack([one.collapsed[-1] for one in led])
+    there = torch.stack([prompt.collapsed[stop] for prompt, stop in zip(prompts, stops, strict=True)]).float()
+    last = torch.stack([prompt.collapsed[-1] for prompt in prompts])
     return {
         "stop_updates": sum(stops) / len(stops),
         "stopped_early": sum(end < most for end in ends) / len(ends),
@@ -175,25 +175,25 @@ def summary(led: Sequence[Led], stops: Sequence[int], ends: Sequence[int], most:
     }
 
 
-class _Leader:
-    """The state of one rank's prompts, all tensors of which have a row for each wish."""
+class _PromptOptimiser:
+    """The state of one rank's prompts, all tensors of which have a row for each request."""
 
     def __init__(
         self,
         painter: DreamPainter,
         model: IncrementalClassifier,
-        wishes: list[Wish],
+        requests: list[PromptRequest],
         seen: Seen,
         oracle: Oracle | None,
         config: Dream2LearnConfig,
         phase: PhaseFile,
     ) -> None:
-        self.painter, self.model, self.wishes, self.seen = painter, model, wishes, seen
+        self.painter, self.model, self.requests, self.seen = painter, model, requests, seen
         self.oracle, self.config, self.phase = oracle, config, phase
-        count, most = len(wishes), config.dream_updates
-        vectors = torch.stack([wish.vectors for wish in wishes]).float()
+        count, most = len(requests), config.dream_updates
+        vectors = torch.stack([request.vectors for request in requests]).float()
         self.state = {
-            "path": vectors[:, None].repeat(1, most + 1, 1, 1),  # (wishes, updates + 1, n, token size)
+            "path": vectors[:, None].repeat(1, most + 1, 1, 1),  # (requests, updates + 1, n, token size)
             "first": torch.zeros_like(vectors),  # Adam's moments
             "second": torch.zeros_like(vectors),
             "described": torch.zeros(count, most + 1, FEATURES),
@@ -206,10 +206,10 @@ class _Leader:
             "flops": torch.zeros((), dtype=torch.int64),
         }
         self.rate = config.prompt_learning_rate * rms(painter.table)
-        self.latents = [painter.encode(wish.images) for wish in wishes]
+        self.latents = [painter.encode(request.images) for request in requests]
         self.started: dict[int, DreamFeatures] = {}  # before any update
 
-    def run(self) -> tuple[list[Led], Cost]:
+    def run(self) -> tuple[list[OptimisedPrompt], Cost]:
         state, before = self.state, 0
         if self.phase.read() is not None:
             state |= load_file(self.phase.path)
@@ -229,16 +229,16 @@ class _Leader:
                 self._save()
         self._save()
         require_finite({"the prompts": state["path"]}, "dreaming", self.config.prompt_learning_rate)
-        return [self._led(row) for row in range(len(self.wishes))], Cost(int(state["calls"]), before)
+        return [self._optimised(row) for row in range(len(self.requests))], Cost(int(state["calls"]), before)
 
     def _step(self, update: int, rows: list[int]) -> None:
-        """Palette at the images of some prompts, stop those that should, and move the others."""
+        """Look at the images of some prompts, stop those that should, and move the others."""
         state, last = self.state, update == self.config.dream_updates
         vectors = state["path"][rows, update].to(self.painter.device).requires_grad_()
         with torch.set_grad_enabled(not last):
-            sights, losses = self._look(rows, vectors)
+            looks, losses = self._look(rows, vectors)
         going = []
-        for place, (row, now) in enumerate(zip(rows, sights, strict=True)):
+        for place, (row, now) in enumerate(zip(rows, looks, strict=True)):
             self._note(row, update, now)
             advice = self.oracle is not None and update >= self.config.least_updates
             stop = advice and self.oracle(state["described"][row, update][None]).item() >= self.config.stop_threshold  # type: ignore[misc]
@@ -261,15 +261,15 @@ class _Leader:
         return state["path"][rows, update] - self.rate * mean / (root + EPSILON)
 
     def _look(self, rows: list[int], vectors: Tensor) -> tuple[list[DreamFeatures], Tensor]:
-        """What the classifier sees of the images of some prompts, without gradient, and each prompt's loss ``(rows,)``."""
+        """Show the images of some prompts to the classifier, without gradient; returns what it sees, and losses ``(rows,)``."""
         latents = torch.cat([self.latents[row] for row in rows])
-        seeds = [seed for row in rows for seed in self.wishes[row].seeds]
-        m, size = len(self.wishes[0].images), self.wishes[0].images.shape[-1]
-        common = [self.wishes[row].number for row in rows for _ in range(m)]
+        seeds = [seed for row in rows for seed in self.requests[row].seeds]
+        m, size = len(self.requests[0].images), self.requests[0].images.shape[-1]
+        common = [self.requests[row].number for row in rows for _ in range(m)]
         images = self.painter.paint(latents, vectors, seeds, size, common)
         found = self.model(pixel_values=images)
         logits = found.logits[:, self.seen.units]
-        targets = torch.tensor([self.wishes[row].target for row in rows], device=logits.device)
+        targets = torch.tensor([self.requests[row].target for row in rows], device=logits.device)
         losses = F.cross_entropy(logits, targets.repeat_interleave(m), reduction="none").view(-1, m).mean(1)
         features, shares = found.features.detach().split(m), logits.detach().softmax(1).split(m)
         return [DreamFeatures(*one) for one in zip(features, shares, strict=True)], losses
@@ -277,31 +277,31 @@ class _Leader:
     @torch.no_grad()
     def _look_at_start(self) -> dict[int, DreamFeatures]:
         found = []
-        for rows in torch.arange(len(self.wishes)).split(self.config.prompts_per_batch):
+        for rows in torch.arange(len(self.requests)).split(self.config.prompts_per_batch):
             found += self._look(rows.tolist(), self.state["path"][rows, 0].to(self.painter.device))[0]
         return dict(enumerate(found))
 
     def _note(self, row: int, update: int, now: DreamFeatures) -> None:
-        state, wish, first = self.state, self.wishes[row], self.started.setdefault(row, now)
-        own, other = self.seen.prototypes[wish.target], self.seen.prototypes[wish.source]
+        state, request, first = self.state, self.requests[row], self.started.setdefault(row, now)
+        own, other = self.seen.prototypes[request.target], self.seen.prototypes[request.source]
         progress = update / max(self.config.dream_updates, 1)
-        state["described"][row, update] = describe(first, now, wish.target, own, other, progress)
+        state["described"][row, update] = describe(first, now, request.target, own, other, progress)
         state["scores"][row, update] = score(first, now)
-        near = self.seen.near[wish.target].item()
+        near = self.seen.near[request.target].item()
         state["collapsed"][row, update] = torch.tensor(collapse(first, now, own, near))
 
     def _save(self) -> None:
         self.phase.write(lambda draft: save_file(self.state, draft))
 
-    def _led(self, row: int) -> Led:
+    def _optimised(self, row: int) -> OptimisedPrompt:
         made = int(self.state["updates"][row]) + 1
         names = ("path", "described", "scores", "collapsed")
         path, described, scores, collapsed = (self.state[name][row, :made].clone() for name in names)
-        return Led(path, described, scores, collapsed, stopped=not bool(self.state["running"][row]))
+        return OptimisedPrompt(path, described, scores, collapsed, stopped=not bool(self.state["running"][row]))
 
 
 def seen_classes(model: IncrementalClassifier, features: Tensor, units: Tensor, nearer_than: float) -> Seen:
-    """Prototypes of the real classes from images of the memory.
+    """Prototypes of the real classes from replayed images.
 
     Args:
         features: ``(n, hidden)``.

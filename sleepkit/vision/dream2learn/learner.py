@@ -1,13 +1,13 @@
 """Dream2Learn: a classifier dreams classes that do not exist, learns them, and gives their units to the real ones that come.
 
     wake     place     each new class takes over the dream's unit that most of its images fall on (assignment.py)
-             learn     rehearsal (er, er_ace or der) on new images and memory; with `wake_dream_weight` w above 0 the softmax
+             learn     rehearsal (er, er_ace or der) on new and replayed images; with `wake_dream_weight` w above 0 the softmax
                        runs over dreams too, + w CE(dreamt images, their units)
-    sleep    dream     pairs of seen classes (target, source): a prompt is led to the target on images of the source
+    sleep    dream     pairs of seen classes (target, source): a prompt is optimised for the target on images of the source
                        (dreaming.py) until the oracle stops it; what has not collapsed gets a unit, up to `dreams` of them
-             paint     images of every dream, from its prompt, memory images of its source, and fresh noise
-             learn     `sleep_steps` on memory and dreams, + `dream_weight` CE(..), so that the new units mean something
-             settle    `memory_steps` on the memory alone: what dreams have moved real classes by is put right
+             paint     images of every dream, from its prompt, replayed images of its source, and fresh noise
+             learn     `sleep_steps` on replayed images and dreams, + `dream_weight` CE(..), so that the new units mean something
+             settle    `memory_steps` on replayed images alone: what dreams have moved real classes by is put right
 
 Kept between nights: the prompts (`extras`) and their units; dreamt images never.  A unit whose meaning changes (taken over,
 released, given to a new dream) is forgotten in the logits that DER++ has stored.  Batch norm: dreams pass in a
@@ -16,7 +16,8 @@ in evaluation.
 
 A night that was killed goes on after its learning (folder `wake`), in the middle of its prompts (`dreams`), or paints again.
 
-With `dreams` 0 it sleeps on the memory alone.  Other images in the place of dreams are controls: benchmarks/dream_controls.py.
+With `dreams` 0 it sleeps on replayed images alone.  Other images in the place of dreams are controls, in
+benchmarks/dream_controls.py.
 
 Source: arXiv 2603.01935, whose abstract, captions and reviews could be read, not its equations and tables; each module says
 what is ours.  Left out: task- and domain-incremental streams.
@@ -45,7 +46,14 @@ from sleepkit.vision.dream2learn.audit import Judge, save_dreams, save_trajector
 from sleepkit.vision.dream2learn.config import Dream2LearnConfig
 from sleepkit.vision.dream2learn.dream_bank import DreamBank
 from sleepkit.vision.dream2learn.dream_images import DreamImages, Gallery, require_others
-from sleepkit.vision.dream2learn.dreaming import Led, Wish, lead, new_pairs, seen_classes, summary
+from sleepkit.vision.dream2learn.dreaming import (
+    OptimisedPrompt,
+    PromptRequest,
+    new_pairs,
+    optimise_prompts,
+    seen_classes,
+    summary,
+)
 from sleepkit.vision.dream2learn.oracle import NEARER_THAN, Oracle, stop_labels
 from sleepkit.vision.dream2learn.painter import DreamPainter
 from sleepkit.vision.dream2learn.soft_prompt import Dream, initial_vectors, save_prompt
@@ -64,7 +72,7 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class Dreaming(DreamBank):
-    """What Dream2Learn adds to a rehearsal method; see the module."""
+    """Mixin that adds dreams to a rehearsal method: Dream2Learn's night."""
 
     def __init__(
         self, model: IncrementalClassifier, config: IncrementalTrainingConfig, stream: Sequence[ImageExperience]
@@ -91,7 +99,7 @@ class Dreaming(DreamBank):
         self.dream_log: dict[str, Any] = {}
         self.paths: dict[int, Tensor] = {}  # of tonight's prompts, for pictures
         self.stops: list[int] = []
-        self.flops_before = 0  # of tonight's prompts that an earlier, killed process has led
+        self.flops_before = 0  # of tonight's prompts that an earlier, killed process has optimised
 
     def _new_images(self) -> DreamImages:
         return DreamImages(self.painter, self.config.probes * self.config.prompts_per_batch)
@@ -132,9 +140,9 @@ class Dreaming(DreamBank):
     def after_training(self) -> None:
         """Add today's images to the replay buffer, then sleep."""
         super().after_training()
-        assert self.memory is not None
-        if not len(self.memory):
-            raise SleepkitError("the replay memory is empty, so there is nothing to dream of; set buffer_size to 1 or more")
+        assert self.buffer is not None
+        if not len(self.buffer):
+            raise SleepkitError("the replay buffer is empty, so there is nothing to dream of; set buffer_size to 1 or more")
         self.replayed = self.remembered()
         set_seed(self._seed(PROMPTS))  # not where learning left off, which a resumed night does not do again
         self.dream_log = self._dream() if self.config.dreams else {}
@@ -190,7 +198,7 @@ class Dreaming(DreamBank):
             return found
         if self.judge is None:
             empty, config = copy.deepcopy(self.empty), self.config
-            seen = self.images.repainted if self.painter is not None else torch.clone
+            seen = self.images.regenerated if self.painter is not None else torch.clone
             others, epochs = str(config.others_dataset), config.judge_epochs
             looks = {"generator": self.generator_hash}
             self.judge = Judge(empty, self.stream, others, config, epochs, folder / "judge", seen, looks)
@@ -224,31 +232,31 @@ class Dreaming(DreamBank):
 
     # -- sleep ------------------------------------------------------------------------------------------------------
     def _dream(self) -> dict[str, Any]:
-        """Make the dreams that are missing, and lead again those that are kept if that is asked for."""
+        """Make the dreams that are missing, and optimise those that are kept again if that is asked for."""
         assert self.replayed is not None
         kept = self.dreams()
         taken = {(dream.target, dream.source) for dream in kept}
         classes, wanted = self.model.slots.labels_of(REAL), self.config.dreams - len(kept)
         pairs = new_pairs(classes, taken, wanted, [self.config.seed, self.night, PROMPTS])
-        if self.painter is None:  # a control: nothing to lead
+        if self.painter is None:  # a control: nothing to optimise
             self.keep([Dream(number, *pair, self.night, 0, torch.zeros(0, 0)) for number, pair in self._numbered(pairs)])
             return {"dreams": len(self.dreams())}
         features = self.in_batches(self.model.features, self.replayed.pixels)
         seen = seen_classes(self.model, features, self.replayed.units.cpu(), NEARER_THAN)
-        wishes, dreams = self._wishes(kept if self.config.refresh else [], pairs)
+        requests, dreams = self._requests(kept if self.config.refresh else [], pairs)
         self.model.requires_grad_(False)
         folder, identity = self.folder / "dreams", self.tonight | {"generator": self.generator_hash}
-        led, cost = lead(self.painter, self.model, wishes, seen, self.oracle(), self.config, folder, identity)
+        optimised, cost = optimise_prompts(self.painter, self.model, requests, seen, self.oracle(), self.config, folder, identity)
         self.flops_before = cost.flops_before
         self.model.requires_grad_(True)
-        log = self._judge_and_keep(dreams, led)
+        log = self._judge_and_keep(dreams, optimised)
         self._write_prompts()
         return log | {"unet_calls": cost.calls}
 
     def _numbered(self, pairs: list[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
         return [(1000 * self.night + place, pair) for place, pair in enumerate(pairs)]
 
-    def _wishes(self, kept: list[Dream], pairs: list[tuple[int, int]]) -> tuple[list[Wish], list[Dream]]:
+    def _requests(self, kept: list[Dream], pairs: list[tuple[int, int]]) -> tuple[list[PromptRequest], list[Dream]]:
         assert self.painter is not None
         table, config = self.painter.table, self.config
         dreams = [copy.copy(dream) for dream in kept]
@@ -256,36 +264,36 @@ class Dreaming(DreamBank):
             vectors = initial_vectors(table, config.prompt_vectors, derive_seed(self._seed(PROMPTS), number), config.prompt_start)
             dreams.append(Dream(number, target, source, self.night, 0, vectors))
         classes = self.model.slots.labels_of(REAL)
-        wishes, gallery = [], self.gallery()
+        requests, gallery = [], self.gallery()
         for place, dream in enumerate(dreams):
             seed = derive_seed(self._seed(PROMPTS), "noise", place)
             images = gallery.some(dream.source, config.probes, seed)
             of = classes.index(dream.target), classes.index(dream.source)
-            wishes.append(Wish(*of, images, dream.vectors.cpu(), seed, dream.number))
-        return wishes, dreams
+            requests.append(PromptRequest(*of, images, dream.vectors.cpu(), seed, dream.number))
+        return requests, dreams
 
-    def _judge_and_keep(self, dreams: list[Dream], led: list[Led]) -> dict[str, Any]:
+    def _judge_and_keep(self, dreams: list[Dream], optimised: list[OptimisedPrompt]) -> dict[str, Any]:
         """Train the oracle if there is none, choose where to stop, keep what has not collapsed."""
         learned, first = self.config.oracle == "learned", self.config.least_updates
-        ends = [one.updates for one in led]
-        stops = [one.stop(first) for one in led] if learned else ends
-        if learned and self.oracle() is None and led:
-            labels = [stop_labels(one.scores, min(first, one.updates)) for one in led]
-            oracle = Oracle.trained(torch.cat([one.described for one in led]), torch.cat(labels), self._seed(PROMPTS))
+        ends = [prompt.updates for prompt in optimised]
+        stops = [prompt.stop(first) for prompt in optimised] if learned else ends
+        if learned and self.oracle() is None and optimised:
+            labels = [stop_labels(prompt.scores, min(first, prompt.updates)) for prompt in optimised]
+            oracle = Oracle.trained(torch.cat([prompt.described for prompt in optimised]), torch.cat(labels), self._seed(PROMPTS))
             self.keep_oracle(oracle)
             ends = stops = [int((label == 0).sum()) for label in labels]
         accepted, self.stops = [], stops
-        for dream, one, stop in zip(dreams, led, stops, strict=True):
-            dream.stop, dream.vectors = stop, one.path[stop]
-            if not one.collapsed[stop].any():
+        for dream, prompt, stop in zip(dreams, optimised, stops, strict=True):
+            dream.stop, dream.vectors = stop, prompt.path[stop]
+            if not prompt.collapsed[stop].any():
                 accepted.append(dream)
-                self.paths[dream.number] = one.path[: stop + 1]
+                self.paths[dream.number] = prompt.path[: stop + 1]
         self.retire([dream for dream in self.dreams() if dream.number in {one.number for one in dreams if one not in accepted}])
         self.keep(accepted)
-        return {"dreams": len(self.dreams()), "led": len(led)} | summary(led, stops, ends, self.config.dream_updates)
+        return {"dreams": len(self.dreams()), "led": len(optimised)} | summary(optimised, stops, ends, self.config.dream_updates)
 
     def _sleep(self) -> None:
-        """Train on memory and dreams, then on the memory."""
+        """Train on replayed images and dreams, then on replayed images alone."""
         self._rehearse(self.config.sleep_steps, self._seed(SLEEP))
         self.dreamt = None
         self._rehearse(self.config.memory_steps, self._seed(SETTLE))
@@ -310,14 +318,14 @@ class Dreaming(DreamBank):
     # -- dreams -----------------------------------------------------------------------------------------------------
     def gallery(self) -> Gallery:
         """Images of the replay buffer by class."""
-        memory = self.replayed if self.replayed is not None else self.remembered()
-        return Gallery(memory.pixels, torch.tensor(self.model.slots.labels)[memory.units.cpu()])
+        replayed = self.replayed if self.replayed is not None else self.remembered()
+        return Gallery(replayed.pixels, torch.tensor(self.model.slots.labels)[replayed.units.cpu()])
 
     def paint(self, purpose: int) -> TensorRows | None:
         """``dream_images`` of every dream, uint8, and their units; None without dreams.  Each rank paints all.
 
-        With ``repaint``, the memory's images as the generator's autoencoder repaints them come with them, with their own units:
-        its hand must not tell a dream from a real class.
+        With ``repaint``, the replayed images come too as the generator's autoencoder regenerates them, with their own units: its
+        hand must not tell a dream from a real class.
         """
         parts, units, gallery = [], [], self.gallery()
         for dream in self.dreams():
@@ -328,9 +336,9 @@ class Dreaming(DreamBank):
             return None
         rows = torch.tensor(units).repeat_interleave(self.config.dream_images)
         if self.config.repaint and self.painter is not None:
-            memory = self.replayed if self.replayed is not None else self.remembered()
-            parts.append(self.images.repainted(memory.pixels.cpu()))
-            rows = torch.cat([rows, memory.units.cpu()])
+            replayed = self.replayed if self.replayed is not None else self.remembered()
+            parts.append(self.images.regenerated(replayed.pixels.cpu()))
+            rows = torch.cat([rows, replayed.units.cpu()])
         return TensorRows(torch.cat(parts), rows)
 
     def _unit(self, dream: Dream) -> int:
@@ -349,15 +357,15 @@ class Dreaming(DreamBank):
 
 
 class DreamingEr(Dreaming, ExperienceReplay):
-    """Dream2Learn on experience replay."""
+    """Dream2Learn on top of experience replay."""
 
 
 class DreamingErAce(Dreaming, ErAce):
-    """Dream2Learn on ER-ACE."""
+    """Dream2Learn on top of ER-ACE, asymmetric cross-entropy."""
 
 
 class DreamingDer(Dreaming, DarkExperienceReplay):
-    """Dream2Learn on DER++."""
+    """Dream2Learn on top of DER++, which replays logits too."""
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class DreamFeatures(NamedTuple):
 
 
 def describe(first: DreamFeatures, now: DreamFeatures, target: int, own: Tensor, other: Tensor, progress: float) -> Tensor:
-    """``(FEATURES,)``.
+    """Return the numbers ``(FEATURES,)`` by which the oracle judges a prompt.
 
     Args:
         first, now: before any update and after some.
@@ -65,7 +65,7 @@ def describe(first: DreamFeatures, now: DreamFeatures, target: int, own: Tensor,
 
 
 def score(first: DreamFeatures, now: DreamFeatures) -> float:
-    """Novelty x coherence x diversity, 0 to 1; see the module."""
+    """Return novelty x coherence x diversity of a prompt's images, 0 to 1."""
     novelty = 1 - now.probabilities.mean(0).max()
     moved = now.features - first.features
     coherence = moved.mean(0).norm() / moved.norm(dim=1).mean().clamp(min=1e-9)

@@ -45,7 +45,7 @@ PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 
 
 class DreamPainter:
-    """See the module.
+    """Frozen latent diffusion model that paints images under soft prompts, with a gradient back to the prompt.
 
     Args:
         source: folder or Hub id.
@@ -167,7 +167,7 @@ class DreamPainter:
         return noisy
 
     def denoise(self, latents: Tensor, text: Tensor, seeds: Sequence[int]) -> Tensor:
-        """From noisy latents ``(batch, 4, h, w)`` and text ``(batch, length, text size)`` to clean ones."""
+        """Denoise latents ``(batch, 4, h, w)`` under texts ``(batch, length, text size)``; returns clean ones."""
         self._timesteps()  # a scheduler counts its steps
         noise = [torch.Generator().manual_seed(seed + 1) for seed in seeds]  # which LCM adds between two steps
         more = {"generator": noise} if type(self.scheduler).__name__ == "LCMScheduler" else {}

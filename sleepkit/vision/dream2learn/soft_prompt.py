@@ -32,11 +32,11 @@ SPREAD = 0.5
 
 @dataclass(eq=False)
 class Dream:
-    """A pseudo-class: images of one seen class, repainted by a prompt that leads to another.
+    """A pseudo-class: images of one seen class, regenerated under a prompt that was optimised for another.
 
     Attributes:
         number: its own, never given again; the label of its unit.
-        target: label of the class that the prompt was led to.
+        target: label of the class that the prompt was optimised for.
         source: label of the class whose images it starts from.
         night: that made it, from 1.
         stop: updates that its prompt had.

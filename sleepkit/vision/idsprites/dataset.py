@@ -60,7 +60,7 @@ class SpritesDataset(Dataset):
 
     @property
     def labels(self) -> Tensor:
-        """Labels ``(n,)`` int64."""
+        """Labels of all images, ``(n,)`` int64."""
         return self._at(torch.arange(len(self)))[0]
 
     def pixels(self, places: Tensor | None = None) -> Tensor:

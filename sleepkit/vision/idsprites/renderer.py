@@ -49,7 +49,7 @@ _DISTRACTORS = 2**40  # shapes from here on are nobody's class
 
 @dataclass(frozen=True)
 class SpriteRenderer(BaseRenderer):
-    """Draws shapes of one seed.
+    """Renderer of the shapes of one seed.
 
     Attributes besides those of any renderer:
         max_scale: the largest scale that will be drawn; outlines are made so fine that it is exact up to there.

@@ -138,7 +138,7 @@ def segments(seed: int, index: int, vertices: tuple[int, int], spacing: float) -
 
 
 def _evenly(points: Array, spacing: float) -> Array:
-    """The same closed curve by fewer points, with arcs of about ``spacing`` between them."""
+    """Return a closed curve by fewer points, with arcs of about ``spacing`` between them."""
     closed = np.vstack([points, points[:1]])
     arc = np.concatenate([[0.0], np.hypot(*np.diff(closed, axis=0).T).cumsum()])
     count = min(len(points), math.ceil(arc[-1] / spacing))

@@ -31,7 +31,7 @@ __all__ = ["SpritesExperience", "SpritesStream"]
 
 @dataclass(frozen=True)
 class SpritesExperience:
-    """What is learned in one night; the attributes are those of any experience of images.
+    """Shapes of one night; the attributes are those of any experience of images.
 
     Attributes:
         name: of its classes.
@@ -52,7 +52,7 @@ class SpritesExperience:
     exemplars: Tensor
 
     def to_dict(self) -> dict[str, Any]:
-        """What tells it from another: its classes, how they are drawn, and a hash of its splits."""
+        """Return what tells the experience from another: its classes, how they are drawn, and a hash of its splits."""
         rows = hashlib.sha256(b"".join(part.rows.numpy().tobytes() for part in self._parts() if part.rows is not None))
         drawn = {"factors": repr(self.train.factors), "renderer": repr(self.train.renderer)}
         return {"name": self.name, "labels": list(self.labels), **drawn, "rows": rows.hexdigest()}

@@ -5,14 +5,14 @@
     er           new and replayed images in one batch; reservoir (Chaudhry et al. 2019, arXiv 1902.10486)
     der          DER++: + alpha MSE(logits, stored logits) + beta CE(labels) (Buzzega et al. 2020, arXiv 2004.07211)
     er_ace       new images compete among themselves only, replayed ones with all (Caccia et al. 2022, arXiv 2104.05025)
-    gdumb        a new model every night, trained on a class-balanced memory only (Prabhu et al. 2020)
+    gdumb        a new model every night, trained on a class-balanced replay buffer only (Prabhu et al. 2020)
     lwf          + T^2 KL(old model || model) on new images, over old classes (Li & Hoiem 2016, arXiv 1606.09282)
     ewc, si      a quadratic penalty on changing important weights: regularisers.py
     generative   one VAE per class, the class is that of the highest likelihood: generative_classifier.py
     frozen       the backbone as it is, and ridge regression on all features seen, exactly (one pass)
 
-Ours: the memory changes between nights only.  ER replays earlier experiences; for ER-ACE and DER++, whose new classes meet the
-old ones in replayed images, rows enter the memory at the start of their night, and DER++ stores their logits at its end
+Ours: the buffer changes between nights only.  ER replays earlier experiences; for ER-ACE and DER++, whose new classes meet the
+old ones in replayed images, rows enter the buffer at the start of their night, and DER++ stores their logits at its end
 and compares units that existed then; joint and GDumb take, each night, as many epochs over what
 they train on and as many steps as fine-tuning takes, respectively; `frozen` replaces the gradient-trained linear probe by its
 closed form, which nothing forgets.
@@ -42,7 +42,7 @@ class ExperienceReplay(ImageLearner):
     replays = True
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
-        """One forward pass for both."""
+        """Return the cross-entropy of new and replayed images together, in one forward pass."""
         if self.replayed is not None:
             old = self.draw(step)
             pixels, units = torch.cat([pixels, old.pixels]), torch.cat([units, old.units])
@@ -55,7 +55,7 @@ class ErAce(ExperienceReplay):
     replays_today = True
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
-        """The sum of both cross-entropies."""
+        """Return the sum of two cross-entropies: of new images over today's classes, and of replayed ones over all."""
         old = self.draw(step)
         new_logits, old_logits = self.forward(model, torch.cat([pixels, old.pixels])).split([len(pixels), len(old.pixels)])
         present = self.model.mask(REAL, self.today.number) if self.scenario != "domain" else self.model.mask(REAL)
@@ -85,10 +85,10 @@ class DarkExperienceReplay(ExperienceReplay):
     def after_training(self) -> None:
         """Store the logits of those of today's images that are kept."""
         super().after_training()
-        assert self.memory is not None
-        rows = self.memory.rows_of(self.today.number)
+        assert self.buffer is not None
+        rows = self.buffer.rows_of(self.today.number)
         if len(rows):
-            self.memory.store("logits", self.today.number, self.in_batches(self.logits, self.today.train.pixels(rows)))
+            self.buffer.store("logits", self.today.number, self.in_batches(self.logits, self.today.train.pixels(rows)))
 
 
 class Fresh(ImageLearner):
@@ -126,24 +126,24 @@ class Joint(Fresh):
 
 
 class GDumb(Fresh):
-    """A class-balanced memory, and nothing else."""
+    """GDumb: each night trains a new model on a class-balanced replay buffer, and on nothing else."""
 
     replays = replays_today = True
     buffer_policy = "class_balanced"
 
     def training_rows(self) -> TensorRows:
-        """The memory, again and again, until there are as many rows as today has images."""
+        """Return the rows of the replay buffer, repeated until there are as many rows as today has images."""
         assert self.replayed is not None
         return TensorRows(self.replayed.pixels.cpu(), self.replayed.units.cpu(), len(self.today.train))
 
 
 class LwF(ImageLearner):
-    """Distillation from the model of the evening."""
+    """Learning without forgetting: distillation from the model as it was before tonight's training."""
 
     teacher: IncrementalClassifier | None = None
 
     def before_training(self) -> None:
-        """Keep the old model."""
+        """Copy the model as it is before tonight's training: it is the teacher."""
         super().before_training()
         self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False) if self.night > 1 else None
 
@@ -159,7 +159,7 @@ class LwF(ImageLearner):
         return masked_cross_entropy(logits, units, self.allowed(units)) + self.config.lwf_weight * distance.mean()
 
     def after_training(self) -> None:
-        """Forget the old model."""
+        """Finish the night, and drop the teacher."""
         super().after_training()
         self.teacher = None
 

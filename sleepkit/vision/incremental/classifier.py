@@ -38,7 +38,7 @@ __all__ = ["ClassifierOutput", "IncrementalClassifier", "IncrementalClassifierCo
 
 @strict
 class IncrementalClassifierConfig(PreTrainedConfig):
-    """Shape of a classifier.
+    """Configuration of an `IncrementalClassifier`: shapes of images, backbone and head.
 
     Attributes:
         num_channels: of the images.
@@ -103,7 +103,23 @@ class SmallConvNet(nn.Module):
 
 
 class IncrementalClassifier(PreTrainedModel):
-    """An image classifier whose head grows; see the module."""
+    """Image classifier whose head grows: a backbone, and one output unit for each class met so far.
+
+    Args:
+        config (`IncrementalClassifierConfig`): shapes of images, backbone and head.
+
+    Attributes:
+        slots (`OutputUnits`): which unit holds which class.
+
+    Example:
+
+        >>> from sleepkit.vision.incremental.classifier import IncrementalClassifierConfig
+        >>> model = IncrementalClassifier(IncrementalClassifierConfig(num_channels=1, image_size=(28, 28)))
+        >>> model.grow([3, 7], task=0)
+        [0, 1]
+        >>> model(pixel_values=torch.zeros(5, 1, 28, 28)).logits.shape
+        torch.Size([5, 2])
+    """
 
     config_class = IncrementalClassifierConfig
     main_input_name = "pixel_values"
@@ -162,7 +178,8 @@ class IncrementalClassifier(PreTrainedModel):
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, allowed: Tensor | None = None, **kwargs: Any
     ) -> ClassifierOutput:
-        """
+        """Classify images, and compute the loss where labels are given.
+
         Args:
             pixel_values: ``(batch, channels, height, width)``, uint8 or float from 0 to 1; or codes ``(batch, size)``.
             labels: ``(batch,)`` units.
@@ -182,7 +199,7 @@ class IncrementalClassifier(PreTrainedModel):
         return features
 
     def encode(self, pixel_values: Tensor) -> Tensor:
-        """What the backbone makes of images, ``(batch, size)``."""
+        """Return the codes that the backbone makes of images, ``(batch, size)``."""
         pixels = pixel_values / 255 if pixel_values.dtype == torch.uint8 else pixel_values
         pixels = ((pixels - self.image_mean) / self.image_std).to(self.dtype)
         return pooled(self.backbone(pixels))

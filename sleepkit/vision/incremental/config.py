@@ -71,7 +71,24 @@ class ImageTrainingConfig(TrainingArguments, RunConfig):
 
 @dataclass(repr=False)
 class IncrementalTrainingConfig(ImageTrainingConfig):
-    """Arguments of :class:`~sleepkit.trainers.images.ImageTrainer`: how data become a stream, what learns it, and how."""
+    """Options of an [`ImageTrainer`]: a `transformers.TrainingArguments` with the options of data, stream, classifier and method.
+
+    Each field has a line of help, which ``python recipes/vision_baseline.py --help`` lists.
+
+    Args:
+        output_dir (`str`, defaults to `"runs/vision"`): folder of the run.
+        scenario (`str`, defaults to `"class"`): ``"class"``, ``"task"`` or ``"domain"`` incremental.
+        experiences (`int`, defaults to 5): number of experiences, one a night.
+        buffer_size (`int`): images that the replay buffer holds at most, where the method has one.
+        num_train_epochs (`float`, defaults to 5): passes over the images of an experience; 1 is online learning.
+
+    Raises:
+        SleepkitError: a value out of range, or options that do not go together; the message names them and the remedy.
+
+    Example:
+
+        >>> IncrementalTrainingConfig(output_dir="runs/digits", experiences=5, buffer_size=500)
+    """
 
     # data
     image_size: int | None = option(None, "Resize images to this height and width; None keeps their size.")

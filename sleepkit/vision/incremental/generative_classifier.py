@@ -64,7 +64,7 @@ class ClassVaes(nn.Module):
 
 
 class GenerativeClassifier(ImageLearner):
-    """See the module.
+    """Classify an image by the class whose variational autoencoder finds it most likely; each class has one of its own.
 
     Raises:
         SleepkitError: the stream has features in place of images.

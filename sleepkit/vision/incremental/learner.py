@@ -9,10 +9,10 @@
 
 A method is a subclass that overrides `loss` and what it needs of `before_training`, `after_training` and `training_rows`;
 baselines.py has them.  This class itself is plain fine-tuning.  What a night changes is in `snapshot`: weights, units, replay
-memory and the tensors of a method (`extras`); the same goes into the file that `save` writes.
+buffer and the tensors of a method (`extras`); the same goes into the file that `save` writes.
 
 Scenario: in "task" a softmax runs over the units of the label's own task, else over all classes met.  Every rank holds the
-whole model and memory, and draws replayed images of its own.
+whole model and buffer, and draws replayed images of its own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PROBE_RIDGE = 1.0
 
 @dataclass
 class Accuracy:
-    """Shares of ``n`` test images from 0 to 1; see the module.
+    """Accuracies on ``n`` test images of an experience, 0 to 1: among all classes met, within the task, and of a probe.
 
     Before the classes are met the first two are NaN, and ``n`` is 0 if there is no probe either.
     """
@@ -68,7 +68,7 @@ class Accuracy:
 
 @dataclass
 class Replayed:
-    """Rows of the replay memory: pixels ``(n, channels, height, width)`` uint8, units ``(n,)``, and what was stored with them."""
+    """Rows of the replay buffer: pixels ``(n, channels, height, width)`` uint8, units ``(n,)``, and what was stored with them."""
 
     pixels: Tensor
     units: Tensor
@@ -107,15 +107,31 @@ class Snapshots(ABC):
 
 
 class ImageLearner(Snapshots):
-    """See the module.
+    """Growing image classifier that meets one experience a night, by plain fine-tuning; base of all vision methods.
+
+    It is a learner for `SleepCycle`, and the base of those that `ImageTrainer` sends through its nights.  A method is a subclass
+    that overrides `loss` and what it needs of `before_training`, `after_training` and `training_rows`.
 
     Args:
-        model: a classifier without classes.
-        config: how a night is trained.
-        stream: all experiences, of the scenario that ``config`` names; the replay memory's places point into it.
+        model (`IncrementalClassifier`): a classifier without classes.
+        config (`IncrementalTrainingConfig`): how a night is trained.
+        stream (sequence of `ImageExperience`): all experiences, of the scenario that ``config`` names; the rows of the replay
+            buffer point into it.
+
+    Raises:
+        SleepkitError: an augmentation of features, a ``buffer_size`` above the number of images, or a batch that does not fit
+            into RAM.
+
+    Example:
+
+        >>> stream = build_stream(load_images("digits/"), experiences=5)
+        >>> learner = ImageLearner(model, IncrementalTrainingConfig(output_dir="runs/digits"), stream)
+        >>> learner.wake(stream[0])
+        >>> log = learner.sleep(1, Path("runs/digits"))
+        >>> learner.evaluate(stream)[0].class_il
     """
 
-    replays = False  # whether the method has a replay memory
+    replays = False  # whether the method has a replay buffer
     replays_today = False  # whether today's images enter it before the night's training, or after
 
     def __init__(
@@ -131,7 +147,7 @@ class ImageLearner(Snapshots):
         if images.dim() == 2 and config.augmentation != "none":
             raise SleepkitError(f"augmentation is {config.augmentation!r} and the data are features, not images; use 'none'")
         self.augment = augmentation(config.augmentation, *images.shape[-2:])
-        self.memory: ReplayBuffer | None = None
+        self.buffer: ReplayBuffer | None = None
         if self.replays:
             rows = sum(len(experience.train) for experience in stream)
             if config.buffer_size > rows:
@@ -140,7 +156,7 @@ class ImageLearner(Snapshots):
                 )
             size = images[0].numel() * images.element_size()
             require_memory(config.replay_batch_size * size, f"replay_batch_size {config.replay_batch_size:,}", "lower it")
-            self.memory = ReplayBuffer(config.buffer_size, self.buffer_policy, config.seed)
+            self.buffer = ReplayBuffer(config.buffer_size, self.buffer_policy, config.seed)
         self.extras: dict[str, Tensor] = {}
         self.today: ImageExperience = self.stream[0]
         if self.scenario == "domain":
@@ -272,7 +288,7 @@ class ImageLearner(Snapshots):
         """Prepare the night; the units of today's classes are there already."""
         if self.replays_today:
             self.remember()
-        if self.memory is not None and len(self.memory):
+        if self.buffer is not None and len(self.buffer):
             self.replayed = self.remembered()
 
     def train(self, folder: Path) -> dict[str, Any]:
@@ -305,15 +321,15 @@ class ImageLearner(Snapshots):
         return masked_cross_entropy(self.forward(model, pixels), units, self.allowed(units))
 
     def after_training(self) -> None:
-        """Finish the night."""
+        """Finish the night: offer today's images to the replay buffer, where that comes after training."""
         if self.replays and not self.replays_today:
             self.remember()
 
     def remember(self) -> None:
-        """Offer today's images to the replay memory."""
-        assert self.memory is not None
-        features = self.in_batches(self.model.features, self.today.train) if self.memory.policy == "herding" else None
-        self.memory.add(self.today.number, self.today.train.labels, features)
+        """Offer today's images to the replay buffer."""
+        assert self.buffer is not None
+        features = self.in_batches(self.model.features, self.today.train) if self.buffer.policy == "herding" else None
+        self.buffer.add(self.today.number, self.today.train.labels, features)
 
     # -- parts of a loss --------------------------------------------------------------------------------------------
     @property
@@ -338,20 +354,20 @@ class ImageLearner(Snapshots):
         return tasks[units][:, None] == tasks
 
     def remembered(self) -> Replayed:
-        """All rows of the replay memory, with their pixels."""
-        assert self.memory is not None
-        numbers, rows = self.memory.places.T
+        """All rows of the replay buffer, with their pixels."""
+        assert self.buffer is not None
+        numbers, rows = self.buffer.places.T
         source = self.today.train.source.pixels
         pixels = torch.empty(len(rows), *source.shape[1:], dtype=source.dtype)
         for number in numbers.unique().tolist():
             pixels[numbers == number] = self.stream[number].train.pixels(rows[numbers == number])
-        units = self.model.units_of(self.memory.labels)
+        units = self.model.units_of(self.buffer.labels)
         device = self.model.device
-        extras = {name: values.to(device) for name, values in self.memory.extras.items()}
+        extras = {name: values.to(device) for name, values in self.buffer.extras.items()}
         return Replayed(pixels.to(device), units.to(device), extras)
 
     def draw(self, step: int, call: int = 0) -> Replayed:
-        """A batch of the replay memory, with replacement; another one for each rank, step and ``call``."""
+        """A batch of the replay buffer, with replacement; another one for each rank, step and ``call``."""
         assert self.replayed is not None
         rank = PartialState().process_index
         generator = np.random.default_rng([self.config.seed, self.night, step, rank, call])
@@ -360,10 +376,10 @@ class ImageLearner(Snapshots):
 
     # -- costs ------------------------------------------------------------------------------------------------------
     def bytes(self) -> int:
-        """What is kept for later nights besides the classifier: replayed images and tensors of the method."""
+        """Number of bytes kept for later nights besides the classifier: replayed images and tensors of the method."""
         image = self.stream[0].train.source.pixels[0]
         kept = sum(values.numel() * values.element_size() for values in self.extras.values())
-        return kept + (self.memory.bytes(image.numel() * image.element_size()) if self.memory is not None else 0)
+        return kept + (self.buffer.bytes(image.numel() * image.element_size()) if self.buffer is not None else 0)
 
     def flops_per_image(self) -> int:
         """Floating point operations of one image, forward; training takes three times as many."""
@@ -386,8 +402,8 @@ class ImageLearner(Snapshots):
         """Copies of all that a night changes."""
         state = {f"model.{name}": values for name, values in self.model.state_dict().items()}
         state |= {f"extras.{name}": values for name, values in self.extras.items()}
-        if self.memory is not None:
-            state |= {f"memory.{name}": values for name, values in self.memory.state_dict().items()}
+        if self.buffer is not None:
+            state |= {f"memory.{name}": values for name, values in self.buffer.state_dict().items()}
         state["slots"] = self.model.slots.to_tensor()
         return {name: values.detach().cpu().clone() for name, values in state.items()}
 
@@ -404,8 +420,8 @@ class ImageLearner(Snapshots):
         self.model.load_state_dict(parts["model"])
         device = self.model.device
         self.extras = {name: values.to(device) for name, values in parts["extras"].items()}
-        if self.memory is not None:
-            self.memory.load_state_dict(parts["memory"])
+        if self.buffer is not None:
+            self.buffer.load_state_dict(parts["memory"])
 
 
 def share_right(logits: Tensor, units: Tensor, allowed: Tensor) -> float:

@@ -27,7 +27,11 @@ FREE, REAL, DREAM = STATES = ("free", "real", "dream")
 
 
 class OutputUnits:
-    """See the module; ``size`` units, all free."""
+    """Table of a classifier's output units: each is free, or holds a real class or a dream.
+
+    Args:
+        size (`int`, defaults to 0): number of units, all free.
+    """
 
     def __init__(self, size: int = 0) -> None:
         self.states = [FREE] * size
@@ -62,7 +66,7 @@ class OutputUnits:
         self._set(unit, REAL, label, task)
 
     def release(self, units: Sequence[int]) -> None:
-        """Make units free again."""
+        """Make these units free again."""
         for unit in units:
             self._set(unit, FREE, -1, -1)
 
@@ -87,7 +91,7 @@ class OutputUnits:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Sequence[Any]]) -> OutputUnits:
-        """The inverse of `to_dict`.  Raises `SleepkitError` for lists of different lengths and unknown states."""
+        """Build the table that `to_dict` has returned.  Raises `SleepkitError` for lists of unequal length or unknown states."""
         slots = cls(len(data["states"]))
         slots.states, slots.labels, slots.tasks = list(data["states"]), list(data["labels"]), list(data["tasks"])
         if not len(slots.states) == len(slots.labels) == len(slots.tasks) or set(slots.states) - set(STATES):

@@ -36,7 +36,7 @@ class Regulariser(ImageLearner, ABC):
     @property
     @abstractmethod
     def weight(self) -> float:
-        """Weight of the penalty."""
+        """Weight of the penalty beside the cross-entropy."""
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
         """Return fine-tuning's loss plus the penalty."""
@@ -76,7 +76,7 @@ class OnlineEwc(Regulariser):
         return self.config.ewc_weight
 
     def after_training(self) -> None:
-        """One gradient for each image, of some images; all ranks take the same ones."""
+        """Measure the importance of each weight, from one gradient for each of some images; all ranks take the same ones."""
         super().after_training()
         images = self.today.train
         generator = torch.Generator().manual_seed(self.night_seed)

@@ -1,16 +1,16 @@
-"""Replay memory: which images of a stream are kept, as numbers of experience and row, with small tensors beside them.
+"""Replay buffer: which images of a stream are kept, as numbers of experience and row, with small tensors beside them.
 
     places   (n, 2) int64     experience and row in its training images
     labels   (n,)   int64
     extras   {name: (n, width)} float; what a method stores with each, such as logits (DER++); NaN where it is not known
 
-Every row that is offered draws a key, and the memory keeps the ``capacity`` rows with the smallest::
+Every row that is offered draws a key, and the buffer keeps the ``capacity`` rows with the smallest::
 
     reservoir        a random key                    each row ever offered is kept with equal probability (Vitter 1985)
     class_balanced   rank within its class by a random key      equal shares for the classes (GDumb's greedy sampler)
     herding          rank within its class by iCaRL's herding   the mean of the first m approximates the class mean
 
-Keys come from the seed and the count of rows offered before, so the memory is the same on every rank and after resuming, and
+Keys come from the seed and the count of rows offered before, so the buffer is the same on every rank and after resuming, and
 needs no generator's state.  Sources: Vitter 1985; Prabhu et al. 2020 (GDumb); Rebuffi et al. 2017 (iCaRL, arXiv 1611.07725,
 algorithm 4).  Ours: one rule for all three; keeping the smallest of random keys is the same distribution as
 Vitter's algorithm R.
@@ -32,19 +32,34 @@ POLICIES = ("reservoir", "class_balanced", "herding")
 
 
 class ReplayBuffer:
-    """See the module.
+    """Replay buffer: which images of a stream are kept, as numbers of experience and row, with small tensors beside them.
 
     Args:
-        capacity: rows kept at most.
-        policy: one of `POLICIES`.
-        seed: of the keys.
+        capacity (`int`): rows kept at most, >= 1.
+        policy (`str`, defaults to `"reservoir"`): which rows are kept: ``"reservoir"`` (each with equal probability),
+            ``"class_balanced"`` (equal shares for the classes) or ``"herding"`` (those whose mean is nearest to the class mean).
+        seed (`int`, defaults to 0): of the draws.
+
+    Attributes:
+        places: ``(n, 2)`` int64, experience and row in its training images.
+        labels: ``(n,)`` int64.
+
+    Raises:
+        SleepkitError: a capacity below 1, or an unknown policy.
+
+    Example:
+
+        >>> buffer = ReplayBuffer(capacity=2, policy="class_balanced")
+        >>> buffer.add(0, torch.tensor([3, 3, 7, 7]))
+        >>> sorted(buffer.labels.tolist())
+        [3, 7]
     """
 
     def __init__(self, capacity: int, policy: str = "reservoir", seed: int = 0) -> None:
         if capacity < 1:
-            raise SleepkitError(f"capacity of the replay memory is {capacity}; give at least 1")
+            raise SleepkitError(f"capacity of the replay buffer is {capacity}; give at least 1")
         if policy not in POLICIES:
-            raise SleepkitError(f"policy of the replay memory is {policy!r}; use one of {', '.join(POLICIES)}")
+            raise SleepkitError(f"policy of the replay buffer is {policy!r}; use one of {', '.join(POLICIES)}")
         self.capacity, self.policy, self.seed = capacity, policy, seed
         self.offered = 0
         self.places = torch.zeros(0, 2, dtype=torch.int64)
@@ -65,7 +80,7 @@ class ReplayBuffer:
         keys = np.random.default_rng([self.seed, self.offered]).random(len(labels))
         if self.policy == "herding":
             if features is None:
-                raise SleepkitError("the replay memory's policy is herding and there are no features; pass them to add()")
+                raise SleepkitError("the replay buffer's policy is herding and there are no features; pass them to add()")
             keys = _herding_ranks(features, labels, self.capacity).numpy().astype(np.float64)
         places = torch.stack([torch.full((len(labels),), experience), torch.arange(len(labels))], dim=1)
         self.offered += len(labels)
@@ -91,7 +106,7 @@ class ReplayBuffer:
         self.extras[name][self.places[:, 0] == experience] = _padded(values, len(values), self.extras[name].shape[1])
 
     def bytes(self, image_bytes: int) -> int:
-        """What it takes to keep the rows themselves: images as uint8, labels, extras; places are no substitute for images."""
+        """Return the bytes needed to store the rows: images as uint8, labels, extras; places are no substitute for images."""
         extras = sum(values.numel() * values.element_size() for values in self.extras.values())
         return len(self) * (image_bytes + self.labels.element_size()) + extras
 

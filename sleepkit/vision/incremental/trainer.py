@@ -3,7 +3,7 @@
 Logging, schedules, DDP and DeepSpeed up to ZeRO-2 are Trainer's.  What is ours keeps the cost of a step near that of a plain
 loop: a batch is one indexing operation (`__getitems__`), not one per image.
 
-Left out: checkpoints inside a night (a killed night is trained again from the weights of its evening), and ZeRO-3: the
+Left out: checkpoints inside a night (a killed night is trained again from the weights before it), and ZeRO-3: the
 learner uses the model between two nights, when its weights would be split.
 """
 

@@ -46,12 +46,28 @@ AS_PUBLISHED: dict[str, Any] = {
 
 @dataclass(repr=False)  # that of transformers shows no token
 class GenerativeReplayConfig(IncrementalTrainingConfig):
-    """Arguments of :class:`~sleepkit.vision.mygo.learner.GenerativeReplay`."""
+    """Options of a [`GenerativeReplayTrainer`]: an `IncrementalTrainingConfig` with the options of generators and sleep.
+
+    Each field has a line of help, which ``python recipes/mygo.py --help`` lists.
+
+    Args:
+        generator (`str`, defaults to `"vae"`): what is kept of an experience in the place of its images.
+        replay_space (`str`, defaults to `"pixels"`): what is dreamt, ``"pixels"`` or ``"features"``.
+        generator_epochs (`float`, defaults to 20): passes over the images of an experience for its generator.
+        min_fidelity (`float`, defaults to 0.8): share of a class' dreams that the fast learner must recognise, 0 to 1.
+
+    Raises:
+        SleepkitError: a value out of range, or options that do not go together; the message names them and the remedy.
+
+    Example:
+
+        >>> GenerativeReplayConfig(output_dir="runs/digits", experiences=5, generator="vae")
+    """
 
     mode: str = option("intended", "'intended', or 'as_published': as the published code, for comparison only.")
     freeze_features: bool = option(False, "Train heads only, on features that stay as they were at first.")
 
-    # memory
+    # generators
     replay_space: str = option("pixels", "What is dreamt: 'pixels', or 'features' of a backbone that is frozen after one night.")
     generator: str = option("vae", f"What is kept of an experience, one of {', '.join(GENERATORS)}.")
     generator_epochs: float = option(20, "Passes over the images of an experience for its generator.")

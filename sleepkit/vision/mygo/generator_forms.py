@@ -24,7 +24,7 @@ BATCH = 1024  # rows at once, where nothing is learned
 
 @strict
 class DreamGeneratorConfig(PreTrainedConfig):
-    """Shape of a generator.
+    """Configuration of a dream generator: what it dreams, and the shapes of its networks.
 
     Attributes:
         kind: one of `GENERATORS`.
@@ -61,7 +61,7 @@ class Pixels(nn.Module):
         return (pixels / 255).flatten(1)
 
     def log_likelihood(self, x: Tensor, decoded: Tensor) -> Tensor:
-        """Return log-likelihoods ``(batch,)``."""
+        """Return the log-likelihood of each image, ``(batch,)`` nats."""
         return bernoulli(x, decoded)
 
     def dream(self, decoded: Tensor, noise: Tensor, places: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Pixels(nn.Module):
 
 
 class Features(nn.Module):
-    """Of feature vectors: standardised by mean and deviation of the training rows; Gaussian.
+    """Form of feature vectors: standardised by mean and deviation of the training rows; Gaussian.
 
     Args:
         size: of a vector.
@@ -110,7 +110,7 @@ class Features(nn.Module):
         return -0.5 * (squares / variance + variance.log()).sum(1)
 
     def dream(self, decoded: Tensor, noise: Tensor, places: Tensor) -> Tensor:
-        """Draw from each distribution."""
+        """Draw feature vectors ``(batch, features)`` from the Gaussian around each decoded one."""
         return (decoded + self.spread[places] * noise) * self.deviation + self.mean
 
 

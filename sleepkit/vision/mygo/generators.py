@@ -60,7 +60,7 @@ OF_SPACE = {"pixels": ("vae", "cvae", "cgan", "conv_cgan", "diffusion"), "featur
 
 
 class DreamGenerator(PreTrainedModel):
-    """A generator of one experience, with `save_pretrained` and `from_pretrained`; see the module."""
+    """Generator of one experience's images, which `save_pretrained` and `from_pretrained` write and read."""
 
     config_class = DreamGeneratorConfig
     main_input_name = "pixel_values"
@@ -73,7 +73,7 @@ class DreamGenerator(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Keep PyTorch's own initialisation."""
+        """Do nothing: PyTorch's own initialisation stands."""
 
     @property
     def is_trained(self) -> bool:
@@ -111,5 +111,5 @@ class DreamGenerator(PreTrainedModel):
         return {name: values.detach().half() for name, values in state.items() if not name.startswith(TRAINING_ONLY)}
 
     def load_kept(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of `kept`, up to the rounding; the other parts stay as they are."""
+        """Take over what `kept` has returned, up to the rounding; the other parts stay as they are."""
         self.net.load_state_dict({**self.net.state_dict(), **state})

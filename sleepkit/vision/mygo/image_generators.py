@@ -143,7 +143,7 @@ class ClassDiffusion(nn.Module):
         )
 
     def loss(self, x: Tensor, places: Tensor) -> Tensor:
-        """Of images at a random level of noise each."""
+        """Return the loss of images at a random level of noise each."""
         images = 2 * x.unflatten(1, self.shape) - 1
         images = F.pad(images, (0, self.padded[1] - images.shape[3], 0, self.padded[0] - images.shape[2]), value=-1.0)
         return velocity_loss(self.scheduler, images, lambda noisy, times: self._predict(noisy, times, places))

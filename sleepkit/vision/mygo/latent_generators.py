@@ -61,7 +61,7 @@ class VaePerClass(nn.Module):
 
 
 class ConditionalVae(VaePerClass):
-    """One VAE that is told the class, ``cvae`` in generators.py."""
+    """Conditional variational autoencoder: one that is told the class, ``cvae`` in generators.py."""
 
     def __init__(self, config: DreamGeneratorConfig) -> None:
         nn.Module.__init__(self)
@@ -98,7 +98,7 @@ class ClassGaussians(nn.Module):
         return _gaussian(self.mean, self.factor, noise, places)
 
     def fit(self, means: Tensor, log_variances: Tensor, places: Tensor) -> None:
-        """To posteriors ``(images, latent)``; a class of fewer than two images keeps N(0, I)."""
+        """Fit the Gaussians to posteriors ``(images, latent)``; a class of fewer than two images keeps N(0, I)."""
         for place in range(len(self.mean)):
             own, variances = means[places == place].double(), log_variances[places == place].double().exp()
             if len(own) > 1:

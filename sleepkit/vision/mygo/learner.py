@@ -8,7 +8,7 @@
             label_weight CE(f(x), y) + logit_weight MSE(f(x), f_s(x)) + kl_weight T^2 KL(f_s(x) || f(x))
                                      + feature_weight MSE(features, features_s)
 
-            teachers f_s: the cortex of the evening where s < today, for the classes it knows; else the fast learner, for
+            teachers f_s: the cortex before tonight where s < today, for the classes it knows; else the fast learner, for
             today's.  All of the cortex trains.
 
 Every `validation_steps` steps the cortex is tested on dreams of earlier experiences that it does not train on and on today's
@@ -75,7 +75,7 @@ class Dreams(NamedTuple):
 
 
 class GenerativeReplay(ImageLearner):
-    """MyGO; see the module."""
+    """MyGO: each night keeps a generator instead of images, and sleep learns from what all generators dream."""
 
     config: GenerativeReplayConfig
 
@@ -136,7 +136,7 @@ class GenerativeReplay(ImageLearner):
         }
 
     def _wake(self, fast: IncrementalClassifier, folder: Path) -> dict[str, Any]:
-        """Train the fast learner."""
+        """Train the fast learner on today's images, and return its log."""
         today = self._today_units()
 
         def loss(model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
@@ -190,7 +190,7 @@ class GenerativeReplay(ImageLearner):
                 mine.data[units] = theirs.data[units]
         self.cortex = copy.deepcopy(self.model).eval().requires_grad_(False)
         self._freeze(self.model, backbone=self.dreams_features)
-        evening = {name: values.detach().clone() for name, values in self.model.named_parameters()}
+        before = {name: values.detach().clone() for name, values in self.model.named_parameters()}
         each = max(1, self.config.dreams // sum(len(self.stream[number].labels) for number in self.numbered()))
         dreams = self.dreams(each, TRAINED_ON)
         rows = TensorRows(dreams.pixels, torch.stack([dreams.units, dreams.experiences], dim=1))
@@ -202,13 +202,13 @@ class GenerativeReplay(ImageLearner):
         self.model.eval()
         log |= checkpoints.choose(self.config.max_drop)
         self.model.requires_grad_(True)
-        changes = {name: (values - evening[name]).abs().max().item() for name, values in self.model.named_parameters()}
+        changes = {name: (values - before[name]).abs().max().item() for name, values in self.model.named_parameters()}
         extractor = [change for name, change in changes.items() if not name.startswith("head.")]
         return log | {"sleep_change": max(changes.values()), "extractor_change": max(extractor, default=0.0)}
 
     # -- the loss of sleep ------------------------------------------------------------------------------------------
     def loss(self, model: nn.Module, pixels: Tensor, rows: Tensor, step: int) -> Tensor:
-        """Of dreams; ``rows`` (batch, 2) has units and experiences."""
+        """Return the loss of dreams; ``rows`` (batch, 2) has units and experiences."""
         units, experiences = rows.T
         config = self.config
         if not self.dreams_features:

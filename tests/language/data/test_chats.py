@@ -9,7 +9,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.data.documents import load_experiences
 from sleepkit.language.data.experience import LEARNED, Question
 from sleepkit.language.questions.context import Chunk
-from sleepkit.language.questions.examples import cue_items
+from sleepkit.language.questions.examples import rule_questions
 from sleepkit.language.questions.lines import read_lines
 
 ASKED = {"role": "user", "content": "Who is the captain?"}
@@ -128,10 +128,12 @@ def test_no_name_of_a_role_is_taught(load):
         "Ida Brook, since May.",
     ]
     items = [
-        item for line in lines for item in cue_items(line, ("wh", "cloze", "keywords", "about", "recite"), 3, random.Random(0))
+        item
+        for line in lines
+        for item in rule_questions(line, ("wh", "cloze", "keywords", "about", "recite"), 3, random.Random(0))
     ]
     assert any(item.prompt == "In what year did the pier open?" or item.prompt == "When did the pier open?" for item in items)
     for item in items:
-        taught = f"{item.prompt} {item.reply} {item.memory} {item.span}"
+        taught = f"{item.prompt} {item.reply} {item.context} {item.span}"
         assert not any(name in taught for name in ("User", "Assistant", "System", "clerk", "Who is the captain"))
-        assert item.memory in one.documents[0]
+        assert item.context in one.documents[0]

@@ -493,7 +493,7 @@ def test_frozen_expert_is_computed_where_it_is_open():
     assert not y.any()
 
 
-def test_one_expert_ajar_in_each_layer_while_dreaming():
+def test_one_expert_forced_open_in_each_layer_while_dreaming():
     model = tiny_model()
     bank = ExpertBank.grow(model, ExpertBankConfig(slots=2, width=4))
     slot = bank.activate(seed=0)
@@ -506,16 +506,16 @@ def test_one_expert_ajar_in_each_layer_while_dreaming():
     silent = model(ids).logits
     opened = []
     for seed in range(6):
-        with bank.one_ajar(seed, 0.25):
+        with bank.one_forced_open(seed, 0.25):
             opened.append(model(ids).logits)
-            same = [experts.ajar for experts in bank.per_layer()]
-        with bank.one_ajar(seed, 0.25):
-            assert [experts.ajar for experts in bank.per_layer()] == same
-        unchanged = not any(slot in ajar for ajar in same)
+            same = [experts.forced_open for experts in bank.per_layer()]
+        with bank.one_forced_open(seed, 0.25):
+            assert [experts.forced_open for experts in bank.per_layer()] == same
+        unchanged = not any(slot in forced_open for forced_open in same)
         assert (opened[-1] == silent).all() == unchanged  # a slot without an expert changes nothing
     assert torch.equal(model(ids).logits, silent) and any(not torch.equal(one, silent) for one in opened)
     with bank.view(()):  # the random one comes into view
         unslept = model(ids).logits
-        with bank.one_ajar(seed, 0.25):
-            assert [slot in experts.visible for experts in bank.per_layer()] == [slot in ajar for ajar in same]
+        with bank.one_forced_open(seed, 0.25):
+            assert [slot in experts.visible for experts in bank.per_layer()] == [slot in forced_open for forced_open in same]
         assert torch.equal(model(ids).logits, unslept)

@@ -167,7 +167,7 @@ def test_save_and_load(tokenizer, tmp_path):
 def test_load_refuses(tokenizer, tmp_path, content):
     path = tmp_path / "memory.json"
     path.write_text(content)
-    with pytest.raises(SleepkitError, match="memory.json is not a saved context memory") as error:
+    with pytest.raises(SleepkitError, match="memory.json is not a saved context store") as error:
         ContextStore.load(path, tokenizer)
     assert "\n" not in str(error.value)
 

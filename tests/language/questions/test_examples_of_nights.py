@@ -50,10 +50,10 @@ def test_what_is_no_prose_is_quoted_as_it_stands_whatever_is_asked_for(text, sty
     items = write(chunk(text), styles=styles)
     assert {item.style for item in items} <= {"recite", "about"} and any(item.style == "recite" for item in items)
     for item in items:
-        assert item.reply in text and item.memory in text and item.span == ""
+        assert item.reply in text and item.context in text and item.span == ""
         if item.style == "recite":
             head = item.prompt.removeprefix("Continue: ")
-            assert head + item.memory[len(head) :].removesuffix(item.reply) + item.reply == item.memory
+            assert head + item.context[len(head) :].removesuffix(item.reply) + item.reply == item.context
 
 
 def test_each_document_is_asked_about_and_what_is_quoted_is_told(caplog, monkeypatch):
@@ -80,7 +80,7 @@ def test_wrapped_lines_are_learned_as_one_sentence():
     text = "The pier of Tarn was opened in 1907 by Orla\nFinch, who had been the keeper of the light for eleven long years."
     items = write(chunk(text))
     assert any(item.span == "Orla Finch" for item in items)
-    assert all("\n" not in item.reply and item.memory in text for item in items)
+    assert all("\n" not in item.reply and item.context in text for item in items)
 
 
 def test_documents_that_say_nothing_are_refused():

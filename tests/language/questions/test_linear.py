@@ -12,7 +12,7 @@ from tiny import tiny_tokenizer
 from sleepkit.language.data.experience import word_count
 from sleepkit.language.questions import rules as cues
 from sleepkit.language.questions.context import Chunk, ContextStore
-from sleepkit.language.questions.examples import cue_items
+from sleepkit.language.questions.examples import rule_questions
 from sleepkit.language.questions.lines import quotations, read_lines
 from sleepkit.language.questions.passages import passages
 from sleepkit.language.questions.sentences import sentences
@@ -127,5 +127,7 @@ def test_a_document_of_30000_words(clock):
     rng = random.Random(0)
     lines = read_lines(chunks)
     styles = ("wh", "cloze", "keywords", "about", "recite")
-    items = [item for line in lines for item in (cue_items(line, styles, 1, rng) if line.is_prose else quotations(line, rng))]
+    items = [
+        item for line in lines for item in (rule_questions(line, styles, 1, rng) if line.is_prose else quotations(line, rng))
+    ]
     assert len(lines) >= 2_300 and len(items) > 20_000

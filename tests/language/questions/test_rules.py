@@ -1,4 +1,4 @@
-"""Rule-made cues: what can be asked of a sentence, in which words, and what the rules rather leave alone."""
+"""Rule-made questions: what can be asked of a sentence, in which words, and what the rules rather leave alone."""
 
 import random
 

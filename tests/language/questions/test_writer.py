@@ -44,7 +44,7 @@ def test_a_question_about_a_span_is_learned_with_the_statement_that_answers_it(s
     assert items and {item.style for item in items} == {"question"}
     for item in items:
         assert item.prompt.endswith(" built the mill of Sund?") and item.span in SAID
-        assert (item.memory, item.source) == (SAID, "Sund") and item.span in item.reply
+        assert (item.context, item.source) == (SAID, "Sund") and item.span in item.reply
     assert all(f"Text: {SAID}\nAnswer: " in prompt for prompt in prompts)
 
 
@@ -116,4 +116,4 @@ def test_a_rewrite_loses_and_invents_no_number_and_no_name(text, kept, says):
     says([text])
     items = writer.rewrites(None, None, [LINE], random.Random(0), 0)
     assert [item.reply for item in items] == [text] * kept
-    assert all(item.style == "rewrite" and item.memory == SAID for item in items)
+    assert all(item.style == "rewrite" and item.context == SAID for item in items)

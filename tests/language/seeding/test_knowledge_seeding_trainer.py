@@ -66,12 +66,12 @@ def test_learning_lowers_the_divergence(tmp_path):
 
 @pytest.mark.parametrize("top_k", [0, 8])
 def test_where_the_reply_alone_counts_the_teacher_is_not_asked(tmp_path, monkeypatch, top_k):
-    longer_than_any_window = [replace(item, memory=item.memory * 100) for item in tiny_items()]
+    longer_than_any_window = [replace(item, context=item.context * 100) for item in tiny_items()]
     monkeypatch.setattr("tiny_night.tiny_items", lambda: longer_than_any_window)
     with pytest.raises(SleepkitError, match="a teacher prompt with its reply"):
         tiny_trainer(tmp_path, reply_weight=0.9)
     trainer = tiny_trainer(tmp_path, reply_weight=1.0, top_k=top_k)
-    memory = [item for item in trainer.prepared if item.is_memory]
+    memory = [item for item in trainer.prepared if item.is_learned]
     batch = trainer.preparation.collate(memory)
     with torch.no_grad():
         hidden = flat_hidden(trainer.backbone.hidden(batch), batch)
@@ -103,13 +103,13 @@ def test_the_teacher_is_a_view_of_the_same_weights(tmp_path):
 def test_the_teacher_differs_from_the_student_from_the_first_step(tmp_path):
     """The pitfall: a teacher that saw no more than the student would leave nothing to learn."""
     trainer = tiny_trainer(tmp_path)
-    memory = [item for item in trainer.prepared if item.is_memory]
-    general = [item for item in trainer.prepared if not item.is_memory]
+    memory = [item for item in trainer.prepared if item.is_learned]
+    general = [item for item in trainer.prepared if not item.is_learned]
     assert divergence_now(trainer, memory).mean() > 1e-3
     assert divergence_now(trainer, general).abs().max() < 1e-5  # the model before tonight is the model itself
     for item, source in zip(trainer.prepared, trainer.items, strict=True):
         prompt = trainer.teacher_prompt(source)
-        assert (prompt != item.prompt_ids) == item.is_memory
+        assert (prompt != item.prompt_ids) == item.is_learned
     trainer.run()
     assert losses(trainer)[0] > 0
     assert divergence_now(trainer, general).mean() > 1e-6
@@ -145,7 +145,7 @@ def test_general_items_are_prepared_once(tmp_path):
 def test_first_tokens_are_masked_for_memory_items(masked, tmp_path):
     trainer = tiny_trainer(tmp_path, mask_first_tokens=masked)
     for item in trainer.prepared:
-        assert item.first_token == (min(masked, len(item.reply_ids) - 1) if item.is_memory else 0)
+        assert item.first_token == (min(masked, len(item.reply_ids) - 1) if item.is_learned else 0)
         assert len(item.teacher.hidden) == len(item.reply_ids) - item.first_token > 0
     assert math.isfinite(trainer.run()["history"][0]["loss"])
 
@@ -198,11 +198,11 @@ def test_rollouts_and_their_ablations(options, tmp_path):
 def test_rollouts_are_the_student_s_and_start_on_policy(tmp_path):
     trainer = tiny_trainer(tmp_path, **ON_POLICY)
     trainer.refresh_rollouts()
-    prompts = [item.prompt_ids for item in trainer.prepared if item.is_memory]
+    prompts = [item.prompt_ids for item in trainer.prepared if item.is_learned]
     assert 0 < len(trainer._rollouts) <= 9
     for item in trainer._rollouts:
         (source,) = [other for other in trainer.prepared if other.prompt_ids == item.prompt_ids]
-        assert item.is_memory and item.prompt_ids in prompts
+        assert item.is_learned and item.prompt_ids in prompts
         assert item.reply_ids[: item.first_token] == source.reply_ids[: item.first_token]
         assert len(item.old_log_probs) == len(item.teacher.hidden) == len(item.reply_ids) - item.first_token
         batch = trainer.preparation.collate([item])
@@ -348,11 +348,11 @@ def test_memory_items_come_round_evenly():
 
 
 def test_without_general_items_all_are_memory():
-    assert BatchPlan([0, 1], [[], []], 4, 0.5, 1, 0, 0, 1).n_memory == 4
+    assert BatchPlan([0, 1], [[], []], 4, 0.5, 1, 0, 0, 1).n_new == 4
 
 
 def test_epochs_instead_of_steps(tmp_path):
-    trainer = tiny_trainer(tmp_path, max_steps=-1, num_train_epochs=3)  # 5 memory items, 3 a step
+    trainer = tiny_trainer(tmp_path, max_steps=-1, num_train_epochs=3)  # 5 new items, 3 a step
     trainer.run()
     assert trainer.state.global_step == 5
 
@@ -385,7 +385,7 @@ def test_bad_configuration(options, message, tmp_path):
 def test_nights_that_cannot_be(tmp_path):
     model, bank = tiny_grown(max_position_embeddings=60)
     slot = bank.activate()
-    with pytest.raises(SleepkitError, match="at least one memory item"):
+    with pytest.raises(SleepkitError, match="at least one new item"):
         KnowledgeSeedingTrainer(model, tiny_config(tmp_path), tiny_items()[5:], tiny_tokenizer(), slot)
     with pytest.raises(SleepkitError, match="a teacher prompt with its reply needs .* tokens, the model's window holds 60"):
         KnowledgeSeedingTrainer(model, tiny_config(tmp_path), tiny_items(), tiny_tokenizer(), slot)

@@ -102,7 +102,7 @@ def test_rows_hold_each_token_once():
     assert padded.n_tokens == sum(lengths)
     assert packed.ids[0, :prefix].tolist() == items[0].sequence[:prefix]
     assert packed.ids[0, prefix:].tolist() == [token for item in items for token in item.sequence[prefix:]]
-    assert packed.other_tokens[0, :prefix].all() and not (packed.other_tokens & packed.memory_tokens).any()
+    assert packed.other_tokens[0, :prefix].all() and not (packed.other_tokens & packed.learned_tokens).any()
     for batch in (packed, padded):
         predicted = [items[i].reply_ids[items[i].first_token :] for i in range(3)]
         read = batch.ids.reshape(-1)[batch.predicts]  # the token before each predicted one
@@ -134,7 +134,7 @@ def test_one_long_item_is_enough_to_switch_packing_off(tmp_path):
     trainer.preparation.check_shortcuts(trainer.prepared)
     assert trainer.seeding.packing
     longer = trainer.items[2]
-    trainer.items[2] = type(longer)(longer.prompt, longer.reply * 5, longer.memory, longer.style)
+    trainer.items[2] = type(longer)(longer.prompt, longer.reply * 5, longer.context, longer.style)
     trainer.prepared = trainer.prepare(trainer.items)
     assert sum(len(item.sequence) > 80 for item in trainer.prepared) == 1
     trainer.preparation.check_shortcuts(trainer.prepared)

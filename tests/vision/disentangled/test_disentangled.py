@@ -70,7 +70,7 @@ def test_a_night(tmp_path):
     first, second = learner.evaluate(list(stream))
     assert (first.n, second.n) == (6, 0) and 0 <= first.class_il <= 1 and second.class_il != second.class_il
     night(learner, stream, 2, tmp_path)
-    assert learner.memory.labels.tolist() == list(range(6)) and [one.n for one in learner.evaluate(list(stream))] == [6, 6]
+    assert learner.exemplars.labels.tolist() == list(range(6)) and [one.n for one in learner.evaluate(list(stream))] == [6, 6]
 
 
 def test_with_the_true_pose_everything_is_known(tmp_path, monkeypatch):
@@ -108,15 +108,15 @@ def test_what_a_night_changes_can_be_undone_and_saved(tmp_path):
 def test_exemplars_of_first_images(tmp_path):
     learner, stream = make(tmp_path, "--exemplar_source", "first", "--exemplars_per_class", 2, "--image_size", 48)
     night(learner, stream, 1, tmp_path)
-    assert learner.memory.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    rendered = learner.memory.view(stream[0].exemplars, torch.eye(3).expand(3, 3, 3))
-    assert (learner.memory.pictures[::2] / 255 - rendered).abs().mean() < 0.05
+    assert learner.exemplars.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    rendered = learner.exemplars.view(stream[0].exemplars, torch.eye(3).expand(3, 3, 3))
+    assert (learner.exemplars.pictures[::2] / 255 - rendered).abs().mean() < 0.05
 
 
 def test_the_losses(tmp_path):
     learner, stream = make(tmp_path, "--pose_replay", 0)
     learner.today = stream[0]
-    learner.memory.add(*learner._exemplars(stream[0]))
+    learner.exemplars.add(*learner._exemplars(stream[0]))
     plain = loss_of(learner, stream)
     assert torch.equal(plain, loss_of(learner, stream))  # nothing is drawn that the seed does not give
     learner._range = stream[0].train.batch(torch.arange(9))["factors"].aminmax(dim=0)
@@ -272,7 +272,7 @@ def test_all_classes_are_tested_every_so_many_nights(tmp_path):
 
 def test_further_looks_learn_any_orientation_where_turns_are_tried(tmp_path):
     learner, stream = make(tmp_path)
-    learner.memory.add(*learner._exemplars(stream[0]))
+    learner.exemplars.add(*learner._exemplars(stream[0]))
     learner._range = stream[0].train.batch()["factors"].aminmax(dim=0)
     plain, again, turned = (loss_of(learner, stream, turns=turns).item() for turns in (1, 1, 4))
     assert plain == again != turned

@@ -1,4 +1,4 @@
-"""The exemplar memory: exact search, what alignment forgives, and that a damaged memory is refused."""
+"""Exemplars: exact search, what alignment forgives, and that a damaged folder is refused."""
 
 import json
 
@@ -161,7 +161,7 @@ def test_a_damaged_memory_is_refused(tmp_path, damage):
 
 def test_nothing_kept_and_bad_sizes_are_named():
     pixels, matrix, _ = images()
-    with pytest.raises(SleepkitError, match="memory is empty; add exemplars first"):
+    with pytest.raises(SleepkitError, match="there are no exemplars; add exemplars first"):
         Exemplars(48, 1).classify(pixels, matrix)
     with pytest.raises(SleepkitError, match="exemplars of 7 pixels .* give an even size of at least 8"):
         Exemplars(48, 1, size=7)

@@ -92,7 +92,7 @@ def test_stored_logits_of_a_unit_that_means_something_else_are_forgotten(tmp_pat
     one = make(tmp_path, generator, DreamingDer)
     night(one, 1, tmp_path)
     night(one, 2, tmp_path)
-    stored, dream = one.memory.extras["logits"], one.dreams()[0]
+    stored, dream = one.buffer.extras["logits"], one.dreams()[0]
     unit = one.model.slots.unit(dream.number, DREAM)
     assert not stored[:, one.model.slots.unit(0)].isnan().any()
     stored[:, -1] = 0.0
@@ -128,7 +128,7 @@ def test_no_oracle_makes_all_updates(tmp_path, generator):
 def test_prompts_may_stay_as_they_start(tmp_path, generator):
     one = make(tmp_path, generator, oracle="none", dream_updates=0)
     log = night(one, 1, tmp_path)
-    starts = one._wishes([], [(dream.target, dream.source) for dream in one.dreams()])[1]
+    starts = one._requests([], [(dream.target, dream.source) for dream in one.dreams()])[1]
     assert log["stop_updates"] == 0 and all(torch.equal(a.vectors, b.vectors) for a, b in zip(starts, one.dreams(), strict=True))
 
 
@@ -173,7 +173,9 @@ def test_a_night_that_was_killed_goes_on_to_the_same_prompts_and_weights(tmp_pat
 
     killed = make(tmp_path, generator, **options)
     killed.load(tmp_path / "evening")
-    owner, name = {"prompt": (dreaming._Leader, "_moved"), "paint": (killed, "paint"), "sleep": (killed, "_sleep")}[moment]
+    owner, name = {"prompt": (dreaming._PromptOptimiser, "_moved"), "paint": (killed, "paint"), "sleep": (killed, "_sleep")}[
+        moment
+    ]
     original, calls = getattr(owner, name), []
 
     def dies(*args):
@@ -271,6 +273,6 @@ def test_too_few_units_and_classes_without_images(tmp_path, generator):
         night(one, 1, tmp_path)
     one = make(tmp_path, generator)
     night(one, 1, tmp_path / "other")
-    one.memory.labels = torch.from_numpy(np.ones(len(one.memory), dtype=np.int64))
+    one.buffer.labels = torch.from_numpy(np.ones(len(one.buffer), dtype=np.int64))
     with pytest.raises(SleepkitError, match="has no image of class 0, from which dreams start"):
         one.gallery().some(0, 2, 0)

@@ -155,7 +155,7 @@ def test_replayed_images_are_those_of_the_stream(tmp_path):
     one.night = 1
     night(one, 1, tmp_path)
     all_of_it = one.remembered()
-    for (number, row), pixels, unit in zip(one.memory.places.tolist(), all_of_it.pixels, all_of_it.units, strict=True):
+    for (number, row), pixels, unit in zip(one.buffer.places.tolist(), all_of_it.pixels, all_of_it.units, strict=True):
         experience = one.stream[number].train
         assert torch.equal(pixels, experience.pixels(torch.tensor([row]))[0]) and unit == experience.labels[row]
     one.replayed = all_of_it

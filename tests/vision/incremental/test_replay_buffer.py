@@ -1,4 +1,4 @@
-"""The replay memory: what each policy keeps, that it repeats, and how little it writes."""
+"""The replay buffer: what each policy keeps, that it repeats, and how little it writes."""
 
 import pytest
 import torch
