@@ -71,13 +71,13 @@ class Campaign:
         self.whole, self.moments, self.steps = contents(whole), len(outcome.moments), outcome.steps
         for fault in self.faults():
             self.meets(fault)
-        for name, spoil in self.damages(whole):
-            self.is_damaged(name, whole, spoil)
+        for path, what, spoil in self.damages(whole):
+            self.is_damaged(path, what, whole, spoil)
         half = self.folder / "half"
         half.mkdir()
         self.typed(half, Fault("kill", 2 * self.moments // 3))
-        for name, spoil in self.damages(half):
-            self.is_damaged(f"half done, {name}", half, spoil)
+        for path, what, spoil in self.damages(half):
+            self.is_damaged(path, what, half, spoil)
         for name, arguments in self.command.changes(self.inputs).items():
             self.is_changed(name, half, arguments)
         for name, other in self.command.twins.items():
@@ -114,12 +114,18 @@ class Campaign:
             self.judged(name, self.typed(folder), folder)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def is_damaged(self, name: str, of: Path, spoil: Callable[[Path], None]) -> None:
-        """Damage a copy of a folder, and type the command again."""
-        folder = self.fresh()
+    def is_damaged(self, path: Path, what: str, of: Path, spoil: Callable[[Path], None]) -> None:
+        """Damage a file in a copy of a folder, and type the command again.
+
+        What nobody reads again, such as a phase of a run that is over, may stay as it is; what is published may not.
+        """
+        folder, name = self.fresh(), path.as_posix()
         shutil.copytree(of, folder)
-        spoil(folder)
-        self.judged(name, self.typed(folder), folder)
+        spoil(folder / path)
+        spoilt = contents(folder).get(name)
+        outcome = self.typed(folder)
+        unread = "model" not in path.parts and contents(folder).get(name) == spoilt
+        self.judged(f"{what}{' half done' if of.name == 'half' else ''} {name}", outcome, folder, name if unread else "")
         shutil.rmtree(folder, ignore_errors=True)
 
     def is_changed(self, name: str, of: Path, arguments: tuple[str, ...]) -> None:
@@ -171,29 +177,24 @@ class Campaign:
             self.add(name, "wrong" if code == first.code == 0 else "traceback", f"exit codes {first.code} and {code}")
         shutil.rmtree(folder, ignore_errors=True)
 
-    def damages(self, of: Path) -> Iterator[tuple[str, Callable[[Path], None]]]:
-        """A flipped bit, a cut and a deletion of each file of the state, of other files a flipped bit."""
-        files = sorted(path.relative_to(of) for path in of.rglob("*") if path.is_file() and path.name != ".lock")
-        for path in files:
-            if path.parts[0].startswith("night_") and path.parts[0] <= _newest(of).removeprefix("state/"):
-                continue  # of a night that is over, which nobody reads again
-            if "checkpoint-" in str(path) and path.suffix not in (".safetensors", ".json", ".pt"):
-                continue
-            yield f"flipped {path}", lambda folder, path=path: _flip(folder / path)
+    def damages(self, of: Path) -> Iterator[tuple[Path, str, Callable[[Path], None]]]:
+        """A flipped bit in each file, and each file of the newest state cut and deleted."""
+        for path in sorted(path.relative_to(of) for path in of.rglob("*") if path.is_file() and path.name != ".lock"):
+            if path.suffix in (".png", ".md", ".html") or ("checkpoint-" in str(path) and path.suffix == ".bin"):
+                continue  # written anew each time, or by transformers and never read
+            yield path, "flipped", _flip
             if path.parts[0] == "state" and path.parts[1] == sorted(os.listdir(of / "state"))[-1]:
-                yield f"cut {path}", lambda folder, path=path: os.truncate(folder / path, (folder / path).stat().st_size // 2)
-                yield f"deleted {path}", lambda folder, path=path: (folder / path).unlink()
-        if (of / "state").is_dir():
-            yield "deleted state", lambda folder: shutil.rmtree(folder / "state")
+                yield path, "cut", lambda file: os.truncate(file, file.stat().st_size // 2)
+                yield path, "deleted", Path.unlink
 
-    def judged(self, name: str, outcome: Outcome, folder: Path) -> None:
-        """Add the row of the command that was typed after a fault."""
+    def judged(self, name: str, outcome: Outcome, folder: Path, unread: str = "") -> None:
+        """Add the row of the command that was typed after a fault; ``unread`` is a file that does not count."""
         if outcome.code == -999:
             self.add(name, "hung")
         elif outcome.traceback:
             self.add(name, "traceback", outcome.err[-400:])
         elif outcome.code == 0:
-            self.add(name, *_compared(contents(folder), self.whole))
+            self.add(name, *_compared(contents(folder) | {unread: None}, self.whole | {unread: None}))
         elif outcome.is_told:
             self.add(name, "refused", outcome.line)
         else:
