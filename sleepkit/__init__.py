@@ -89,4 +89,4 @@ else:
         return getattr(importlib.import_module(_HOME[name]), name)
 
     def __dir__() -> list[str]:
-        return sorted([*globals(), *_HOME])
+        return sorted(__all__)
