@@ -34,6 +34,7 @@ from commands import COMMANDS, Command, given_dreams, prepare  # noqa: E402
 from machine import ROOT, Fault, Outcome, preload, run, side_by_side  # noqa: E402
 
 from sleepkit.language.dreaming import trainer as dreaming_trainer  # noqa: E402
+from sleepkit.utils.files import write_text  # noqa: E402
 
 GOOD = ("equal", "refused")
 TIMES = re.compile(r"seconds|_per_second|runtime|^date$|^peak_memory|^versions$|^hardware$|^days$|epoch_time")
@@ -178,14 +179,17 @@ class Campaign:
         shutil.rmtree(folder, ignore_errors=True)
 
     def damages(self, of: Path) -> Iterator[tuple[Path, str, Callable[[Path], None]]]:
-        """A flipped bit in each file, and each file of the newest state cut and deleted."""
-        for path in sorted(path.relative_to(of) for path in of.rglob("*") if path.is_file() and path.name != ".lock"):
-            if path.suffix in (".png", ".md", ".html") or ("checkpoint-" in str(path) and path.suffix == ".bin"):
-                continue  # written anew each time, or by transformers and never read
-            yield path, "flipped", _flip
-            if path.parts[0] == "state" and path.parts[1] == sorted(os.listdir(of / "state"))[-1]:
-                yield path, "cut", lambda file: os.truncate(file, file.stat().st_size // 2)
-                yield path, "deleted", Path.unlink
+        """A flipped bit in each file that may be read again, and of the newest state the first file cut and the last one gone."""
+        over = _newest(of).removeprefix("state/").rstrip("/")  # the last night that is in a state
+        files = sorted(path.relative_to(of) for path in of.rglob("*") if path.is_file() and path.name != ".lock")
+        for path in files:
+            drawn = path.suffix in (".png", ".md", ".html") or ("checkpoint-" in str(path) and path.suffix == ".bin")
+            if not drawn and not (path.parts[0].startswith("night_") and path.parts[0] <= over and "generator" not in path.parts):
+                yield path, "flipped", _flip
+        newest = [path for path in files if path.as_posix().startswith(_newest(of)) and len(path.parts) > 2]
+        if newest:
+            yield newest[-1], "cut", lambda file: os.truncate(file, file.stat().st_size // 2)
+            yield newest[0], "deleted", Path.unlink
 
     def judged(self, name: str, outcome: Outcome, folder: Path, unread: str = "") -> None:
         """Add the row of the command that was typed after a fault; ``unread`` is a file that does not count."""
@@ -256,8 +260,16 @@ def _flip(path: Path) -> None:
 
 
 def write_table(rows: list[Row], output: Path) -> None:
-    """The counts of each command and kind of fault, and every fault that did not end well."""
-    output.parent.mkdir(parents=True, exist_ok=True)
+    """The counts of each command and kind of fault, and every fault that did not end well.
+
+    The rows of other commands that are there already stay.
+    """
+    path = output.with_suffix(".json")
+    before = [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
+    new = {row.command for row in rows}
+    rows = [row for row in before if row.command not in new] + rows
+    order = [command.name for command in COMMANDS]
+    rows.sort(key=lambda row: order.index(row.command))
     kinds: dict[tuple[str, str], Counter[str]] = {}
     for row in rows:
         kinds.setdefault((row.command, row.fault.split(" ")[0].rstrip(",")), Counter())[row.result] += 1
@@ -266,10 +278,12 @@ def write_table(rows: list[Row], output: Path) -> None:
     lines += [f"| command | fault | {' | '.join(results)} |", f"| --- | --- |{' ---: |' * len(results)}"]
     for (command, kind), counts in kinds.items():
         lines.append(f"| {command} | {kind} | {' | '.join(str(counts[result]) for result in results)} |")
+    total = Counter(row.result for row in rows)
+    lines.append(f"| all | | {' | '.join(str(total[result]) for result in results)} |")
     bad = [row for row in rows if row.result not in GOOD]
     lines += ["", "## Not well", ""] + [f"* {row.command}, {row.fault}: {row.result}" for row in bad] if bad else []
-    output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    output.with_suffix(".json").write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    write_text(output.with_suffix(".md"), "\n".join(lines) + "\n")
+    write_text(path, json.dumps([vars(row) for row in rows], indent=1) + "\n")
 
 
 def met(command: Command, place: Path) -> list[Row]:
@@ -286,9 +300,10 @@ def main() -> int:
     preload()
     chosen = [command for command in COMMANDS if not sys.argv[1:] or command.name in sys.argv[1:]]
     with tempfile.TemporaryDirectory() as place, patch.object(dreaming_trainer, "dream", given_dreams):
-        rows = [row for rows in side_by_side(lambda command: met(command, Path(place)), chosen) for row in rows]
-    if chosen == list(COMMANDS):
-        write_table(rows, ROOT / "benchmarks" / "results" / "faults")
+        rows = []
+        for found in side_by_side(lambda command: met(command, Path(place)), chosen):
+            rows += found
+            write_table(found, ROOT / "benchmarks" / "results" / "faults")
     failed = sum(row.result not in GOOD for row in rows)
     print(f"{len(rows) - failed} passed, {failed} failed")
     return int(failed > 0)

@@ -24,8 +24,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,13 +124,12 @@ def run(command: list[str], fault: Fault | None = None, watch: Path | None = Non
     return Outcome(code, out, err, moments, log.count("\nstep\n") + log.startswith("step\n"), time.monotonic() - started)
 
 
-def side_by_side(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """``work`` of each item, in forks of this process, as many at once as there are processors."""
-    if len(items) < 2:
-        return [work(item) for item in items]
+def side_by_side(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """``work`` of each item as it is done, in forks of this process, as many at once as there are processors."""
     _WORK[:] = [lambda item=item: work(item) for item in items]
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
-        return list(pool.map(_worked, range(len(items))))
+        for done in as_completed([pool.submit(_worked, number) for number in range(len(items))]):
+            yield done.result()
 
 
 _WORK: list[Callable[[], Any]] = []  # forks inherit it, and need not pickle it
