@@ -37,7 +37,7 @@ from sleepkit.language.dreaming import trainer as dreaming_trainer  # noqa: E402
 from sleepkit.utils.files import write_text  # noqa: E402
 
 GOOD = ("equal", "refused")
-TIMES = re.compile(r"seconds|_per_second|runtime|^date$|^peak_memory|^versions$|^hardware$|^days$|epoch_time")
+TIMES = re.compile(r"seconds|_per_second|runtime|^date$|^peak_memory|^versions$|^hardware$|^days$|epoch_time|cost_ratio")
 SKIPPED = re.compile(
     r"(^|/)(\.lock|\.sleepkit\.json|MANIFEST\.json|report\.(md|html)|baselines\.md|seconds\.json|.*\.seal|README\.md|training_args\.bin"
     r"|comparison\.md|events\.out.*|.*\.tmp)$|(^|/)checkpoint-\d+/|(^|/)draft/"

@@ -188,7 +188,7 @@ COMMANDS = (
         ),
         "dream2learn",
         PAINTER,
-        _changed(**IMAGES, generator="{inputs}/other_generator", dreams="1"),
+        _changed(learning_rate="0.001", dataset="{inputs}/other_images", generator="{inputs}/other_generator", dreams="1"),
         {"images": "other_images", "generator": "other_generator"},
     ),
     Command(
