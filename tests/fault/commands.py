@@ -94,7 +94,7 @@ def _tasks(numbers: range) -> dict[str, Any]:
 
 def given_dreams(model: object, tokenizer: object, context: Any, styles: Any, *_: object) -> Dreamed:
     """A good and a useless dream of each context, as the tiny model itself writes none."""
-    if not hasattr(context, "chunk"):
+    if hasattr(context, "task"):
         texts = (
             '{"augmentations": ["flips"], "learning_rate": 0.005, "steps": 2}',
             '{"augmentations": [], "learning_rate": 1e-5, "steps": 1}',
