@@ -21,24 +21,20 @@ import os
 import re
 import shutil
 import sys
-import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
-from unittest.mock import patch
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("fault", ".", "runs/arguments")]
 
 import yaml  # noqa: E402
-from commands import COMMANDS, Command, given_dreams, prepare  # noqa: E402
+from commands import Command  # noqa: E402
 from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from machine import ROOT, Outcome, preload, run, side_by_side  # noqa: E402
+from machine import ROOT, Outcome, run  # noqa: E402
+from rounds import counts_table, rounds  # noqa: E402
 from test_command_line import CASES, PARSERS  # noqa: E402
-
-from sleepkit.language.dreaming import trainer as dreaming_trainer  # noqa: E402
 
 SECONDS = 60
 SMALL_COMMANDS = """
@@ -109,8 +105,7 @@ class BadInputs:
 
     def go(self) -> list[Row]:
         """Give all of them."""
-        once = self.command.name != "lora"  # whose options are those of sleep
-        for kind, more in (*self.options(), *self.keys(), *self.ranges()) if once else ():
+        for kind, more in (*self.options(), *self.keys(), *self.ranges()) if self.command.parser else ():
             self.judged(kind, " ".join(more)[-90:], self.typed(more), may_run=False)
         for line in self.small_commands():
             words = line.format(inputs=self.inputs, output=self.folder / "out").split()
@@ -163,9 +158,7 @@ class BadInputs:
 
     def ranges(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Values out of range, or without effect."""
-        for row in CASES.get(self.command.parser, "").splitlines() if self.command.name == self.command.parser else ():
-            if self.command.name == "generator":
-                break  # whose ranges are those of the procedural world, and this one reads images
+        for row in CASES[self.command.parser].splitlines() if self.command.ranges else ():
             for line in row.split("|"):
                 yield "range", tuple(f"--{line.strip()}".split())
 
@@ -177,7 +170,7 @@ class BadInputs:
     def files(self) -> Iterator[tuple[str, Callable[[bytes], Iterator[tuple[str, bytes]]]]]:
         """Files of data and models, and how they are spoilt."""
         for name in self.command.reads:
-            yield name, _spoilt_rows if name.endswith((".jsonl", ".json")) else _spoilt_bytes
+            yield name, SPOILT.get(Path(name).suffix, _spoilt_bytes)
 
     def judged(self, kind: str, given: str, outcome: Outcome, may_run: bool) -> None:
         began = outcome.steps > 0 or any("night_" in moment or "/model" in moment for moment in outcome.moments)
@@ -208,11 +201,18 @@ def _spoilt_bytes(content: bytes) -> Iterator[tuple[str, bytes]]:
     yield "a pointer of Git LFS", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123\n"
 
 
-def _spoilt_rows(content: bytes) -> Iterator[tuple[str, bytes]]:
+def _spoilt_json(content: bytes) -> Iterator[tuple[str, bytes]]:
     """The same, and one value of the JSON in another type, or gone."""
-    yield from _spoilt_bytes(content)
-    text = content.decode("utf-8")
-    lines = text.splitlines() if text.count("\n") > 1 and text[0] == "{" and _is_json(text.splitlines()[0]) else [text]
+    return _spoilt_lines([content.decode("utf-8")])
+
+
+def _spoilt_rows(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """The same of the first row."""
+    return _spoilt_lines(content.decode("utf-8").splitlines())
+
+
+def _spoilt_lines(lines: list[str]) -> Iterator[tuple[str, bytes]]:
+    yield from _spoilt_bytes("\n".join(lines).encode())
     first = json.loads(lines[0])
     places = [place for place in _places(first) if place]
     odd = st.one_of(MAPPING, st.just([[[0]]]), st.booleans(), st.floats(-9, 9), st.none(), st.just("GONE"))
@@ -228,12 +228,7 @@ def _spoilt_rows(content: bytes) -> Iterator[tuple[str, bytes]]:
         yield f"{'.'.join(map(str, place))} = {value}"[:80], "\n".join([json.dumps(copy, default=str), *lines[1:]]).encode()
 
 
-def _is_json(line: str) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
+SPOILT = {".json": _spoilt_json, ".jsonl": _spoilt_rows}  # by the suffix of a file; the others by bytes alone
 
 
 def _places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -245,35 +240,18 @@ def _places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 
 def write_table(rows: list[Row], output: Path) -> None:
     """Counts of each command, and every input that was not refused at once."""
-    results = ["refused", "taken", "late", "wrong", "traceback", "hung"]
     lines = ["# Bad inputs", "", f"{len(rows)} bad inputs; written by `make test-faults`.", ""]
-    lines += [f"| command | input | {' | '.join(results)} |", f"| --- | --- |{' ---: |' * len(results)}"]
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    for row in rows:
-        counts.setdefault((row.command, row.kind), Counter())[row.result] += 1
-    for (command, kind), count in counts.items():
-        lines.append(f"| {command} | {kind} | {' | '.join(str(count[result]) for result in results)} |")
-    total = Counter(row.result for row in rows)
-    lines.append(f"| all | | {' | '.join(str(total[result]) for result in results)} |")
+    tries = [(row.command, row.kind, row.result) for row in rows]
+    lines += counts_table("input", ["refused", "taken", "late", "wrong", "traceback", "hung"], tries)
     others = [row for row in rows if row.result != "refused"]
     lines += ["", "## Not refused", ""] + [f"* {row.command}, {row.kind}, `{row.given}`: {row.result}" for row in others]
     output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def met(command: Command, place: Path) -> list[Row]:
-    """All bad inputs of a command."""
-    folder = place / command.name
-    folder.mkdir()
-    return BadInputs(command, prepare(folder / "inputs"), folder).go()
-
-
 def main() -> int:
     """Give the bad inputs of the commands that are named, or of all; exit code 1 if any was not met well."""
-    preload()
-    chosen = [command for command in COMMANDS if not sys.argv[1:] or command.name in sys.argv[1:]]
-    with tempfile.TemporaryDirectory() as place, patch.object(dreaming_trainer, "dream", given_dreams):
-        rows = [row for rows in side_by_side(lambda command: met(command, Path(place)), chosen) for row in rows]
-    if chosen == list(COMMANDS):
+    rows = [row for found in rounds(lambda *places: BadInputs(*places).go()) for row in found]
+    if not sys.argv[1:]:
         write_table(rows, ROOT / "benchmarks" / "results" / "bad_inputs")
     failed = sum(row.result not in ("refused", "taken") for row in rows)
     print(f"{len(rows) - failed} passed, {failed} failed")

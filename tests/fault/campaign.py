@@ -19,21 +19,18 @@ import os
 import re
 import shutil
 import sys
-import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from commands import COMMANDS, Command, given_dreams, prepare  # noqa: E402
-from machine import ROOT, Fault, Outcome, preload, run, side_by_side  # noqa: E402
+from commands import COMMANDS, Command  # noqa: E402
+from machine import ROOT, Fault, Outcome, run  # noqa: E402
+from rounds import counts_table, rounds  # noqa: E402
 
-from sleepkit.language.dreaming import trainer as dreaming_trainer  # noqa: E402
 from sleepkit.utils.files import write_text  # noqa: E402
 
 GOOD = ("equal", "refused")
@@ -185,7 +182,7 @@ class Campaign:
         for path in files:
             drawn = path.suffix in (".png", ".md", ".html") or ("checkpoint-" in str(path) and path.suffix == ".bin")
             if not drawn and not (path.parts[0].startswith("night_") and path.parts[0] <= over and "generator" not in path.parts):
-                yield path, "flipped", _flip
+                yield path, "flipped", flip
         newest = [path for path in files if path.as_posix().startswith(_newest(of)) and len(path.parts) > 2]
         if newest:
             yield newest[-1], "cut", lambda file: os.truncate(file, file.stat().st_size // 2)
@@ -220,8 +217,7 @@ def contents(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not SKIPPED.search(name):
-            data = path.read_bytes()
-            found[name] = _timeless(data.decode("utf-8")) if path.suffix in (".json", ".jsonl") else data
+            found[name] = _timeless(path) if path.suffix in (".json", ".jsonl") else path.read_bytes()
     return {name: value for name, value in found.items() if not name.startswith("state/") or name.startswith(_newest(folder))}
 
 
@@ -230,14 +226,12 @@ def _newest(folder: Path) -> str:
     return f"state/{states[-1]}/" if states else "state/"
 
 
-def _timeless(text: str) -> Any:
+def _timeless(path: Path) -> Any:
+    text = path.read_bytes().decode("utf-8")
     try:
-        rows = [json.loads(line) for line in text.split("\n") if line] if text.count("\n}") < 1 else json.loads(text)
+        rows = [json.loads(line) for line in text.split("\n") if line] if path.suffix == ".jsonl" else json.loads(text)
     except ValueError:
-        try:
-            rows = json.loads(text)
-        except ValueError:
-            return text
+        return text
     return _without_times(rows)
 
 
@@ -252,7 +246,8 @@ def _compared(one: dict[str, Any], other: dict[str, Any]) -> tuple[str, str]:
     return ("wrong", ", ".join(differing[:8])) if differing else ("equal", "")
 
 
-def _flip(path: Path) -> None:
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
     data = bytearray(path.read_bytes())
     if data:
         data[len(data) // 2] ^= 1
@@ -270,40 +265,21 @@ def write_table(rows: list[Row], output: Path) -> None:
     rows = [row for row in before if row.command not in new] + rows
     order = [command.name for command in COMMANDS]
     rows.sort(key=lambda row: order.index(row.command))
-    kinds: dict[tuple[str, str], Counter[str]] = {}
-    for row in rows:
-        kinds.setdefault((row.command, row.fault.split(" ")[0].rstrip(",")), Counter())[row.result] += 1
-    results = ["equal", "refused", "wrong", "traceback", "hung"]
+    tries = [(row.command, row.fault.split(" ")[0].rstrip(","), row.result) for row in rows]
     lines = ["# Faults", "", f"{len(rows)} faults; written by `make test-faults`.", ""]
-    lines += [f"| command | fault | {' | '.join(results)} |", f"| --- | --- |{' ---: |' * len(results)}"]
-    for (command, kind), counts in kinds.items():
-        lines.append(f"| {command} | {kind} | {' | '.join(str(counts[result]) for result in results)} |")
-    total = Counter(row.result for row in rows)
-    lines.append(f"| all | | {' | '.join(str(total[result]) for result in results)} |")
+    lines += counts_table("fault", ["equal", "refused", "wrong", "traceback", "hung"], tries)
     bad = [row for row in rows if row.result not in GOOD]
     lines += ["", "## Not well", ""] + [f"* {row.command}, {row.fault}: {row.result}" for row in bad] if bad else []
     write_text(output.with_suffix(".md"), "\n".join(lines) + "\n")
     write_text(path, json.dumps([vars(row) for row in rows], indent=1) + "\n")
 
 
-def met(command: Command, place: Path) -> list[Row]:
-    """All faults of a command."""
-    folder = place / command.name
-    folder.mkdir()
-    rows = Campaign(command, prepare(folder / "inputs"), folder).go()
-    shutil.rmtree(folder)
-    return rows
-
-
 def main() -> int:
     """Run the campaigns that are named, or all; exit code 1 if any fault did not end well."""
-    preload()
-    chosen = [command for command in COMMANDS if not sys.argv[1:] or command.name in sys.argv[1:]]
-    with tempfile.TemporaryDirectory() as place, patch.object(dreaming_trainer, "dream", given_dreams):
-        rows = []
-        for found in side_by_side(lambda command: met(command, Path(place)), chosen):
-            rows += found
-            write_table(found, ROOT / "benchmarks" / "results" / "faults")
+    rows = []
+    for found in rounds(lambda command, inputs, folder: Campaign(command, inputs, folder).go()):
+        rows += found
+        write_table(found, ROOT / "benchmarks" / "results" / "faults")
     failed = sum(row.result not in GOOD for row in rows)
     print(f"{len(rows) - failed} passed, {failed} failed")
     return int(failed > 0)

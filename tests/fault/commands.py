@@ -50,7 +50,8 @@ class Command:
         changes: further arguments that make another run of it, by what they change, for a folder of inputs.
         twins: inputs, and others that may stand in their places, by name.
         counts: how many faults of each kind it meets.
-        parser: name of its parser in ../test_command_line.py.
+        parser: name of its parser in ../runs/arguments/test_command_line.py; empty where its options are those of another.
+        ranges: whether the values out of range there are out of range here, too.
         reads: files of the folder of inputs that are read, and can be spoilt.
     """
 
@@ -60,6 +61,7 @@ class Command:
     reads: tuple[str, ...] = ()
     changes: Callable[[Path], Changes] = lambda inputs: {}
     twins: dict[str, str] = field(default_factory=dict)
+    ranges: bool = True
     counts: dict[str, int] = field(default_factory=lambda: dict(COUNTS))
 
 
@@ -148,7 +150,7 @@ COMMANDS = (
         _changed(**LANGUAGE, styles="recite"),
         WEIGHTS,
     ),
-    Command("lora", _typed(f"sleepkit sleep --baseline lora {PASSAGES}", SLEEP, TWO), "sleep", (), _changed(**LANGUAGE), WEIGHTS),
+    Command("lora", _typed(f"sleepkit sleep --baseline lora {PASSAGES}", SLEEP, TWO), "", (), _changed(**LANGUAGE), WEIGHTS),
     Command(
         "dream",
         _typed(f"recipes/dream.py {PASSAGES}", SLEEP.replace("--no_gate", ""), DREAM),
@@ -205,5 +207,6 @@ COMMANDS = (
         PICTURES[:1],
         _changed(**IMAGES, max_steps="3", classes="1"),
         {"images": "other_images"},
+        ranges=False,  # which are those of the procedural world, and this one reads images
     ),
 )

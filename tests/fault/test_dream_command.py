@@ -4,40 +4,25 @@ import json
 import shutil
 
 import pytest
-from campaign import contents
-from commands import SLEEP, prepare
+from campaign import contents, flip
+from commands import COMMANDS, given_dreams, prepare
 from machine import Fault, preload, run
 
 from sleepkit.language.dreaming import trainer as dreaming_trainer
-from sleepkit.language.dreaming.dreams import Dream, Dreamed, context_name
 
-DREAM = """--nights 1 --max_steps 2 --dream_rounds 2 --dream_held_out 1 --trial_steps 2 --trial_rank 2 --dreamer_rank 2
-    --trial_learning_rate 1e-2 --dreamer_epochs 1"""
-
-
-def two_dreams(model, tokenizer, context, styles, *_):
-    """A good and a useless dream of each context, as the tiny model itself writes none."""
-    chunk = context.chunk
-    rows = [(f"Tell me about {chunk.title}.", line) for line in chunk.text.split(". ")]
-    dreams = [Dream("rewrite", chunk.text, rows, context_name(chunk)), Dream("long", "z", [("z", "z z")], chunk.title)]
-    return Dreamed(dreams)
+(DREAM,) = (command for command in COMMANDS if command.name == "dream")
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     preload()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dreaming_trainer, "dream", two_dreams)
+        patch.setattr(dreaming_trainer, "dream", given_dreams)
         yield prepare(tmp_path_factory.mktemp("inputs"))
 
 
-def line(inputs, folder, *more):
-    given = f"recipes/dream.py --model {inputs}/base --dataset {inputs}/rows.jsonl --output_dir {folder} {SLEEP} {DREAM}"
-    return [word for word in given.split() if word != "--no_gate"] + list(more)
-
-
 def typed(inputs, folder, fault=None, more=()):
-    return run(line(inputs, folder, *more), fault, watch=folder)
+    return run([*DREAM.line(inputs, folder), *more], fault, watch=folder)
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +132,7 @@ def test_a_flipped_bit_is_never_taken(pattern, killed, inputs, whole, tmp_path):
     assert list(folder.glob(pattern))
     for path in folder.glob(pattern):
         if path.is_file():
-            content = bytearray(path.read_bytes())
-            content[len(content) // 2] ^= 1
-            path.write_bytes(content)
+            flip(path)
     done = typed(inputs, folder)
     assert done.code == 0, done.err[-2000:]
     expected, found = contents(whole[0]), contents(folder)
