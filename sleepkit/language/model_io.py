@@ -47,6 +47,7 @@ __all__ = [
     "check_eos",
     "check_model",
     "check_vocabulary",
+    "check_window",
     "load_model",
     "load_slept",
     "move",
@@ -163,8 +164,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 # -- checks -----------------------------------------------------------------------------------------------------------
 def check_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check chat template, vocabulary and end token; raise `SleepkitError` where one of them does not fit."""
+    """Check chat template, window, vocabulary and end token; raise `SleepkitError` where one of them does not fit."""
     check_chat_template(tokenizer)
+    check_window(tokenizer)
     check_vocabulary(model, tokenizer)
     check_eos(model, tokenizer)
 
@@ -180,6 +182,17 @@ def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
             f"the tokenizer of {tokenizer.name_or_path or 'the model'} has no chat template; use a chat model, "
             "or put a `chat_template.jinja` into its folder"
         )
+
+
+def check_window(tokenizer: PreTrainedTokenizerBase) -> None:
+    """The tokenizer's longest text is a number of tokens; transformers takes from its file whatever stands there.
+
+    Raises:
+        SleepkitError: it is no number, or less than one.
+    """
+    window = tokenizer.model_max_length
+    if isinstance(window, bool) or not isinstance(window, (int, float)) or not window >= 1:
+        raise SleepkitError(f"model_max_length in tokenizer_config.json is {window!r}; give a number of tokens")
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

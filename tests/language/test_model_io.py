@@ -357,6 +357,14 @@ def other_eos(model, tokenizer):
     model.generation_config.eos_token_id = 5
 
 
+def window_of_another_type(model, tokenizer):
+    tokenizer.model_max_length = {"a": 0}
+
+
+def no_window(model, tokenizer):
+    tokenizer.model_max_length = False
+
+
 def no_stop(model, tokenizer):
     model.generation_config.eos_token_id = None
     model.config.eos_token_id = None
@@ -370,6 +378,8 @@ def no_stop(model, tokenizer):
         (no_eos, r"ends with None \(id None\), the model's generation stops at \[1\]; make"),
         (other_eos, r"ends with '<\|im_end\|>' \(id 1\), the model's generation stops at \[5\]; make"),
         (no_stop, "stops at nothing"),
+        (window_of_another_type, r"model_max_length in tokenizer_config.json is \{'a': 0\}; give a number"),
+        (no_window, "model_max_length in tokenizer_config.json is False; give a number"),
     ],
 )
 def test_model_and_tokenizer_that_do_not_fit(spoil, message, tmp_path):

@@ -44,7 +44,7 @@ def text_of(row: Row, column: str, place: str, expected: str = EXPECTED) -> str:
     return checked(value, place, column)
 
 
-def gold_of(value: Any, place: str, depth: int = 3) -> str | None:
+def gold_of(value: Any, place: str, depth: int = 2) -> str | None:
     """The first answer of what stands for one: text, a whole number, ``{text: ...}`` or a list of these; None: an empty one."""
     if depth and isinstance(value, Mapping) and "text" in value:
         return gold_of(value["text"], place, depth - 1)

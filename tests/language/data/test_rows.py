@@ -153,7 +153,7 @@ def test_json_files(tmp_path):
         ('{"question": "Q?", "answer": null}', "has an answer of type NoneType"),
         ('{"question": "Q?", "answer": 7.50}', "has an answer of type float"),
         ('{"question": "Q?", "answer": []}', "has no answer"),
-        ('{"question": "Q?", "answer": [[[["A"]]]]}', "has an answer of type list"),
+        ('{"question": "Q?", "answer": [[["A"]]]}', "has an answer of type list"),
         ('{"question": "Q?", "answer": {"value": "A"}}', "has an answer of type dict"),
         ('{"question": 3, "answer": "A"}', "has a question of type int"),
         ('{"context": "x", "question": "Q?", "answers": null}', "has an answer of type NoneType"),
