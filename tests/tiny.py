@@ -6,10 +6,12 @@ any English text can be encoded and decoded. The models have 4 layers of hidden 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY = ["<|im_start|>", "<|im_end|>", "<|unk|>", *"abcdefghijklmnopqrstuvwxyz0123456789 \n.,?!:;'\"-()/&%+=*_"]
@@ -57,6 +59,79 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+# As the pre-tokenizers of GPT-4, Llama 3 and Qwen: a line break joins the punctuation before it.
+MERGES_LINE_ENDS = r"""[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+
+
+def merging_tokenizer(
+    special: Sequence[str] = ("<|im_start|>", "<|im_end|>"),
+    tags: Sequence[str] = (),
+    template: str | None = CHAT_TEMPLATE,
+    begins_with: str | None = None,
+    ends_with: str = "<|im_end|>",
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which ``?`` and two line ends are one token.
+
+    Args:
+        special: control tokens.
+        tags: further tokens that are found in any text, as ``<think>`` of Qwen3.
+        begins_with: control token that the tokenizer puts before any text.
+        ends_with: end of sequence, and padding.
+    """
+    backend = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(MERGES_LINE_ENDS), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=[], show_progress=False)
+    backend.train_from_iterator(["What?\n\n Who.\n\n Question: the"] * 9, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=ends_with,
+        pad_token=ends_with,
+        bos_token=begins_with,
+        additional_special_tokens=[token for token in special if token not in (begins_with, ends_with)],
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.add_tokens(list(tags))
+    if begins_with is not None:
+        number = tokenizer.convert_tokens_to_ids(begins_with)
+        one, two = f"{begins_with} $A", f"{begins_with} $A {begins_with} $B"
+        process = processors.TemplateProcessing(single=one, pair=two, special_tokens=[(begins_with, number)])
+        tokenizer.backend_tokenizer.post_processor = process
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+class ScriptedModel(nn.Module):
+    """Continues each prompt as a function of its text says, token by token, until it is stopped; it computes nothing."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, says: Callable[[str], str]) -> None:
+        super().__init__()
+        self.tokenizer, self.says, self.prompts = tokenizer, says, []
+        self.config = CONFIG_MAPPING["mistral"](**SIZES, sliding_window=8)  # nothing is read before `generate`
+        self.head = nn.Linear(2, 2)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+    def generate(self, input_ids, attention_mask, max_new_tokens, pad_token_id, eos_token_id, stopping_criteria=(), **_):
+        """Return prompts with what follows them, ``(rows, time)``, as transformers does."""
+        texts = [self.tokenizer.decode(row[mask.bool()]) for row, mask in zip(input_ids, attention_mask, strict=True)]
+        self.prompts += texts
+        said = [self.tokenizer(self.says(text), add_special_tokens=False)["input_ids"] for text in texts]
+        ended = torch.zeros(len(texts), dtype=torch.bool)
+        for step in range(max_new_tokens):
+            column = [row[step] if step < len(row) else pad_token_id for row in said]
+            input_ids = torch.cat([input_ids, torch.tensor(column).masked_fill(ended, pad_token_id)[:, None]], dim=1)
+            ended |= torch.tensor([token in eos_token_id for token in input_ids[:, -1].tolist()])
+            for stops in stopping_criteria:
+                ended |= stops(input_ids, None)
+            if ended.all():
+                break
+        return input_ids
 
 
 def tiny_model(family: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, **config: Any) -> PreTrainedModel:

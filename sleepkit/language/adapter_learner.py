@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sleepkit.language.config import LearnerConfig
 from sleepkit.language.data.experience import Size, word_count
-from sleepkit.language.generation.chat import reply_log_probs, text_ids
+from sleepkit.language.generation.chat import reply_log_probs
 from sleepkit.language.learner import QUIZ_ITEMS, LanguageLearner
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.rules import content_words
@@ -81,7 +81,7 @@ def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, item: SyntheticExample) -> tuple[list[int], list[int]]:
     """Prompt and reply of a row, the first token for a prompt where there is none."""
-    prompt, reply = text_ids(tokenizer, item.prompt) if item.prompt else [], text_ids(tokenizer, item.reply)
+    prompt, reply = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (item.prompt, item.reply))
     return (prompt, reply) if prompt else (reply[:1], reply[1:])
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.data.tasks import INSTRUCTION, LABEL, LabelledColumns
+from sleepkit.language.generation.prompts import FORMATS, template_variables
 from sleepkit.utils.options import check_numbers, option, require, require_choice, require_repo, shown
 from sleepkit.utils.precision import DTYPES, Dtype, check_quantization
 
@@ -161,18 +162,30 @@ class LoadingConfig:
         None, "Attention of the model, 'sdpa' or 'eager', which take the masks of packed rows; None: its own choice."
     )
     trust_remote_code: bool = option(False, "Run Python code that comes with a model of the Hub; read it first.")
+    prompt_format: Literal["auto", "chat", "plain"] = option(
+        "auto", "How the model is asked: by its chat template, or as base models, 'Question: ... Answer: ...'; auto: what it has."
+    )
+    chat_template_kwargs: dict[str, Any] | str | None = option(
+        None, """Variables for the chat template, as JSON, such as '{"enable_thinking": true}'; without it nothing is thought."""
+    )
     load_in_8bit: bool = option(False, "Load the base in 8 bits (bitsandbytes); experts stay float32.")
     load_in_4bit: bool = option(False, "Load the base in 4 bits, NF4 (bitsandbytes); experts stay float32.")
 
     def __post_init__(self) -> None:
         require_choice(self, "dtype", DTYPES)
         require_choice(self, "attn_implementation", (None, *get_args(Attention)))
+        require_choice(self, "prompt_format", FORMATS)
+        self.chat_template_kwargs = template_variables(self.chat_template_kwargs)
         check_quantization(self.load_in_8bit, self.load_in_4bit)
 
     def loading(self) -> dict[str, Any]:
         """Return the keyword arguments for `model_io.load_model`."""
         names = ("dtype", "attn_implementation", "trust_remote_code", "load_in_8bit", "load_in_4bit")
-        return {"revision": self.model_revision, **{name: getattr(self, name) for name in names}}
+        return {"revision": self.model_revision, **{name: getattr(self, name) for name in names}, **self.prompts()}
+
+    def prompts(self) -> dict[str, Any]:
+        """Return the keyword arguments for `PromptFormat`."""
+        return {"prompt_format": self.prompt_format, "chat_template_kwargs": self.chat_template_kwargs}
 
 
 @dataclass

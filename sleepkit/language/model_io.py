@@ -16,14 +16,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import PartialState
+from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.experts.units import LayerExperts
+from sleepkit.language.generation.chat import stops_of
+from sleepkit.language.generation.prompts import PromptFormat
 from sleepkit.language.models.base_model import (
     CONFIG_NAME,
     INSIDE,
@@ -32,7 +37,9 @@ from sleepkit.language.models.base_model import (
     BaseModel,
     find_slept,
     pinned,
+    prompts_of,
     remember_base,
+    remember_prompts,
     resolve_base,
 )
 from sleepkit.language.models.loading import check_plain, let_experts_train, model_options, move
@@ -43,8 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SMOLLM2",
-    "check_chat_template",
-    "check_eos",
+    "check_end",
     "check_model",
     "check_vocabulary",
     "check_window",
@@ -52,13 +58,22 @@ __all__ = [
     "load_slept",
     "move",
     "save_model",
+    "talk",
 ]
+
+logger = logging.get_logger(__name__)
 
 SMOLLM2_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the same model on the Hub
 
 
 def load_model(
-    name_or_path: str | Path, dtype: str = "auto", revision: str | None = None, base_model: str | None = None, **loading: Any
+    name_or_path: str | Path,
+    dtype: str = "auto",
+    revision: str | None = None,
+    base_model: str | None = None,
+    prompt_format: str = "auto",
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    **loading: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model, with its experts if it has slept, and its tokenizer; both are checked.
 
@@ -70,6 +85,8 @@ def load_model(
             what was saved), ``float32``, ``bfloat16`` or ``float16``.  Experts are fp32.
         revision: branch, tag or commit of a Hub id.
         base_model: Hub id or folder of the base of saved experts, if it is no longer where ``expert_bank.json`` says.
+        prompt_format, chat_template_kwargs: how it is talked to, as for `PromptFormat`; as in its nights if it has slept and
+            neither is given.
         loading: more, as `loading.model_options` takes it.
 
     Returns:
@@ -92,6 +109,7 @@ def load_model(
         tokenizer.pad_token = tokenizer.eos_token
     if bank_folder is not None:
         ExpertBank.load(model, bank_folder)
+    talk(model, tokenizer, prompt_format, chat_template_kwargs)
     check_model(model, tokenizer)
     return model, tokenizer
 
@@ -162,26 +180,32 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         raise SleepkitError(f"cannot write {folder}: {error.strerror}; free some space or choose another") from error
 
 
+def talk(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_format: str = "auto",
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> None:
+    """Decide how a model is talked to, and note it at the tokenizer, and at the model, whose experts are saved with it."""
+    known = prompts_of(model)
+    if prompt_format == "auto" and chat_template_kwargs is None and known:
+        prompts = PromptFormat.use(tokenizer, **known)
+    else:
+        prompts = PromptFormat.use(tokenizer, prompt_format=prompt_format, chat_template_kwargs=chat_template_kwargs)
+    if prompt_format == "auto" and not known and not prompts.is_chat and PartialState().is_main_process:
+        logger.warning(
+            f"{tokenizer.name_or_path or 'the tokenizer'} has no chat template, so the model is asked as a base model "
+            "(prompt_format plain: 'Question: ... Answer: ...')"
+        )
+    remember_prompts(model, prompts.settings())
+
+
 # -- checks -----------------------------------------------------------------------------------------------------------
 def check_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check chat template, window, vocabulary and end token; raise `SleepkitError` where one of them does not fit."""
-    check_chat_template(tokenizer)
+    """Check window, vocabulary and end of a turn; raise `SleepkitError` where one of them does not fit."""
     check_window(tokenizer)
     check_vocabulary(model, tokenizer)
-    check_eos(model, tokenizer)
-
-
-def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Sleepkit talks to models in chat format.
-
-    Raises:
-        SleepkitError: there is no chat template.
-    """
-    if not tokenizer.chat_template:
-        raise SleepkitError(
-            f"the tokenizer of {tokenizer.name_or_path or 'the model'} has no chat template; use a chat model, "
-            "or put a `chat_template.jinja` into its folder"
-        )
+    check_end(model, tokenizer)
 
 
 def check_window(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -209,16 +233,14 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
         )
 
 
-def check_eos(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Generation stops at the token that the tokenizer ends with; if not, answers run on to the length limit.
+def check_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Generation of other programs stops where a turn ends, or at the tokenizer's end of a sequence; if not, replies run on.
 
     Raises:
-        SleepkitError: one of them has no end-of-sequence token, or the two differ.
+        SleepkitError: the tokenizer has no end-of-sequence token, or generation stops at neither.
     """
-    config = model.generation_config
-    ends = config.eos_token_id if config is not None else None
-    stops = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    if tokenizer.eos_token_id is None or tokenizer.eos_token_id not in stops:
+    stops = stops_of(model)
+    if tokenizer.eos_token_id is None or PromptFormat.of(tokenizer).stop_ids.isdisjoint(stops):
         raise SleepkitError(
             f"the tokenizer ends with {tokenizer.eos_token!r} (id {tokenizer.eos_token_id}), the model's generation "
             f"stops at {stops or 'nothing'}; make `eos_token` in tokenizer_config.json and `eos_token_id` in "

@@ -24,6 +24,7 @@ from sleepkit.language.data.given import given_rows
 from sleepkit.language.data.row_files import file_rows
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.generation.chat import chat_ids, decode, generate
+from sleepkit.language.generation.prompts import PromptFormat
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets, token_divergence
 from sleepkit.language.seeding.packing import Backbone, PreparedItem, flat_hidden, pad_rows
 from sleepkit.reporting.scores import contained
@@ -78,11 +79,10 @@ class RetentionSet:
         prompts = [chat_ids(tokenizer, row["prompt"]) for row in self.prompts]
         with bank.view(()):
             replies = generate(model, tokenizer, prompts, self.reply_tokens, description="anchors")
-        end = tokenizer.eos_token_id
+        end = PromptFormat.of(tokenizer).end
         self.accuracy_before = self._accuracy(tokenizer, replies)
         self._items = [
-            PreparedItem(p, r + ([end] if len(r) < self.reply_tokens else []), False)
-            for p, r in zip(prompts, replies, strict=True)
+            PreparedItem(p, r + (end if len(r) < self.reply_tokens else []), False) for p, r in zip(prompts, replies, strict=True)
         ]
         self._items = [item for item in self._items if item.reply_ids]
         head, backbone = OutputHead.of(model), Backbone(model, bank)

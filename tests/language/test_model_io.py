@@ -1,6 +1,7 @@
 """Whole models go to disk and back bitwise; the base stays an ordinary checkpoint; what does not fit is refused."""
 
 import json
+import logging
 import sys
 
 import huggingface_hub
@@ -9,13 +10,14 @@ import torch
 from local_hub import LocalHub
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
-from tiny import EOS, FAMILIES, tiny_batch, tiny_model, tiny_tokenizer
+from tiny import EOS, FAMILIES, merging_tokenizer, tiny_batch, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language import model_io
 from sleepkit.language.experts.bank import CONFIG_NAME, ExpertBank, read_bank_config
 from sleepkit.language.experts.units import ExpertBankConfig, LayerExperts
+from sleepkit.language.generation.chat import chat_ids
 from sleepkit.language.model_io import load_model, load_slept, save_model, smollm2_folder
 from sleepkit.utils.files import write_json
 from sleepkit.utils.precision import computes
@@ -341,10 +343,6 @@ def test_folder_that_cannot_be_written(tmp_path):
         save_model(tiny_model(), tiny_tokenizer(), tmp_path / "file" / "folder")
 
 
-def no_template(model, tokenizer):
-    tokenizer.chat_template = None
-
-
 def too_many_tokens(model, tokenizer):
     tokenizer.add_tokens(["newword"])
 
@@ -373,7 +371,6 @@ def no_stop(model, tokenizer):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (no_template, "no chat template; use a chat model, or put a `chat_template.jinja`"),
         (too_many_tokens, "token ids up to 64, the model has 64 embeddings; use the model's own"),
         (no_eos, r"ends with None \(id None\), the model's generation stops at \[1\]; make"),
         (other_eos, r"ends with '<\|im_end\|>' \(id 1\), the model's generation stops at \[5\]; make"),
@@ -397,7 +394,38 @@ def test_model_and_tokenizer_that_do_not_fit(spoil, message, tmp_path):
 def test_one_of_several_stops_is_enough():
     model = tiny_model()
     model.generation_config.eos_token_id = [5, EOS]
-    model_io.check_eos(model, tiny_tokenizer())
+    model_io.check_end(model, tiny_tokenizer())
+
+
+def test_a_turn_may_end_otherwise_than_the_tokenizer():
+    tokenizer = merging_tokenizer(special=["<|im_start|>", "<|im_end|>"], ends_with="<|text_end|>")
+    model = tiny_model(vocab_size=len(tokenizer))
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    model_io.check_model(model, tokenizer)
+
+
+def test_a_base_model_is_asked_plainly_and_that_is_told(tmp_path, caplog):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    save_model(tiny_model(), tokenizer, tmp_path)
+    logging.getLogger("transformers").propagate = True
+    model, loaded = load_model(tmp_path)
+    assert loaded.decode(chat_ids(loaded, "who?")) == "question: who?\nanswer:"
+    assert "has no chat template, so the model is asked as a base model" in caplog.text
+    with pytest.raises(SleepkitError, match="has no chat template; use prompt_format plain"):
+        load_model(tmp_path, prompt_format="chat")
+
+
+def test_a_slept_model_is_talked_to_as_in_its_nights(tmp_path):
+    tokenizer = tiny_tokenizer()
+    save_model(tiny_model(), tokenizer, tmp_path / "base")
+    model, loaded = load_model(tmp_path / "base", prompt_format="plain")
+    ExpertBank.grow(model)
+    save_model(model, loaded, tmp_path / "slept")
+    _, again = load_model(tmp_path / "slept")
+    assert again.decode(chat_ids(again, "who?")) == "question: who?\nanswer:"
+    _, chat = load_model(tmp_path / "slept", prompt_format="chat")
+    assert chat.decode(chat_ids(chat, "who?")).startswith("<|im_start|>user")
 
 
 # -- the packaged model -----------------------------------------------------------------------------------------------

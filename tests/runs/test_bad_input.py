@@ -84,8 +84,8 @@ def test_a_model_whose_layers_cannot_grow(refused, tmp_path):
 def test_a_tokenizer_that_does_not_fit(refused, files, tmp_path):
     for name, change, words in (
         ("words", lambda t: t.add_tokens([f"extra{k}" for k in range(9)]), "the model has 64 embeddings"),
-        ("end", lambda t: setattr(t, "eos_token", t.convert_ids_to_tokens(9)), "the model's generation stops at"),
-        ("chat", lambda t: setattr(t, "chat_template", None), "has no chat template; use a chat model"),
+        ("end", lambda t: setattr(t, "eos_token", None), "the model's generation stops at"),
+        ("chat", lambda t: setattr(t, "chat_template", "{{ raise_exception('no') }}"), "cannot be rendered (no); mend it"),
     ):
         shutil.copytree(files / "base", tmp_path / name)
         for path in (*(tmp_path / name).glob("tokenizer*"), *(tmp_path / name).glob("chat_template*")):

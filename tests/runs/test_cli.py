@@ -222,7 +222,7 @@ def test_ask_says_when_the_base_model_is_gone_or_another(slept, base, capsys, tm
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda folder: (folder / "chat_template.jinja").unlink(), "has no chat template"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{% if"), "the chat template of"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"), "cannot load"),
         (
             lambda folder: tiny_model(vocab_size=32, eos_token_id=1).save_pretrained(folder),

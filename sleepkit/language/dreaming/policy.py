@@ -27,7 +27,7 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.language.dreaming.dreams import Context, Dream
 from sleepkit.language.dreaming.trials import CHUNK, reply_tokens
 from sleepkit.language.experts.bank import ExpertBank
-from sleepkit.language.generation.chat import chat_ids, text_ids
+from sleepkit.language.generation.chat import chat_ids, reply_ids
 from sleepkit.language.models.decoder import find_decoder_layers
 from sleepkit.language.seeding.divergence import OutputHead, token_log_probs
 from sleepkit.language.seeding.imitation import clipped_surrogate, group_advantages
@@ -168,11 +168,10 @@ def policy_items(
         judged = [one for one in judged if id(one) in advantages]
     else:
         judged = [one for one in judged if one.reward is not None and one.reward > 0]
-    end = [tokenizer.eos_token_id]
     return [
         PreparedItem(
             chat_ids(tokenizer, of_name[one.context].prompt(one.style)),
-            text_ids(tokenizer, one.text) + end,
+            reply_ids(tokenizer, one.text),
             True,
             advantage=advantages.get(id(one)),
         )

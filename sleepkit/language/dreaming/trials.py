@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sleepkit.language.dreaming.batched_lora import BatchedLora
 from sleepkit.language.experts.bank import ExpertBank
-from sleepkit.language.generation.chat import chat_ids, text_ids
+from sleepkit.language.generation.chat import chat_ids, reply_ids
 from sleepkit.language.seeding.divergence import OutputHead, token_log_probs, token_scores
 from sleepkit.language.seeding.lora import ALPHA, LEARNING_RATE, RANK, linear_maps
 from sleepkit.language.seeding.packing import (
@@ -167,8 +167,7 @@ class Trials:
 @torch.no_grad()
 def prepare_rows(backbone: Backbone, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[PreparedItem]:
     """Rows as tokens, with what enters the first expert layer, where layers below it are frozen."""
-    end = [tokenizer.eos_token_id]
-    items = [PreparedItem(chat_ids(tokenizer, prompt), text_ids(tokenizer, reply) + end, True) for prompt, reply in rows]
+    items = [PreparedItem(chat_ids(tokenizer, prompt), reply_ids(tokenizer, reply), True) for prompt, reply in rows]
     if backbone.first and items:
         lower = backbone.lower_inputs(pad_rows(items, tokenizer.pad_token_id or 0, backbone.device))
         for row, item in enumerate(items):

@@ -32,6 +32,8 @@ from sleepkit.language.models.base_model import (
     base_of,
     check_fingerprint,
     fingerprint,
+    prompts_of,
+    remember_prompts,
 )
 from sleepkit.language.models.decoder import find_decoder_layers, find_ffn, text_config
 from sleepkit.language.models.zero3 import whole
@@ -278,6 +280,7 @@ class ExpertBank:
             "active": self.active,
             "base_shape": _base_shape(self.model),
             "base_fingerprint": fingerprint(self.model),
+            "prompts": prompts_of(self.model),
         }
         write_json(folder / CONFIG_NAME, document | self._base_fields(base_model, publish))
 
@@ -297,6 +300,7 @@ class ExpertBank:
         """
         document, state = _read_bank(folder, model)
         check_fingerprint(model, document, folder)
+        remember_prompts(model, document.get("prompts") or {})
         bank = cls.grow(model, ExpertBankConfig(**{**document["config"], "layers": document["layers"]}))
         bank.load_state_dict(state, document["active"])
         return bank

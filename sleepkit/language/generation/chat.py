@@ -1,4 +1,4 @@
-"""Talking with a causal LM: chat prompts as token ids, and batched generation that is the same on any number of ranks.
+"""Batched generation with a causal LM that is the same on any number of ranks, and log-probabilities of replies.
 
 Prompts are sorted by length and decoded in batches, left-padded.  A long beginning that all prompts share (worked
 examples) is run once and its key-value cache is reused for every batch; a prompt that is sampled from many times is read once
@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,10 +22,11 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from transformers import DynamicCache, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import DynamicCache, LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.generation.cache import growing_cache
+from sleepkit.language.generation.prompts import PromptFormat, until
 from sleepkit.language.generation.sampling import NucleusSampler
 from sleepkit.reporting.live import progress
 from sleepkit.utils.seeds import derive_seed
@@ -35,24 +36,31 @@ CACHED_AT_ONCE = 65536  # with what it shares, of which each row has a copy
 TOKENS_AT_ONCE = 8192  # in one batch, without what it shares: attention over long rows needs memory by the square
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[dict[str, str]]) -> list[int]:
+def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: str | Sequence[Mapping[str, str]]) -> list[int]:
     """Token ids of a conversation that waits for the assistant's reply; a string is one user message."""
-    if isinstance(messages, str):
-        messages = [{"role": "user", "content": messages}]
-    if tokenizer.chat_template is None:
-        raise SleepkitError("the tokenizer has no chat template; use an instruct model, or set tokenizer.chat_template")
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return PromptFormat.of(tokenizer).prompt(messages)
+
+
+def reply_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a whole reply behind `chat_ids`, with the end of the turn."""
+    prompts = PromptFormat.of(tokenizer)
+    return [*prompts.reply(text), *prompts.end]
+
+
+def raw_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text to go on from, outside any chat: with what the tokenizer puts before a text (BOS)."""
+    prompts = PromptFormat.of(tokenizer)
+    return [*prompts.beginning, *prompts.text(text)]
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of plain text, without special tokens."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    """Token ids of a part of a text, without special tokens."""
+    return PromptFormat.of(tokenizer).text(text)
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Stripped text of token ids, without special tokens."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+    """Stripped text of what was generated: without special tokens, and without what the model thought before its reply."""
+    return PromptFormat.of(tokenizer).said(ids)
 
 
 def window_of(model: nn.Module) -> float:
@@ -81,7 +89,7 @@ def generate(
     temperature: float = 0.0,
     top_p: float = 0.95,
     seed: int = 0,
-    stop_ids: Sequence[int] = (),
+    stop: Sequence[str] = (),
     description: str | None = None,
 ) -> list[list[int]]:
     """Continue each prompt; returns the new token ids without end-of-turn and padding, in the order of ``prompts``.
@@ -89,7 +97,7 @@ def generate(
     Args:
         batch_size: rows at once, fewer where prompts are long.
         temperature: 0 decodes greedily.
-        stop_ids: further token ids that end a continuation (a newline, say).
+        stop: further texts that end a continuation, in whatever tokens they stand, and are no part of it (a line break, say).
         description: what progress calls it; not shown without it.
     """
     if not prompts:
@@ -103,7 +111,9 @@ def generate(
     size = max(1, min(batch_size, TOKENS_AT_ONCE // longest, CACHED_AT_ONCE // (len(prefix) + longest)))
     rounds = math.ceil(math.ceil(len(prompts) / state.num_processes) / size)  # the same on all ranks
     batches = [mine[i * size : (i + 1) * size] or mine[:1] or [0] for i in range(rounds)]
-    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id, *stop_ids} - {None}
+    prompts_of = PromptFormat.of(tokenizer)
+    ends = {*stops_of(model), *prompts_of.stop_ids, tokenizer.pad_token_id} - {None}
+    stops = (*prompts_of.stop_strings, *stop)
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "pad_token_id": tokenizer.pad_token_id,
@@ -139,13 +149,15 @@ def generate(
                 if past.get_seq_length():
                     past.batch_select_indices(copies)
                 ids, mask = ids[copies], mask[copies]
+            if stops:
+                options["stopping_criteria"] = StoppingCriteriaList([_TextStop(tokenizer, stops, ids.shape[1])])
             with _contiguous_head(model):
                 output = model.generate(  # type: ignore[operator]
                     input_ids=ids, attention_mask=mask, past_key_values=past, synced_gpus=is_zero3(), **options
                 )
             for i, tokens in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
                 end = next((k for k, token in enumerate(tokens) if token in ends), len(tokens))
-                done[i] = tokens[:end]
+                done[i] = _until_text(tokenizer, tokens[:end], stops)
             step(len(batch))
     model.train(was_training)
     if state.num_processes > 1:
@@ -164,7 +176,8 @@ def confidences(
 ) -> list[float]:
     """Log-probability, in nats, of the greedy chat reply to each question, its end included."""
     prompts = [chat_ids(tokenizer, question) for question in questions]
-    replies = [[*row, tokenizer.eos_token_id] for row in generate(model, tokenizer, prompts, max_new_tokens)]
+    end = PromptFormat.of(tokenizer).end
+    replies = [[*row, *end] for row in generate(model, tokenizer, prompts, max_new_tokens)]
     return [row.sum().item() for row in reply_log_probs(model, tokenizer, list(zip(prompts, replies, strict=True)))]
 
 
@@ -194,6 +207,41 @@ def reply_log_probs(
             log_probs = torch.log_softmax(logits[row, first : first + len(reply)].float(), dim=-1)
             found[i] = log_probs.gather(1, torch.tensor(reply, device=device)[:, None])[:, 0]
     return [found[i] for i in range(len(pairs))]
+
+
+class _TextStop(StoppingCriteria):
+    """Ends a row when one of some texts stands in what was generated, whatever tokens it is made of.
+
+    Args:
+        stops: the texts.
+        start: tokens of the prompt.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], start: int) -> None:
+        self.tokenizer, self.stops, self.start = tokenizer, stops, start
+        self.width = max(map(len, stops)) + 1  # tokens that may hold the longest of them
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Any:
+        """Return which rows end, ``(rows,)``."""
+        last = input_ids[:, max(self.start, input_ids.shape[1] - self.width) :]
+        texts = self.tokenizer.batch_decode(last)
+        return torch.tensor([any(stop in text for stop in self.stops) for text in texts], device=input_ids.device)
+
+
+def _until_text(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stops: Sequence[str]) -> list[int]:
+    """The tokens before the first of some texts; a token that holds both is cut."""
+    text = str(tokenizer.decode(tokens))
+    said = until(text, stops)
+    if said == text:
+        return tokens
+    kept = next(k for k in range(len(tokens), -1, -1) if said.startswith(before := str(tokenizer.decode(tokens[:k]))))
+    return [*tokens[:kept], *text_ids(tokenizer, said[len(before) :])]
+
+
+def stops_of(model: nn.Module) -> list[int]:
+    """Tokens at which the generation configuration of a model stops."""
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
 
 
 @contextmanager

@@ -36,7 +36,9 @@ __all__ = [
     "fingerprint",
     "keep_folder",
     "pinned",
+    "prompts_of",
     "remember_base",
+    "remember_prompts",
     "resolve_base",
 ]
 
@@ -96,6 +98,17 @@ class BaseModel:
 def remember_base(model: nn.Module, base: BaseModel) -> None:
     """Note at the model where its base comes from, so that `base_of` finds it."""
     model.sleepkit_base = base  # type: ignore[assignment]
+
+
+def remember_prompts(model: nn.Module, settings: dict[str, Any]) -> None:
+    """Note at the model how it is talked to, as `PromptFormat.settings` has it: saved experts tell it."""
+    model.sleepkit_prompts = settings  # type: ignore[assignment]
+
+
+def prompts_of(model: nn.Module) -> dict[str, Any]:
+    """Return how a model is talked to; empty if nobody has said."""
+    model = getattr(model, "get_base_model", lambda: model)()
+    return dict(getattr(model, "sleepkit_prompts", None) or {})
 
 
 def base_of(model: nn.Module) -> BaseModel | None:

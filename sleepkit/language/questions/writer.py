@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from sleepkit.language.generation.chat import decode, generate, reply_log_probs, text_ids
+from sleepkit.language.generation.chat import decode, generate, raw_ids, reply_log_probs, text_ids
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.rules import about, answer_spans, content_words, question_words, statement
 from sleepkit.reporting.scores import contained
@@ -79,11 +79,8 @@ def written_questions(
         return []
     head = "Each text is followed by an answer found in the text and a question that has this answer.\n\n"
     head += "".join(f"Text: {text}\nAnswer: {answer}\nQuestion: {question}\n\n" for text, answer, question in _EXAMPLES)
-    newline = text_ids(tokenizer, "\n")[-1:]
-    prompts = [text_ids(tokenizer, f"{head}Text: {line.said}\nAnswer: {a}\nQuestion: {word}") for line, a, word in asked]
-    ends = generate(
-        model, tokenizer, prompts, 20, 64, temperature=0.8, seed=seed, stop_ids=newline, description="writing questions"
-    )
+    prompts = [raw_ids(tokenizer, f"{head}Text: {line.said}\nAnswer: {a}\nQuestion: {word}") for line, a, word in asked]
+    ends = generate(model, tokenizer, prompts, 20, 64, temperature=0.8, seed=seed, stop=["\n"], description="writing questions")
     vocabularies: dict[str, set[str]] = {}  # of each chunk, with its title
     candidates = []
     for (line, span, word), tokens in zip(asked, ends, strict=True):
@@ -111,9 +108,7 @@ def _answer_log_probs(
 ) -> list[float]:
     """Mean log-probability per token of each answer, given (sentence, question, answer)."""
     head = "".join(f"Text: {text}\nQuestion: {question}\nAnswer: {answer}\n\n" for text, answer, question in _EXAMPLES[:1])
-    rows = [
-        (text_ids(tokenizer, f"{head}Text: {s}\nQuestion: {q}\nAnswer:"), text_ids(tokenizer, f" {a}")) for s, q, a in triples
-    ]
+    rows = [(raw_ids(tokenizer, f"{head}Text: {s}\nQuestion: {q}\nAnswer:"), text_ids(tokenizer, f" {a}")) for s, q, a in triples]
     return [row.mean().item() for row in reply_log_probs(model, tokenizer, rows)]
 
 
@@ -122,11 +117,8 @@ def paraphrases(
 ) -> list[SyntheticExample]:
     """Each question in other words, with its reply."""
     head = "".join(f"Question: {question}\nIn other words: {other}\n\n" for question, other in _PARAPHRASES)
-    prompts = [text_ids(tokenizer, f"{head}Question: {item.prompt}\nIn other words:") for item in asked]
-    newline = text_ids(tokenizer, "\n")[-1:]
-    made = generate(
-        model, tokenizer, prompts, 24, 64, temperature=0.6, seed=seed + 2, stop_ids=newline, description="paraphrasing"
-    )
+    prompts = [raw_ids(tokenizer, f"{head}Question: {item.prompt}\nIn other words:") for item in asked]
+    made = generate(model, tokenizer, prompts, 24, 64, temperature=0.6, seed=seed + 2, stop=["\n"], description="paraphrasing")
     items = []
     for item, tokens in zip(asked, made, strict=True):
         text = decode(tokenizer, tokens)
@@ -147,9 +139,8 @@ def rewrites(
 ) -> list[SyntheticExample]:
     """Each sentence in other words."""
     head = "".join(f"Text: {text}\nSaid differently: {other}\n\n" for text, other in _REWRITES)
-    prompts = [text_ids(tokenizer, f"{head}Text: {line.said}\nSaid differently:") for line in lines]
-    newline = text_ids(tokenizer, "\n")[-1:]
-    made = generate(model, tokenizer, prompts, 48, 64, temperature=0.7, seed=seed + 1, stop_ids=newline, description="rewriting")
+    prompts = [raw_ids(tokenizer, f"{head}Text: {line.said}\nSaid differently:") for line in lines]
+    made = generate(model, tokenizer, prompts, 48, 64, temperature=0.7, seed=seed + 1, stop=["\n"], description="rewriting")
     items = []
     for line, tokens in zip(lines, made, strict=True):
         text = decode(tokenizer, tokens)

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.generation.chat import chat_ids
 from sleepkit.reporting.scores import number, token_f1
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class NumberJudge:
 
 
 class LocalModelJudge:
-    """A frozen causal LM asked in its chat format whether two texts mean the same; nothing is generated.
+    """A frozen causal LM asked in its own format whether two texts mean the same; nothing is generated.
 
     The verdict is 1 if the next-token probability of the spellings of "yes" exceeds that of "no".  The model is not
     changed: it runs without gradients, in eval mode, and is put back into the mode it was in.
@@ -137,7 +138,7 @@ class LocalModelJudge:
     Its verdicts are worth what the model is: SmolLM2-135M-Instruct answers no to each of 20 pairs of sentences, of
     which ten are paraphrases, so that ``r_sem`` is 0 throughout.  Try a small judge on a few pairs first.
 
-    Raises `SleepkitError` for a tokenizer without chat template or one that starts "yes" and "no" with the same token.
+    Raises `SleepkitError` for a tokenizer that starts "yes" and "no" with the same token.
     """
 
     PROMPT = (
@@ -146,8 +147,6 @@ class LocalModelJudge:
     )
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 8) -> None:
-        if not tokenizer.chat_template:
-            raise SleepkitError(f"the judge {tokenizer.name_or_path!r} has no chat template; use an instruct model as judge")
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         yes, no = self._first_tokens("yes"), self._first_tokens("no")
         self.yes, self.no = sorted(yes - no), sorted(no - yes)  # both may begin with a lone space or be unknown
@@ -172,12 +171,7 @@ class LocalModelJudge:
         return np.array([float(margin > 0) for margin in margins])
 
     def _prompt_ids(self, candidate: str, reference: str) -> list[int]:
-        message = {
-            "role": "user",
-            "content": self.PROMPT.format(candidate=candidate.strip(), reference=reference.strip()),
-        }
-        text = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return chat_ids(self.tokenizer, self.PROMPT.format(candidate=candidate.strip(), reference=reference.strip()))
 
     @torch.no_grad()
     def _margins(self, prompts: list[list[int]]) -> list[float]:

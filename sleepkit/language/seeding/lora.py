@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from sleepkit.language.generation.chat import chat_ids, text_ids
+from sleepkit.language.generation.chat import chat_ids, raw_ids, reply_ids
 from sleepkit.language.models.decoder import find_decoder_layers
 from sleepkit.language.questions.context import Chunk
 from sleepkit.language.questions.examples import SyntheticExample
@@ -54,7 +54,7 @@ def linear_maps(model: nn.Module, layers: Iterable[int]) -> dict[str, nn.Module]
 
 def document_rows(tokenizer: PreTrainedTokenizerBase, chunks: Sequence[Chunk]) -> list[dict[str, Any]]:
     """Documents as they are, each with its title and an end."""
-    texts = (text_ids(tokenizer, f"{chunk.title}\n\n{chunk.text}") for chunk in chunks)
+    texts = (raw_ids(tokenizer, f"{chunk.title}\n\n{chunk.text}") for chunk in chunks)
     return [{"input_ids": row, "labels": row} for row in (ids + [tokenizer.eos_token_id] for ids in texts)]
 
 
@@ -62,7 +62,7 @@ def chat_rows(tokenizer: PreTrainedTokenizerBase, items: Sequence[SyntheticExamp
     """Prompt and reply in chat format; the prompt carries no loss."""
     rows = []
     for item in items:
-        prompt, reply = chat_ids(tokenizer, item.prompt), text_ids(tokenizer, item.reply) + [tokenizer.eos_token_id]
+        prompt, reply = chat_ids(tokenizer, item.prompt), reply_ids(tokenizer, item.reply)
         rows.append({"input_ids": prompt + reply, "labels": [-100] * len(prompt) + reply})
     return rows
 

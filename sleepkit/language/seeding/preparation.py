@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from sleepkit.language.generation.chat import chat_ids, require_window, text_ids
+from sleepkit.language.generation.chat import require_window
+from sleepkit.language.generation.prompts import PromptFormat
 from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets
@@ -86,11 +87,12 @@ class Preparation:
         return prepared
 
     def _tokenised(self, item: SyntheticExample) -> PreparedItem:
-        prompt, reply = chat_ids(self.tokenizer, item.prompt), text_ids(self.tokenizer, item.reply)
+        prompts = PromptFormat.of(self.tokenizer)
+        prompt, reply = prompts.prompt(item.prompt), prompts.reply(item.reply)
         if item.style == "general":
             reply = reply[: self.seeding.general_tokens]
         if item.style != "general" or len(reply) < self.seeding.general_tokens:
-            reply = [*reply, self.tokenizer.eos_token_id]
+            reply = [*reply, *prompts.end]
         first = min(self.seeding.mask_first_tokens, len(reply) - 1) if item.is_learned else 0
         return PreparedItem(prompt, reply, item.is_learned, first_token=first)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.language.generation.chat import decode, generate, text_ids
+from sleepkit.language.generation.prompts import PromptFormat
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.imitation import (
     LocalModelJudge,
@@ -77,7 +78,7 @@ def sample_rollouts(
     with judge_view():
         rewards = _rewards(model, tokenizer, made, references, args).view(len(picked), n)
     advantages, keep = group_advantages(rewards)
-    end = [tokenizer.eos_token_id]
+    end = PromptFormat.of(tokenizer).end
     rollouts = []
     for k, tokens in enumerate(made):
         row, column = divmod(k, n)

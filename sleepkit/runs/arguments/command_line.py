@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast, get_type_hints
 
 from sleepkit.errors import SleepkitError, first_line, show_tracebacks
+from sleepkit.language.generation.prompts import FORMATS, template_variables
 from sleepkit.runs.arguments.groups import COMMON, arrange
 from sleepkit.runs.arguments.recipe import read_recipe, typed
 from sleepkit.utils.options import LARGEST, shown
@@ -326,6 +327,8 @@ def add_loading(parser: Parser) -> None:
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="run Python code that comes with the base; read it first"
     )
+    parser.add_argument("--prompt_format", choices=FORMATS, default="auto", help="auto: as in its nights")
+    parser.add_argument("--chat_template_kwargs", help="variables for the chat template, as JSON")
     parser.add_argument("--load_in_8bit", action="store_true", help="load the base in 8 bits (bitsandbytes)")
     parser.add_argument("--load_in_4bit", action="store_true", help="load the base in 4 bits (bitsandbytes)")
 
@@ -333,8 +336,11 @@ def add_loading(parser: Parser) -> None:
 def loading(options: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments for `model_io.load_model`; raises `SleepkitError` if a package is missing."""
     check_quantization(options.load_in_8bit, options.load_in_4bit)
-    names = ("dtype", "trust_remote_code", "load_in_8bit", "load_in_4bit")
-    return {"revision": options.model_revision, **{name: getattr(options, name) for name in names}}
+    names = ("dtype", "trust_remote_code", "load_in_8bit", "load_in_4bit", "prompt_format")
+    variables = template_variables(options.chat_template_kwargs)
+    return {"revision": options.model_revision, "chat_template_kwargs": variables} | {
+        name: getattr(options, name) for name in names
+    }
 
 
 def check_folder(name: str, folder: str | Path) -> None:

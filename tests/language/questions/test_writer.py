@@ -24,7 +24,7 @@ def says(monkeypatch):
             prompts.extend(given)
             return [texts[number % len(texts)] for number in range(len(given))]
 
-        monkeypatch.setattr(writer, "text_ids", lambda tokenizer, text: text)
+        monkeypatch.setattr(writer, "raw_ids", lambda tokenizer, text: text)
         monkeypatch.setattr(writer, "generate", generate)
         monkeypatch.setattr(writer, "decode", lambda tokenizer, text: text)
         scores = likely if callable(likely) else lambda question: likely
