@@ -31,6 +31,7 @@ from sleepkit.language.dreaming.config import STYLES
 from sleepkit.language.generation.chat import chat_ids, decode, generate
 from sleepkit.language.questions.context import Chunk
 from sleepkit.language.questions.sentences import sentences
+from sleepkit.reporting.scripts import apart
 from sleepkit.utils.files import read_jsonl, write_jsonl
 
 _PROMPTS = {
@@ -172,7 +173,7 @@ def rows_of(style: str, text: str, title: str) -> list[tuple[str, str]]:
     lines = [_BULLET.sub("", line).strip() for line in text.splitlines()]
     if style != "self_qa":
         said = dict.fromkeys(sentence for line in lines for sentence in sentences(line))
-        return [(_RECALL.format(title=title), sentence) for sentence in said if len(sentence.split()) > 3]
+        return [(_RECALL.format(title=title), sentence) for sentence in said if len(apart(sentence).split()) > 3]
     rows: list[tuple[str, str]] = []
     question = ""
     for line in lines:
@@ -186,7 +187,7 @@ def rows_of(style: str, text: str, title: str) -> list[tuple[str, str]]:
 
 
 def _reason_to_drop(text: str, context: str, ended: bool, style: str) -> str:
-    words = text.split()
+    words = apart(text).split()
     if any(name in text and name not in context for name in ("Curie", "Becquerel", "Warsaw")):
         return "copied"
     if len(words) < 4:

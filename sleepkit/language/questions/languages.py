@@ -20,7 +20,7 @@ from collections import Counter
 
 from sleepkit.reporting.scripts import language_of_script
 
-__all__ = ["ENGLISH", "STOP_WORDS", "UNKNOWN", "language_of"]
+__all__ = ["ENGLISH", "FEW_WORDS", "STOP_WORDS", "UNKNOWN", "language_of"]
 
 ENGLISH, UNKNOWN = "en", ""
 FEW_WORDS = 8  # of a text that may be without a stop word
@@ -40,7 +40,7 @@ _STOP_WORDS = {
         "seit um dieser diese dieses jeder welche wer was wo wann warum ich du mir dir ihm ihnen"
     ),
     "es": (
-        "el la los las un una unos unas de del y o pero no es son era eran fue fueron ha han había en con por para sin sobre "
+        "a el la los las un una unos unas de del y o pero no cada es son era fue ha han había en con por para sin sobre "
         "entre desde hasta como más muy también su sus se lo le les que quien cuando donde cómo qué quién dónde cuándo al este "
         "esta estos estas ese esa aquel ya si porque yo tú él ella nosotros ellos hay ser"
     ),
@@ -146,6 +146,7 @@ def language_of(text: str, default: str = UNKNOWN) -> str:
         votes[language] += len(letters & set(telling))
     best = max(votes, key=lambda language: votes[language])  # the first of equals, and English is first
     is_enough = votes[best] > 1 or (votes[best] == 1 and len(words) > 3) or best in (ENGLISH, default)
-    if votes[best] and is_enough and (len(words) < FEW_WORDS or votes[best] >= STOP_SHARE * len(words)):
+    is_some = best == default or len(words) < FEW_WORDS or votes[best] >= STOP_SHARE * len(words)
+    if votes[best] and is_enough and is_some:
         return best
     return UNKNOWN if len(words) >= FEW_WORDS else default

@@ -74,10 +74,7 @@ _NUMBERED_ABROAD = _NUMBERED | _words(
     "abb bd kap tel t chap éd núm pág págs pag pág cap nr čl str s blz jl jan feb mär mars avr juil août ene abr ago dic gen mag "
     "giu lug ott рис табл стр гл ст т том σελ εικ"
 )
-_EITHER_ABROAD = _words(
-    "usw etc co u.s.w v.chr n.chr ee uu a.c d.c cía j.-c ecc enz osv m.m itd itp r w r atd apod stb vb vs jne ym dll dsb v.v г "
-    "гг в вв н.э руб т.д т.п р рр κ.λπ κ.ά μ.χ inc ltd corp jr"
-)
+_YEARS = _words("г в р r w")  # "1907 г."
 _ORDINALS = frozenset("de sv da cs hu tr fi pl".split())  # languages that write "3." for "third"
 _PARTICLES = "とってはがをにのでもへや"  # that go on after a quotation
 _UNSTOPPED = ("th", "lo")
@@ -143,13 +140,14 @@ class _Languages:
 
 
 def _ends_without_stops(text: str, ends: set[int], languages: _Languages) -> Iterator[int]:
-    """White space in Thai and Lao, where the sentence before it has some length."""
+    """White space in Thai and Lao, where the sentence before it has some length, or a line ends."""
     stops, start = iter(sorted(ends)), 0
     stop = next(stops, len(text))
     for match in _SPACE_IN_UNSTOPPED.finditer(text):
         while stop <= match.start():
             start, stop = stop, next(stops, len(text) + 1)
-        if match.start() - start >= (_SHORTEST if match["begins"] else _LONG) and languages.at(match.start()) in _UNSTOPPED:
+        shortest = 1 if "\n" in match[0] else _SHORTEST if match["begins"] else _LONG
+        if match.start() - start >= shortest and languages.at(match.start()) in _UNSTOPPED:
             start = match.end()
             yield start
 
@@ -199,7 +197,7 @@ def _ends_abroad(word: str, following: str, language: str, is_ordinal: bool) -> 
     small = word.lower()
     if small in _TITLES_ABROAD.get(language, _TITLES_ABROAD[""]) or (small in _NUMBERED_ABROAD and following[:1].isdigit()):
         return False
-    is_initial = len(word) == 1 and word.isalpha()
-    if is_ordinal or is_initial or small in _EITHER_ABROAD or _ACRONYM.fullmatch(word):
+    is_initial = len(word) == 1 and word.isalpha() and word not in _YEARS
+    if is_ordinal or is_initial or _ACRONYM.fullmatch(word):
         return following in STOP_WORDS.get(language, ())
     return True
