@@ -24,7 +24,7 @@ from sleepkit.language.questions.words import HAN, HAN_FUNCTION, content_words
 from sleepkit.reporting.scores import contained
 from sleepkit.reporting.scripts import MARKS, UNSPACED, apart, is_unspaced
 
-__all__ = ["GAP", "continue_from", "gap_questions", "gap_spans", "tell_about", "with_gap"]
+__all__ = ["GAP", "continue_from", "gap_questions", "gap_spans", "tell_about", "tell_about_title", "with_gap"]
 
 GAP = "___"
 _CONTINUE = {
@@ -65,9 +65,9 @@ _COUNTERS = (
     "년월일명개살원시분초층호회번위대세"
 )
 _NUMBER = re.compile(
-    r"\d+[年년]\s?\d+[月월](?:\s?\d+[日号일])?"
+    r"(?<![A-Za-z])(?<![A-Za-z]-)(?:\d+[年년]\s?\d+[月월](?:\s?\d+[日号일])?"
     r"|\d{1,2}\.?\s(?:de\s)?[^\W\d_]{3,12}\.?\s(?:de\s)?\d{3,4}(?!\d)"
-    rf"|\d(?:[\d.,:/–٫٬-]*\d)?(?:[{_COUNTERS}]{{1,3}}|\s?[%٪％€$£])?"
+    rf"|\d(?:[\d.,:/–٫٬-]*\d)?(?:[{_COUNTERS}]{{1,3}}|\s?[%٪％€$£])?)"
 )
 _QUOTED = re.compile(r"[“„«「『《‹\"]\s?([^“”„«»「」『』《》‹›\"]{2,60}?)\s?[”“»」』》›\"]")
 _RUN = re.compile(r"[A-Za-zÀ-ɏ][A-Za-zÀ-ɏ0-9.'’&-]*(?: [A-Za-zÀ-ɏ0-9][A-Za-zÀ-ɏ0-9.'’&-]*)*|[\u30a1-\u30fa\u30fc-\u30ff・]{2,}")
@@ -84,7 +84,7 @@ def gap_spans(sentence: str, language: str) -> list[str]:
     """Parts of a sentence that could answer a question, verbatim, most specific kinds first, without repeats."""
     spans = [match.group() for match in _NUMBER.finditer(sentence)]
     spans += [match.group(1) for match in _QUOTED.finditer(sentence)]
-    if is_unspaced(sentence):
+    if language in ("zh", "ja") or is_unspaced(sentence):
         spans += [match.group() for pattern in (_RUN, _DOTTED) for match in pattern.finditer(sentence)]
     else:
         spans += _names(sentence, language)
@@ -176,6 +176,11 @@ def tell_about(sentence: str, language: str, rng: random.Random) -> str:
     joint = "、" if language in ("zh", "ja") else " "
     phrases = _ABOUT.get(language, ("{}",))
     return rng.choice(phrases).format(joint.join(rng.sample(words, min(len(words), rng.randint(2, 4)))))
+
+
+def tell_about_title(title: str, language: str) -> str:
+    """A request for what a document says, in its language."""
+    return _ABOUT.get(language, ("{}",))[0].format(title)
 
 
 def continue_from(beginning: str, language: str) -> str:

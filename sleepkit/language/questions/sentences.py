@@ -59,7 +59,7 @@ _STARTERS = _words(
 _TITLES_ABROAD = {
     "": _words(
         "dr prof dipl ing hr fr frl geb gest verh sog bzw ca vgl hrsg evtl ggf inkl z.b d.h u.a str jh jhd "  # German
-        "sr sra srta dra dña ud uds lic av avda p.ej m mm mme mmes mlle mlles drs pr st ste sto env cf boul "  # Spanish, French
+        "sr sra srta dra dña ud uds ee lic av avda p.ej m mm mme mmes mlle mlles drs pr st ste sto env cf boul "  # French
         "sig sigg sig.ra dott dott.ssa prof.ssa avv geom arch mons eng r séc p.ex "  # Italian, Portuguese
         "dhr mevr mw mr mrs ir bijv resp t.ex bl.a s.k kl jfr f.eks jf "  # Dutch, Swedish, Danish
         "mgr inż ks św ul np tzw tj m.in zm např tzv sv mudr ifj kb doç bkz örn yrd esim ks sdr ths pgs tp"
