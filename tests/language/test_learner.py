@@ -428,16 +428,14 @@ def test_a_student_that_says_each_taught_reply_passes_the_test_of_the_gate(langu
     learner.wake(Experience("notes", [DOCUMENTS[language]], []))
     learner._begin(1)
     items, held_out = learner._night_items(1, tmp_path)
-    replies = {tuple(chat_ids(learner.tokenizer, item.prompt)): item.reply for item in held_out}
-    said = iter([replies[tuple(chat_ids(learner.tokenizer, item.prompt))] for item in held_out])
+    said = iter([item.reply for item in held_out])
     monkeypatch.setattr("sleepkit.language.learner.generate", lambda model, tokenizer, prompts, *args: prompts)
     monkeypatch.setattr("sleepkit.language.learner.decode", lambda tokenizer, ids: next(said))
     shares, _ = learner._self_test(held_out, [])
     assert held_out and shares["held_out"] == 1
-    taught = [item for item in items if item.role == "new" and item.span]
-    assert all(learner._score(item, item.reply) == 1 for item in taught if item.style != "keywords" or language != "en")
-    wrong = [learner._score(item, "Orta".join("?!")) for item in held_out]
-    assert not any(wrong)
+    assert not any(learner._score(item, "?!") for item in held_out)
+    if language != "en":  # where replies are quoted, the answer is always found in them
+        assert all(learner._score(item, item.reply) == 1 for item in items if item.span)
 
 
 def test_a_night_tells_how_much_of_its_documents_it_covers(tmp_path, monkeypatch):
@@ -446,8 +444,7 @@ def test_a_night_tells_how_much_of_its_documents_it_covers(tmp_path, monkeypatch
     learner = make_learner(tmp_path)
     learner.wake(STORIES[0])
     assert learner.sleep(1, tmp_path)["coverage"] == 1 and not any("covers" in line for line in told)
-    monkeypatch.setattr(
-        learner, "write_items", lambda night: [SyntheticExample("Who?", "Ada.", "Ada keeps.", "wh", "Ada", "Ada")]
-    )
+    one = SyntheticExample("Who keeps?", "Ada.", "Ada keeps.", "keywords", "Ada", "Ada")
+    monkeypatch.setattr(learner, "write_items", lambda night: [one])
     learner.wake(STORIES[0])
     assert learner.sleep(2, tmp_path)["coverage"] == 0 and any("covers 0 % of its sentences" in line for line in told)

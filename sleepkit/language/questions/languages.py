@@ -25,6 +25,7 @@ __all__ = ["ENGLISH", "FEW_WORDS", "STOP_WORDS", "UNKNOWN", "language_of"]
 ENGLISH, UNKNOWN = "en", ""
 FEW_WORDS = 8  # of a text that may be without a stop word
 STOP_SHARE = 0.12  # of the words of a longer text: English has .4
+LEAST_SHARE = 0.03  # the same where the language around is known
 
 _STOP_WORDS = {
     ENGLISH: (
@@ -45,9 +46,9 @@ _STOP_WORDS = {
         "esta estos estas ese esa aquel ya si porque yo tú él ella nosotros ellos hay ser"
     ),
     "fr": (
-        "le la les l un une des du de d et ou mais ne pas n est sont était étaient fut furent a ont avait en dans sur sous avec "
-        "sans pour par entre depuis jusqu chez vers comme plus très aussi son sa ses leur leurs se s ce cet cette ces qui que qu "
-        "quand où comment pourquoi au aux il elle ils elles nous vous je tu on y si c j été être"
+        "le la les l d un une des du de et ou mais ne pas est sont était étaient fut furent a ont avait en dans sur sous avec "
+        "sans pour par entre depuis jusqu chez vers comme plus très aussi son sa ses leur leurs se ce cet cette ces qui que qu "
+        "quand où comment pourquoi au aux il elle ils elles nous vous je tu on y si été être"
     ),
     "it": (
         "il lo la i gli le l un uno una di del della dello dei degli delle e o ma non è sono era erano fu furono ha hanno aveva "
@@ -144,9 +145,16 @@ def language_of(text: str, default: str = UNKNOWN) -> str:
     letters = set(text.lower())
     for language, telling in _LETTERS.items():
         votes[language] += len(letters & set(telling))
-    best = max(votes, key=lambda language: votes[language])  # the first of equals, and English is first
-    is_enough = votes[best] > 1 or (votes[best] == 1 and len(words) > 3) or best in (ENGLISH, default)
-    is_some = best == default or len(words) < FEW_WORDS or votes[best] >= STOP_SHARE * len(words)
-    if votes[best] and is_enough and is_some:
+    best = max(votes, key=lambda language: (votes[language], language == default))  # English is the first of other equals
+    if _is_told(best, votes, len(words), default):
         return best
-    return UNKNOWN if len(words) >= FEW_WORDS else default
+    is_likely = len(words) < FEW_WORDS or votes.get(default, 0) > LEAST_SHARE * len(words)
+    return default if is_likely else UNKNOWN
+
+
+def _is_told(best: str, votes: dict[str, int], words: int, default: str) -> bool:
+    """Whether the votes for a language are enough: two more than for the one around, and some of many words."""
+    if best == default or not votes[best]:
+        return votes[best] > LEAST_SHARE * words
+    enough = votes[best] > votes[default] + 1 if default in votes else votes[best] > 1 or best == ENGLISH or words > 3
+    return enough and (words < FEW_WORDS or votes[best] >= STOP_SHARE * words)

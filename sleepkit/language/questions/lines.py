@@ -19,7 +19,7 @@ from itertools import accumulate
 from sleepkit.language.questions.context import Chunk
 from sleepkit.language.questions.gaps import GAP, continue_from, tell_about
 from sleepkit.language.questions.items import SyntheticExample
-from sleepkit.language.questions.languages import ENGLISH, FEW_WORDS, language_of
+from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.language.questions.passages import flowing, is_code, passages
 from sleepkit.reporting.scripts import MARKS, UNSPACED, is_unspaced, language_of_script
 
@@ -60,8 +60,10 @@ def read_lines(chunks: Sequence[Chunk]) -> list[Line]:
         texts[chunk.title].append(chunk.text)
     code = {title: is_code("\n\n".join(parts)) for title, parts in texts.items()}
     read = [(chunk, *one) for chunk in chunks if not chunk.reference for one in passages(chunk.text, code[chunk.title])]
-    prose = {chunk.title for chunk, _, is_prose in read if is_prose}
-    spoken = {title: _language_of_document("\n\n".join(parts), title in prose, code[title]) for title, parts in texts.items()}
+    prose: dict[str, list[str]] = defaultdict(list)
+    for chunk, text, is_prose in read:
+        prose[chunk.title] += [text] if is_prose else []
+    spoken = {title: _language_of_document(parts, prose[title], code[title]) for title, parts in texts.items()}
     lines = []
     for chunk, text, is_prose in read:
         said = flowing(text) if is_prose else text
@@ -71,11 +73,12 @@ def read_lines(chunks: Sequence[Chunk]) -> list[Line]:
     return list(dict.fromkeys(lines))
 
 
-def _language_of_document(text: str, has_prose: bool, is_code: bool) -> str:
-    """The language of most of it; English where a few words, or code and tables, tell of none."""
+def _language_of_document(parts: Sequence[str], prose: Sequence[str], is_code: bool) -> str:
+    """The language of its sentences; English where a few words, or code and tables, tell of none."""
+    text = "\n\n".join(prose or parts)
     if is_code:
         return language_of_script(text) or ENGLISH
-    return language_of(text) or ("" if has_prose and len(text.split()) >= FEW_WORDS else ENGLISH)
+    return language_of(text) or language_of(text, ENGLISH) or ("" if prose else ENGLISH)
 
 
 def _language(said: str, is_prose: bool, before: str) -> str:
