@@ -121,7 +121,7 @@ def write_examples(
     for line in lines:
         items += rule_questions(line, styles, questions_per_span, rng) if line.is_prose else quotations(line, rng)
     english = [line for line in asked if line.language == ENGLISH]  # what the worked examples in front are in
-    tried = {"question": len(english), "paraphrase": sum(item.style == "wh" for item in items), "rewrite": len(english)}
+    tried = {"question": len(asked), "paraphrase": sum(item.style == "wh" for item in items), "rewrite": len(asked)}
     if "question" in styles:
         items += written_questions(model, tokenizer, english, rng, seed)
     if "paraphrase" in styles:
@@ -157,9 +157,7 @@ def _tell_of_empty_styles(styles: Sequence[str], tried: Mapping[str, int], items
         f"style {style} kept none of {tried[style]}" for style in tried if style in styles and tried[style] and style not in kept
     ]
     if empty and PartialState().is_main_process:
-        logger.warning(
-            f"{', '.join(empty)}: what the model wrote did not pass its checks; leave such styles out, or use a larger model"
-        )
+        logger.warning(f"{', '.join(empty)}: nothing that the model wrote passed the checks, or the text is not English")
 
 
 def _tell_of_the_rest(chunks: Sequence[Chunk], lines: Sequence[Line], items: Sequence[SyntheticExample]) -> None:
