@@ -28,6 +28,7 @@ from typing import Any, ClassVar, cast
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting import metrics
+from sleepkit.reporting.scripts import apart
 from sleepkit.utils.files import read_json, write_json
 
 __all__ = ["CycleState", "Score"]
@@ -161,8 +162,9 @@ class CycleState:
         found |= self._anchor_metrics()
         found["nights_committed"] = sum(bool(night["committed"]) for night in self.nights)
         found["seconds_per_night"] = _mean([night["seconds"] for night in self.nights])
+        found["coverage"] = _mean([night.get("coverage") for night in self.nights])
         found["train_tokens"] = sum(night.get("train_tokens") or 0 for night in self.nights) or None
-        words = [len(answer.split()) for score in self.after if score for answer in score["answers"]]
+        words = [len(apart(answer).split()) for score in self.after if score for answer in score["answers"]]
         found["answer_length_words"] = _mean(words)
         return {name: value for name, value in found.items() if value is not None}
 

@@ -28,7 +28,7 @@ from sleepkit.language.data.experience import Size, word_count
 from sleepkit.language.generation.chat import reply_log_probs
 from sleepkit.language.learner import QUIZ_ITEMS, LanguageLearner
 from sleepkit.language.questions.items import SyntheticExample
-from sleepkit.language.questions.rules import content_words
+from sleepkit.language.questions.words import matching_words
 from sleepkit.language.rehearsal import Rehearsal
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.fast_adapter import AdapterSeedingTrainer
@@ -182,7 +182,7 @@ class AdapterLearner(LanguageLearner):
         return self.rows
 
     def _words(self) -> set[str]:
-        return {word.lower() for item in self.rows for word in content_words(f"{item.prompt} {item.reply}")}
+        return {word for item in self.rows for word in matching_words(f"{item.prompt} {item.reply}")}
 
     def _self_test(
         self, held_out: Sequence[SyntheticExample], earlier: Sequence[SyntheticExample]

@@ -35,7 +35,7 @@ from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.config import LearnerConfig
-from sleepkit.language.data.experience import LEARNED, Experience, Question, render_note, size_of
+from sleepkit.language.data.experience import LEARNED, Experience, Question, render_note, size_of, word_count
 from sleepkit.language.data.tasks import LABEL
 from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.dreaming.dreams import Context, Dream, context_name, load_dreams, save_dreams
@@ -52,11 +52,15 @@ from sleepkit.language.questions.examples import (
     ROLES,
     NothingToAskError,
     SyntheticExample,
+    coverage,
     load_items,
     save_items,
     write_examples,
 )
-from sleepkit.language.questions.rules import content_words
+from sleepkit.language.questions.gaps import GAP
+from sleepkit.language.questions.languages import ENGLISH, language_of
+from sleepkit.language.questions.lines import read_lines
+from sleepkit.language.questions.words import matching_words
 from sleepkit.language.questions.writer import paraphrases
 from sleepkit.language.rehearsal import SNAPSHOT, Rehearsal
 from sleepkit.language.schedule import SleepSchedule
@@ -225,7 +229,8 @@ class LanguageLearner:
         dreams = bool(self.dreaming.dream_rounds or self.dream_set)
         if dreams:  # the gate asks others than those that judge dreams
             held_out, judges = held_out[::2], held_out[1::2] or held_out
-        progress.say(f"night {night}: {self._plan(items, held_out)}")
+        covered = coverage(items, read_lines(self._chunks()))
+        progress.say(f"night {night}: {self._plan(items, held_out, covered)}")
         before, said_before = self._self_test(held_out, earlier)
         outcome = self._consolidate(items, night, folder)
         if dreams:
@@ -240,14 +245,14 @@ class LanguageLearner:
             | {"right_before": right_first, "right_after": right_last}
             for item, (first, right_first), (last, right_last) in zip(held_out, said_before, said_after, strict=True)
         ]
-        outcome["items"] = len(items)
+        outcome |= {"items": len(items), "coverage": covered}
         outcome["items_by_style"] = {style: sum(i.style == style for i in items) for style in sorted({i.style for i in items})}
         outcome["seconds_writing"] = self.seconds_writing
         outcome["seconds"] = time.perf_counter() - start + self.seconds_before
         require_finite(self.bank.state_dict(), f"night {night}", self.seeding.learning_rate)
         return outcome
 
-    def _plan(self, items: Sequence[SyntheticExample], held_out: Sequence[SyntheticExample]) -> str:
+    def _plan(self, items: Sequence[SyntheticExample], held_out: Sequence[SyntheticExample], covered: float) -> str:
         """Say in a few words what lies ahead tonight: numbers of items, steps and tokens."""
         args, of_role = self.seeding, {role: [item for item in items if item.role == role] for role in ROLES}
         new, *others = of_role.values()
@@ -264,6 +269,7 @@ class LanguageLearner:
             seen=steps * accumulated * batches.n_new,
             kept_back=len(held_out),
             beside=sum(map(len, others)),
+            coverage=covered,
         )
 
     def _begin(self, night: int) -> None:
@@ -409,7 +415,7 @@ class LanguageLearner:
         limit = max(self.config.max_new_tokens, min(max(long, default=0), LONGEST_ANSWER))
         rows = generate(self.model, self.tokenizer, [chat_ids(self.tokenizer, i.prompt) for i in asked], limit)
         answers = [decode(self.tokenizer, row) for row in rows]
-        scores = [score(kind, answer, item.span) for kind, answer, item in zip(kinds, answers, asked, strict=True)]
+        scores = [self._score(item, answer) for item, answer in zip(asked, answers, strict=True)]
         parts = {"held_out": scores[: len(held_out)], "retention": scores[len(held_out) :]}
         shares = {name: sum(right) / len(right) for name, right in parts.items() if right}
         shares |= {f"{name}_n": len(right) for name, right in parts.items()}
@@ -419,13 +425,22 @@ class LanguageLearner:
         """How answers to an item are scored: what nobody repeats word for word, such as a reply of a chat, by ChrF."""
         if item.style == "written":
             return self.config.answer_score
-        return "chrf" if len(item.span.split()) > SHORT_ANSWER else CONTAINED
+        return "chrf" if max(len(item.span.split()), word_count(item.span)) > SHORT_ANSWER else CONTAINED
+
+    def _score(self, item: SyntheticExample, answer: str) -> float:
+        """The score of an answer to an item of the model's own, from 0 to 1."""
+        return score(self._score_of(item), answer, item.span, language_of(f"{item.prompt} {item.reply}", ENGLISH))
+
+    def _can_be_asked(self, item: SyntheticExample) -> bool:
+        """Whether an item is a question of tonight with an answer, to which the reply that is taught is right."""
+        is_question = item.style in QUIZ_STYLES or (item.style == "cloze" and GAP in item.prompt)
+        return item.role == "new" and is_question and self._score(item, item.reply) == 1
 
     def _night_items(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
         """Items to train on, and self-written questions that are kept back."""
         items = self.written(folder / "examples.jsonl", self.tonight, lambda: self._all_items(night))
         self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]
-        held_out = [item for item in items if item.role == "new" and item.style in QUIZ_STYLES][::8][:QUIZ_ITEMS]
+        held_out = list(filter(self._can_be_asked, items))[::8][:QUIZ_ITEMS]
         return [item for item in items if item not in held_out], held_out
 
     def _all_items(self, night: int) -> list[SyntheticExample]:
@@ -492,8 +507,8 @@ class LanguageLearner:
         return self.rehearsal.general
 
     def _words(self) -> set[str]:
-        """Return the content words of tonight's documents, in lower case."""
-        return {word.lower() for chunk in self._chunks() for word in content_words(chunk.text)}
+        """Return the content words of tonight's documents, as `matching_words` has them."""
+        return {word for chunk in self._chunks() for word in matching_words(chunk.text)}
 
     def _expert(self, night: int, level: int = 0) -> int:
         """A fresh expert; in a full pool the two oldest of the slowest level are merged first."""
@@ -567,6 +582,7 @@ def accepted_dreams(path: Path) -> list[Dream]:
 def _graded(questions: Sequence[Question], answers: list[str]) -> Evaluation:
     if not questions:
         return Evaluation(float("nan"), float("nan"), [], 0)
-    hits = [score(q.kind, answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
-    f1 = [token_f1(answer, q.answer) for answer, q in zip(answers, questions, strict=True)]
+    languages = [language_of(q.question, ENGLISH) for q in questions]
+    hits = [score(q.kind, answer, q.answer, told) for answer, q, told in zip(answers, questions, languages, strict=True)]
+    f1 = [token_f1(answer, q.answer, told) for answer, q, told in zip(answers, questions, languages, strict=True)]
     return Evaluation(sum(hits) / len(hits), sum(f1) / len(f1), answers, len(hits))

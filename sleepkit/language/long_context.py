@@ -29,6 +29,7 @@ from sleepkit.language.data.row_files import file_rows
 from sleepkit.language.data.unpacking import decoded, file_bytes
 from sleepkit.language.questions.rules import whereabouts
 from sleepkit.language.questions.sentences import sentences
+from sleepkit.reporting.scripts import apart
 from sleepkit.utils.files import write_jsonl
 
 PERSONS = ("Mary", "John", "Daniel", "Sandra")
@@ -140,8 +141,8 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
 def _filler(path: Path, parts: int, words: int, rng: random.Random) -> list[list[str]]:
     """Draw sentences of a file as filling for each part, of about ``words`` words."""
     text = decoded(file_bytes(path), shown_path(path))
-    found = [line for line in sentences(" ".join(text.split())) if 4 <= len(line.split()) <= 40]
-    lengths = [len(line.split()) for line in found]
+    found = [line for line in sentences(" ".join(text.split())) if 4 <= _words(line) <= 40]
+    lengths = list(map(_words, found))
     if sum(lengths) < parts * words:
         raise SleepkitError(f"{path} has {sum(lengths)} words in whole sentences; {parts} parts of {words} need {parts * words}")
     start = rng.randrange(len(found))
@@ -156,7 +157,12 @@ def _filler(path: Path, parts: int, words: int, rng: random.Random) -> list[list
     return filled
 
 
+def _words(text: str) -> int:
+    """Number of words, or of characters where they do not stand apart."""
+    return len(apart(text).split())
+
+
 def shown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Describe the rows in one line for the terminal."""
-    words = sum(len(str(row["context"]).split()) for row in rows)
+    words = sum(_words(str(row["context"])) for row in rows)
     return f"{len(rows)} parts, {words} words, {sum(len(row['questions']) for row in rows)} questions"

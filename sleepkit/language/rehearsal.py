@@ -25,7 +25,7 @@ from torch import Tensor
 from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.dreaming.pool import DreamPool
 from sleepkit.language.questions.examples import SyntheticExample, load_items, not_outdated, save_items
-from sleepkit.language.questions.rules import content_words
+from sleepkit.language.questions.words import matching_words
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.utils.files import read_json, write_json
 from sleepkit.utils.seeds import derive_seed
@@ -95,7 +95,7 @@ class Rehearsal:
         """At most so many items: half share most words with tonight's documents, where a new expert is likely to interfere."""
 
         def overlap(item: SyntheticExample) -> float:
-            asked = [word.lower() for word in content_words(item.prompt)]
+            asked = matching_words(item.prompt)
             return sum(word in words for word in asked) / max(1, len(asked))
 
         count = min(most, len(items))

@@ -25,6 +25,7 @@ from sleepkit.language.data.row_files import file_rows
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.generation.chat import chat_ids, decode, generate
 from sleepkit.language.generation.prompts import PromptFormat
+from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets, token_divergence
 from sleepkit.language.seeding.packing import Backbone, PreparedItem, flat_hidden, pad_rows
 from sleepkit.reporting.scores import contained
@@ -124,6 +125,6 @@ class RetentionSet:
 
     def _accuracy(self, tokenizer: PreTrainedTokenizerBase, replies: Sequence[list[int]], only_asked: bool = False) -> float:
         rows = [row for row in self.prompts if row.get("answer")] if only_asked else self.prompts
-        pairs = [(row["answer"], tokens) for row, tokens in zip(rows, replies, strict=True) if row.get("answer")]
-        hits = [contained(decode(tokenizer, tokens), answer) for answer, tokens in pairs]
+        asked = [(row, decode(tokenizer, tokens)) for row, tokens in zip(rows, replies, strict=True) if row.get("answer")]
+        hits = [contained(reply, row["answer"], language_of(row["prompt"], ENGLISH)) for row, reply in asked]
         return sum(hits) / len(hits) if hits else float("nan")

@@ -1,7 +1,6 @@
 """Scores of an answer against a gold answer, from 0 to 1: by its kind, and token F1.
 
-Both compare tokens after the answer normalisation of SQuAD v1.1 (Rajpurkar et al. 2016, arXiv 1606.05250, the official
-evaluation script): lower case, ASCII punctuation deleted, the articles a/an/the deleted, split at white space::
+All but the last two compare tokens, of which the language decides what they are::
 
     contained(p, g) = 1 if the tokens of g are a contiguous run in the tokens of p, else 0
     token_f1(p, g)  = 2 P R / (P + R),  P = |p & g| / |p|,  R = |p & g| / |g|    (multisets of tokens)
@@ -9,55 +8,95 @@ evaluation script): lower case, ASCII punctuation deleted, the articles a/an/the
     number(p, g)    = 1 if the last number of each is the same, else 0           (GSM8K: "#### 72")
     chrf(p, g)      = F2 of character n-grams, n = 1..6                          (Popovic 2015; sacrebleu)
 
+English text is normalised as SQuAD v1.1 does (Rajpurkar et al. 2016, arXiv 1606.05250, the official evaluation script): lower
+case, ASCII punctuation deleted, the articles a/an/the deleted, split at white space.  Text of other languages as MLQA does
+(Lewis et al. 2019, arXiv 1910.07475, its official script): lower case, all punctuation of Unicode deleted, the articles of
+German, Spanish, Arabic and Vietnamese deleted, and characters of scripts without spaces between words are tokens (scripts.py): in
+Chinese as in MLQA, in Korean as in KorQuAD, so that an answer is found before a particle.  `contained` takes them for tokens in
+an English text too, where somebody names something Chinese.
+
 Ours: `contained`, because a chat model answers in sentences, which exact match and F1 punish.  It matches whole tokens,
-so "4" is not found in "24".  Left out, to stay comparable with published figures: non-ASCII punctuation is kept (as
-in the official script), no stemming, no number words.
+so "4" is not found in "24".  Full-width figures and letters are as others, in languages other than English compatible forms
+are one (NFKC), the vowel signs and the tatweel of Arabic are deleted, and the apostrophe of French, Italian and Catalan parts two
+words.  Left out, to stay comparable with published figures: in English non-ASCII punctuation is kept (as in the official
+script); no stemming, no number words.
 """
 
 from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 
+from sleepkit.reporting.scripts import apart, language_of_script
+
 __all__ = ["CONTAINED", "SCORES", "answer_tokens", "chrf", "contained", "normalize_answer", "number", "score", "token_f1"]
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_ENGLISH = "en"
+_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_ARTICLES = {
+    _ENGLISH: re.compile(r"\b(a|an|the)\b"),
+    "de": re.compile(r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b"),
+    "es": re.compile(r"\b(un|una|unos|unas|el|la|los|las)\b"),
+    "vi": re.compile(r"\b(của|là|cái|chiếc|những)\b"),
+    "ar": re.compile(r"\sال^|ال"),  # wherever it stands, as in MLQA
+}
+_ELIDING = ("fr", "it", "ca")
+_APOSTROPHE = re.compile(r"['’]")
+_VOWEL_SIGNS = re.compile("[\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed]")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_DECIMAL = str.maketrans("٫٬", ".,") | _FULL_WIDTH
 
 
-def normalize_answer(text: str) -> str:
-    """SQuAD v1.1 normalisation: lower case, no ASCII punctuation, no articles, single spaces."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+def normalize_answer(text: str, language: str = _ENGLISH) -> str:
+    """A text in lower case without punctuation and articles, with single spaces; English as SQuAD v1.1 does."""
+    text = text.translate(_FULL_WIDTH)
+    if language == _ENGLISH:
+        text = text.lower().translate(_ASCII_PUNCTUATION)
+    else:
+        text = _APOSTROPHE.sub(" ", text) if language in _ELIDING else text
+        text = _VOWEL_SIGNS.sub("", unicodedata.normalize("NFKC", text).lower())
+        text = "".join(character for character in text if not _is_punctuation(character))
+    if articles := _ARTICLES.get(language):
+        text = articles.sub(" ", text)
+    return " ".join(text.split())
 
 
-def answer_tokens(text: str) -> list[str]:
-    """The white-space tokens of the normalised text."""
-    return normalize_answer(text).split()
+def answer_tokens(text: str, language: str = _ENGLISH) -> list[str]:
+    """The tokens of the normalised text: between white space; in other languages than English also characters of `apart`."""
+    text = normalize_answer(text, language)
+    return (text if language == _ENGLISH else apart(text)).split()
 
 
-def contained(prediction: str, gold: str) -> bool:
+def contained(prediction: str, gold: str, language: str = "") -> bool:
     """Whether the gold answer's tokens occur, in order and unbroken, in the prediction.
 
     False for a gold answer of which the normalisation leaves nothing.
+
+    Args:
+        language: of question and answer, in ISO 639-1; "" for what their script tells, which for Latin letters is English.
     """
-    predicted, wanted = answer_tokens(prediction), answer_tokens(gold)
+    predicted, wanted = (apart(" ".join(tokens)).split() for tokens in _tokens(prediction, gold, language))
     width = len(wanted)
     return width > 0 and any(predicted[i : i + width] == wanted for i in range(len(predicted) - width + 1))
 
 
-def token_f1(prediction: str, gold: str) -> float:
-    """Harmonic mean of token precision and recall, in [0, 1]; 0 when no token is shared (as in SQuAD v1.1)."""
-    predicted, wanted = answer_tokens(prediction), answer_tokens(gold)
+def token_f1(prediction: str, gold: str, language: str = "") -> float:
+    """Harmonic mean of token precision and recall, in [0, 1]; 0 when no token is shared (as in SQuAD v1.1).
+
+    ``language`` as for `contained`.
+    """
+    predicted, wanted = _tokens(prediction, gold, language)
     common = sum((Counter(predicted) & Counter(wanted)).values())
     return 2 * common / (len(predicted) + len(wanted)) if common else 0.0
 
 
 def number(prediction: str, gold: str) -> bool:
     """Whether the last number of the prediction is that of the gold answer; False where either has none."""
-    predicted, wanted = (_NUMBER.findall(text) for text in (prediction, gold))
+    predicted, wanted = (_NUMBER.findall(text.translate(_DECIMAL)) for text in (prediction, gold))
     return bool(predicted and wanted) and float(predicted[-1].replace(",", "")) == float(wanted[-1].replace(",", ""))
 
 
@@ -68,14 +107,33 @@ def chrf(prediction: str, gold: str) -> float:
     return float(sentence_chrf(prediction, [gold]).score) / 100
 
 
-def _same(prediction: str, gold: str) -> bool:
-    return normalize_answer(prediction) == normalize_answer(gold)
+def _tokens(prediction: str, gold: str, language: str) -> tuple[list[str], list[str]]:
+    """Tokens of both, by the same rules: those of their script where it is not Latin, else of the language."""
+    rules = language_of_script(f"{prediction} {gold}") or language or _ENGLISH
+    return answer_tokens(prediction, rules), answer_tokens(gold, rules)
+
+
+def _is_punctuation(character: str) -> bool:
+    """Punctuation, or a sign that is not seen: a joiner, a soft hyphen, a mark of direction."""
+    return character in string.punctuation or unicodedata.category(character)[0] == "P" or unicodedata.category(character) == "Cf"
+
+
+def _same(prediction: str, gold: str, language: str) -> bool:
+    predicted, wanted = _tokens(prediction, gold, language)
+    return predicted == wanted
 
 
 CONTAINED = "contained"
-SCORES: dict[str, Callable[[str, str], float]] = {"label": _same, "number": number, "chrf": chrf}
+SCORES: dict[str, Callable[[str, str, str], float]] = {
+    "label": _same,
+    "number": lambda prediction, gold, language: number(prediction, gold),
+    "chrf": lambda prediction, gold, language: chrf(prediction, gold),
+}
 
 
-def score(kind: str, prediction: str, gold: str) -> float:
-    """The score of an answer to a question of some kind: those of `SCORES`; any other kind's answer must be contained."""
-    return float(SCORES.get(kind, contained)(prediction, gold))
+def score(kind: str, prediction: str, gold: str, language: str = "") -> float:
+    """The score of an answer to a question of some kind: those of `SCORES`; any other kind's answer must be contained.
+
+    ``language`` as for `contained`.
+    """
+    return float(SCORES.get(kind, contained)(prediction, gold, language))

@@ -67,6 +67,7 @@ METRICS = {
     "auroc": "AUROC of telling classes never met from known ones",
     "pose_rms": "root mean square error of the entries of the pose matrix",
     "nights_committed": "nights kept",
+    "coverage": "share of the documents' sentences that some item answers",
 }  # metric -> what it means; other metrics are shown under their own name
 
 

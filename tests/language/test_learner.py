@@ -405,3 +405,46 @@ def test_a_long_answer_of_a_users_own_is_asked_in_full_and_scored_by_what_it_sha
     shares, answers = learner._self_test([long, short], [])
     assert limits == [len(reply)] and 0.2 < answers[0][1] < 0.9 and answers[1][1] == 1  # a token is a character
     assert shares["held_out"] == pytest.approx((answers[0][1] + 1) / 2)
+
+
+DOCUMENTS = {
+    "zh": "码头于1907年开放。第一任船长是艾达·布鲁克，她来自卑尔根。灯塔的灯是绿色的。",
+    "ja": "桟橋は1907年に開いた。最初の船長はアイダ・ブルックで、ベルゲンから来た。",
+    "ko": "부두는 1907년에 열렸다. 첫 선장은 베르겐에서 온 이다 브룩이었다.",
+    "th": "ท่าเรือเปิดให้บริการครั้งแรกในปี 1907 เธอมาจากเบอร์เกน",
+    "ar": "افتُتح الرصيف عام ١٩٠٧. كانت أول قبطان إيدا بروك، وقد جاءت من بيرغن.",
+    "de": "Der Turm von Skarrow wurde 1874 gebaut. Die erste Wärterin war Maud Pellinor, geb. am 3. März 1840.",
+    "es": "El faro de Skarrow fue construido en 1874. La primera farera fue Maud Pellinor, antigua cordelera.",
+    "fr": "Le phare fut construit en 1874. La gardienne, Maud Pellinor, venait de l’île d’Orta.",
+    "ru": "Маяк в Скарроу построили в 1874 г. Первой смотрительницей была Мод Пеллинор.",
+    "hi": "गोदी 1907 में खुली। पहली कप्तान आइडा ब्रुक थीं, जो बर्गन से आई थीं।",
+    "en": "The keepers called it “the Lamp” for years. The tower was built by Orla Finch in 1871.",
+}
+
+
+@pytest.mark.parametrize("language", DOCUMENTS)
+def test_a_student_that_says_each_taught_reply_passes_the_test_of_the_gate(language, tmp_path, monkeypatch):
+    learner = make_learner(tmp_path)
+    learner.wake(Experience("notes", [DOCUMENTS[language]], []))
+    learner._begin(1)
+    items, held_out = learner._night_items(1, tmp_path)
+    said = iter([item.reply for item in held_out])
+    monkeypatch.setattr("sleepkit.language.learner.generate", lambda model, tokenizer, prompts, *args: prompts)
+    monkeypatch.setattr("sleepkit.language.learner.decode", lambda tokenizer, ids: next(said))
+    shares, _ = learner._self_test(held_out, [])
+    assert held_out and shares["held_out"] == 1
+    assert not any(learner._score(item, "?!") for item in held_out)
+    if language != "en":  # where replies are quoted, the answer is always found in them
+        assert all(learner._score(item, item.reply) == 1 for item in items if item.span)
+
+
+def test_a_night_tells_how_much_of_its_documents_it_covers(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("sleepkit.language.learner.progress.say", told.append)
+    learner = make_learner(tmp_path)
+    learner.wake(STORIES[0])
+    assert learner.sleep(1, tmp_path)["coverage"] == 1 and not any("covers" in line for line in told)
+    one = SyntheticExample("Who keeps?", "Ada.", "Ada keeps.", "keywords", "Ada", "Ada")
+    monkeypatch.setattr(learner, "write_items", lambda night: [one])
+    learner.wake(STORIES[0])
+    assert learner.sleep(2, tmp_path)["coverage"] == 0 and any("covers 0 % of its sentences" in line for line in told)

@@ -81,6 +81,69 @@ def test_contained(prediction, gold, expected):
     assert contained(prediction, gold) is expected
 
 
+@pytest.mark.parametrize(
+    ("prediction", "gold", "expected"),
+    [
+        ("码头于1907年开放。", "1907年", True),
+        ("码头于１９０７年开放。", "1907", True),
+        ("第一任船长是艾达·布鲁克，她来自卑尔根。", "艾达·布鲁克", True),
+        ("第一任船长是艾达布鲁克", "艾达·布鲁克", True),
+        ("他说：“早安”！", "早安", True),
+        ("码头于1907年开放。", "7年", False),  # figures are whole
+        ("码头", "码头于", False),
+        ("桟橋は1907年に開いた。", "桟橋", True),
+        ("船長は「アイダ」です。", "アイダ", True),
+        ("부두는 1907년에 열렸다.", "부두", True),  # before a particle
+        ("부두는 1907년에 열렸다.", "1907년", True),
+        ("ท่าเรือเปิดในปี 1907", "ท่าเรือ", True),
+        ("ท่าเรือ", "ทาเรือ", False),  # a tone mark is a part of its letter
+        ("ຮ້ານເປີດໃນປີ 1907", "ປີ 1907", True),
+        ("ផែបានបើកនៅឆ្នាំ១៩០៧។", "ផែ", True),
+        ("ဆိပ်ခံတံတားကို ၁၉၀၇ တွင် ဖွင့်ခဲ့သည်။", "ဆိပ်ခံတံတား", True),
+        ("བོད་ཀྱི་གྲུ་ཁ་", "གྲུ་ཁ", True),
+        ("وُلِدَ في القاهرة، عام ١٩٠٧؟", "القاهرة", True),
+        ("ولد في القاهـرة.", "القاهرة", True),  # a tatweel
+        ("ذهب بالقاهرة", "قاهرة", True),  # the article, as MLQA has it
+        ("गोदी १९०७ में खुली।", "गोदी", True),
+        ("यह गोदी।", "यह गोदी", True),
+        ("Маяк построили в 1874 году.", "1874 году", True),
+        ("Die GPT-4模型发布了", "GPT-4", True),
+    ],
+)
+def test_contained_in_other_scripts(prediction, gold, expected):
+    assert contained(prediction, gold) is expected
+
+
+@pytest.mark.parametrize(
+    ("language", "prediction", "gold"),
+    [
+        ("de", "Es war ein alter Leuchtturm.", "der alter Leuchtturm"),
+        ("es", "¿Un faro? ¡Sí, «el faro»!", "la faro"),
+        ("fr", "C’est la mer d’Iroise.", "Iroise"),
+        ("it", "È l'isola d'Elba.", "isola"),
+        ("vi", "Đó là những ngọn hải đăng", "ngọn hải đăng"),
+    ],
+)
+def test_articles_and_punctuation_of_a_language(language, prediction, gold):
+    assert contained(prediction, gold, language) and score("direct", prediction, gold, language) == 1
+
+
+def test_token_f1_of_chinese_is_that_of_mlqa():
+    assert token_f1("码头开放。", "码头") == pytest.approx(2 * 2 / (4 + 2))
+    assert token_f1("《红楼梦》", "红楼梦") == 1 and token_f1("1907年", "1908年") == pytest.approx(0.5)
+
+
+def test_a_name_in_another_script_leaves_english_as_it_is():
+    english = "The Yuan dynasty (大元) was founded in 1271–72; it’s “Great Yuan”."
+    assert token_f1(english, "1271–72") == squad_f1(english, "1271–72") > 0
+    assert contained(english, "大元") and not contained(english, "大元朝")
+    assert contained("The Los Angeles Lakers", "Angeles Lakers") and not contained("die Zeit", "der Zeit")
+
+
+def test_numbers_of_other_scripts():
+    assert number("共１２００元", "1200") and number("١٩٠٧", "1907") and number("= ٣٫٥", "3.5")
+
+
 def test_the_last_number_and_chrf():
     assert number("48/2 = 24, so 24 + 48 = 72.", "... #### 72") and number("1,200.0 apples", "#### 1200")
     assert not number("It is 71", "#### 72") and not number("none", "#### 72") and number("-3", "so #### -3")

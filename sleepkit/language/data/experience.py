@@ -19,7 +19,9 @@ __all__ = ["LEARNED", "Experience", "Question", "Size", "render_message", "rende
 
 LEARNED = "learned"  # kind of a question that is learned with its answer: asking it tells what was learned, not what follows
 _IDEOGRAPHS = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Burmese, Khmer: about four letters a word
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u0f40-\u0fbc\u1000-\u109f\u1780-\u17ff]"
+)  # Thai, Lao, Tibetan, Burmese, Khmer: about four letters a word
 _IN_WORD = re.compile(r"\w")
 
 

@@ -102,4 +102,5 @@ def _named(experience: Experience) -> Experience:
         return experience
     text = experience.notes[0].question if only_pairs else experience.documents[0]
     words = text.split()
-    return replace(experience, name=" ".join(words[:_WORDS])[:60] + (" ..." if len(words) > _WORDS else ""))
+    name = " ".join(words[:_WORDS])[:60]
+    return replace(experience, name=name + (" ..." if len(name) < len(" ".join(words)) else ""))

@@ -30,7 +30,10 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming.config import STYLES
 from sleepkit.language.generation.chat import chat_ids, decode, generate
 from sleepkit.language.questions.context import Chunk
+from sleepkit.language.questions.gaps import tell_about_title
+from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.language.questions.sentences import sentences
+from sleepkit.reporting.scripts import apart
 from sleepkit.utils.files import read_jsonl, write_jsonl
 
 _PROMPTS = {
@@ -60,7 +63,6 @@ _DREAMT = {
     "In 1903 Marie Curie, her husband Pierre Curie and Henri Becquerel shared the Nobel Prize in Physics.\n"
     "Eight years later, in 1911, Marie Curie won a second Nobel Prize, this time in chemistry and without sharing it.",
 }
-_RECALL = "Tell me about {title}."
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
 
@@ -172,7 +174,8 @@ def rows_of(style: str, text: str, title: str) -> list[tuple[str, str]]:
     lines = [_BULLET.sub("", line).strip() for line in text.splitlines()]
     if style != "self_qa":
         said = dict.fromkeys(sentence for line in lines for sentence in sentences(line))
-        return [(_RECALL.format(title=title), sentence) for sentence in said if len(sentence.split()) > 3]
+        prompt = tell_about_title(title, language_of(text, ENGLISH))
+        return [(prompt, sentence) for sentence in said if len(apart(sentence).split()) > 3]
     rows: list[tuple[str, str]] = []
     question = ""
     for line in lines:
@@ -186,7 +189,7 @@ def rows_of(style: str, text: str, title: str) -> list[tuple[str, str]]:
 
 
 def _reason_to_drop(text: str, context: str, ended: bool, style: str) -> str:
-    words = text.split()
+    words = apart(text).split()
     if any(name in text and name not in context for name in ("Curie", "Becquerel", "Warsaw")):
         return "copied"
     if len(words) < 4:

@@ -22,7 +22,7 @@ from sleepkit.language.data.experience import Question
 from sleepkit.language.generation.chat import chat_ids, text_ids, window_of
 from sleepkit.language.questions.context import Chunk, ContextStore
 from sleepkit.language.questions.items import SyntheticExample
-from sleepkit.language.questions.rules import content_words
+from sleepkit.language.questions.words import matching_words
 from sleepkit.reporting.scores import contained
 
 __all__ = ["IN_CONTEXT", "DocumentView", "closest_chunk", "notes_that_fit"]
@@ -69,10 +69,10 @@ class DocumentView:
 
 def closest_chunk(chunks: Sequence[Chunk], question: str, answer: str) -> Chunk:
     """Return the chunk that shares most words with the question, of those that hold the answer, or else of all."""
-    asked = {word.lower() for word in content_words(question)}
+    asked = set(matching_words(question))
 
     def closeness(chunk: Chunk) -> tuple[bool, int]:
-        return contained(chunk.text, answer), len(asked & {word.lower() for word in content_words(chunk.text)})
+        return contained(chunk.text, answer), len(asked & set(matching_words(chunk.text)))
 
     return max(chunks, key=closeness)
 

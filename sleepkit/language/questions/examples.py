@@ -6,7 +6,8 @@ items come from the documents alone, never from evaluation questions::
     question   the model writes a question for a given answer span, with the sentence in view (worked examples in front,
                question word forced so that styles differ); kept if, with the sentence in view, it finds the answer
                likely, and if its words stand in the document
-    wh, cloze, keywords, about   the same by rule (rules.py): every span of every sentence is covered
+    wh, cloze, keywords, about   the same by rule (rules.py): every span of every English sentence is covered
+    cloze, keywords, about   of other languages without grammar (gaps.py), "___" for an answer: also where "wh" is asked for
     about, recite, whatever styles are asked for, of what is no prose (passages.py): code, tables, headings; quoted as it stands
     paraphrase the model says a `wh` question in other words; kept if it names nothing that the document does not
     recite     a sentence from a random prefix on
@@ -25,7 +26,7 @@ never sees either.  Quoting instead of sampling the reply is ours: SmolLM2's own
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from accelerate import PartialState
 from torch import nn
@@ -34,8 +35,10 @@ from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.questions.context import Chunk
+from sleepkit.language.questions.gaps import continue_from, gap_questions
 from sleepkit.language.questions.items import OWN, ROLES, STYLES, SyntheticExample, load_items, newest, not_outdated, save_items
-from sleepkit.language.questions.lines import Line, quotations, read_lines, second_part
+from sleepkit.language.questions.languages import ENGLISH
+from sleepkit.language.questions.lines import Line, beside_neighbour, coverage, quotations, read_lines, second_part
 from sleepkit.language.questions.rules import (
     about,
     answer_spans,
@@ -54,6 +57,7 @@ __all__ = [
     "STYLES",
     "NothingToAskError",
     "SyntheticExample",
+    "coverage",
     "rule_questions",
     "load_items",
     "newest",
@@ -62,6 +66,7 @@ __all__ = [
     "write_examples",
 ]
 
+BY_RULE = ("wh", "cloze", "keywords", "about", "recite")
 QUOTED = 0.2  # share of a document from which on it is told that parts of it are not asked about
 
 logger = logging.get_logger(__name__)
@@ -115,19 +120,44 @@ def write_examples(
     items: list[SyntheticExample] = []
     for line in lines:
         items += rule_questions(line, styles, questions_per_span, rng) if line.is_prose else quotations(line, rng)
+    english = [line for line in asked if line.language == ENGLISH]  # what the worked examples in front are in
+    tried = {"question": len(asked), "paraphrase": sum(item.style == "wh" for item in items), "rewrite": len(asked)}
     if "question" in styles:
-        items += written_questions(model, tokenizer, asked, rng, seed)
+        items += written_questions(model, tokenizer, english, rng, seed)
     if "paraphrase" in styles:
         items += paraphrases(model, tokenizer, [item for item in items if item.style == "wh"], seed)
     if "rewrite" in styles:
-        items += rewrites(model, tokenizer, asked, rng, seed)
-    named = {item.source for item in items}
-    items += [item for line in asked if line.title not in named for item in quotations(line, rng)]  # better than nothing of it
+        items += rewrites(model, tokenizer, english, rng, seed)
+    _tell_of_empty_styles(styles, tried, items)
+    items += _of_the_rest(lines, items, set(styles) & set(BY_RULE), rng)
     _tell_of_the_rest(chunks, lines, items)
     items = newest(items, [line.context for line in lines])
     if not items:
         raise NothingToAskError("the documents hold no sentence that can be asked about; give documents with full sentences")
     return items
+
+
+def _of_the_rest(
+    lines: Sequence[Line], items: Sequence[SyntheticExample], by_rule: Collection[str], rng: random.Random
+) -> list[SyntheticExample]:
+    """Quotations of what nothing was written about: lines where rules are asked for, else documents without any item."""
+    answered = {(item.source, item.context) for item in items}
+    named = {item.source for item in items}
+    made: list[SyntheticExample] = []
+    for k, line in enumerate(lines):
+        if (line.title, line.context) not in answered and (by_rule or line.title not in named):
+            made += quotations(line, rng) or beside_neighbour(lines, k)
+    return made
+
+
+def _tell_of_empty_styles(styles: Sequence[str], tried: Mapping[str, int], items: Sequence[SyntheticExample]) -> None:
+    """Say in one line of which styles that the model writes nothing was kept, though it was tried."""
+    kept = {item.style for item in items}
+    empty = [
+        f"style {style} kept none of {tried[style]}" for style in tried if style in styles and tried[style] and style not in kept
+    ]
+    if empty and PartialState().is_main_process:
+        logger.warning(f"{', '.join(empty)}: nothing that the model wrote passed the checks, or the text is not English")
 
 
 def _tell_of_the_rest(chunks: Sequence[Chunk], lines: Sequence[Line], items: Sequence[SyntheticExample]) -> None:
@@ -146,7 +176,26 @@ def _tell_of_the_rest(chunks: Sequence[Chunk], lines: Sequence[Line], items: Seq
 
 
 def rule_questions(line: Line, styles: Sequence[str], count: int, rng: random.Random) -> list[SyntheticExample]:
-    """Make questions about a sentence of prose by rules, ``count`` cloze and keyword questions for each answer span."""
+    """Make questions about a sentence of prose by rules, ``count`` cloze and keyword questions for each answer span.
+
+    Questions are English ones of English text; other languages are asked about with gaps and content words.
+    """
+    made = list(
+        _english_questions(line, styles, count, rng)
+        if line.language == ENGLISH
+        else gap_questions(line.said, line.language, styles, count, rng)
+    )
+    if "recite" in styles and len(content_words(line.said, line.language)) > 2 and (cut := second_part(line.said, rng)):
+        made.append((continue_from(line.said[:cut], line.language), line.said[cut:], "recite", ""))
+    return [
+        SyntheticExample(prompt, reply, line.context, style, line.title, span)
+        for prompt, reply, style, span in made
+        if reply and prompt != reply
+    ]
+
+
+def _english_questions(line: Line, styles: Sequence[str], count: int, rng: random.Random) -> list[tuple[str, str, str, str]]:
+    """Return prompts with reply, style and answer span."""
     sentence, title = line.said, line.title
     made: list[tuple[str, str, str, str]] = []
     for span in answer_spans(sentence):
@@ -161,14 +210,6 @@ def rule_questions(line: Line, styles: Sequence[str], count: int, rng: random.Ra
     if "wh" in styles and (where := whereabouts(sentence)):
         place, prompts = where
         made += [(prompt, statement(sentence, place, rng), "wh", place) for prompt in prompts]
-    if len(content_words(sentence)) > 2:
-        if "about" in styles:
-            made.append((about(sentence, rng), sentence, "about", ""))
-        if "recite" in styles:
-            cut = second_part(sentence, rng)
-            made.append((f"Continue: {sentence[:cut].rstrip()}", sentence[cut:], "recite", ""))
-    return [
-        SyntheticExample(prompt, reply, line.context, style, title, span)
-        for prompt, reply, style, span in made
-        if reply and prompt != reply
-    ]
+    if "about" in styles and len(content_words(sentence)) > 2:
+        made.append((about(sentence, rng), sentence, "about", ""))
+    return made

@@ -24,6 +24,7 @@ import re
 from collections.abc import Sequence
 
 from sleepkit.language.questions.rules import has_verb
+from sleepkit.reporting.scripts import UNSPACED, apart, language_of_script
 
 __all__ = ["CODE", "DATA", "TEXT", "ends_sentence", "is_prose", "is_question", "is_verse", "kind_of_line", "without_marker"]
 
@@ -78,12 +79,13 @@ _ADDRESS = re.compile(r"\w{2,10}://\S+")
 _MARKER = re.compile(r"\s*(?:(?:[-*+•]|\d{1,3}[.)]|\(\w{1,4}\))\s+(?:\[[ xX]\]\s+)?|>\s?)")
 _HEADING = re.compile(r"\s*#{1,6}\s")
 _LABEL = re.compile(r"[\W_]{0,4}(\w[^:.!?\n]{0,40}?)[*_]{0,2}:[*_]{0,2}(?:\s|$)")
-_CLOSING = r"[\"'\u2019\u201d\u00bb\u300d\u300f\uff09)\]*_]{0,8}\s*$"
-_END = re.compile(rf"[.!\u2026\u3002\uff01\uff0e]{_CLOSING}")
+_CLOSING = r"[\s\"'\u2018\u201c\u2039\u203a\u00ab\u3011\u300b\u2019\u201d\u00bb\u300d\u300f\uff09)\]*_]{0,8}\s*$"
+_END = re.compile(rf"[.!\u2026\u3002\uff01\uff0e\uff61\u0964\u0965\u06d4\u1362\u0589\u104b\u17d4\u17d5\u0f0d\u0f0e]{_CLOSING}")
 _QUESTION = re.compile(rf"[?\uff1f\u061f]!?{_CLOSING}")
 _LAST = 24  # characters in which an end is looked for
 _NO_LETTER = re.compile(r"[\s\d!-/:-@\[-`{-~]+")
-_IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+_WITHOUT_STOPS = ("th", "lo")  # languages that have none
 
 
 def kind_of_line(line: str) -> str:
@@ -107,7 +109,9 @@ def is_prose(sentence: str) -> bool:
         return False
     words = text.split()
     if _END.search(text[-_LAST:]):
-        return len(words) > 2 or (_IDEOGRAPH.search(text) is not None and letters > 3)
+        return len(words) > 2 or (_UNSPACED.search(text) is not None and letters > 3)
+    if language_of_script(text) in _WITHOUT_STOPS:
+        return letters > FEW_WORDS
     return len(words) > 3 and text[-1] not in ":,;-–—" and has_verb(text)
 
 
@@ -125,7 +129,7 @@ def is_question(sentence: str) -> bool:
 def is_verse(lines: Sequence[str]) -> bool:
     """Whether the lines of a paragraph break where verse breaks: short, most with a capital in front, few at a sentence's end."""
     longest = max(map(len, lines))
-    if len(lines) < 2 or longest >= VERSE or any(map(_IDEOGRAPH.search, lines)) or any(map(_MARKER.match, lines)):
+    if len(lines) < 2 or longest >= VERSE or any(map(_UNSPACED.search, lines)) or any(map(_MARKER.match, lines)):
         return False
     ends = sum(_END.search(line.rstrip()[-_LAST:]) is not None for line in lines[:-1])
     capitals = sum(line.lstrip()[:1].isupper() for line in lines[1:])
@@ -143,7 +147,7 @@ def _is_row(line: str) -> bool:
     """A row of a table, or the rule between two."""
     if _RULE.match(line) or _NUMBERS.match(line) or line.count("|") > 1:
         return True
-    words = line.split()
+    words = apart(line).split()
     gaps = sum(1 for _ in _COLUMNS.finditer(line))
     if gaps > 1 or (gaps and len(words) <= FEW_WORDS):
         return True

@@ -13,15 +13,34 @@ Every span is asked for, so no fact of a document is left out, reversed question
 Clozes with question words as noisy questions follow Lewis et al. 2019, "Unsupervised Question Answering by Cloze
 Translation" (arXiv 1906.04980).  The spans, the keyword questions and their use in sleep are ours.
 
-Pure functions of text and a seeded ``random.Random``.  English patterns; other languages get numbers, names (where
-capitalised) and keyword questions.  Left out: parsing.
+Pure functions of text and a seeded ``random.Random``.  English patterns, for English text: other languages are asked about
+without grammar (gaps.py).  Left out: parsing.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable, Sequence
 from itertools import dropwhile
+
+from sleepkit.language.questions.words import STOP_WORDS, content_words
+
+__all__ = [
+    "ABOUT",
+    "STOP_WORDS",
+    "about",
+    "answer_spans",
+    "clauses_around",
+    "cloze",
+    "content_words",
+    "has_verb",
+    "keywords",
+    "question_words",
+    "statement",
+    "wh_question",
+    "whereabouts",
+]
 
 MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 _DATE = re.compile(
@@ -36,12 +55,6 @@ _PHRASE = re.compile(
     rf"((?:[a-z][\w’'-]*\s+){{0,3}}[a-z][\w’'-]*)(?=\s*(?:[,.;:()]|\b(?:{_BOUNDARY})\b|$))"
 )
 _CLAUSE = re.compile(r"(?<=[,;:])\s+|(?<!\s)\s+(?=(?:and|but|which|who|when|while|where|because)\s)")
-_WORD = re.compile(r"[\w’'$%–.-]+")
-STOP_WORDS = frozenset(
-    "the a an of in on at to for with by and or is are was were be been as from that this it its which who into their his her "
-    "they he she not has have had these those there some many most also one two such what but if when while after before since "
-    "during until".split()
-)
 _AUXILIARIES = frozenset("is was are were has had have can could will would did does must may should".split())
 _DROPPED = frozenset("in on at by to from of for with about the a an its their his her since until around during as into".split())
 _IRREGULAR = dict(
@@ -122,18 +135,25 @@ def question_words(span: str, sentence: str = "") -> list[str]:
 def statement(sentence: str, span: str, rng: random.Random, min_words: int = 9, max_words: int = 24) -> str:
     """The sentence, or of a sentence longer than ``max_words`` the clauses around ``span``; ends with a full stop."""
     if len(sentence.split()) > max_words and span in sentence:
-        parts = _CLAUSE.split(sentence)
-        middle = next((i for i, part in enumerate(parts) if span in part), None)
-        if middle is not None:
-            low, high = middle, middle + 1
-            while len(" ".join(parts[low:high]).split()) < min_words and (low > 0 or high < len(parts)):
-                if low > 0 and (high >= len(parts) or rng.random() < 0.6):
-                    low -= 1
-                else:
-                    high += 1
-            sentence = " ".join(parts[low:high])
+        sentence = clauses_around(_CLAUSE.split(sentence), span, rng, lambda text: len(text.split()) >= min_words)
     sentence = sentence.strip(" ,;:")
     return _capital(sentence) if sentence.endswith((".", "!", "?", '."', ".”")) else _capital(sentence) + "."
+
+
+def clauses_around(
+    clauses: Sequence[str], span: str, rng: random.Random, is_enough: Callable[[str], bool], joint: str = " "
+) -> str:
+    """The clause that holds ``span`` with as many neighbours as are enough; all of them where none holds it."""
+    middle = next((i for i, clause in enumerate(clauses) if span in clause), None)
+    if middle is None:
+        return joint.join(clauses)
+    low, high = middle, middle + 1
+    while not is_enough(joint.join(clauses[low:high])) and (low > 0 or high < len(clauses)):
+        if low > 0 and (high >= len(clauses) or rng.random() < 0.6):
+            low -= 1
+        else:
+            high += 1
+    return joint.join(clauses[low:high])
 
 
 def cloze(text: str, span: str, rng: random.Random) -> str:
@@ -249,12 +269,6 @@ def has_verb(text: str) -> bool:
         if word in _AUXILIARIES or (not regular and _base_form(word) is not None):
             return True
     return False
-
-
-def content_words(text: str) -> list[str]:
-    """The words that carry the meaning, in order."""
-    words = (word.strip(".-'’") for word in _WORD.findall(text))
-    return [word for word in words if word and word.lower() not in STOP_WORDS]
 
 
 def keywords(sentence: str, span: str, rng: random.Random, title: str = "") -> str:

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.generation.chat import chat_ids
+from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.reporting.scores import number, token_f1
 
 if TYPE_CHECKING:
@@ -119,7 +120,11 @@ class TokenF1Judge:
 
     def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> Floats:
         pairs = zip(candidates, references, strict=True)
-        return np.array([float(a.split() == b.split() or token_f1(a, b) >= self.threshold) for a, b in pairs])
+        return np.array([float(self._agree(candidate, reference)) for candidate, reference in pairs])
+
+    def _agree(self, candidate: str, reference: str) -> bool:
+        language = language_of(reference, ENGLISH)
+        return candidate.split() == reference.split() or token_f1(candidate, reference, language) >= self.threshold
 
 
 class NumberJudge:

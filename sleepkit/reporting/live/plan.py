@@ -25,6 +25,7 @@ def plan_text(
     seen: int,
     kept_back: int = 0,
     beside: int = 0,
+    coverage: float = 1.0,
 ) -> str:
     """Two sentences: what is learned from, and how often the steps of a night come by.
 
@@ -35,14 +36,21 @@ def plan_text(
         seen: new items that these take, counted as often as they are taken.
         kept_back: items that are asked, not learned.
         beside: items of earlier nights, and general ones.
+        coverage: share of the documents' sentences that some item answers, from 0 to 1; told below 1.
     """
     count = sum(items.values())
     styles = ", ".join(f"{style} {number:,}" for style, number in sorted(items.items(), key=lambda pair: -pair[1]))
     parts = [f"{_counted(documents, 'document')}, {_counted(words, 'word')}: {_counted(count, 'item')}"]
     parts[0] += f" ({styles})" if styles else ""
+    parts += [f"covers {_percent(coverage)} % of {'its' if documents == 1 else 'their'} sentences"] if coverage < 1 else []
     parts += [f"{kept_back:,} kept back to test"] if kept_back else []
     parts += [f"{beside:,} general or earlier ones beside"] if beside else []
     return f"{'; '.join(parts)}. {_passes(count, steps, seen)}"
+
+
+def _percent(share: float) -> int:
+    """A share below 1 in whole percent, of which 100 would say too much."""
+    return min(99, round(100 * share))
 
 
 def _passes(items: int, steps: int, seen: int) -> str:

@@ -14,6 +14,20 @@ def test_plan_of_a_small_night():
 
 
 @pytest.mark.parametrize(
+    ("documents", "coverage", "words"),
+    [
+        (1, 0.934, "; covers 93 % of its sentences."),
+        (2, 0.9999, "; covers 99 % of their sentences."),
+        (1, 0.0, "; covers 0 % of its sentences."),
+        (1, 1.0, "8 items (wh 8). "),
+    ],
+)
+def test_sentences_that_nothing_asks_about_are_told(documents, coverage, words):
+    text = plan_text(documents=documents, words=9, items={"wh": 8}, steps=1, seen=8, coverage=coverage)
+    assert words in text and ("covers" in text) == (coverage < 1)
+
+
+@pytest.mark.parametrize(
     ("items", "steps", "seen", "words"),
     [
         (48398, 200, 1200, "200 steps see 2.5 % of 48,398 items: use --max_steps -1 for all of them (8,067 steps)."),
