@@ -480,7 +480,8 @@ class LanguageLearner:
         if items and all(chunk.reference for chunk in chunks):
             return items
         try:
-            return items + write_examples(self.model, self.tokenizer, chunks, args.styles, args.questions_per_span, seed)
+            made = (args.styles, args.questions_per_span, seed, args.question_writer)
+            return items + write_examples(self.model, self.tokenizer, chunks, *made)
         except NothingToAskError:
             if not items:
                 raise

@@ -49,7 +49,9 @@ from sleepkit.language.questions.rules import (
     wh_question,
     whereabouts,
 )
+from sleepkit.language.questions.self_written import questions_about
 from sleepkit.language.questions.writer import paraphrases, rewrites, written_questions
+from sleepkit.reporting.live import progress
 
 __all__ = [
     "OWN",
@@ -66,6 +68,7 @@ __all__ = [
     "write_examples",
 ]
 
+PROBED, CAPABLE, OF_USE = 10, 0.9, 0.1  # sentences that are tried, and the shares of them that make a writer
 BY_RULE = ("wh", "cloze", "keywords", "about", "recite")
 QUOTED = 0.2  # share of a document from which on it is told that parts of it are not asked about
 
@@ -83,6 +86,7 @@ def write_examples(
     styles: Sequence[str] = STYLES,
     questions_per_span: int = 2,
     seed: int = 0,
+    question_writer: str = "rules",
 ) -> list[SyntheticExample]:
     """Write the examples of a night: questions and statements about its documents, with the replies to learn.
 
@@ -97,6 +101,8 @@ def write_examples(
         questions_per_span (`int`, defaults to 2): rule-made cloze and keyword questions for each answer span, and "about"
             questions for each sentence.
         seed (`int`, defaults to 0): of all that is drawn.
+        question_writer (`str`, defaults to `"rules"`): who asks, one of `QUESTION_WRITERS`: ``rules``, with their ``styles``;
+            ``written``, the model itself, in the language of the text; ``both``; ``auto`` by what the model can do.
 
     Returns:
         list of `SyntheticExample`: prompt, reply, and the context that the teacher sees.
@@ -117,19 +123,15 @@ def write_examples(
     rng = random.Random(seed)
     lines = read_lines(chunks)
     asked = [line for line in lines if line.is_prose]
-    items: list[SyntheticExample] = []
-    for line in lines:
-        items += rule_questions(line, styles, questions_per_span, rng) if line.is_prose else quotations(line, rng)
-    english = [line for line in asked if line.language == ENGLISH]  # what the worked examples in front are in
-    tried = {"question": len(asked), "paraphrase": sum(item.style == "wh" for item in items), "rewrite": len(asked)}
-    if "question" in styles:
-        items += written_questions(model, tokenizer, english, rng, seed)
-    if "paraphrase" in styles:
-        items += paraphrases(model, tokenizer, [item for item in items if item.style == "wh"], seed)
-    if "rewrite" in styles:
-        items += rewrites(model, tokenizer, english, rng, seed)
-    _tell_of_empty_styles(styles, tried, items)
-    items += _of_the_rest(lines, items, set(styles) & set(BY_RULE), rng)
+    items = [item for line in lines if not line.is_prose for item in quotations(line, rng)]
+    own: list[SyntheticExample] = []
+    if question_writer != "rules":
+        own, question_writer = _own_questions(model, tokenizer, asked, question_writer, seed)
+    if question_writer == "written":
+        styles = []
+    items += _by_rules(model, tokenizer, asked, styles, questions_per_span, rng, seed)
+    items += own
+    items += _of_the_rest(lines, items, set(styles) & set(BY_RULE) or question_writer == "written", rng)
     _tell_of_the_rest(chunks, lines, items)
     items = newest(items, [line.context for line in lines])
     if not items:
@@ -137,15 +139,57 @@ def write_examples(
     return items
 
 
-def _of_the_rest(
-    lines: Sequence[Line], items: Sequence[SyntheticExample], by_rule: Collection[str], rng: random.Random
+def _by_rules(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[Line],
+    styles: Sequence[str],
+    count: int,
+    rng: random.Random,
+    seed: int,
 ) -> list[SyntheticExample]:
-    """Quotations of what nothing was written about: lines where rules are asked for, else documents without any item."""
+    """Questions for answers that rules find, made by rules and, of English text, by a model that rules lead."""
+    items = [item for line in asked for item in rule_questions(line, styles, count, rng)]
+    english = [line for line in asked if line.language == ENGLISH]  # what the worked examples in front are in
+    tried = {"question": len(english), "paraphrase": sum(item.style == "wh" for item in items), "rewrite": len(english)}
+    if "question" in styles:
+        items += written_questions(model, tokenizer, english, rng, seed)
+    if "paraphrase" in styles:
+        items += paraphrases(model, tokenizer, [item for item in items if item.style == "wh"], seed)
+    if "rewrite" in styles:
+        items += rewrites(model, tokenizer, english, rng, seed)
+    _tell_of_empty_styles(styles, tried, items)
+    return items
+
+
+def _own_questions(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Line], writer: str, seed: int
+) -> tuple[list[SyntheticExample], str]:
+    """Questions of the model's own, and who writes: ``auto`` is decided by how many of a few sentences it can ask about."""
+    rng = random.Random(seed)
+    if writer != "auto":
+        return questions_about(model, tokenizer, asked, rng, seed), writer
+    probe = [asked[k * len(asked) // PROBED] for k in range(PROBED)] if len(asked) > PROBED else list(asked)
+    items = questions_about(model, tokenizer, probe, rng, seed)
+    answered = {(item.source, item.context) for item in items}
+    done = sum((line.title, line.context) in answered for line in probe)
+    share = done / len(probe) if probe else 0.0
+    writer = "written" if share >= CAPABLE else "both" if share >= OF_USE else "rules"
+    if probe:
+        progress.say(f"the model asked about {done} of {len(probe)} sentences itself; question_writer is {writer}")
+    rest = [line for line in asked if line not in probe] if writer != "rules" else []
+    return items + questions_about(model, tokenizer, rest, rng, seed), writer
+
+
+def _of_the_rest(
+    lines: Sequence[Line], items: Sequence[SyntheticExample], each: Collection[str] | bool, rng: random.Random
+) -> list[SyntheticExample]:
+    """Quotations of what nothing was written about: ``each`` line, or documents without any item."""
     answered = {(item.source, item.context) for item in items}
     named = {item.source for item in items}
     made: list[SyntheticExample] = []
     for k, line in enumerate(lines):
-        if (line.title, line.context) not in answered and (by_rule or line.title not in named):
+        if (line.title, line.context) not in answered and (each or line.title not in named):
             made += quotations(line, rng) or beside_neighbour(lines, k)
     return made
 
@@ -157,7 +201,7 @@ def _tell_of_empty_styles(styles: Sequence[str], tried: Mapping[str, int], items
         f"style {style} kept none of {tried[style]}" for style in tried if style in styles and tried[style] and style not in kept
     ]
     if empty and PartialState().is_main_process:
-        logger.warning(f"{', '.join(empty)}: nothing that the model wrote passed the checks, or the text is not English")
+        logger.warning(f"{', '.join(empty)}: nothing that the model wrote passed the checks")
 
 
 def _tell_of_the_rest(chunks: Sequence[Chunk], lines: Sequence[Line], items: Sequence[SyntheticExample]) -> None:

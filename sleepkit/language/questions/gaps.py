@@ -24,7 +24,7 @@ from sleepkit.language.questions.words import HAN, HAN_FUNCTION, content_words
 from sleepkit.reporting.scores import contained
 from sleepkit.reporting.scripts import MARKS, UNSPACED, apart, is_unspaced
 
-__all__ = ["GAP", "continue_from", "gap_questions", "gap_spans", "tell_about", "tell_about_title", "with_gap"]
+__all__ = ["GAP", "continue_from", "gap_questions", "gap_spans", "quoted", "tell_about", "tell_about_title", "with_gap"]
 
 GAP = "___"
 _CONTINUE = {
@@ -132,7 +132,7 @@ def gap_questions(
 ) -> Iterator[tuple[str, str, str, str]]:
     """Make ``(prompt, reply, style, span)`` of a sentence: of each span one gap, for "wh" and "cloze", and keyword questions."""
     for span in gap_spans(sentence, language):
-        reply = _quoted(sentence, span, rng)
+        reply = quoted(sentence, span, rng)
         asked = with_gap(reply, span)
         if not contained(reply, span, language) or contained(asked, span, language):
             continue
@@ -146,7 +146,7 @@ def gap_questions(
         yield prompt, sentence, "about", ""
 
 
-def _quoted(sentence: str, span: str, rng: random.Random) -> str:
+def quoted(sentence: str, span: str, rng: random.Random) -> str:
     """The sentence, or of a long one the clauses around ``span``."""
     unspaced = is_unspaced(sentence)
     most, enough = (_MOST_CHARACTERS, _ENOUGH_CHARACTERS) if unspaced else (_MOST_WORDS, _ENOUGH_WORDS)

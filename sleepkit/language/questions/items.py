@@ -16,8 +16,9 @@ from pathlib import Path
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.files import read_jsonl, write_jsonl
 
-__all__ = ["OWN", "ROLES", "STYLES", "SyntheticExample", "load_items", "newest", "not_outdated", "save_items"]
+__all__ = ["OWN", "QUESTION_WRITERS", "ROLES", "STYLES", "SyntheticExample", "load_items", "newest", "not_outdated", "save_items"]
 
+QUESTION_WRITERS = ("auto", "rules", "written", "both")
 STYLES = ("question", "wh", "paraphrase", "cloze", "keywords", "about", "recite", "rewrite")
 ROLES = ("new", "general", "replay", "again")  # of an item in a night
 OWN = "own"  # style of a pair that the user gave

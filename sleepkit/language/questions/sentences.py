@@ -20,7 +20,7 @@ be in several.
 
 Ours, after the observations behind Punkt (Kiss & Strunk 2006, Computational Linguistics 32(4)): abbreviations, initials
 and common sentence starters decide almost every stop.  Libraries were tried: sentencex 1.0 needs a compiled wheel and cuts
-"M. Dupont", "1907 r. w Krakowie" and "am 2. Tag"; pysbd is not kept up and takes quadratic time; yasbd needs three more packages.
+"M. Dupont", "1907 r. w Krakowie" and "am 2. Tag"; pysbd is not kept up; yasbd needs three more packages.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from sleepkit.reporting.scores import contained
 if TYPE_CHECKING:
     from sleepkit.language.questions.lines import Line
 
-__all__ = ["paraphrases", "rewrites", "written_questions"]
+__all__ = ["answer_log_probs", "paraphrases", "rewrites", "written_questions"]
 
 _EXAMPLES = (
     (
@@ -91,7 +91,7 @@ def written_questions(
         grounding = sum(w in vocabularies[line.chunk] for w in asked_words) / max(1, len(asked_words))
         if question.endswith("?") and grounding >= min_grounding and not contained(question, span):
             candidates.append((line, span, question, grounding))
-    scores = _answer_log_probs(model, tokenizer, [(line.said, question, span) for line, span, question, _ in candidates])
+    scores = answer_log_probs(model, tokenizer, [(line.said, question, span) for line, span, question, _ in candidates])
     best: dict[tuple[Line, str], list[tuple[float, str]]] = defaultdict(list)
     for (line, span, question, grounding), score in zip(candidates, scores, strict=True):
         if score > min_log_prob:
@@ -103,7 +103,7 @@ def written_questions(
     ]
 
 
-def _answer_log_probs(
+def answer_log_probs(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, triples: Sequence[tuple[str, str, str]]
 ) -> list[float]:
     """Mean log-probability per token of each answer, given (sentence, question, answer)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.questions.examples import STYLES
+from sleepkit.language.questions.items import QUESTION_WRITERS, STYLES
 from sleepkit.language.seeding.divergence import DIVERGENCES
 from sleepkit.utils.options import option, require, require_choice
 from sleepkit.utils.training_fields import check_training
@@ -72,6 +72,11 @@ class KnowledgeSeedingConfig(TrainingArguments):
     # examples
     styles: list[str] = option(
         ("question", "wh", "paraphrase", "keywords", "about"), f"Styles of self-written examples, any of {', '.join(STYLES)}."
+    )
+    question_writer: str = option(
+        "auto",
+        f"Who writes questions, one of {', '.join(QUESTION_WRITERS)}: rules (of these styles), the model itself, in any "
+        "language, or both; auto tries the model on a few sentences.",
     )
     questions_per_span: int = field(
         default=3, metadata={"help": "Rule-made questions for each possible answer in the documents."}
@@ -143,6 +148,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
         require(self, ("clip_range",), lambda value: 0 < value < 1, "a number above 0 and below 1")
         require_choice(self, "divergence", DIVERGENCES)
         require_choice(self, "rehearse_as_new", REHEARSE_AS_NEW)
+        require_choice(self, "question_writer", QUESTION_WRITERS)
         require_choice(self, "judge", ("token_f1", "number", "model"))
         require_choice(self, "save_strategy", ("no", "steps"))
         unknown = sorted(set(self.styles) - set(STYLES))

@@ -93,9 +93,9 @@ PARTS = (
 
 @pytest.fixture
 def clock():
-    start = time.perf_counter()
+    start = time.process_time()
     yield
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
 
 
 @pytest.mark.parametrize("part", PARTS)

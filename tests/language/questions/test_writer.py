@@ -28,7 +28,7 @@ def says(monkeypatch):
         monkeypatch.setattr(writer, "generate", generate)
         monkeypatch.setattr(writer, "decode", lambda tokenizer, text: text)
         scores = likely if callable(likely) else lambda question: likely
-        monkeypatch.setattr(writer, "_answer_log_probs", lambda model, tokenizer, rows: [scores(q) for _, q, _ in rows])
+        monkeypatch.setattr(writer, "answer_log_probs", lambda model, tokenizer, rows: [scores(q) for _, q, _ in rows])
         return prompts
 
     return speak

@@ -1,0 +1,116 @@
+"""Questions that the model itself writes about a text, in the language of the text: no rule of any language is needed.
+
+It is shown three worked examples as turns of a conversation, an English, a German and a Chinese one, and then each sentence of
+the document.  Of what it writes a question is kept if
+
+- its answer stands in the sentence, word for word, and not in the question;
+- the document has most of its words, so that it is about this document;
+- the model, with the sentence in view, finds the answer likely.
+
+The reply to learn is the sentence that answers it, as for all other items (examples.py).  After the self-study of "Cartridges"
+(Eyuboglu et al. 2025, arXiv 2506.06266), where the model is prompted to ask itself; the checks and quoted replies are ours.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from sleepkit.language.generation.chat import chat_ids, decode, generate
+from sleepkit.language.questions.gaps import quoted
+from sleepkit.language.questions.items import SyntheticExample
+from sleepkit.language.questions.languages import ENGLISH
+from sleepkit.language.questions.rules import statement
+from sleepkit.language.questions.words import matching_words
+from sleepkit.language.questions.writer import answer_log_probs
+from sleepkit.reporting.scores import contained
+from sleepkit.reporting.scripts import characters, is_unspaced
+
+if TYPE_CHECKING:
+    from sleepkit.language.questions.lines import Line
+
+__all__ = ["questions_about"]
+
+_ASKED = (
+    "Write two questions that are answered by this sentence, each with its short answer, copied from the sentence. "
+    "Write in the language of the sentence.\n\n{}"
+)
+_EXAMPLES = (
+    (
+        "The Hallow Bridge, painted green, was opened by Queen Ada in 1874.",
+        "Q: Who opened the Hallow Bridge?\nA: Queen Ada\nQ: In which year was the Hallow Bridge opened?\nA: 1874",
+    ),
+    (
+        "Das Museum in Lindau besitzt 340 Uhren, deren älteste von Jonas Kehl stammt.",
+        "Q: Wie viele Uhren besitzt das Museum in Lindau?\nA: 340\nQ: Von wem stammt die älteste Uhr in Lindau?\nA: Jonas Kehl",
+    ),
+    (
+        "青石镇的图书馆由陈月于1956年建立。",
+        "Q: 青石镇的图书馆是谁建立的？\nA: 陈月\nQ: 青石镇的图书馆建于哪一年？\nA: 1956年",
+    ),
+)
+_PAIR = re.compile(r"Q:[ \t]*(\S[^\n]*?)[ \t]*\nA:[ \t]*(\S[^\n]*?)[ \t]*(?:\n|$)")
+_STOPS = ".。!！ \t\"'“”„«»「」"
+TOKENS = 80  # of two questions with their answers
+LONGEST_ANSWER = 60  # characters
+MIN_LOG_PROB, MIN_GROUNDING = -3.0, 0.5
+
+
+def questions_about(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, lines: Sequence[Line], rng: random.Random, seed: int, samples: int = 2
+) -> list[SyntheticExample]:
+    """Questions that the model writes about each line, in its language, without repeats.
+
+    Args:
+        lines: prose, in whatever languages.
+        rng: draws what is quoted of long sentences.
+        seed: of what the model writes.
+        samples: how often it is asked about each line, for two questions each.
+    """
+    turns = [
+        {"role": role, "content": text}
+        for sentence, pairs in _EXAMPLES
+        for role, text in (("user", _ASKED.format(sentence)), ("assistant", pairs))
+    ]
+    asked = [line for line in lines for _ in range(samples)]
+    prompts = [chat_ids(tokenizer, [*turns, {"role": "user", "content": _ASKED.format(line.said)}]) for line in asked]
+    made = generate(
+        model, tokenizer, prompts, TOKENS, 64, temperature=0.7, seed=seed + 3, stop=["\n\n"], description="asking itself"
+    )
+    found = {
+        (line, question): answer.strip(_STOPS)
+        for line, tokens in zip(asked, made, strict=True)
+        for question, answer in _PAIR.findall(decode(tokenizer, tokens))
+        if is_grounded(line, question, answer.strip(_STOPS))
+    }
+    triples = [(line.said, question, answer) for (line, question), answer in found.items()]
+    likely = answer_log_probs(model, tokenizer, triples)
+    return [
+        SyntheticExample(question, _reply(line, answer, rng), line.context, "question", line.title, answer)
+        for ((line, question), answer), score in zip(found.items(), likely, strict=True)
+        if score > MIN_LOG_PROB
+    ]
+
+
+def is_grounded(line: Line, question: str, answer: str) -> bool:
+    """Whether a question is about the line's document and its answer stands in the line, but not in the question."""
+    parts = characters if is_unspaced(line.said) else matching_words  # of these scripts, few pairs of a question are the text's
+    words, known = parts(question), set(parts(f"{line.title} {line.chunk}"))
+    shared = sum(word in known for word in words)
+    return (
+        0 < len(answer) <= LONGEST_ANSWER
+        and answer in line.said
+        and contained(line.said, answer, line.language)
+        and not contained(question, answer, line.language)
+        and question != line.said
+        and 0 < MIN_GROUNDING * len(words) <= shared
+    )
+
+
+def _reply(line: Line, answer: str, rng: random.Random) -> str:
+    return statement(line.said, answer, rng) if line.language == ENGLISH else quoted(line.said, answer, rng)
