@@ -254,7 +254,7 @@ def _load_base(base: BaseModel, dtype: str, options: dict[str, Any]) -> tuple[Pr
     model, info = loaded
     _check_weights(name, info)
     if adapter is not None:
-        model = merged(model, base, adapter).to(held).eval()
+        model = merged(model, base, adapter).to(held).eval()  # type: ignore[arg-type]
     let_experts_train(model)
     return model, tokenizer
 
@@ -265,7 +265,8 @@ def _dtype(name: str, dtype: str, **place: Any) -> torch.dtype:
     from transformers.utils import logging
 
     if dtype != "auto":
-        return getattr(torch, dtype)  # type: ignore[no-any-return]
+        named: torch.dtype = getattr(torch, dtype)
+        return named
     saved = AutoConfig.from_pretrained(name, **place).dtype or torch.float32
     if torch.accelerator.is_available() or computes(saved, "cpu"):
         return saved

@@ -79,8 +79,8 @@ def merged(model: PreTrainedModel, base: BaseModel, folder: Path) -> PreTrainedM
 
     if getattr(model, "hf_quantizer", None) is not None:
         raise SleepkitError(
-            f"{base.name} is an adapter of PEFT and its base is quantised, so merging would round it; name the base in 16 bits in "
-            f"base_model_name_or_path of its {ADAPTER_CONFIG}, and leave load_in_4bit and load_in_8bit out"
+            f"{base.name} is an adapter of PEFT and its base is quantised, so merging would round it; name the base in 16 bits "
+            f"in base_model_name_or_path of its {ADAPTER_CONFIG}, and leave load_in_4bit and load_in_8bit out"
         )
     try:
         adapted: Any = PeftModel.from_pretrained(model, str(folder))
@@ -93,8 +93,8 @@ def merged(model: PreTrainedModel, base: BaseModel, folder: Path) -> PreTrainedM
     except Exception as error:  # of PEFT: another base, a prompt in place of weights, files that are cut
         kind = read_json(folder / ADAPTER_CONFIG).get("peft_type")
         raise SleepkitError(
-            f"the adapter {base.name} ({kind}) cannot be merged into its base ({first_line(error)}); give a LoRA of that base, or "
-            "a whole model"
+            f"the adapter {base.name} ({kind}) cannot be merged into its base ({first_line(error)}); give a LoRA of that base, "
+            "or a whole model"
         ) from error
     if hasattr(plain, "peft_config"):
         del plain.peft_config

@@ -71,6 +71,6 @@ def check_plain(model: PreTrainedModel) -> None:
     """Raise `SleepkitError` for a model that carries an adapter of PEFT."""
     if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
         raise SleepkitError(
-            "the model carries a PEFT adapter; call `merge_and_unload()` before it sleeps, give the adapter's folder in its place, "
-            "or use SleepCallback"
+            "the model carries a PEFT adapter; call `merge_and_unload()` before it sleeps, give the adapter's folder in its "
+            "place, or use SleepCallback"
         )
