@@ -81,7 +81,7 @@ MORE: dict[str, dict[str, Any]] = {
     "qwen2": PLAIN_GLU,
     "gemma2": {**GLU, "sliding_window": 16, "query_pre_attn_scalar": 8},
     "phi3": PLAIN_GLU,
-    "mistral": GLU,
+    "mistral": {**GLU, "sliding_window": 16},
     "falcon": {"max_position_embeddings": 512},
     "olmo2": PLAIN_GLU,
     "granite": {**PLAIN_GLU, "logits_scaling": 4.0},
@@ -153,6 +153,15 @@ def tiny_model(family: str = "llama", seed: int = 0, dtype: torch.dtype = torch.
     options = {**SIZES, **marks, "initializer_range": 0.1, **{**MORE, **HYBRIDS, **FAMILIES}.get(family, {}), **config}
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**options), dtype=dtype)
     return model.eval()
+
+
+def stirred(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with none of its parameters zero, as biases are that were never trained."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 def tiny_batch(rows: int = 2, columns: int = 12, seed: int = 0) -> torch.Tensor:

@@ -71,8 +71,8 @@ def find_decoder_layers(model: nn.Module) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == count and any(find_ffn(layer) is not None for layer in module):
             return module
     raise SleepkitError(
-        f"{type(model).__name__} has no list of {count} decoder layers with an FFN block named one of "
-        f"{', '.join(FFN_NAMES)}; the expert bank can only grow decoders of that form"
+        f"{type(model).__name__} has no list of {count} decoder layers with an FFN block in them ({', '.join(FFN_NAMES)}), "
+        "beside which experts could stand; use a decoder of that form, such as Llama, Qwen, Gemma or Falcon-H1"
     )
 
 

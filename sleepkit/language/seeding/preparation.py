@@ -75,6 +75,8 @@ class Preparation:
         prepared = [self._tokenised(item) for item in items]
         if self.seeding.packing and not self.backbone.packs(prepared):
             self._switch_off("packing", _why_not(self.backbone, prepared))
+        if self.seeding.cache_frozen_layers and self.backbone.first and not self.backbone.enters_above:
+            self._switch_off("cache_frozen_layers", "takes the kind of a layer from its number, so none can be left out")
         self.prefix = common_prefix(prepared) if self.seeding.packing else 0
         for general, view in ((True, unslept_view), (False, teacher_view)):  # apart, so that others change no bit
             chosen = [i for i, item in enumerate(items) if (item.style == "general") == general]

@@ -2,22 +2,13 @@
 
 import pytest
 import torch
-from tiny import HYBRIDS, tiny_model, tiny_tokenizer
+from tiny import HYBRIDS, stirred, tiny_model, tiny_tokenizer
 
 from sleepkit.language.generation import chat
 from sleepkit.language.generation.batches import batches_of, pads_exactly
 
 BEGINNING = torch.randint(5, 40, (40,), generator=torch.Generator().manual_seed(0)).tolist()
 ENDINGS = [[5, 6, 7], [9] * 14, [7, 8, 5], [11], [6, 5, 9, 20, 21, 22]]
-
-
-def stirred(family, **config):
-    """A tiny model none of whose parameters is zero, as biases are that were never trained."""
-    model, generator = tiny_model(family, **config), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return model
 
 
 def last_logits(model, prompts, monkeypatch, **options):
@@ -42,7 +33,7 @@ def last_logits(model, prompts, monkeypatch, **options):
 @pytest.mark.parametrize("family", [*HYBRIDS, "llama", "gemma2", "gpt_neo", "mpt", "bloom", "falcon", "llama4_text", "gpt_oss"])
 @pytest.mark.parametrize("shared", [True, False], ids=["beginning", "apart"])
 def test_a_batch_says_what_each_prompt_alone_says(family, shared, monkeypatch):
-    model, tokenizer = stirred(family), tiny_tokenizer()
+    model, tokenizer = stirred(tiny_model(family)), tiny_tokenizer()
     prompts = [BEGINNING + ending if shared else BEGINNING[k:] + ending for k, ending in enumerate(ENDINGS)]
     pads_exactly(model)
     together = chat.generate(model, tokenizer, prompts, 6)
@@ -57,7 +48,7 @@ def test_a_batch_says_what_each_prompt_alone_says(family, shared, monkeypatch):
 
 
 def test_padding_is_measured_where_layers_carry_states():
-    assert {family for family in HYBRIDS if not pads_exactly(stirred(family))} == {"minimax", "recurrent_gemma"}
+    assert {family for family in HYBRIDS if not pads_exactly(stirred(tiny_model(family)))} == {"minimax", "recurrent_gemma"}
     assert pads_exactly(tiny_model("llama"))
 
 
