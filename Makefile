@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life tables docs clean
+.PHONY: help install demo test test-slow test-faults test-models lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life tables docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ test-faults: export OMP_NUM_THREADS := 1
 test-faults: install ## whole commands that meet with faults and bad inputs; writes benchmarks/results/{faults,bad_inputs}.md
 	$(BIN)/python tests/fault/campaign.py
 	$(BIN)/python tests/fault/bad_inputs.py
+
+test-models: install ## a night of each family of models, loaded again in a new process; writes docs/models.md
+	$(BIN)/python tests/models.py
 
 lint: install ## style and types
 	$(BIN)/ruff check .

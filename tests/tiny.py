@@ -41,6 +41,93 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "mlp_only_layers": [1],
     },
 }
+# Families with layers that carry states from token to token, then what else `make test-models` tries; no table of other tests.
+PLAIN_GLU = {key: value for key, value in GLU.items() if key != "head_dim"}
+DELTA = {f"linear_{name}": size for name, size in {"num_key_heads": 2, "num_value_heads": 4, "conv_kernel_dim": 4}.items()}
+DELTA |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
+MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+LOCAL = {"num_local_experts": 4, "num_experts_per_tok": 2}
+TWICE = ["linear_attention", "full_attention"] * 2
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "qwen3_5_text": {**GLU, **DELTA, "layer_types": TWICE},
+    "qwen3_next": {**GLU, **DELTA, **EXPERTS, "shared_expert_intermediate_size": 24, "layer_types": TWICE},
+    "lfm2": {**PLAIN_GLU, "block_auto_adjust_ff_dim": False, "layer_types": ["conv", "full_attention"] * 2},
+    "lfm2_moe": {**PLAIN_GLU, **EXPERTS, "layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 2},
+    "falcon_h1": {**GLU, **MAMBA, "mamba_d_ssm": 64},
+    "bamba": {**PLAIN_GLU, **MAMBA, "attn_layer_indices": [1, 3]},
+    "granitemoehybrid": {**PLAIN_GLU, **MAMBA, **LOCAL, "shared_intermediate_size": 48, "layer_types": TWICE},
+    "jamba": {
+        **PLAIN_GLU,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "mamba_d_state": 8,
+        "mamba_dt_rank": 4,
+    },
+    "nemotron_h": {
+        **GLU,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 16,
+        "ssm_state_size": 8,
+        "n_groups": 1,
+        "chunk_size": 16,
+        "layers_block_type": ["linear_attention", "mlp", "full_attention", "mlp"],
+    },
+    "minimax": {**GLU, **LOCAL, "layer_types": TWICE, "block_size": 16},
+    "olmo_hybrid": {**PLAIN_GLU, **DELTA, "layer_types": TWICE},
+    "recurrent_gemma": {**GLU, "lru_width": 32, "attention_window_size": 16},
+}
+MORE: dict[str, dict[str, Any]] = {
+    "qwen2": PLAIN_GLU,
+    "gemma2": {**GLU, "sliding_window": 16, "query_pre_attn_scalar": 8},
+    "phi3": PLAIN_GLU,
+    "mistral": {**GLU, "sliding_window": 16},
+    "falcon": {"max_position_embeddings": 512},
+    "olmo2": PLAIN_GLU,
+    "granite": {**PLAIN_GLU, "logits_scaling": 4.0},
+    "smollm3": {**PLAIN_GLU, "no_rope_layer_interval": 2},
+    "deepseek_v3": {
+        **PLAIN_GLU,
+        "num_key_value_heads": 4,
+        "kv_lora_rank": 16,
+        "q_lora_rank": 16,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 4,
+        "v_head_dim": 8,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "n_group": 1,
+        "topk_group": 1,
+        "first_k_dense_replace": 1,
+    },
+    "gpt_oss": {**GLU, **LOCAL, "sliding_window": 16},
+    "llama4_text": {**GLU, "intermediate_size_mlp": 48, "num_local_experts": 4, "attention_chunk_size": 16},
+    "gpt_neo": {
+        "num_layers": 4,
+        "attention_types": [[["global", "local"], 2]],
+        "max_position_embeddings": 512,
+        "window_size": 16,
+    },
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 4, "max_seq_len": 512},
+    "bloom": {},
+    "opt": {"ffn_dim": 48, "max_position_embeddings": 512, "word_embed_proj_dim": 32},
+    "mamba2": {"num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1, "chunk_size": 16},
+    "rwkv": {"context_length": 512, "attention_hidden_size": 32},
+    "zamba2": {
+        "intermediate_size": 48,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 512,
+        "n_mamba_heads": 4,
+        "mamba_d_state": 8,
+        "mamba_ngroups": 1,
+        "chunk_size": 16,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "num_mem_blocks": 1,
+    },
+}
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -138,9 +225,18 @@ def tiny_model(family: str = "llama", seed: int = 0, dtype: torch.dtype = torch.
     """A random causal language model in evaluation mode, with the tokenizer's end; `config` adds or replaces fields."""
     torch.manual_seed(seed)
     marks = {"bos_token_id": None, "eos_token_id": EOS, "pad_token_id": EOS}
-    options = {**SIZES, **marks, "initializer_range": 0.1, **FAMILIES.get(family, {}), **config}
+    options = {**SIZES, **marks, "initializer_range": 0.1, **{**MORE, **HYBRIDS, **FAMILIES}.get(family, {}), **config}
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**options), dtype=dtype)
     return model.eval()
+
+
+def stirred(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with none of its parameters zero, as biases are that were never trained."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 def tiny_batch(rows: int = 2, columns: int = 12, seed: int = 0) -> torch.Tensor:

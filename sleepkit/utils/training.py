@@ -11,7 +11,8 @@ run that was resumed does not have it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import make_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from sleepkit.utils.phases import digest_of
 if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
 
-__all__ = ["conclude", "require_finite", "settings_digest"]
+__all__ = ["conclude", "recomputing_here", "require_finite", "settings_digest"]
 
 
 def conclude(trainer: Trainer, what: str) -> None:
@@ -48,6 +49,23 @@ def conclude(trainer: Trainer, what: str) -> None:
     if losses and not math.isfinite(losses[-1]):
         raise SleepkitError(_not_finite(what, "loss", losses[-1], rate))
     require_finite(_trained(model), what, rate)
+
+
+@contextmanager
+def recomputing_here(model: nn.Module) -> Iterator[None]:
+    """Let a training in the block have activations recomputed; afterwards ``model`` keeps or recomputes them as it did before."""
+    fields = ("gradient_checkpointing", "_gradient_checkpointing_func", "_require_grads_hooks")
+    before = [(module, {name: vars(module)[name] for name in fields if name in vars(module)}) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, values in before:
+            for hook in vars(module).get("_require_grads_hooks", ()):
+                if hook not in values.get("_require_grads_hooks", ()):
+                    hook.remove()
+            for name in fields:
+                vars(module).pop(name, None)
+            vars(module).update(values)
 
 
 def settings_digest(config: TrainingArguments) -> str:

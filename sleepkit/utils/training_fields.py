@@ -113,6 +113,7 @@ def check_training(config: TrainingArguments, unused: Mapping[str, str] | None =
             raise SleepkitError(f"{item.name} is {shown(value)}; {why or 'it does nothing here, leave it out'}")
     check_numbers(config)
     _check_values(config)
+    _recompute_with_gradients(config)
     if config.trackio_space_id or config.trackio_bucket_id:
         config.hub_private_repo = True  # by which trackio makes its Space
 
@@ -165,6 +166,23 @@ def _check_values(config: Any) -> None:
         raise SleepkitError(f"optim is {optim!r}, which cannot train experts; use adamw_torch or another plain one")
     if config.dataloader_persistent_workers and not config.dataloader_num_workers:
         raise SleepkitError("dataloader_persistent_workers is True and there are no workers; give dataloader_num_workers too")
+
+
+def _recompute_with_gradients(config: TrainingArguments) -> None:
+    """Set ``use_reentrant`` to false: reentrant recomputation gives no gradient to what no trained layer stands below."""
+    for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
+        given = getattr(config, name)
+        options = json.loads(given) if isinstance(given, str) else given
+        if options is None:
+            continue
+        if options.get("use_reentrant"):
+            from transformers.utils import logging
+
+            logging.get_logger(__name__).warning(
+                f"{name} asks for use_reentrant, which passes no gradient to experts above frozen layers: layers are recomputed "
+                "without it, to the same numbers"
+            )
+        setattr(config, name, {**options, "use_reentrant": False})
 
 
 def _is_mapping(value: Any) -> bool:
@@ -242,7 +260,8 @@ def _refusing(config: TrainingArguments, *names: str) -> Iterator[None]:
 _NOT_SETTINGS = (
     ("output_dir", "resume", "overwrite", "seeds", "run_name", "project", "report_to", "disable_tqdm", "debug", "seed")
     + ("use_cpu", "local_rank", "accelerator_config", "parallelism_config", "deepspeed", "resume_from_checkpoint")
-    + ("gradient_checkpointing", "activation_checkpointing", "remove_unused_columns", "trust_remote_code")
+    + ("gradient_checkpointing", "activation_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing_kwargs")
+    + ("remove_unused_columns", "trust_remote_code")
 )
 
 

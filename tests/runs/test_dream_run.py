@@ -84,3 +84,9 @@ def test_a_run_publishes_its_dreams_and_another_starts_from_them(files, tmp_path
     (published / "night_01.jsonl").write_text(json.dumps({"context": "Ada"}))
     assert cli.main(["sleep", *arguments(files, tmp_path / "third", "--dream_set", str(published))]) == 2
     assert "is not a dream" in capsys.readouterr().err and not (tmp_path / "third").exists()
+
+
+@pytest.mark.parametrize("more", [["--bf16", "true"], ["--dtype", "bfloat16"]], ids=["autocast", "weights"])
+def test_dreams_in_bfloat16(files, tmp_path, more):  # noqa: F811
+    record = run_dream(*parse(arguments(files, tmp_path, "--gradient_checkpointing", "true", *more)))
+    assert 0 <= record.metrics["share_positive_round_2"] <= 1

@@ -68,6 +68,17 @@ def test_what_the_lora_learned_survives_its_reset(tmp_path, data):
         torch.testing.assert_close(loaded(ids).logits, trainer.model.eval()(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_nights_that_recompute_activations_change_nothing_for_the_day(tmp_path):
+    found = []
+    for recomputes in (False, True):
+        sleep = sleeping(tmp_path, every=3, max_steps=4, activation_checkpointing=recomputes)
+        trainer = trainer_of(tmp_path, sleep, max_steps=6, gradient_checkpointing=False)
+        trainer.train()
+        assert not trainer.model.is_activation_checkpointing
+        found.append([night.metrics[name] for night in sleep.nights for name in ("loss_base", "loss_adapter", "loss_expert")])
+    assert len(found[0]) == 6 and found[1] == pytest.approx(found[0], abs=1e-5)
+
+
 def test_later_nights_keep_what_earlier_ones_learned_and_the_optimizer_starts_anew(tmp_path):
     sleep, seen = sleeping(tmp_path, every=15, max_steps=8), []
 

@@ -39,7 +39,8 @@ def base(tmp_path_factory):
 
 def options(folder, **more):
     small = {"styles": ["cloze", "recite"], "general_items": 2, "general_tokens": 4, "expert_width": 4, "expert_slots": 3}
-    return tiny_sleep(folder, context_max_tokens=300, max_new_tokens=4, gate=False, **{**small, **more})
+    small |= {"context_max_tokens": 300, "max_new_tokens": 4, "gate": False}
+    return tiny_sleep(folder, **{**small, **more})
 
 
 def made(model, folder, data, **given):
@@ -215,3 +216,21 @@ def test_mistakes_are_one_line(base, tmp_path, data, given, words):
 def test_a_model_that_was_built_in_code_needs_its_tokenizer(tmp_path):
     with pytest.raises(SleepkitError, match=r"tokenizer cannot be found .*; give processing_class too"):
         SleepTrainer(tiny_model(), options(tmp_path), TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("family", "weights", "more"),
+    [
+        ("llama", torch.bfloat16, {}),
+        ("llama", torch.float32, {"bf16": True, "gate": True}),
+        ("llama", torch.bfloat16, {"bf16": True, "activation_checkpointing": True, "lmbda": 1.0}),
+        ("qwen3_5_text", torch.bfloat16, {"bf16": True}),
+    ],
+)
+def test_bfloat16_on_a_cpu(tmp_path, family, weights, more):
+    """As weights, as autocast, and both: each night is trained, judged and answers."""
+    trainer = made(tiny_model(family).to(weights), tmp_path, TEXTS[:2], processing_class=tiny_tokenizer(), **more)
+    trainer.train()
+    assert len(trainer.nights) == 2 and ("gate" in more or all(night.kept for night in trainer.nights))
+    assert all(parameter.dtype == torch.float32 for slot in (0, 1) for parameter in trainer.learner.bank.parameters(slot))
+    assert isinstance(trainer.ask("who built the tower?", max_new_tokens=4), str)

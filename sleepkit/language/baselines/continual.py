@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from sleepkit.language.baselines.finetuning import FinetuneQa
+from sleepkit.language.models.decoder import find_decoder
 from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets, token_divergence
 from sleepkit.language.seeding.lora import Penalty, chat_rows, finetune, linear_maps, trl_settings
@@ -128,7 +129,7 @@ class Lwf(Penalised):
         """Mean KL per reply token."""
 
         head = OutputHead.of(self.model)
-        decoder: Any = student.get_base_model().base_model
+        decoder = find_decoder(student)
 
         def of(batch: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}

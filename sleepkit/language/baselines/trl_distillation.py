@@ -24,7 +24,7 @@ from trl.trainer.utils import pad
 from sleepkit.language.generation.chat import chat_ids
 from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.reporting.live.observer import observe
-from sleepkit.utils.training import conclude
+from sleepkit.utils.training import conclude, recomputing_here
 
 __all__ = ["MemoryDistillationTrainer", "distil", "rows_of"]
 
@@ -94,7 +94,8 @@ def distil(
         student, teacher, args=args, train_dataset=rows_of(items), processing_class=_left_padded(tokenizer)
     )
     observe(trainer, "distilling")
-    trainer.train()
+    with recomputing_here(student):
+        trainer.train()
     conclude(trainer, what)
     history = [line for line in trainer.state.log_history if "loss" in line]
     return {"history": history, "train_tokens": trainer.tokens_seen}

@@ -45,6 +45,7 @@ from sleepkit.language.seeding.packing import (
 )
 from sleepkit.reporting.live.observer import observe
 from sleepkit.utils.files import read_json, writable, write_json
+from sleepkit.utils.training import recomputing_here
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -94,8 +95,7 @@ class DreamPolicyTrainer(Trainer):
         """Return the log-probabilities of the reply tokens, ``(n,)``; a group has one prompt."""
         device, dtype = self.backbone.device, self.backbone.dtype
         batches = [
-            # attention over the whole row: recomputing activations may not take another way than the first time
-            replace(pack(group, common_prefix(group), dtype, device), blocks=None)
+            pack(group, common_prefix(group), dtype, device)
             if self.packed and len(group) > 1
             else pad_rows(group, self.pad_id, device)
             for group in groups
@@ -126,11 +126,9 @@ class DreamPolicyTrainer(Trainer):
         return (loss, {}) if return_outputs else loss
 
     def train(self, *args: Any, **options: Any) -> Any:
-        """Train, then switch activation checkpointing off again."""
-        try:
+        """Train; later trainings recompute activations only if they are told to."""
+        with self.backbone.in_blocks(), recomputing_here(self.accelerator.unwrap_model(self.model)):
             return super().train(*args, **options)
-        finally:
-            self.accelerator.unwrap_model(self.model).activation_checkpointing_disable()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: operations are not estimated, as inputs are items."""

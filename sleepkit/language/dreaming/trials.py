@@ -126,7 +126,7 @@ class Trials:
         count = int(steps or self.steps)
         optimizer = torch.optim.AdamW(lora.parameters(), lr=learning_rate or self.learning_rate, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, count)
-        with lora.on(), progress.phase("trying dreams", count) as step:
+        with lora.on(), self.backbone.in_blocks(), progress.phase("trying dreams", count) as step:
             for _ in range(count):
                 with torch.enable_grad():
                     loss = -(self._log_probs(batch, rows) * weight).sum()  # over groups: adapters do not touch each other
@@ -168,7 +168,7 @@ class Trials:
 def prepare_rows(backbone: Backbone, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[PreparedItem]:
     """Rows as tokens, with what enters the first expert layer, where layers below it are frozen."""
     items = [PreparedItem(chat_ids(tokenizer, prompt), reply_ids(tokenizer, reply), True) for prompt, reply in rows]
-    if backbone.first and items:
+    if backbone.enters_above and items:
         lower = backbone.lower_inputs(pad_rows(items, tokenizer.pad_token_id or 0, backbone.device))
         for row, item in enumerate(items):
             item.lower = lower[row, : len(item.sequence)].clone()

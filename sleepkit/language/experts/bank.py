@@ -8,6 +8,7 @@ Ours, not the paper's: the choice of layers, and the merge when the pool is full
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import random
@@ -35,7 +36,7 @@ from sleepkit.language.models.base_model import (
     prompts_of,
     remember_prompts,
 )
-from sleepkit.language.models.decoder import find_decoder_layers, find_ffn, text_config
+from sleepkit.language.models.decoder import find_decoder, find_decoder_layers, find_ffn, text_config
 from sleepkit.language.models.zero3 import whole
 from sleepkit.utils.files import replacing, write_json
 from sleepkit.utils.seeds import derive_seed
@@ -91,7 +92,9 @@ class ExpertBank:
             if getattr(config, name) < 1:
                 raise SleepkitError(f"expert {name} must be at least 1, got {getattr(config, name)}")
         decoder = find_decoder_layers(model)
-        indices = _layer_indices(config.layers, len(decoder))
+        _check_grows(model)
+        able = [index for index, layer in enumerate(decoder) if find_ffn(layer) is not None]
+        indices = _layer_indices(config.layers, able, len(decoder))
         hidden_size = text_config(model).hidden_size
         for index in indices:
             ffn = find_ffn(decoder[index])
@@ -356,9 +359,19 @@ def _base_shape(model: nn.Module) -> dict[str, Any]:
     return {name: getattr(config, name, None) for name in ("model_type", "hidden_size", "num_hidden_layers")}
 
 
-def _layer_indices(layers: str | list[int], count: int) -> list[int]:
+def _check_grows(model: nn.Module) -> None:
+    """Raise `SleepkitError` for a model that has layers to grow in and cannot be talked to as others are."""
+    if "past_key_values" not in inspect.signature(find_decoder(model).forward).parameters:
+        raise SleepkitError(
+            f"{type(model).__name__} keeps states of its own in place of a key-value cache, so batches of prompts would mix; "
+            "use a transformer, or a hybrid such as Qwen3.5 or Falcon-H1"
+        )
+
+
+def _layer_indices(layers: str | list[int], able: list[int], count: int) -> list[int]:
+    """Indices of the layers that get experts: as given, or by a name the last of those that are ``able``, as they have an FFN."""
     if isinstance(layers, str) and layers in LAYER_SHARES:
-        return list(range(math.floor(count * (1 - LAYER_SHARES[layers])), count))
+        return able[math.floor(len(able) * (1 - LAYER_SHARES[layers])) :]
     if isinstance(layers, str) or not layers or any(not 0 <= index < count for index in layers):
         names = ", ".join(map(repr, LAYER_SHARES))
         raise SleepkitError(f"layers {layers!r} is neither one of {names} nor a list of indices from 0 to {count - 1}")

@@ -1,23 +1,28 @@
 """A key-value cache with room to spare: what is new is written in place, instead of copying all that is there each step.
 
-With a batch of 64 rows on a CPU that copy took a quarter of the time of decoding.  Layers of other kinds (sliding windows)
-are left as transformers makes them.  For inference: no gradient flows through what is written in place.
+With a batch of 64 rows on a CPU that copy took a quarter of the time of decoding.  Layers with sliding windows are left as
+transformers makes them, and so is all of a model with layers of other kinds.  For inference: no gradient flows through what is
+written in place.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-from transformers import DynamicCache, PretrainedConfig
+from torch import Tensor, nn
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from sleepkit.language.models.decoder import reach
 
 SPARE = 64  # tokens
 
 
-def growing_cache(config: PretrainedConfig) -> DynamicCache:
-    """An empty cache for a model of this configuration."""
-    cache = DynamicCache(config=config)
+def growing_cache(model: nn.Module) -> DynamicCache | None:
+    """An empty cache for a model; None where it is left to the model to make one, as not all its layers are attention."""
+    if not reach(model):
+        return None
+    cache = DynamicCache(config=model.config)  # type: ignore[arg-type]
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 

@@ -1,10 +1,10 @@
 """Batched generation with a causal LM that is the same on any number of ranks, and log-probabilities of replies.
 
-Prompts are sorted by length and decoded in batches, left-padded.  A long beginning that all prompts share (worked
+Prompts are sorted by length and decoded in batches, left-padded (batches.py).  A long beginning that all prompts share (worked
 examples) is run once and its key-value cache is reused for every batch; a prompt that is sampled from many times is read once
-in a batch.  With several processes each takes every ``world``-th prompt and the results are gathered, so that every rank
-returns the whole list; each rank runs the same number of batches, which ZeRO-3 needs.  Sampling draws from a seed per call
-and rank, and leaves the global generator alone.
+in a batch; both only where all layers are attention to all tokens.  With several processes each takes every ``world``-th
+prompt and the results are gathered, so that every rank returns the whole list; each rank runs the same number of batches,
+which ZeRO-3 needs.  Sampling draws from a seed per call and rank, and leaves the global generator alone.
 
 Left out: serving engines.
 """
@@ -25,9 +25,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache, LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.generation.batches import batches_of, pads_exactly
 from sleepkit.language.generation.cache import growing_cache
 from sleepkit.language.generation.prompts import PromptFormat, until
 from sleepkit.language.generation.sampling import NucleusSampler
+from sleepkit.language.models.decoder import reach
 from sleepkit.reporting.live import progress
 from sleepkit.utils.seeds import derive_seed
 
@@ -104,13 +106,12 @@ def generate(
         return []
     require_window(model, max(map(len, prompts)) + max_new_tokens, "a prompt with its reply")
     state = PartialState()
-    mine = list(range(state.process_index, len(prompts), state.num_processes))
-    mine.sort(key=lambda i: len(prompts[i]))
+    mine = range(state.process_index, len(prompts), state.num_processes)
     prefix, cache = _shared_prefix(model, prompts) if len(prompts) > 2 else ([], None)
     longest = max(map(len, prompts)) - len(prefix) + max_new_tokens
     size = max(1, min(batch_size, TOKENS_AT_ONCE // longest, CACHED_AT_ONCE // (len(prefix) + longest)))
-    rounds = math.ceil(math.ceil(len(prompts) / state.num_processes) / size)  # the same on all ranks
-    batches = [mine[i * size : (i + 1) * size] or mine[:1] or [0] for i in range(rounds)]
+    lengths = list(map(len, prompts))
+    batches = batches_of(lengths, size, state.process_index, state.num_processes, of_one_length=not pads_exactly(model))
     prompts_of = PromptFormat.of(tokenizer)
     ends = {*stops_of(model), *prompts_of.stop_ids, tokenizer.pad_token_id} - {None}
     stops = (*prompts_of.stop_strings, *stop)
@@ -138,15 +139,15 @@ def generate(
             pad = tokenizer.pad_token_id
             ids = torch.tensor([[*prefix, *[pad] * (width - len(row)), *row] for row in kinds], device=device)
             mask = torch.tensor([[1] * len(prefix) + [0] * (width - len(row)) + [1] * len(row) for row in kinds], device=device)
-            past = growing_cache(model.config)  # type: ignore[arg-type]
+            past = growing_cache(model)
             if cache is not None:
                 past = copy.deepcopy(cache)
                 past.batch_repeat_interleave(len(kinds))
             if len(kinds) < len(rows):
                 copies = torch.tensor([kinds.index(row) for row in rows], device=device)
-                if width > 1 and _caches_exactly(model):
+                if width > 1 and past is not None and _caches_exactly(model):
                     _read(model, ids[:, :-1], mask[:, :-1], past)
-                if past.get_seq_length():
+                if past is not None and past.get_seq_length():
                     past.batch_select_indices(copies)
                 ids, mask = ids[copies], mask[copies]
             if stops:
@@ -265,16 +266,17 @@ def _shared_prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[
     if len(prefix) < MIN_SHARED_PREFIX or not _caches_exactly(model):
         return [], None
     device = next(model.parameters()).device
-    cache = growing_cache(model.config)  # type: ignore[arg-type]
+    cache = growing_cache(model)
+    assert cache is not None  # all layers are attention
     ids = torch.tensor([prefix], device=device)
     _read(model, ids, torch.ones_like(ids), cache)
     return prefix, cache
 
 
 def _caches_exactly(model: nn.Module) -> bool:
-    """Whether tokens may be read before `generate` is called, as often as this rank needs it."""
-    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
-    return not getattr(config, "sliding_window", None) and not is_zero3()
+    """Whether tokens may be read before `generate` is called, as often as this rank needs it: where all layers keep keys and
+    values of each token, and nothing else."""
+    return reach(model) == math.inf and not is_zero3()
 
 
 def _read(model: nn.Module, ids: Tensor, mask: Tensor, cache: DynamicCache) -> None:

@@ -7,8 +7,9 @@
                         base_fingerprint  of its weights, see fingerprint.py
 
 The base of a model that slept before is the base of that one: experts of all nights stand in one bank, so nothing is ever
-stacked.  What is published (a run's `model/`) names no folder of this machine: that stands in `base.json` beside `model/`,
-and whoever gets the experts elsewhere says where the base is.
+stacked.  The base may be an adapter of PEFT, which is loaded with its own base beneath it (adapters.py).  What is published
+(a run's `model/`) names no folder of this machine: that stands in `base.json` beside `model/`, and whoever gets the experts
+elsewhere says where the base is.
 
 Left out: loading the weights (model_io.py).
 """
@@ -32,6 +33,7 @@ __all__ = [
     "BaseModel",
     "base_of",
     "check_fingerprint",
+    "fetched",
     "find_slept",
     "fingerprint",
     "keep_folder",
@@ -183,9 +185,14 @@ def pinned(base: BaseModel) -> BaseModel:
     """Return the base with the commit that its branch is at now; unchanged where that is not known."""
     if base.is_folder or base.name == SMOLLM2:
         return base
-    found = _fetch(base.name, f"{base.subfolder}/config.json".lstrip("/"), base.revision)
+    found = fetched(base, "config.json") or fetched(base, "adapter_config.json")
     commit = found and found.parents[base.subfolder.count("/") + bool(base.subfolder)].name
     return replace(base, revision=commit or base.revision)
+
+
+def fetched(base: BaseModel, file: str) -> Path | None:
+    """Return the local copy of a file of a base on the Hub; None where there is none."""
+    return None if base.name == SMOLLM2 else _fetch(base.name, f"{base.subfolder}/{file}".lstrip("/"), base.revision)
 
 
 def _fetch(name: str, file: str, revision: str | None) -> Path | None:

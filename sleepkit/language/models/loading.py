@@ -9,7 +9,6 @@ device does, else in float32.  Quantised weights lie on the device of this proce
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleepkit.errors import SleepkitError
@@ -68,10 +67,10 @@ def let_experts_train(model: PreTrainedModel) -> None:
         setattr(model, "is_quantized", False)  # noqa: B010  # an attribute that the library adds
 
 
-def check_plain(name: str, model: PreTrainedModel | None = None) -> None:
-    """Raise `SleepkitError` for a folder with an adapter of PEFT, or a model that was loaded with one."""
-    if (Path(name) / "adapter_config.json").is_file() or getattr(model, "_hf_peft_config_loaded", False):
+def check_plain(model: PreTrainedModel) -> None:
+    """Raise `SleepkitError` for a model that carries an adapter of PEFT."""
+    if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
         raise SleepkitError(
-            f"{name} is an adapter of PEFT; merge it (`model.merge_and_unload()`), save the result with `save_pretrained`, and "
-            "give that folder"
+            "the model carries a PEFT adapter; call `merge_and_unload()` before it sleeps, give the adapter's folder in its "
+            "place, or use SleepCallback"
         )

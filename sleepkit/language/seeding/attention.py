@@ -5,17 +5,20 @@
                          in place of time^2
 
 Registered as an attention implementation of transformers, on only inside `attend_in_blocks` and only for models that
-use "sdpa"; whatever else runs meanwhile, or later (activation checkpointing), takes SDPA with the row's dense mask, which
-says the same.  Left out: softcaps and attention sinks, for which such models use other implementations.
+use "sdpa".  The blocks belong to the row's dense mask, which says the same: a layer that is run again in the backward pass
+(activation checkpointing) gets that mask again, and so takes the same way; whatever runs with another mask takes SDPA.  A
+training is inside `attend_in_blocks` from its first step to its last.
+
+Left out: softcaps and attention sinks, for which such models use other implementations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +61,17 @@ class Blocks:
     places: Tensor
 
 
-_BLOCKS: ContextVar[Blocks | None] = ContextVar("blocks", default=None)
+_OF_MASKS: WeakValueDictionary[int, Blocks] = WeakValueDictionary()  # by the address of the mask's values
+
+
+def bind(mask: Tensor, blocks: Blocks | None) -> None:
+    """Let attention with this mask, or with a view of it, go by ``blocks`` as long as the mask lives; by the mask, for None."""
+    mask.sleepkit_blocks = blocks  # type: ignore[attr-defined]  # keeps them for as long
+    address = mask.untyped_storage().data_ptr()
+    if blocks is None:
+        _OF_MASKS.pop(address, None)
+    else:
+        _OF_MASKS[address] = blocks
 
 
 def blocks_of(lengths: Sequence[Sequence[int]], prefix: int, dtype: torch.dtype, device: torch.device) -> Blocks:
@@ -98,18 +111,16 @@ def _of_one_length(blocks: Sequence[tuple[int, int, int]]) -> list[list[tuple[in
 
 
 @contextmanager
-def attend_in_blocks(config: PretrainedConfig, blocks: Blocks | None) -> Iterator[None]:
+def attend_in_blocks(config: PretrainedConfig) -> Iterator[None]:
     """Let a model of this configuration compute the attention of packed rows block by block, inside the block."""
-    if blocks is None or config._attn_implementation != "sdpa":
+    if config._attn_implementation != "sdpa":
         yield
         return
-    token = _BLOCKS.set(blocks)
     config._attn_implementation = NAME
     try:
         yield
     finally:
         config._attn_implementation = "sdpa"
-        _BLOCKS.reset(token)
 
 
 def block_attention(
@@ -123,7 +134,7 @@ def block_attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Signature of transformers' attention functions: heads second in, ``(rows, time, heads, d)`` out."""
-    blocks = _BLOCKS.get()
+    blocks = None if attention_mask is None else _OF_MASKS.get(attention_mask.untyped_storage().data_ptr())
     rows, heads, time, _ = query.shape
     if blocks is None or rows * time != len(blocks.places):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)

@@ -15,13 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from sleepkit.language.generation.chat import chat_ids, raw_ids, reply_ids
-from sleepkit.language.models.decoder import find_decoder_layers
+from sleepkit.language.models.decoder import find_decoder, find_decoder_layers
 from sleepkit.language.questions.context import Chunk
 from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.reporting.live.observer import observe
 from sleepkit.utils.files import writable
 from sleepkit.utils.seeds import derive_seed
-from sleepkit.utils.training import conclude
+from sleepkit.utils.training import conclude, recomputing_here
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -83,8 +83,9 @@ def trl_settings(seeding: KnowledgeSeedingConfig, night: int, folder: Path) -> d
         *("output_dir", "seed", "learning_rate", "lr_scheduler_type", "warmup_steps", "adam_beta2", "max_steps"),
         *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"),
         *("save_strategy", "use_cpu", "bf16", "disable_tqdm", "report_to"),
+        *("gradient_checkpointing", "gradient_checkpointing_kwargs"),
     )
-    return {"gradient_checkpointing": False, "logging_nan_inf_filter": False, **{name: getattr(args, name) for name in shared}}
+    return {"logging_nan_inf_filter": False, **{name: getattr(args, name) for name in shared}}
 
 
 def finetune(
@@ -111,8 +112,9 @@ def finetune(
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
             batch = dict(inputs)  # TRL adds to the inputs
             seen: list[Tensor] = []
-            decoder: Any = student.get_base_model().base_model
-            handle = decoder.register_forward_hook(lambda module, args, output: seen.append(output.last_hidden_state))
+            handle = find_decoder(student).register_forward_hook(
+                lambda module, args, output: seen.append(output.last_hidden_state)
+            )
             try:
                 found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             finally:
@@ -124,7 +126,8 @@ def finetune(
     with writable(str(args.output_dir)):  # which it makes
         trainer = PenalisedTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     observe(trainer, "fine-tuning")
-    trainer.train()
+    with recomputing_here(student):
+        trainer.train()
     conclude(trainer, what)
     history = [line for line in trainer.state.log_history if "loss" in line]
     return {"history": history, "train_tokens": int(trainer.state.num_input_tokens_seen)}

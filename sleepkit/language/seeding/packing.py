@@ -8,7 +8,10 @@ Three savings, each exact and each checked against the plain computation before 
     frozen layers     no parameter below the first expert layer trains, so what enters that layer is kept per item
 
 With prefix P and items a, b the row is ``P a a a b b b``, positions ``0..p-1 p.. p..``, and token i sees token j if
-j <= i and (j in P or item(i) == item(j)).  Left out: flash attention's variable-length kernels.
+j <= i and (j in P or item(i) == item(j)).  That is said by a mask, so packing is for models all of whose layers are attention;
+where attention slides, the window must hold an item.
+
+Left out: flash attention's variable-length kernels.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from sleepkit.language.experts.bank import ExpertBank
-from sleepkit.language.models.decoder import find_decoder_layers
-from sleepkit.language.seeding.attention import Blocks, attend_in_blocks, blocks_of
+from sleepkit.language.models.decoder import find_decoder, find_decoder_layers, reach
+from sleepkit.language.seeding.attention import Blocks, attend_in_blocks, bind, blocks_of
 from sleepkit.language.seeding.divergence import TeacherTargets
+from sleepkit.utils.precision import close
 
 T = TypeVar("T")
 
@@ -158,12 +162,20 @@ def pad_rows(items: Sequence[PreparedItem], pad_id: int, device: torch.device) -
 
 
 class Backbone:
-    """The decoder of a grown causal LM, whole or from the first expert layer on."""
+    """The decoder of a grown causal LM, whole or from the first expert layer on.
+
+    Attributes:
+        reach: tokens that each of its layers looks back by attention alone.
+        first: the first layer with experts.
+        shifts: whether the layers from there on are of other kinds than as many layers from the bottom.
+        enters_above: whether what enters that layer may stand in for the layers below.
+    """
 
     def __init__(self, model: nn.Module, bank: ExpertBank) -> None:
         base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
         self.bank = bank
-        self.decoder: Any = base.base_model
+        self.decoder: Any = find_decoder(base)
+        self.reach = reach(base)
         self.dtype: torch.dtype = next(self.decoder.parameters()).dtype
         self.first = bank.layers[0]
         self.all_layers = find_decoder_layers(base)
@@ -171,6 +183,11 @@ class Backbone:
         self.holder, self.name = next(
             (module, name) for module in base.modules() for name, child in module.named_children() if child is self.all_layers
         )
+        config: Any = self.decoder.config
+        kinds: list[str] | None = getattr(config, "layer_types", None)
+        self.shifts = kinds is not None and kinds[self.first :] != kinds[: len(kinds) - self.first]
+        name = config.attribute_map.get("layer_types", "layer_types")
+        self.enters_above = self.first > 0 and (not self.shifts or name in vars(config))
 
     @property
     def device(self) -> torch.device:
@@ -181,11 +198,21 @@ class Backbone:
         """Hide all experts inside the block, to compare savings: their gates would make much of bfloat16's rounding."""
         return self.bank.view(())
 
+    def in_blocks(self) -> AbstractContextManager[None]:
+        """Compute the attention of packed rows block by block inside the block, backward passes included."""
+        return attend_in_blocks(self.decoder.config)
+
+    def packs(self, items: Sequence[PreparedItem]) -> bool:
+        """Whether a mask can keep these items apart in one row, by what the layers are."""
+        return max(len(item.sequence) for item in items) <= self.reach
+
     def hidden(self, batch: PackedBatch) -> Tensor:
-        """Last hidden states, ``(rows, time, d)``."""
+        """Last hidden states, ``(rows, time, d)``.  A training stands inside `in_blocks`, for its backward passes."""
         inputs = {"input_ids": batch.ids} if batch.lower is None else {"inputs_embeds": batch.lower}
         layers = self.all_layers if batch.lower is None else self.upper_layers
-        with self._layers(layers), attend_in_blocks(self.decoder.config, batch.blocks):
+        if batch.mask.ndim == 4:
+            bind(batch.mask, batch.blocks)
+        with self._layers(layers), self.in_blocks():
             return self.decoder(
                 **inputs, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
             ).last_hidden_state
@@ -211,22 +238,22 @@ class Backbone:
         if layers is self.all_layers:
             yield
             return
+        config: Any = self.decoder.config
+        kinds = config.layer_types if layers is self.upper_layers and self.shifts else None
         setattr(self.holder, self.name, layers)
         try:
+            if kinds is not None:
+                config.layer_types = kinds[self.first :]  # decoders look up masks by the index in the list of layers
             yield
         finally:
             setattr(self.holder, self.name, self.all_layers)
+            if kinds is not None:
+                config.layer_types = kinds
 
 
 def flat_hidden(hidden: Tensor, batch: PackedBatch) -> Tensor:
     """Hidden states of the predicting positions, ``(n, d)``."""
     return hidden.reshape(-1, hidden.shape[-1])[batch.predicts]
-
-
-def close(one: Tensor, other: Tensor) -> bool:
-    """Equal up to rounding in their dtype: mean difference against mean size."""
-    tolerance = 1e-4 if one.dtype == torch.float32 else 3e-2
-    return bool((one - other).float().abs().mean() <= tolerance * other.float().abs().mean() + 1e-8)
 
 
 def agrees(backbone: Backbone, batch: PackedBatch, expected: Tensor) -> bool:
@@ -239,7 +266,9 @@ def agrees(backbone: Backbone, batch: PackedBatch, expected: Tensor) -> bool:
 
 @torch.no_grad()
 def packs_exactly(backbone: Backbone, items: Sequence[PreparedItem], pad_id: int) -> bool:
-    """True if packed rows of these items give what padded ones give; not so with sliding windows shorter than a row."""
+    """True if packed rows of these items give what padded ones give: by what the layers are, and by trying it."""
+    if not backbone.packs(items):
+        return False
     packed = pack_rows([items], common_prefix(items), pad_id, backbone.dtype, backbone.device)
     padded = pad_rows(items, pad_id, backbone.device)
     with backbone.without_experts():

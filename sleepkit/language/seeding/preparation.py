@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from sleepkit.language.generation.chat import require_window
 from sleepkit.language.generation.prompts import PromptFormat
+from sleepkit.language.models.decoder import without_masks
 from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets
@@ -60,7 +61,7 @@ class Preparation:
     ) -> None:
         self.model, self.backbone, self.head = model, backbone, head
         self.tokenizer, self.seeding = tokenizer, seeding
-        self.keeps_lower = keeps_lower and backbone.first > 0
+        self.keeps_lower = keeps_lower and backbone.enters_above
         self.kept = {} if kept is None else kept
         self.prefix = 0  # tokens that all prompts begin with
 
@@ -73,6 +74,10 @@ class Preparation:
     ) -> list[PreparedItem]:
         """Tokenise, run the teacher once, keep what enters the first expert layer."""
         prepared = [self._tokenised(item) for item in items]
+        if self.seeding.packing and not self.backbone.packs(prepared):
+            self._switch_off("packing", _why_not(self.backbone, prepared))
+        if self.seeding.cache_frozen_layers and self.backbone.first and not self.backbone.enters_above:
+            self._switch_off("cache_frozen_layers", "takes the kind of a layer from its number, so none can be left out")
         self.prefix = common_prefix(prepared) if self.seeding.packing else 0
         for general, view in ((True, unslept_view), (False, teacher_view)):  # apart, so that others change no bit
             chosen = [i for i, item in enumerate(items) if (item.style == "general") == general]
@@ -162,13 +167,16 @@ class Preparation:
                     continue
                 batch = self.collate(sample) if shortcut == "packing" else pad_rows(sample, self.pad, self.device)
                 if not agrees(self.backbone, batch, expected):
-                    setattr(self.seeding, shortcut, False)
                     if shortcut == "cache_frozen_layers":
                         for item in prepared:
                             item.lower = None
                         self.kept.clear()
-                    logger.warning(f"{shortcut} is not exact for {type(self.backbone.decoder).__name__}; switched off")
+                    self._switch_off(shortcut, "gives other numbers than rows of their own")
         self.model.train(was_training)
+
+    def _switch_off(self, shortcut: str, why: str) -> None:
+        setattr(self.seeding, shortcut, False)
+        logger.warning(f"{shortcut} is off: {type(self.backbone.decoder).__name__} {why}")
 
     def collate(self, items: Sequence[PreparedItem]) -> PackedBatch:
         """Return the items of one step as tensors."""
@@ -189,6 +197,14 @@ class Preparation:
     def device(self) -> torch.device:
         """Device of the model's weights."""
         return self.backbone.device
+
+
+def _why_not(backbone: Backbone, items: Sequence[PreparedItem]) -> str:
+    """What about the layers forbids packing these items."""
+    if backbone.reach:
+        longest = max(len(item.sequence) for item in items)
+        return f"has layers that look back {backbone.reach:g} tokens, and the longest item has {longest}"
+    return f"{without_masks(backbone.decoder)}, which no mask keeps apart"
 
 
 def _by_length(prepared: Sequence[PreparedItem], prompts: Sequence[list[int]]) -> Iterator[list[int]]:

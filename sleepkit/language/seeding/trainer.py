@@ -59,7 +59,7 @@ from sleepkit.utils.files import writable
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ranks import main_finds, main_only
 from sleepkit.utils.seeds import derive_seed
-from sleepkit.utils.training import conclude, settings_digest
+from sleepkit.utils.training import conclude, recomputing_here, settings_digest
 
 EXPERT_STATE = "expert.safetensors"
 BEGIN_TOKENS = 2  # of a reply
@@ -391,7 +391,7 @@ class KnowledgeSeedingTrainer(Trainer):
         checkpoint = self._resumed()
         self._started = time.perf_counter()
         training = self.lm.training
-        with self.student_view():
+        with self.student_view(), self.backbone.in_blocks(), recomputing_here(self.lm):
             self.preparation.check_shortcuts(self.prepared)
             self.train(resume_from_checkpoint=checkpoint)
         seconds = self.train_seconds

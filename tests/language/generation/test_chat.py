@@ -45,7 +45,7 @@ def test_a_cache_with_room_holds_what_a_plain_one_holds(family, monkeypatch):
     model = tiny_model(family)
     ids = torch.randint(5, 40, (3, 12), generator=torch.Generator().manual_seed(0))
     logits = []
-    for cache in (DynamicCache(config=model.config), growing_cache.growing_cache(model.config)):
+    for cache in (DynamicCache(config=model.config), growing_cache.growing_cache(model)):
         with torch.no_grad():
             model(ids[:1, :4], past_key_values=cache)
             other = copy.deepcopy(cache)

@@ -8,12 +8,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tiny import tiny_batch, tiny_model, tiny_tokenizer
 from tiny_night import tiny_trainer
+from transformers.quantizers import quantizer_bnb_4bit as bnb_4bit
 
 from sleepkit import cli
 from sleepkit.errors import SleepkitError
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.experts.units import ExpertBankConfig
-from sleepkit.language.model_io import load_model
+from sleepkit.language.model_io import load_model, save_model
 from sleepkit.language.models.loading import move
 from sleepkit.runs.arguments.language import ModelArguments
 
@@ -73,19 +74,99 @@ def test_code_of_a_model_runs_only_if_asked(folder, tmp_path):
     assert not planted.exists()
 
 
-def test_an_adapter_of_peft(folder, tmp_path):
-    adapted = get_peft_model(load_model(folder)[0], LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj"]))
-    adapted.save_pretrained(tmp_path / "adapter")
-    tiny_tokenizer().save_pretrained(tmp_path / "adapter")
-    refused("is an adapter of PEFT; merge it", tmp_path / "adapter")
+# -- adapters of PEFT -------------------------------------------------------------------------------------------------
+def adapter(folder, place, base=None, **options):
+    """A LoRA that changes what the base says, as PEFT saves it; the merged model."""
+    torch.manual_seed(1)
+    settings = {"r": 2, "task_type": "CAUSAL_LM", "target_modules": ["q_proj", "down_proj"], "init_lora_weights": False}
+    model = base or load_model(folder, dtype="float32")[0]
+    adapted = get_peft_model(model, LoraConfig(**{**settings, **options}))
+    adapted.save_pretrained(place)
+    return adapted.merge_and_unload()
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "hqq"])
-def test_a_quantisation_whose_package_is_missing(method, folder):
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}], ids=["lora", "dora", "head"])
+def test_an_adapter_is_its_base_with_the_adapter_merged(options, folder, tmp_path):
+    expected = adapter(folder, tmp_path / "adapter", **options)
+    model, tokenizer = load_model(tmp_path / "adapter")
+    torch.testing.assert_close(logits(model), logits(expected), atol=1e-5, rtol=1e-5)
+    assert (logits(model) - logits(load_model(folder)[0])).abs().max() > 0.01
+    assert type(model) is type(expected) and tokenizer.chat_template and not hasattr(model, "peft_config")
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    model.save_pretrained(tmp_path / "merged")
+    tokenizer.save_pretrained(tmp_path / "merged")
+    assert torch.equal(logits(load_model(tmp_path / "merged")[0]), logits(model))
+
+
+def test_the_tokenizer_of_an_adapter_is_its_own_if_it_has_one(folder, tmp_path):
+    adapter(folder, tmp_path / "adapter")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "helper")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    assert "helper" in load_model(tmp_path / "adapter")[1].chat_template
+
+
+def test_experts_on_an_adapter_find_it_again(folder, tmp_path, capsys):
+    adapter(folder, tmp_path / "adapter")
+    model, tokenizer = load_model(tmp_path / "adapter")
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=1, width=4))
+    bank.activate()
+    with torch.no_grad():
+        for parameter in bank.parameters(0):
+            parameter.add_(0.2)
+    bank.save(tmp_path / "experts")
+    assert torch.equal(logits(load_model(tmp_path / "experts")[0]), logits(model))
+    for dtype in ("bfloat16", "float16"):  # merged in float32 first, so that the fingerprint is the same
+        assert load_model(tmp_path / "experts", dtype=dtype)[0].dtype == getattr(torch, dtype)
+    refused("other weights", tmp_path / "experts", base_model=str(folder))
+    adapter(folder, tmp_path / "adapter", target_modules=["k_proj"])  # another one in its place
+    refused("other weights", tmp_path / "experts")
+    save_model(model, tokenizer, tmp_path / "whole")  # with all that it needs beside it
+    shutil.rmtree(tmp_path / "adapter")
+    assert torch.equal(logits(load_model(tmp_path / "whole")[0]), logits(model))
+    refused("no such folder; say where that model is by --model", tmp_path / "experts")
+    assert cli.main(["ask", str(tmp_path / "whole"), "--max_new_tokens", "2", "who?"]) == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_adapters_that_cannot_be_merged(folder, tmp_path):
+    place = tmp_path / "adapter"
+    merged = adapter(folder, place)
+    config = json.loads((place / "adapter_config.json").read_text())
+
+    def written(**fields):
+        (place / "adapter_config.json").write_text(json.dumps({**config, **fields}))
+        return place
+
+    refused("names no base model; put the right one into base_model_name_or_path", written(base_model_name_or_path=None))
+    refused("no such folder; put the right one", written(base_model_name_or_path=str(tmp_path / "gone")))
+    refused("is an adapter itself; merge it", written(base_model_name_or_path=str(place)))
+    refused("cannot be merged into its base", written(peft_type="PREFIX_TUNING", num_virtual_tokens=2))
+    refused("cannot be merged into its base", written(target_modules=["no_proj"]))
+    tiny_model(hidden_size=64).save_pretrained(tmp_path / "wide")
+    tiny_tokenizer().save_pretrained(tmp_path / "wide")
+    refused("cannot be merged into its base", written(base_model_name_or_path=str(tmp_path / "wide")))
+    written()
+    (place / "adapter_model.safetensors").write_bytes(b"cut")
+    refused("cannot be merged into its base", place)
+    merged.save_pretrained(place)
+    refused("holds a whole model and an adapter of PEFT", place)
+    bank = ExpertBank.grow(merged, ExpertBankConfig(slots=1, width=4))
+    bank.save(tmp_path / "slept", base_model=str(folder))
+    (place / "config.json").unlink()
+    refused("is a slept model; merge it", written(base_model_name_or_path=str(tmp_path / "slept")))
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "hqq", "compressed-tensors", "torchao", "bitsandbytes"])
+def test_a_quantisation_whose_package_is_missing(method, folder, monkeypatch, capsys):
+    monkeypatch.setattr(bnb_4bit, "is_bitsandbytes_available", lambda *_: False)
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": 32}
+    config["quantization_config"] |= {"load_in_4bit": True} if method == "bitsandbytes" else {}
     (folder / "config.json").write_text(json.dumps(config))
-    refused("cannot load", folder)
+    refused("pip install" if method in ("gptq", "awq", "bitsandbytes") else "cannot load", folder)
+    assert cli.main(["ask", str(folder), "who?"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", ["", "[]", "null", "{}", '{"model_type": 5}', '{"model_type": "unheard"}', "[" * 100_000])

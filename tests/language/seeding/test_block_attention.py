@@ -41,7 +41,7 @@ def test_other_implementations_are_left_alone():
     model.config._attn_implementation = "eager"
     items = some_items()
     batch = pack(items, common_prefix(items), model.dtype, CPU)
-    with block_attention.attend_in_blocks(model.config, batch.blocks):
+    with block_attention.attend_in_blocks(model.config):
         assert model.config._attn_implementation == "eager"
     with torch.no_grad():
         expected = Backbone(model, bank).hidden(batch)

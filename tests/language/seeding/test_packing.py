@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
-from tiny import EOS, tiny_tokenizer
+from tiny import EOS, HYBRIDS, tiny_tokenizer
 from tiny_night import losses, tiny_grown, tiny_trainer
 
 from sleepkit.language.generation.chat import chat_ids, text_ids
-from sleepkit.language.seeding.packing import Backbone, PreparedItem, close, common_prefix, flat_hidden, pack, pad_rows
+from sleepkit.language.seeding import preparation
+from sleepkit.language.seeding.packing import Backbone, PreparedItem, common_prefix, flat_hidden, pack, pad_rows
+from sleepkit.utils.precision import close
 
 FAMILIES = ["llama", "qwen3", "gpt2", "gemma3_text", "mixtral"]
 CPU = torch.device("cpu")
@@ -27,8 +29,8 @@ def some_items():
     ]
 
 
-def stirred(family, layers="last_half"):
-    model, bank = tiny_grown(family, layers)
+def stirred(family, layers="last_half", **config):
+    model, bank = tiny_grown(family, layers, **config)
     slot = bank.activate()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -75,12 +77,33 @@ def test_packed_and_padded_equal_plain(family):
         torch.testing.assert_close(computed(model, bank, batch), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "mixtral"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "mixtral", "llama4_text", "qwen3_5_text", "falcon_h1"])
 def test_cached_lower_layers_equal_plain(family):
     (model, bank), items = stirred(family), some_items()
     expected = plain(model, items)
     keep_lower(model, bank, items)
     torch.testing.assert_close(computed(model, bank, pad_rows(items, EOS, CPU)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "first", "config"),
+    [
+        ("gemma3_text", 1, {"layer_types": [*["sliding_attention"] * 2, "full_attention", "sliding_attention"]}),
+        ("gemma3_text", 2, {"layer_types": [*["sliding_attention"] * 3, "full_attention"]}),
+        ("qwen3_next", 1, {}),
+        ("lfm2", 3, {}),
+        ("nemotron_h", 2, {"layers_block_type": ["mlp", "full_attention", "mlp", "mlp"]}),
+    ],
+)
+def test_layers_that_differ_are_entered_at_the_right_one(family, first, config):
+    """Decoders look up masks and rotary embeddings by the index in the list of layers, which is cut."""
+    model, bank = stirred(family, [first], **config)
+    items, kinds = some_items(), model.config.layer_types
+    assert Backbone(model, bank).shifts and Backbone(model, bank).enters_above
+    keep_lower(model, bank, items)
+    expected = plain(model, items)
+    torch.testing.assert_close(computed(model, bank, pad_rows(items, EOS, CPU)), expected, atol=1e-5, rtol=1e-5)
+    assert model.config.layer_types == kinds and len(Backbone(model, bank).all_layers) == 4
 
 
 @pytest.mark.parametrize("layers", ["all", [1, 3]])
@@ -126,6 +149,26 @@ def test_what_is_not_exact_is_switched_off(family, packing, cache, tmp_path):
     assert (trainer.seeding.packing, trainer.seeding.cache_frozen_layers) == (packing, cache)
     assert all((item.lower is not None) == cache for item in trainer.prepared)
     assert len(outcome["history"]) == 2 and all(math.isfinite(line["loss"]) and line["loss"] > 0 for line in outcome["history"])
+
+
+@pytest.mark.parametrize("family", HYBRIDS)
+@pytest.mark.parametrize("layers", ["last_half", "all"])
+def test_no_mask_keeps_items_apart_where_layers_carry_states(family, layers, tmp_path, caplog):
+    trainer = tiny_trainer(tmp_path, family, layers=layers)
+    outcome = trainer.run()
+    assert not trainer.seeding.packing
+    said = [line for line in caplog.messages if line.startswith("packing is off")]
+    assert len(said) == 1 and "carry a state from token to token" in said[0] and "\n" not in said[0]
+    assert len(outcome["history"]) == 2 and all(math.isfinite(line["loss"]) and line["loss"] > 0 for line in outcome["history"])
+
+
+def test_a_rule_does_not_wait_for_numbers(tmp_path, monkeypatch):
+    """In bfloat16 what leaks from one item into the next may be less than rounding."""
+    monkeypatch.setattr(preparation, "agrees", lambda *_: True)
+    for family in ("qwen3_next", "gemma3_text"):
+        trainer = tiny_trainer(tmp_path, family)
+        trainer.preparation.check_shortcuts(trainer.prepared)
+        assert not trainer.seeding.packing
 
 
 def test_one_long_item_is_enough_to_switch_packing_off(tmp_path):
