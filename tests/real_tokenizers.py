@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tiny import ScriptedModel
+from tiny import scripted_model
 from transformers import AutoTokenizer
 
 from sleepkit.language.generation.chat import chat_ids, decode, raw_ids, reply_ids, reply_texts, text_ids
@@ -92,7 +92,7 @@ def test_every_style_that_a_model_writes_is_kept(tokenizer):
     def says(prompt):
         return next((text for end, text in SAID.items() if prompt.endswith(end)), PAIRS)
 
-    model = ScriptedModel(tokenizer, says)
+    model = scripted_model(tokenizer, says)
     chunks = [Chunk(MILL, "Sund", 0, 12)]
     styles = ["wh", "question", "paraphrase", "rewrite"]
     kept = Counter(item.style for item in write_examples(model, tokenizer, chunks, styles, 1, 0, "rules"))
@@ -103,5 +103,5 @@ def test_every_style_that_a_model_writes_is_kept(tokenizer):
 
 def test_a_reply_ends_with_its_turn(tokenizer):
     end = tokenizer.decode(reply_ids(tokenizer, "Orla.")[len(text_ids(tokenizer, "Orla.")) :])
-    model = ScriptedModel(tokenizer, lambda prompt: f" Orla.{end} And then a turn that nobody asked for." * 2)
+    model = scripted_model(tokenizer, lambda prompt: f" Orla.{end} And then a turn that nobody asked for." * 2)
     assert reply_texts(model, tokenizer, ["Who?"]) == ["Orla."]

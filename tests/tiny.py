@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY = ["<|im_start|>", "<|im_end|>", "<|unk|>", *"abcdefghijklmnopqrstuvwxyz0123456789 \n.,?!:;'\"-()/&%+=*_"]
@@ -192,35 +191,6 @@ def merging_tokenizer(
     return tokenizer
 
 
-class ScriptedModel(nn.Module):
-    """Continues each prompt as a function of its text says, token by token, until it is stopped; it computes nothing."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, says: Callable[[str], str]) -> None:
-        super().__init__()
-        self.tokenizer, self.says, self.prompts = tokenizer, says, []
-        self.config = CONFIG_MAPPING["mistral"](**SIZES, sliding_window=8)  # nothing is read before `generate`
-        self.head = nn.Linear(2, 2)
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.head
-
-    def generate(self, input_ids, attention_mask, max_new_tokens, pad_token_id, eos_token_id, stopping_criteria=(), **_):
-        """Return prompts with what follows them, ``(rows, time)``, as transformers does."""
-        texts = [self.tokenizer.decode(row[mask.bool()]) for row, mask in zip(input_ids, attention_mask, strict=True)]
-        self.prompts += texts
-        said = [self.tokenizer(self.says(text), add_special_tokens=False)["input_ids"] for text in texts]
-        ended = torch.zeros(len(texts), dtype=torch.bool)
-        for step in range(max_new_tokens):
-            column = [row[step] if step < len(row) else pad_token_id for row in said]
-            input_ids = torch.cat([input_ids, torch.tensor(column).masked_fill(ended, pad_token_id)[:, None]], dim=1)
-            ended |= torch.tensor([token in eos_token_id for token in input_ids[:, -1].tolist()])
-            for stops in stopping_criteria:
-                ended |= stops(input_ids, None)
-            if ended.all():
-                break
-        return input_ids
-
-
 def tiny_model(family: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, **config: Any) -> PreTrainedModel:
     """A random causal language model in evaluation mode, with the tokenizer's end; `config` adds or replaces fields."""
     torch.manual_seed(seed)
@@ -236,6 +206,34 @@ def stirred(model: PreTrainedModel) -> PreTrainedModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def scripted_model(tokenizer: PreTrainedTokenizerFast, says: Callable[[str], str]) -> PreTrainedModel:
+    """A tiny model that goes on from each prompt as ``says`` of its text, token by token, until it is stopped.
+
+    Its ``prompts`` are the texts that it was given.
+    """
+    model = tiny_model(vocab_size=len(tokenizer), max_position_embeddings=8192)
+    model.generation_config.eos_token_id = None
+    model.prompts = []
+
+    def generate(input_ids, attention_mask, max_new_tokens, pad_token_id, eos_token_id, stopping_criteria=(), **_):
+        texts = [tokenizer.decode(row[mask.bool()]) for row, mask in zip(input_ids, attention_mask, strict=True)]
+        model.prompts += texts
+        said = [tokenizer(says(text), add_special_tokens=False)["input_ids"] for text in texts]
+        ended = torch.zeros(len(texts), dtype=torch.bool)
+        for step in range(max_new_tokens):
+            column = torch.tensor([row[step] if step < len(row) else pad_token_id for row in said])
+            input_ids = torch.cat([input_ids, column.masked_fill(ended, pad_token_id)[:, None]], dim=1)
+            ended |= torch.tensor([token in eos_token_id for token in input_ids[:, -1].tolist()])
+            for stops in stopping_criteria:
+                ended |= stops(input_ids, None)
+            if ended.all():
+                break
+        return input_ids
+
+    model.generate = generate
     return model
 
 

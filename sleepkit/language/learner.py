@@ -82,7 +82,7 @@ from sleepkit.utils.training import require_finite, settings_digest
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-QUIZ_ITEMS = 16
+QUIZ_ITEMS, LEAST_QUIZ = 16, 4
 SHORT_ANSWER = 12  # words; an answer that is longer is not looked for as it stands
 LONGEST_ANSWER = 256  # tokens that are written where a long answer is expected
 QUIZ_STYLES = ("question", "wh", "paraphrase", "note", "written")  # whole questions
@@ -440,8 +440,15 @@ class LanguageLearner:
         """Items to train on, and self-written questions that are kept back."""
         items = self.written(folder / "examples.jsonl", self.tonight, lambda: self._all_items(night))
         self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]
-        held_out = list(filter(self._can_be_asked, items))[::8][:QUIZ_ITEMS]
+        held_out = self._kept_back(list(filter(self._can_be_asked, items)))
         return [item for item in items if item not in held_out], held_out
+
+    def _kept_back(self, askable: Sequence[SyntheticExample]) -> list[SyntheticExample]:
+        """Questions for the gate, spread evenly: first about what a newer version of a document says for the first time."""
+        told = {item.reply for item in self.rehearsal.replay if item.source in self.replaces}
+        fresh = [item for item in askable if item.reply not in told] or askable
+        spread = next((every for every in (8, 4) if len(fresh) >= every * LEAST_QUIZ), 2)
+        return fresh[::spread][:QUIZ_ITEMS]
 
     def _all_items(self, night: int) -> list[SyntheticExample]:
         written = self.write_items(night)

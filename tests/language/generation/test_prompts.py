@@ -4,7 +4,7 @@ import copy
 import datetime
 
 import pytest
-from tiny import CHAT_TEMPLATE, ScriptedModel, merging_tokenizer, tiny_tokenizer
+from tiny import CHAT_TEMPLATE, merging_tokenizer, scripted_model, tiny_tokenizer
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.generation.chat import chat_ids, decode, generate, raw_ids, reply_ids, reply_texts, text_ids
@@ -111,15 +111,15 @@ def test_control_tokens_within_the_name_of_one():
 # -- ends -------------------------------------------------------------------------------------------------------------
 def test_generation_ends_with_the_turn_though_the_tokenizer_ends_otherwise():
     tokenizer = merging_tokenizer(**TOKENIZERS["headers"])
-    model = ScriptedModel(tokenizer, lambda prompt: "Orla.<|eot|><|head|>user\n\nAnd?<|eot|>")
+    model = scripted_model(tokenizer, lambda prompt: "Orla.<|eot|><|head|>user\n\nAnd?<|eot|>")
     assert reply_texts(model, tokenizer, ["Who?"]) == ["Orla."]
     assert reply_ids(tokenizer, "Orla.")[-1] == tokenizer.convert_tokens_to_ids("<|eot|>") != tokenizer.eos_token_id
 
 
 def test_generation_ends_at_every_stop_of_the_generation_configuration():
     tokenizer = merging_tokenizer(special=["<|im_start|>", "<|stop|>"])
-    model = ScriptedModel(tokenizer, lambda prompt: "Orla.<|stop|>more")
-    model.generation_config = type("Generation", (), {"eos_token_id": [tokenizer.convert_tokens_to_ids("<|stop|>")]})()
+    model = scripted_model(tokenizer, lambda prompt: "Orla.<|stop|>more")
+    model.generation_config.eos_token_id = [tokenizer.convert_tokens_to_ids("<|stop|>")]
     assert reply_texts(model, tokenizer, ["Who?"]) == ["Orla."]
 
 
@@ -127,7 +127,7 @@ def test_generation_ends_at_every_stop_of_the_generation_configuration():
 def test_a_line_ends_where_its_text_has_a_line_break_whatever_token_holds_it(after):
     tokenizer = merging_tokenizer()
     assert len(tokenizer("?\n\n")["input_ids"]) == 1
-    model = ScriptedModel(tokenizer, lambda prompt: f" built it{after} and so on")
+    model = scripted_model(tokenizer, lambda prompt: f" built it{after} and so on")
     rows = generate(model, tokenizer, [raw_ids(tokenizer, "Question: Who"), raw_ids(tokenizer, "Q")], 30, stop=["\n"])
     expected = " built it?" if after.startswith("?") else " built it"
     assert [tokenizer.decode(row) for row in rows] == [expected, expected]
@@ -145,7 +145,7 @@ def test_nothing_is_thought_unless_it_is_asked_for():
 def test_what_was_thought_is_no_part_of_the_reply():
     tokenizer = merging_tokenizer(**TOKENIZERS["thinking"])
     PromptFormat.use(tokenizer, chat_template_kwargs={"enable_thinking": True})
-    model = ScriptedModel(tokenizer, lambda prompt: "<think>\nIs it Ann?\n</think>\n\nOrla.<|im_end|>")
+    model = scripted_model(tokenizer, lambda prompt: "<think>\nIs it Ann?\n</think>\n\nOrla.<|im_end|>")
     assert reply_texts(model, tokenizer, ["Who?"]) == ["Orla."]
 
 
@@ -208,7 +208,7 @@ def test_a_base_model_is_asked_in_plain_questions_and_answers(base):
 
 @pytest.mark.parametrize("after", ["\n\nQuestion: And?", "\nQuestion:", "</s>Q", " "])
 def test_a_base_model_is_read_up_to_its_next_question(base, after):
-    model = ScriptedModel(base, lambda prompt: f" It is known.\n\nOrla kept it.{after}")
+    model = scripted_model(base, lambda prompt: f" It is known.\n\nOrla kept it.{after}")
     assert reply_texts(model, base, ["Who?"]) == ["It is known.\n\nOrla kept it."]
 
 

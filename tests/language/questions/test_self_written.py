@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from tiny import ScriptedModel, merging_tokenizer
+from tiny import merging_tokenizer, scripted_model
 
 from sleepkit.language.questions import self_written
 from sleepkit.language.questions.context import Chunk
@@ -32,7 +32,7 @@ def likely(monkeypatch):
 def asks(text, says, **tokenizer):
     """What is kept of ``says``, which the model writes about a document of one sentence."""
     made = merging_tokenizer(**tokenizer)
-    model = ScriptedModel(made, lambda prompt: says)
+    model = scripted_model(made, lambda prompt: says)
     lines = read_lines([Chunk(text, "Sund", 0, 9)])
     return questions_about(model, made, lines, random.Random(0), 0), model
 
@@ -99,7 +99,7 @@ def written(model_can, writer, capsys, sentences=20):
 
     text = " ".join(f"The mill number {k} of Sund was built by Orla{k} Finch in 18{k + 10}." for k in range(sentences))
     chunks = [Chunk(text, "Sund", 0, 9)]
-    items = write_examples(ScriptedModel(tokenizer, says), tokenizer, chunks, ["keywords"], 1, 0, writer)
+    items = write_examples(scripted_model(tokenizer, says), tokenizer, chunks, ["keywords"], 1, 0, writer)
     return items, read_lines(chunks), capsys.readouterr().out
 
 
