@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from launch import ROOT, deepspeed, succeed, torchrun
+from launch import ROOT, command, together
 from safetensors.torch import load_file
 from tiny_images import write_npz
 from transformers import AutoModelForImageClassification
@@ -229,8 +229,7 @@ def test_two_processes_learn_what_one_learns(digits, tmp_path, recipe):
         if way == "one":
             run_vision(*parse(list(map(str, given))))
         else:
-            command = torchrun() if way == "ddp" else deepspeed(2)
-            succeed([*command, ROOT / "recipes" / recipe[0], *given])
+            together(command(f"recipes/{recipe[0]}", *given), stage=2 if way == "zero2" else None)
         states[way] = load_file(tmp_path / way / "state" / "night_02" / "learner.safetensors")
     for way in ("ddp", "zero2"):
         for name, values in states["one"].items():

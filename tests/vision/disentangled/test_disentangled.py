@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from launch import ROOT, succeed, torchrun
+from launch import ROOT, command, forked, together
 from safetensors.torch import load_file
 from tiny_images import tiny_resnet, write_npz
 
@@ -196,8 +195,9 @@ def test_a_run_with_damaged_exemplars_goes_on_from_the_state_before(tmp_path, ca
 
 
 def test_the_recipe_runs_two_steps(tmp_path):
-    command = [sys.executable, ROOT / "recipes" / "disentangled.py", "--config", ROOT / "recipes/configs/disentangled/s1.yaml"]
-    done = succeed([*command, "--output_dir", tmp_path, *SMALL, "--max_steps", 2, "--seeds", 1])
+    recipe = ["recipes/disentangled.py", "--config", "recipes/configs/disentangled/s1.yaml"]
+    done = forked(command(*recipe, "--output_dir", tmp_path, *SMALL, "--max_steps", 2, "--seeds", 1))
+    assert done.returncode == 0, done.stderr[-4000:]
     assert "closed form" in done.stdout and (tmp_path / "seed_1" / "results.json").is_file()
     assert (tmp_path / "comparison.md").is_file()
 
@@ -303,8 +303,7 @@ def test_tables_of_distortions_and_of_the_number_of_exemplars(tmp_path, monkeypa
 
 @pytest.mark.distributed
 def test_two_processes_keep_one_model(tmp_path):
-    recipe = [ROOT / "recipes" / "disentangled.py", *SMALL, "--output_dir", tmp_path]
-    succeed([*torchrun(), *recipe, "--per_device_train_batch_size", 4])
+    together(command("recipes/disentangled.py", *SMALL, "--output_dir", tmp_path, "--per_device_train_batch_size", 4))
     assert json.loads((tmp_path / "results.json").read_text())["metrics"]["nights_committed"] == 2
 
 
