@@ -35,6 +35,20 @@ def digits(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("digits"))
 
 
+@pytest.fixture(scope="module")
+def whole_runs(digits, tmp_path_factory):
+    """Folders of runs that nothing disturbs, by method."""
+    folders = {}
+
+    def of(method):
+        if method not in folders:
+            folders[method] = tmp_path_factory.mktemp(f"whole_{method}")
+            run(digits, folders[method], "--method", method)
+        return folders[method]
+
+    return of
+
+
 def run(digits, folder, *more):
     return run_vision(*parse_vision(["--dataset", str(digits), "--output_dir", str(folder), *SMALL, *more]))
 
@@ -99,8 +113,8 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("method", ["der", "ewc", "generative"])
 @pytest.mark.parametrize("moment", ["before_training", "train", "after_training", "save"])
-def test_a_run_that_was_killed_goes_on_to_the_same_weights(digits, tmp_path, monkeypatch, method, moment):
-    run(digits, tmp_path / "whole", "--method", method)
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(digits, whole_runs, tmp_path, monkeypatch, method, moment):
+    whole = whole_runs(method)
     module, name = METHODS[method].rsplit(".", 1)
     learner = getattr(sys.modules[f"sleepkit.vision.{module}"], name)
     original, calls = getattr(learner, moment), []
@@ -118,9 +132,10 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(digits, tmp_path, mon
     monkeypatch.undo()
     assert len(read_json(newest_state(tmp_path / "killed" / "state") / "cycle.json")["nights"]) == 1
     run(digits, tmp_path / "killed", "--method", method)
-    weights = [(tmp_path / one / "state" / "night_02" / "learner.safetensors").read_bytes() for one in ("whole", "killed")]
+    folders = (whole, tmp_path / "killed")
+    weights = [(folder / "state" / "night_02" / "learner.safetensors").read_bytes() for folder in folders]
     assert weights[0] == weights[1]
-    matrices = [read_results(tmp_path / one)["accuracy_matrix"] for one in ("whole", "killed")]
+    matrices = [read_results(folder)["accuracy_matrix"] for folder in folders]
     assert matrices[0] == matrices[1]
 
 
