@@ -6,6 +6,7 @@ import shutil
 import pytest
 from campaign import contents, flip
 from commands import COMMANDS, given_dreams, prepare
+from drawing import draw_nothing
 from machine import Fault, preload, run
 
 from sleepkit.language.dreaming import trainer as dreaming_trainer
@@ -18,6 +19,7 @@ def inputs(tmp_path_factory):
     preload()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dreaming_trainer, "dream", given_dreams)
+        draw_nothing(patch)
         yield prepare(tmp_path_factory.mktemp("inputs"))
 
 

@@ -116,6 +116,7 @@ def test_the_promised_recipes_are_there():
     assert {path.stem for path in RECIPES} >= {"procedural_cpu", "mini_imagenet", "fg_imagenet", "imagenet_r"}
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.distributed
 def test_two_processes_dream_the_same_prompts_as_one(data, generator, tmp_path):
     prompts = {}

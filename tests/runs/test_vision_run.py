@@ -98,6 +98,7 @@ def test_what_a_run_of_mygo_leaves(digits, tmp_path):
         run(digits, tmp_path / "other", "--method", "mygo")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_domain_and_task_scenarios(digits, tmp_path):
     (record,) = run(digits, tmp_path / "domain", "--scenario", "domain", "--domains", "permutation", "--augmentation", "none")
     assert record.matrices == {} and {"domain_il", "fwt"} <= record.metrics.keys() and "class_il" not in record.metrics
@@ -111,6 +112,7 @@ class Killed(BaseException):
     """Stands for a signal."""
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("method", ["der", "ewc", "generative"])
 @pytest.mark.parametrize("moment", ["before_training", "train", "after_training", "save"])
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(digits, whole_runs, tmp_path, monkeypatch, method, moment):
@@ -149,6 +151,7 @@ def _dying_save(save, calls):
     return dies_the_second_time
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_is_read_back_and_another_is_refused(digits, tmp_path):
     first = run(digits, tmp_path)[0]
     assert run(digits, tmp_path)[0].accuracy_matrix == first.accuracy_matrix
@@ -159,6 +162,7 @@ def test_a_finished_run_is_read_back_and_another_is_refused(digits, tmp_path):
         run(other, tmp_path)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_comparison(digits, tmp_path, capsys):
     command = [
         "--dataset",
@@ -233,6 +237,7 @@ SI = ["vision_baseline.py", "--method", "si"]
 MYGO = ["mygo.py", *"--replay_space features --generator gaussian --top_size 8 --sleep_steps 20 --dreams 80".split()]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.distributed
 @pytest.mark.parametrize("recipe", [SI, MYGO], ids=lambda recipe: recipe[0])
 def test_two_processes_learn_what_one_learns(digits, tmp_path, recipe):

@@ -16,6 +16,8 @@ from sleepkit.reporting.results import read_results
 from sleepkit.trainers.life import extended
 from sleepkit.utils.sealed import LOCK
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def doc(name, text=None, **fields):
     return Experience(name, [text or f"{name} is here."], **fields)

@@ -21,6 +21,8 @@ from sleepkit.reporting.results import read_results
 from sleepkit.runs.arguments.language import BASELINES
 from sleepkit.runs.baseline import LEARNERS, BaselineTrainer
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 EXPERIENCES = [
     Experience(
         name,

@@ -142,6 +142,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert again.metrics == pytest.approx(record.metrics)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_canonicalizer_and_exemplars_stand_with_a_card(tmp_path):
     run_disentangled(*parsed(tmp_path))
     folder = tmp_path / "model"
@@ -151,6 +152,7 @@ def test_canonicalizer_and_exemplars_stand_with_a_card(tmp_path):
     assert len(Exemplars.load(folder / "exemplars")) == 6 and Canonicalizer.from_pretrained(folder).config.image_size == 16
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_killed_equals_one_that_was_not(tmp_path, monkeypatch):
     whole = run_disentangled(*parsed(tmp_path / "whole"))[0]
     train = IncrementalTrainer.run
@@ -174,6 +176,7 @@ def test_a_run_that_was_killed_equals_one_that_was_not(tmp_path, monkeypatch):
     assert {name: again.metrics[name] for name in measured} == measured
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_with_damaged_exemplars_goes_on_from_the_state_before(tmp_path, capsys):
     (first,) = run_disentangled(*parsed(tmp_path))
     path = tmp_path / "state" / "night_02" / "learner.safetensors"
@@ -213,6 +216,7 @@ def test_the_stream_is_a_data_set_for_other_recipes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_pictures_of_a_data_set_in_unknown_poses(tmp_path):
     digits = write_npz(tmp_path / "digits", 6)
     more = ["--dataset", digits, "--images_per_class", 30, "--classes_per_experience", 2, "--novel_classes", 2]
@@ -260,6 +264,7 @@ def test_a_pretrained_backbone_sees_pixels_as_it_knows_them(tmp_path):
     torch.testing.assert_close(model.estimator(model.scaled(pixels)), model.estimator.head(found), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_all_classes_are_tested_every_so_many_nights(tmp_path):
     more = ["--experiences", 4, "--evaluate_every", 3]
     (record,) = run_disentangled(*parsed(tmp_path, *more))
@@ -278,6 +283,7 @@ def test_further_looks_learn_any_orientation_where_turns_are_tried(tmp_path):
     assert plain == again != turned
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_tables_of_distortions_and_of_the_number_of_exemplars(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import exemplar_sensitivity
