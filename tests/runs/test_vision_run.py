@@ -16,7 +16,7 @@ from transformers import AutoModelForImageClassification
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.results import read_results
 from sleepkit.runs.arguments.images import parse_mygo, parse_vision
-from sleepkit.runs.compare import run_comparison
+from sleepkit.runs.compare import run_comparison, with_intransigence
 from sleepkit.runs.images import run_vision
 from sleepkit.trainers.images import METHODS
 from sleepkit.utils.files import read_json
@@ -160,6 +160,21 @@ def test_a_finished_run_is_read_back_and_another_is_refused(digits, tmp_path):
     other = write_npz(tmp_path / "other", size=9)
     with pytest.raises(SleepkitError, match="belongs to another run"):
         run(other, tmp_path)
+
+
+def test_intransigence_is_measured_against_joint_training_of_the_same_seed():
+    def record(method, seed, *learned):
+        return {
+            "method": method,
+            "seed": seed,
+            "accuracy_matrix": [[learned[0], None], [0.1, learned[1]]],
+            "metrics": {"faa": 0.5},
+        }
+
+    records = [record("er", 0, 0.6, 0.5), record("er", 1, 0.6, 0.5), record("joint", 1, 0.9, 0.7), record("er", 2, 0.8, 0.7)]
+    found = with_intransigence([*records, record("joint", 2, 0.8, 0.9)])
+    assert [row["metrics"].get("intransigence") for row in found] == [None, pytest.approx(0.25), None, pytest.approx(0.1), None]
+    assert all(row["metrics"]["faa"] == 0.5 for row in found)
 
 
 @pytest.mark.usefixtures("undrawn")

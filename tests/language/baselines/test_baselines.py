@@ -146,6 +146,39 @@ def test_a_night_is_undone_bit_for_bit(tmp_path):
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
 
 
+@pytest.mark.parametrize("method", [continual_baselines.Ewc, continual_baselines.OLora])
+def test_what_a_method_keeps_of_an_undone_night_goes_with_it(method, tmp_path):
+    config = tiny_config(tmp_path, styles=["cloze"])
+    learner = method(tiny_model(), tiny_tokenizer(), config, LearnerConfig(context_max_tokens=200), GENERAL)
+    snapshots = [learner.snapshot()]
+    for night in (1, 2):
+        learner.wake(EXPERIENCES[night - 1])
+        learner.sleep(night, tmp_path)
+        snapshots.append(learner.snapshot())
+    kept = [{name: values for name, values in snapshot.items() if name.startswith("kept.")} for snapshot in snapshots]
+    assert not kept[0] and kept[1].keys() == kept[2].keys()
+    assert not any(torch.equal(values, kept[2][name]) for name, values in kept[1].items())
+    for snapshot in (snapshots[1], snapshots[0]):
+        learner.restore(snapshot)
+        found = learner.snapshot()
+        assert found.keys() == snapshot.keys() and all(torch.equal(found[name], values) for name, values in snapshot.items())
+
+
+def test_what_ewc_keeps_are_mean_squared_gradients(tmp_path):
+    model = tiny_model()
+    learner = continual_baselines.Ewc(model, tiny_tokenizer(), tiny_config(tmp_path), LearnerConfig(), GENERAL)
+    rows = [{"input_ids": [5, 9, 12, k, 7], "labels": [-100, -100, 12, k, 7]} for k in (20, 30)]
+    layer, plain = "model.layers.3.mlp.down_proj", copy.deepcopy(model)
+    squares = []
+    for row in rows:
+        plain.zero_grad()
+        plain(**{name: torch.tensor([values]) for name, values in row.items()}).loss.backward()
+        squares.append(plain.get_submodule(layer).weight.grad.clone() ** 2)
+    found = learner.take(add_lora(model, learner.bank.layers), rows)  # a LoRA that says nothing yet
+    assert squares[0].any()
+    torch.testing.assert_close(found[layer], (squares[0] + squares[1]) / 2, rtol=1e-4, atol=1e-10)
+
+
 def test_the_teacher_of_a_lora_is_the_model_without_it(tmp_path, monkeypatch):
     """On-policy, the teacher is asked again in the middle of the night: it must not be the student by then."""
     gaps = []
