@@ -45,8 +45,9 @@ demo: $(STAMP) ## one night of sleep on a small chat model, on CPU; results in r
 test test-slow: export OMP_NUM_THREADS := 1
 test test-slow: export HF_HUB_OFFLINE := 1
 
+# In the order of their names files are dealt out evenly; xdist's own puts those of few tests last, and some of these are long.
 test: install ## the tests that a change must pass
-	$(BIN)/python -m pytest -m "not slow" -q --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -q --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: install ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow -q

@@ -23,3 +23,11 @@ def own_extensions(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_EXTENSIONS_DIR", str(folder / "extensions"))
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests of runs that look at something else than pictures."""
+    from drawing import draw_nothing
+
+    draw_nothing(monkeypatch)

@@ -46,6 +46,7 @@ def base(tmp_path):
     return str(tmp_path / "base")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_own_documents(base, tmp_path, capsys):
     (tmp_path / "notes").mkdir()
     for name, text in (
@@ -58,6 +59,7 @@ def test_own_documents(base, tmp_path, capsys):
     assert "night 2: kept" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_chats(base, tmp_path, capsys):
     assert len(example("chats").main(str(tmp_path / "run"), base, **NIGHT)) == 2
     assert "Where does my sister Ines live?\n  before:" in capsys.readouterr().out
@@ -69,6 +71,7 @@ def test_inside_sft(base, tmp_path, capsys):
     assert (tmp_path / "asleep" / "model" / "expert_bank.safetensors").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_images(tmp_path, capsys):
     digits = write_npz(tmp_path / "digits")
     options = {**QUICK, "experiences": 2, "buffer_size": 24, "replay_batch_size": 8, "num_train_epochs": 12}

@@ -193,6 +193,7 @@ def counted_writes(monkeypatch):
     return count
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_killed_at_any_event_and_resumed_equals_the_uninterrupted_run(tmp_path, counted_writes):
     whole = Bomb()
     counted_writes(whole)

@@ -2,12 +2,11 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from launch import ROOT, deepspeed, succeed, torchrun
+from launch import command, deepspeed, succeed, together
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
 
@@ -17,26 +16,23 @@ ITEMS = 4
 pytestmark = pytest.mark.distributed
 
 
-def train(command, folder):
+def train(folder, processes, stage=None):
     tiny_model().save_pretrained(folder / "model")
-    succeed([*command, HERE / "train_tiny.py", folder, ITEMS])
+    together(command(HERE / "train_tiny.py", folder, ITEMS), processes, stage)
     return json.loads((folder / "result.json").read_text()), load_file(folder / "state.safetensors")
 
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
-    return train([sys.executable], tmp_path_factory.mktemp("one") / "run")
+    return train(tmp_path_factory.mktemp("one") / "run", 1)
 
 
 @pytest.mark.parametrize("way", ["ddp", "zero2", "zero3"])
 def test_two_processes_equal_one(way, one_process, tmp_path):
-    if way == "ddp":
-        command = torchrun()
-    else:
+    if way != "ddp":
         pytest.importorskip("deepspeed")
-        command = deepspeed(way[-1])
     expected, expected_state = one_process
-    result, state = train(command, tmp_path / "run")
+    result, state = train(tmp_path / "run", 2, {"ddp": None}.get(way, way[-1]))
     assert (expected["world"], result["world"]) == (1, 2)
     assert result["distributed"] == {"ddp": "MULTI_CPU"}.get(way, "DEEPSPEED")
     assert (result["split_when_loaded"] > 0, result["split"] > 0) == (way == "zero3", way == "zero3")
@@ -50,32 +46,53 @@ def test_two_processes_equal_one(way, one_process, tmp_path):
     assert all(map(math.isfinite, result["rollout_losses"])) and len(result["rollout_losses"]) == 3
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_a_recipe_of_two_nights(stage, tmp_path):
-    """As users start it; each night has a trainer, and DeepSpeed takes the plugin of a configuration once only."""
-    pytest.importorskip("deepspeed")
-    tiny_model().save_pretrained(tmp_path / "base")
-    tiny_tokenizer().save_pretrained(tmp_path / "base")
+def sleep_of(folder):
+    """The words of `recipes/sleep.py` for two nights of a tiny model."""
+    tiny_model().save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
     rows = {
         "dataset": [{"title": name, "context": f"{name} keeps a red lamp in the north tower."} for name in ("Ada", "Bert")],
         "general_prompts": [{"prompt": f"name {k} things."} for k in range(4)],
         "anchors": [{"prompt": "what is hot?", "answer": "fire"}],
     }
     for name, lines in rows.items():
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     small = """--expert_slots 2 --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --context_max_tokens 300
         --max_new_tokens 4 --general_items 2 --general_tokens 4 --styles cloze recite --no_gate""".split()
-    data = [word for name in rows for word in (f"--{name}", tmp_path / f"{name}.jsonl")]
-    folders = ["--model", tmp_path / "base", "--output_dir", tmp_path / "run"]
-    succeed([*deepspeed(stage), ROOT / "recipes" / "sleep.py", *folders, *data, *small])
-    assert [night["night"] for night in json.loads((tmp_path / "run" / "results.json").read_text())["nights"]] == [1, 2]
+    data = [word for name in rows for word in (f"--{name}", folder / f"{name}.jsonl")]
+    return ["recipes/sleep.py", "--model", folder / "base", "--output_dir", folder / "run", *data, *small]
+
+
+def nights_of(folder):
+    """A DeepSpeed night has a trainer of its own, and DeepSpeed takes the plugin of a configuration once only."""
+    return [night["night"] for night in json.loads((folder / "run" / "results.json").read_text())["nights"]]
+
+
+def test_a_recipe_of_two_nights(tmp_path):
+    pytest.importorskip("deepspeed")
+    together(command(*sleep_of(tmp_path)), stage=2)
+    assert nights_of(tmp_path) == [1, 2]
+
+
+def test_a_recipe_of_two_nights_from_the_launcher(tmp_path):
+    pytest.importorskip("deepspeed")
+    succeed([*deepspeed(3), HERE.parent / "launch.py", *sleep_of(tmp_path)])
+    assert nights_of(tmp_path) == [1, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_recipe_as_users_start_it_with_what_deepspeed_compiles(stage, tmp_path):
+    pytest.importorskip("deepspeed")
+    succeed([*deepspeed(stage), *sleep_of(tmp_path)])
+    assert nights_of(tmp_path) == [1, 2]
 
 
 def test_two_processes_try_the_same_dreams_as_one(tmp_path):
     found = {}
-    for name, command in (("one", [sys.executable]), ("two", torchrun())):
+    for name, processes in (("one", 1), ("two", 2)):
         (tmp_path / name).mkdir()
-        succeed([*command, HERE.parent / "dream_tiny.py", tmp_path / name])
+        together(command(HERE.parent / "dream_tiny.py", tmp_path / name), processes)
         assert (tmp_path / name / "trials.txt").read_text().count("a trial") == 8  # no rank does the other's
         assert (tmp_path / name / "dreams" / "dreamer_1" / "adapter_model.safetensors").is_file()
         found[name] = [

@@ -131,7 +131,7 @@ def _changed(**options: str) -> Callable[[Path], Changes]:
 
 PASSAGES = "--model {inputs}/base --dataset {inputs}/rows.jsonl"
 OTHERS = {"seed": "7", "learning_rate": "0.001"}
-LANGUAGE = OTHERS | {"model": "{inputs}/other_base"}  # other documents are the next day of a life: see ../runs/test_life.py
+LANGUAGE = OTHERS | {"model": "{inputs}/other_base"}  # other documents are the next day of a life: see ../trainers/test_life.py
 IMAGES = OTHERS | {"dataset": "{inputs}/other_images"}
 TWO = "--nights 2 --max_steps 4 --save_strategy steps --save_steps 2"
 

@@ -15,9 +15,7 @@ made) below the folder that is watched.  A Trainer's steps are moments too.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import importlib.util
 import multiprocessing
 import os
 import re
@@ -30,7 +28,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import launch  # noqa: E402
+from launch import ROOT, preload  # noqa: E402
+
+__all__ = ["ROOT", "Fault", "Outcome", "preload", "run", "side_by_side"]
 KINDS = ("kill", "term", "interrupt", "full", "denied", "nan", "clock")
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "interrupt": signal.SIGINT}
 SECONDS = 240
@@ -84,28 +87,6 @@ class Outcome:
         return self.code in (1, 2) and bool(self.line) and "nobody has foreseen" not in self.line
 
 
-def preload() -> None:
-    """Import once what every command imports."""
-    import accelerate
-    import datasets
-    import diffusers
-    import matplotlib.figure
-    import peft
-    import transformers
-    import trl
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
-    from trl import TrlParser
-
-    import sleepkit.cli
-    import sleepkit.cycle.cycle
-
-    _ = accelerate, datasets, diffusers, matplotlib.figure, peft, transformers, trl, TrlParser
-    _ = AutoModelForCausalLM, AutoTokenizer, Trainer, sleepkit.cli, sleepkit.cycle.cycle
-    import torch
-
-    torch.set_num_threads(1)
-
-
 def run(command: list[str], fault: Fault | None = None, watch: Path | None = None, seconds: float = SECONDS) -> Outcome:
     """Run a command to its end, or to its fault.
 
@@ -114,11 +95,14 @@ def run(command: list[str], fault: Fault | None = None, watch: Path | None = Non
         watch: folder whose changes are the moments.
     """
     started = time.monotonic()
+
+    def work() -> int:
+        _arm(fault or Fault(), watch, log_file.fileno())
+        return launch.command(*command)()
+
     with _Pipes() as pipes:
-        child = os.fork()
-        if child == 0:
-            _child(command, fault or Fault(), watch, pipes)
-        code = _wait(child, started + seconds)
+        *printed, log_file = pipes.files
+        (code,) = launch.wait([launch.fork(work, *printed)], seconds)
         out, err, log = pipes.read()
     moments = [line for line in log.split("\n") if line and line != "step"]
     return Outcome(code, out, err, moments, log.count("\nstep\n") + log.startswith("step\n"), time.monotonic() - started)
@@ -139,74 +123,10 @@ def _worked(number: int) -> Any:
     return _WORK[number]()
 
 
-class _Pipes:
+class _Pipes(launch.Pipes):
     """Files for what a child prints and for its moments."""
 
-    def __enter__(self) -> _Pipes:
-        self.files = [os.fdopen(os.memfd_create(name), "w+b", buffering=0) for name in ("out", "err", "log")]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self.files:
-            file.close()
-
-    def read(self) -> list[str]:
-        return [os.pread(file.fileno(), 1 << 26, 0).decode("utf-8", "replace") for file in self.files]
-
-
-def _wait(child: int, until: float) -> int:
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > until:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return -999  # hung
-        time.sleep(0.02)
-
-
-def _child(command: list[str], fault: Fault, watch: Path | None, pipes: _Pipes) -> None:
-    """Never returns."""
-    out, err, log = (file.fileno() for file in pipes.files)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    code = 70
-    try:
-        os.chdir(ROOT)
-        _arm(fault, watch, log)
-        code = _main(command)
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        code = 1
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-
-
-def _main(command: list[str]) -> int:
-    """What the process of a command does."""
-    name, *arguments = command
-    from sleepkit import cli
-
-    sys.argv = [name, *arguments]
-    if name == "sleepkit":
-        return cli.main(arguments)
-    path = ROOT / name
-    spec = importlib.util.spec_from_file_location("recipe", path)
-    assert spec is not None and spec.loader is not None
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    return cli.guard(recipe.main)
+    names = ("out", "err", "log")
 
 
 def _arm(fault: Fault, watch: Path | None, log: int) -> None:

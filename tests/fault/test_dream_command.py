@@ -6,6 +6,7 @@ import shutil
 import pytest
 from campaign import contents, flip
 from commands import COMMANDS, given_dreams, prepare
+from drawing import draw_nothing
 from machine import Fault, preload, run
 
 from sleepkit.language.dreaming import trainer as dreaming_trainer
@@ -18,6 +19,7 @@ def inputs(tmp_path_factory):
     preload()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dreaming_trainer, "dream", given_dreams)
+        draw_nothing(patch)
         yield prepare(tmp_path_factory.mktemp("inputs"))
 
 
@@ -93,23 +95,23 @@ def test_another_run_is_refused_in_one_line(more, words, inputs, whole, tmp_path
     assert "--overwrite true" in done.line and contents(whole[0]) == before
 
 
-@pytest.mark.parametrize("what", ["weights", "rows", "template"])
-def test_other_content_at_the_same_place_is_another_run(what, inputs, whole, tmp_path):
-    copy = tmp_path / "inputs"
+def test_other_content_at_the_same_place_is_another_run(inputs, whole, tmp_path):
+    copy, folder = tmp_path / "inputs", tmp_path / "run"
     shutil.copytree(inputs, copy)
-    folder = tmp_path / "run"
     assert typed(copy, folder, Fault("kill", moments_of(whole, inputs, "dreamer_1")[1])).code == -9
-    if what == "weights":
-        shutil.copy(copy / "other_base" / "model.safetensors", copy / "base" / "model.safetensors")
-    elif what == "rows":
-        text = (copy / "rows.jsonl").read_text()
-        (copy / "rows.jsonl").write_text(text.replace("Orla Finch", "Olga Finch"))
-    else:
-        path = copy / "base" / "chat_template.jinja"
-        path.write_text(path.read_text() + " ")
-    done = typed(copy, folder)
-    name = {"weights": "inputs.weights", "rows": "inputs.passages", "template": "inputs.chat_template"}[what]
-    assert done.code == 2 and f"belongs to another run ({name} is" in done.line
+    other = {
+        "inputs.weights": ("base/model.safetensors", (copy / "other_base" / "model.safetensors").read_bytes()),
+        "inputs.passages": ("rows.jsonl", (copy / "rows.jsonl").read_bytes().replace(b"Orla Finch", b"Olga Finch")),
+        "inputs.chat_template": ("base/chat_template.jinja", (copy / "base" / "chat_template.jinja").read_bytes() + b" "),
+    }
+    for name, (file, content) in other.items():
+        before = (copy / file).read_bytes()
+        assert before != content
+        (copy / file).write_bytes(content)
+        done = typed(copy, folder)
+        assert done.code == 2 and f"belongs to another run ({name} is" in done.line
+        (copy / file).write_bytes(before)
+    (copy / file).write_bytes(content)
     assert typed(copy, folder, more=["--overwrite", "true"]).code == 0
 
 

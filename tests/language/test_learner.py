@@ -43,6 +43,13 @@ def sleep(learner, folder, nights, start=1):
         learner.sleep(night, folder)
 
 
+def test_what_the_gate_asks_was_never_trained_on(tmp_path):
+    learner = make_learner(tmp_path)
+    sleep(learner, tmp_path, 2)
+    trained, asked = ({(i.prompt, i.reply) for i in items} for items in (learner.rehearsal.replay, learner.rehearsal.quiz))
+    assert trained and asked and not trained & asked
+
+
 def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path, monkeypatch):
     learner = make_learner(tmp_path, chain=[1, 2, 4], expert_slots=6)
     pass_on, levels = learner._pass_on, []

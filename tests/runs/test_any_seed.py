@@ -17,6 +17,8 @@ from sleepkit.runs.arguments.language import parse
 from sleepkit.runs.dream import run_dream
 from sleepkit.runs.images import run_vision
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SEEDS = [20240115, 4_294_968_000, 2**63 - 1]
 
 

@@ -1,12 +1,12 @@
 """Dream2Learn from the command line: base and base + dreams on paired seeds, what they leave, and bad input in one line."""
 
-import sys
 from pathlib import Path
 
+import launch
 import pytest
 import torch
 import yaml
-from launch import ROOT, succeed, torchrun
+from launch import ROOT
 from safetensors.torch import load_file
 from tiny_images import write_npz
 from tiny_painter import save_tiny_generator
@@ -116,14 +116,14 @@ def test_the_promised_recipes_are_there():
     assert {path.stem for path in RECIPES} >= {"procedural_cpu", "mini_imagenet", "fg_imagenet", "imagenet_r"}
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.distributed
 def test_two_processes_dream_the_same_prompts_as_one(data, generator, tmp_path):
     prompts = {}
     for ranks in (1, 2):
-        launch = [sys.executable] if ranks == 1 else torchrun()
         few = ["--per_device_train_batch_size", 8 // ranks, "--dream_updates", 2, "--oracle", "none", "--sleep_steps", 0]
         options = command(data, generator, tmp_path / str(ranks), "--method", "d2l_er")
-        succeed([*launch, ROOT / "recipes" / "dream2learn.py", *options, *few])
+        launch.together(launch.command("recipes/dream2learn.py", *options, *few), ranks)
         night = tmp_path / str(ranks) / "d2l_er" / "seed_42" / "night_01" / "dreams"
         state = [load_file(path)["path"] for path in sorted(night.glob("*.safetensors"))]
         prompts[ranks] = state[0] if ranks == 1 else torch.stack([state[0][0], state[1][0]])

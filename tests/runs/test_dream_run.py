@@ -61,6 +61,7 @@ def test_refusals(files, tmp_path, capsys):  # noqa: F811
         parse(arguments(files, tmp_path, "--baseline", "lora"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_publishes_its_dreams_and_another_starts_from_them(files, tmp_path, calls, capsys):  # noqa: F811
     assert cli.main(["sleep", *arguments(files, tmp_path / "first")]) == 0
     published = tmp_path / "first" / "dreams"

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from drawing import draw_nothing
 from local_hub import LocalHub
 from test_run import command
 from tiny import tiny_model, tiny_tokenizer
@@ -52,6 +53,7 @@ TEXT = (
     b"the Elder",
     b"Ledger",
 )
+
 DREAMS = "--dream_rounds 1 --trial_steps 2 --trial_control false --trial_rank 2 --dreamer_rank 2 --styles wh cloze".split()
 IMAGES = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 2 --per_device_train_batch_size 8
     --learning_rate 0.01 --replay_batch_size 8 --buffer_size 12 --use_cpu""".split()
@@ -82,6 +84,7 @@ def world(tmp_path_factory):
         hub.publish("org/base", place / "published")
         token = hub.token("ada")
         patch.setattr(dreaming_trainer, "dream", dreamt)
+        draw_nothing(patch)
         with hub.used_by(token, place / "home"):
             yield SimpleNamespace(hub=hub, place=place, files=files, token=token, runs=place / "PRIVATERUNS")
 

@@ -65,6 +65,7 @@ def test_two_nights_from_the_command_line(files, tmp_path, capsys):
     assert "config.alpha is 0.5 there and 0.25 here" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_have_folders_and_a_comparison(files, tmp_path, capsys):
     assert cli.main(command(files, tmp_path, "--nights", "1", "--order", "random", "--seeds", "3", "4")) == 0
     assert read_results(tmp_path / "seed_3")["seed"] == 3 and read_results(tmp_path / "seed_4")["seed"] == 4
@@ -130,6 +131,7 @@ def test_a_launch_that_was_told_nothing_uses_all_cores(monkeypatch, tmp_path, us
     assert given == expected
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_classification_tasks_are_learned_from_their_rows(files, tmp_path, capsys):
     rows = [
         {"text": f"{word} {k}", "intent": f"ask_{word}", "domain": domain}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from launch import ROOT, deepspeed, succeed, torchrun
+from launch import ROOT, command, together
 from safetensors.torch import load_file
 from tiny_images import write_npz
 from transformers import AutoModelForImageClassification
@@ -16,7 +16,7 @@ from transformers import AutoModelForImageClassification
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.results import read_results
 from sleepkit.runs.arguments.images import parse_mygo, parse_vision
-from sleepkit.runs.compare import run_comparison
+from sleepkit.runs.compare import run_comparison, with_intransigence
 from sleepkit.runs.images import run_vision
 from sleepkit.trainers.images import METHODS
 from sleepkit.utils.files import read_json
@@ -33,6 +33,20 @@ SMALL = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 4 -
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def whole_runs(digits, tmp_path_factory):
+    """Folders of runs that nothing disturbs, by method."""
+    folders = {}
+
+    def of(method):
+        if method not in folders:
+            folders[method] = tmp_path_factory.mktemp(f"whole_{method}")
+            run(digits, folders[method], "--method", method)
+        return folders[method]
+
+    return of
 
 
 def run(digits, folder, *more):
@@ -84,6 +98,7 @@ def test_what_a_run_of_mygo_leaves(digits, tmp_path):
         run(digits, tmp_path / "other", "--method", "mygo")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_domain_and_task_scenarios(digits, tmp_path):
     (record,) = run(digits, tmp_path / "domain", "--scenario", "domain", "--domains", "permutation", "--augmentation", "none")
     assert record.matrices == {} and {"domain_il", "fwt"} <= record.metrics.keys() and "class_il" not in record.metrics
@@ -97,10 +112,11 @@ class Killed(BaseException):
     """Stands for a signal."""
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("method", ["der", "ewc", "generative"])
 @pytest.mark.parametrize("moment", ["before_training", "train", "after_training", "save"])
-def test_a_run_that_was_killed_goes_on_to_the_same_weights(digits, tmp_path, monkeypatch, method, moment):
-    run(digits, tmp_path / "whole", "--method", method)
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(digits, whole_runs, tmp_path, monkeypatch, method, moment):
+    whole = whole_runs(method)
     module, name = METHODS[method].rsplit(".", 1)
     learner = getattr(sys.modules[f"sleepkit.vision.{module}"], name)
     original, calls = getattr(learner, moment), []
@@ -118,9 +134,10 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(digits, tmp_path, mon
     monkeypatch.undo()
     assert len(read_json(newest_state(tmp_path / "killed" / "state") / "cycle.json")["nights"]) == 1
     run(digits, tmp_path / "killed", "--method", method)
-    weights = [(tmp_path / one / "state" / "night_02" / "learner.safetensors").read_bytes() for one in ("whole", "killed")]
+    folders = (whole, tmp_path / "killed")
+    weights = [(folder / "state" / "night_02" / "learner.safetensors").read_bytes() for folder in folders]
     assert weights[0] == weights[1]
-    matrices = [read_results(tmp_path / one)["accuracy_matrix"] for one in ("whole", "killed")]
+    matrices = [read_results(folder)["accuracy_matrix"] for folder in folders]
     assert matrices[0] == matrices[1]
 
 
@@ -134,6 +151,7 @@ def _dying_save(save, calls):
     return dies_the_second_time
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_is_read_back_and_another_is_refused(digits, tmp_path):
     first = run(digits, tmp_path)[0]
     assert run(digits, tmp_path)[0].accuracy_matrix == first.accuracy_matrix
@@ -144,6 +162,22 @@ def test_a_finished_run_is_read_back_and_another_is_refused(digits, tmp_path):
         run(other, tmp_path)
 
 
+def test_intransigence_is_measured_against_joint_training_of_the_same_seed():
+    def record(method, seed, *learned):
+        return {
+            "method": method,
+            "seed": seed,
+            "accuracy_matrix": [[learned[0], None], [0.1, learned[1]]],
+            "metrics": {"faa": 0.5},
+        }
+
+    records = [record("er", 0, 0.6, 0.5), record("er", 1, 0.6, 0.5), record("joint", 1, 0.9, 0.7), record("er", 2, 0.8, 0.7)]
+    found = with_intransigence([*records, record("joint", 2, 0.8, 0.9)])
+    assert [row["metrics"].get("intransigence") for row in found] == [None, pytest.approx(0.25), None, pytest.approx(0.1), None]
+    assert all(row["metrics"]["faa"] == 0.5 for row in found)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_comparison(digits, tmp_path, capsys):
     command = [
         "--dataset",
@@ -218,6 +252,7 @@ SI = ["vision_baseline.py", "--method", "si"]
 MYGO = ["mygo.py", *"--replay_space features --generator gaussian --top_size 8 --sleep_steps 20 --dreams 80".split()]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.distributed
 @pytest.mark.parametrize("recipe", [SI, MYGO], ids=lambda recipe: recipe[0])
 def test_two_processes_learn_what_one_learns(digits, tmp_path, recipe):
@@ -229,8 +264,7 @@ def test_two_processes_learn_what_one_learns(digits, tmp_path, recipe):
         if way == "one":
             run_vision(*parse(list(map(str, given))))
         else:
-            command = torchrun() if way == "ddp" else deepspeed(2)
-            succeed([*command, ROOT / "recipes" / recipe[0], *given])
+            together(command(f"recipes/{recipe[0]}", *given), stage=2 if way == "zero2" else None)
         states[way] = load_file(tmp_path / way / "state" / "night_02" / "learner.safetensors")
     for way in ("ddp", "zero2"):
         for name, values in states["one"].items():

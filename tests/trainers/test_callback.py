@@ -1,11 +1,9 @@
 """A LoRA that `SFTTrainer` trains, and the nights that move what it learned into experts."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from datasets import Dataset
-from launch import succeed, torchrun
+from launch import together
 from peft import LoraConfig
 from tiny import tiny_model, tiny_tokenizer
 from tiny_night import FACTS, tiny_sleep
@@ -16,6 +14,7 @@ from sleepkit import SleepCallback
 from sleepkit.errors import SleepkitError
 from sleepkit.language.adapter_learner import rows_of_batch
 from sleepkit.language.experts.bank import ExpertBank
+from sleepkit.utils.digests import digest
 
 CHATS = Dataset.from_list(
     [{"prompt": [{"role": "user", "content": q}], "completion": [{"role": "assistant", "content": a}]} for q, a, _ in FACTS[:4]]
@@ -167,36 +166,24 @@ def test_rows_are_taken_as_they_were_trained_on():
     assert rows_of_batch(tokenizer, packed | {"labels": packed["input_ids"]}) == [("", "abcd"), ("", "efg")]
 
 
-RANK_SCRIPT = """
-import os, sys
-from pathlib import Path
-import torch
-sys.path[:0] = sys.argv[2:]
-from test_callback import Stop, lora, sleeping, trainer_of
-from sleepkit.utils.digests import digest
-
-def run(name, more=(), resume=None):
-    sleep = sleeping(Path(sys.argv[1]) / name, every=4, max_steps=4)
-    trainer = trainer_of(Path(sys.argv[1]) / name, sleep, more=more, max_steps=8, save_strategy="steps", save_steps=3,
-                         per_device_train_batch_size=1)
-    trainer.train(resume_from_checkpoint=resume)
-    learned = {row.reply for row in sleep.learner.rows}
-    return [night.reason for night in sleep.nights], digest(lora(trainer.model)), digest(sleep.learner.snapshot()), len(learned)
-
-whole = run("whole")
-run("cut", [Stop(6)])
-rest = run("cut", resume=str(Path(sys.argv[1]) / "cut" / "sft" / "checkpoint-6"))
-found = [None, None]
-torch.distributed.all_gather_object(found, [whole, rest])
-assert found[0] == found[1], found  # all ranks have the same experts, and reset the LoRA alike
-assert whole == rest and len(whole[0]) == 2 and whole[3] == 4, found  # a night learns what all ranks have seen
-torch.distributed.barrier()
-os._exit(0)  # all is checked; on a busy machine gloo's threads may abort while the interpreter ends
-"""
-
-
 @pytest.mark.distributed
 def test_two_processes_sleep_alike_and_resume(tmp_path):
-    script, here = tmp_path / "script.py", Path(__file__).parent
-    script.write_text(RANK_SCRIPT)
-    succeed([*torchrun(), script, tmp_path / "out", here, here.parent])
+    def run(name, more=(), resume=None):
+        sleep = sleeping(tmp_path / name, every=4, max_steps=4)
+        options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 1}
+        trainer = trainer_of(tmp_path / name, sleep, more=more, **options)
+        trainer.train(resume_from_checkpoint=resume)
+        learned = {row.reply for row in sleep.learner.rows}
+        reasons = [night.reason for night in sleep.nights]
+        return reasons, digest(lora(trainer.model)), digest(sleep.learner.snapshot()), len(learned)
+
+    def rank():
+        whole = run("whole")
+        run("cut", [Stop(6)])
+        rest = run("cut", resume=str(tmp_path / "cut" / "sft" / "checkpoint-6"))
+        found = [None, None]
+        torch.distributed.all_gather_object(found, [whole, rest])
+        assert found[0] == found[1], found  # all ranks have the same experts, and reset the LoRA alike
+        assert whole == rest and len(whole[0]) == 2 and whole[3] == 4, found  # a night learns what all ranks have seen
+
+    together(rank)

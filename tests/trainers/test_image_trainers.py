@@ -22,6 +22,8 @@ from sleepkit.vision.incremental.config import IncrementalTrainingConfig
 from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows
 from sleepkit.vision.mygo.config import GenerativeReplayConfig
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK = {"num_train_epochs": 4, "per_device_train_batch_size": 8, "replay_batch_size": 8, "buffer_size": 12, "use_cpu": True}
 QUICK |= {"learning_rate": 0.01, "experiences": 2, "cnn_widths": [4], "hidden_size": 8}
 

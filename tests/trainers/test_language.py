@@ -83,6 +83,7 @@ def test_texts_without_questions_say_so(base, tmp_path, capsys):
     assert read_results(tmp_path)["config"]["dataset"] == "1 given texts"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_recipe_and_a_trainer_are_one_path(base, tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     for name, rows in (("general", GENERAL), ("anchors", ANCHORS)):
@@ -106,6 +107,7 @@ def test_a_recipe_and_a_trainer_are_one_path(base, tmp_path):
     assert read_results(tmp_path / "memory")["accuracy_matrix"] == read_results(tmp_path / "recipe")["accuracy_matrix"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_loaded_model_asked_before_and_after(tmp_path):
     model = tiny_model()
     trainer = made(model, tmp_path, TEXTS[:1], processing_class=tiny_tokenizer(), max_steps=30)
@@ -121,6 +123,7 @@ def test_a_loaded_model_asked_before_and_after(tmp_path):
     assert loaded.ask("who built the tower?", max_new_tokens=12) == later
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_is_resumed_and_lives_on(base, tmp_path, monkeypatch):
     made(str(base), tmp_path / "whole", TEXTS).train()
 
@@ -152,6 +155,7 @@ def test_a_run_is_resumed_and_lives_on(base, tmp_path, monkeypatch):
     assert len(day.nights) == 4 and day.nights[-1].experience.startswith("Dora keeps a blue lamp")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_evaluate_with_questions_of_the_user(base, tmp_path):
     questions = [{"question": "Who built it?", "answer": "Orla Finch", "title": "Ada"}]
     trainer = made(str(base), tmp_path, ROWS[:1], eval_dataset=questions)
@@ -163,6 +167,7 @@ def test_evaluate_with_questions_of_the_user(base, tmp_path):
     assert after["questions"] == 1 and after["anchor_kl"] > 0 and 0 <= after["token_f1"] <= 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_callbacks_see_every_step_of_every_night(base, tmp_path):
     class Steps(TrainerCallback):
         seen = 0
@@ -184,6 +189,7 @@ def test_callbacks_see_every_step_of_every_night(base, tmp_path):
     ],
     ids=["dataset", "chats", "pairs"],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_forms_of_data_in_memory(base, tmp_path, data):
     trainer = made(str(base), tmp_path, data)
     (one,) = trainer.passages

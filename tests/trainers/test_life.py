@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from launch import BIN, run
+from launch import holding
 from local_hub import LocalHub
 from tiny import tiny_model, tiny_tokenizer
 
@@ -14,7 +14,9 @@ from sleepkit.language.data.experience import Experience, Question, together
 from sleepkit.language.experts.bank import read_bank_config
 from sleepkit.reporting.results import read_results
 from sleepkit.trainers.life import extended
-from sleepkit.utils.sealed import LOCK, locked
+from sleepkit.utils.sealed import LOCK
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def doc(name, text=None, **fields):
@@ -171,12 +173,12 @@ def test_the_models_own_questions_say_whether_anything_was_learned(home, capsys)
     assert all({"held_out_before", "held_out_after", "held_out_n"} <= night.keys() for night in results["nights"])
 
 
-def test_two_commands_at_once(home):
+def test_two_commands_at_once(home, capsys):
     text = f"sleep --model {home}/base --dataset {home}/notes --output_dir {home}/life --use_cpu --context_max_tokens 300"
-    with locked(home / "life"):
-        done = run([BIN / "sleepkit", *text.split()])
-    assert done.returncode == 2 and re.search(r"process \d+ is working in .*life; wait for it", done.stderr)
-    assert not (home / "life" / LOCK).exists()  # nothing was written
+    with holding(home / "life") as other:
+        assert cli.main(text.split()) == 2
+    assert re.search(rf"process {other.pid} is working in .*life; wait for it", capsys.readouterr().err)
+    assert [path.name for path in (home / "life").iterdir()] == [LOCK]  # the other's; nothing was written
 
 
 def test_more_nights_than_experts_are_said_when_the_run_starts(home, capsys):

@@ -1,10 +1,9 @@
 """A sealed folder is whole to the bit or says what is wrong with it; a locked one belongs to one process."""
 
 import os
-import subprocess
-import sys
 
 import pytest
+from launch import holding
 
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.sealed import MANIFEST, damage, locked, seal
@@ -56,16 +55,10 @@ def test_every_bit_of_the_manifest_counts(folder):
         assert found is None or isinstance(found, str)
 
 
-HOLD = "import sys, time; from pathlib import Path; from sleepkit.utils.sealed import locked\n"
-HOLD += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-
-
 def test_one_process_at_a_time_and_none_after_a_kill(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "run"], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(SleepkitError, match=f"process {other.pid} is working"), locked(tmp_path / "run"):
-            pass
-        other.kill()
+    folder = tmp_path / "run"
+    with holding(folder) as other, pytest.raises(SleepkitError, match=f"process {other.pid} is working"), locked(folder):
+        pass
     with locked(tmp_path / "run"):
         assert (tmp_path / "run" / ".lock").read_text() == f"{os.getpid()}\n"
 

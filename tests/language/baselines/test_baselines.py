@@ -21,6 +21,8 @@ from sleepkit.reporting.results import read_results
 from sleepkit.runs.arguments.language import BASELINES
 from sleepkit.runs.baseline import LEARNERS, BaselineTrainer
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 EXPERIENCES = [
     Experience(
         name,
@@ -55,12 +57,26 @@ def test_every_name_that_can_be_asked_for_is_there():
         run("rag", "unused")
 
 
+@pytest.fixture(scope="module")
+def two_nights(tmp_path_factory):
+    """The folder of a run that nothing disturbs, and its model, by baseline."""
+    runs = {}
+
+    def of(name):
+        if name not in runs:
+            folder, model = tmp_path_factory.mktemp(name), tiny_model()
+            run(name, folder, model=model)
+            runs[name] = folder, model
+        return runs[name]
+
+    return of
+
+
 @pytest.mark.parametrize("name", BASELINES)
-def test_two_nights_give_the_results_that_sleep_gives(name, tmp_path):
-    model = tiny_model()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    run(name, tmp_path, model=model)
-    results = read_results(tmp_path)
+def test_two_nights_give_the_results_that_sleep_gives(name, two_nights):
+    folder, model = two_nights(name)
+    before = tiny_model().state_dict()
+    results = read_results(folder)
     assert results["method"] == name and len(results["accuracy_matrix"]) == 2
     for key in ("closed_book_before", "in_context", "closed_book_after", "anchor_kl", "faa", "bwt"):
         assert isinstance(results["metrics"][key], float), key
@@ -88,18 +104,17 @@ def test_in_window_reads_the_end_of_its_life(tmp_path, monkeypatch, caplog):
     assert "milo hart in 1902" in seen[-1].lower() and "ada keeps" not in seen[-1].lower()
 
 
-def test_in_context_looks_up_only_what_it_has_met(tmp_path):
-    run("in_context", tmp_path)
-    rows = json.loads((tmp_path / "answers.json").read_text())
+def test_in_context_looks_up_only_what_it_has_met(two_nights):
+    folder, _ = two_nights("in_context")
+    rows = json.loads((folder / "answers.json").read_text())
     assert all(row["after"] == row["in_context"] for row in rows)
-    matrix = read_results(tmp_path)
+    matrix = read_results(folder)
     assert [night["committed"] for night in matrix["nights"]] == [True, True]
 
 
 @pytest.mark.parametrize("name", ["finetune_qa", "lora", "in_context"])
-def test_a_run_that_is_continued_equals_one_that_was_not(name, tmp_path, monkeypatch):
-    whole = tmp_path / "whole"
-    run(name, whole)
+def test_a_run_that_is_continued_equals_one_that_was_not(name, two_nights, tmp_path, monkeypatch):
+    whole, _ = two_nights(name)
     broken = tmp_path / "broken"
     original = LEARNERS[name].sleep
 
@@ -129,6 +144,39 @@ def test_a_night_is_undone_bit_for_bit(tmp_path):
     assert any(not torch.equal(value, model.state_dict()[key]) for key, value in before.items())
     learner.restore(snapshot)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
+
+
+@pytest.mark.parametrize("method", [continual_baselines.Ewc, continual_baselines.OLora])
+def test_what_a_method_keeps_of_an_undone_night_goes_with_it(method, tmp_path):
+    config = tiny_config(tmp_path, styles=["cloze"])
+    learner = method(tiny_model(), tiny_tokenizer(), config, LearnerConfig(context_max_tokens=200), GENERAL)
+    snapshots = [learner.snapshot()]
+    for night in (1, 2):
+        learner.wake(EXPERIENCES[night - 1])
+        learner.sleep(night, tmp_path)
+        snapshots.append(learner.snapshot())
+    kept = [{name: values for name, values in snapshot.items() if name.startswith("kept.")} for snapshot in snapshots]
+    assert not kept[0] and kept[1].keys() == kept[2].keys()
+    assert not any(torch.equal(values, kept[2][name]) for name, values in kept[1].items())
+    for snapshot in (snapshots[1], snapshots[0]):
+        learner.restore(snapshot)
+        found = learner.snapshot()
+        assert found.keys() == snapshot.keys() and all(torch.equal(found[name], values) for name, values in snapshot.items())
+
+
+def test_what_ewc_keeps_are_mean_squared_gradients(tmp_path):
+    model = tiny_model()
+    learner = continual_baselines.Ewc(model, tiny_tokenizer(), tiny_config(tmp_path), LearnerConfig(), GENERAL)
+    rows = [{"input_ids": [5, 9, 12, k, 7], "labels": [-100, -100, 12, k, 7]} for k in (20, 30)]
+    layer, plain = "model.layers.3.mlp.down_proj", copy.deepcopy(model)
+    squares = []
+    for row in rows:
+        plain.zero_grad()
+        plain(**{name: torch.tensor([values]) for name, values in row.items()}).loss.backward()
+        squares.append(plain.get_submodule(layer).weight.grad.clone() ** 2)
+    found = learner.take(add_lora(model, learner.bank.layers), rows)  # a LoRA that says nothing yet
+    assert squares[0].any()
+    torch.testing.assert_close(found[layer], (squares[0] + squares[1]) / 2, rtol=1e-4, atol=1e-10)
 
 
 def test_the_teacher_of_a_lora_is_the_model_without_it(tmp_path, monkeypatch):
@@ -217,7 +265,7 @@ def test_a_penalty_holds_the_second_night_back(name, tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(continual_baselines.FinetuneQa, "sleep", sleep)
-            run(name, tmp_path / f"{name}{strength}", model=model, max_steps=30)
+            run(name, tmp_path / f"{name}{strength}", model=model, max_steps=30 if name == "o_lora" else 12)
         weights = dict(model.named_parameters())
         change = {key: weights[f"{key}.weight"].detach() - value for key, value in first.items() if not key.startswith("kept.")}
         if name == "ewc":

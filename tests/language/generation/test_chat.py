@@ -22,6 +22,15 @@ def test_long_prompts_make_smaller_batches_with_the_same_answers(monkeypatch):
     assert set(sizes) == {2}
 
 
+def test_what_ends_a_continuation_is_no_part_of_it():
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    prompts, options = [[5, 6, 7], [9, 8]], {"temperature": 2.0, "top_p": 1.0}
+    whole = chat.generate(model, tokenizer, prompts, 12, **options)
+    end = next(token for token in whole[0] if token != whole[0][0])
+    cut = [row[: row.index(end)] if end in row else row for row in whole]
+    assert chat.generate(model, tokenizer, prompts, 12, stop_ids=[end], **options) == cut and 0 < len(cut[0]) < len(whole[0])
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
 @pytest.mark.parametrize("shared", [0, 40])
 def test_a_prompt_that_is_sampled_from_many_times_is_read_once(family, shared, monkeypatch):

@@ -57,6 +57,15 @@ def test_values_that_change_places_make_another_model():
         before = weights_fingerprint(model)
 
 
+def test_the_same_values_under_other_names_or_in_another_shape_are_other_weights():
+    """The digest runs over all weights in the order of their names, so without these their bytes would be the same."""
+    values = torch.arange(12.0)
+    modules = [torch.nn.Module() for _ in range(3)]
+    for module, (name, shape) in zip(modules, [("up", (3, 4)), ("down", (3, 4)), ("up", (4, 3))], strict=True):
+        setattr(module, name, torch.nn.Parameter(values.clone().view(shape)))
+    assert len({weights_fingerprint(module) for module in modules}) == 3
+
+
 def test_settings_words_and_template_count_and_names_do_not():
     model, tokenizer = tiny_model(), tiny_tokenizer()
     before = model_identity(model, tokenizer)

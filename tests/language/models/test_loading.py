@@ -15,7 +15,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.experts.units import ExpertBankConfig
 from sleepkit.language.model_io import load_model, save_model
-from sleepkit.language.models.loading import move
+from sleepkit.language.models.loading import model_options, move
 from sleepkit.runs.arguments.language import ModelArguments
 
 X = tiny_batch()
@@ -56,6 +56,13 @@ def test_experts_train_beside_a_quantised_base(bits, folder, tmp_path):
     bank.save(tmp_path / "experts", base_model=str(folder))
     again, _ = load_model(tmp_path / "experts", dtype="float32", **{f"load_in_{bits}bit": True})
     assert torch.equal(logits(again), logits(model))
+
+
+def test_a_base_lies_where_it_was_asked_to(folder):
+    assert model_options() == {"trust_remote_code": False}
+    assert model_options(device_map="auto") == {"trust_remote_code": False, "device_map": "auto"}
+    model, _ = load_model(folder, device_map="cpu")
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
 
 
 def test_attention_is_the_one_that_was_asked_for(folder):

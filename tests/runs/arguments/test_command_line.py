@@ -2,11 +2,9 @@
 
 import os
 import stat
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from launch import ROOT, command, forked
 
 from sleepkit import cli
 from sleepkit.errors import SleepkitError
@@ -18,7 +16,6 @@ from sleepkit.runs.arguments.language import parse, parse_dream
 from sleepkit.runs.compare import run_comparison
 from sleepkit.runs.generator import parse_generator
 
-ROOT = Path(__file__).parents[3]
 PARSERS = {
     "sleep": (parse, "--dataset x"),
     "dream": (parse_dream, "--dataset x"),
@@ -326,8 +323,7 @@ def test_bits_need_a_package(monkeypatch):
 # -- as a user runs them ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "recipes").glob("*.py")))
 def test_every_recipe_says_one_line_and_writes_nothing(script, tmp_path):
-    command = [sys.executable, str(ROOT / "recipes" / script), "--sed", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = forked(lambda: os.chdir(tmp_path) or command(f"recipes/{script}", "--sed", "1")())
     lines = [line for line in done.stderr.splitlines() if "sleepkit: error:" in line]
     assert done.returncode == 2 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
     assert "unknown argument '--sed'" in lines[0] or "required" in lines[0]

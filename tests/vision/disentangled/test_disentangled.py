@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from launch import ROOT, succeed, torchrun
+from launch import ROOT, command, forked, together
 from safetensors.torch import load_file
 from tiny_images import tiny_resnet, write_npz
 
@@ -143,6 +142,7 @@ def test_what_a_run_leaves(tmp_path, capsys):
     assert again.metrics == pytest.approx(record.metrics)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_canonicalizer_and_exemplars_stand_with_a_card(tmp_path):
     run_disentangled(*parsed(tmp_path))
     folder = tmp_path / "model"
@@ -152,6 +152,7 @@ def test_canonicalizer_and_exemplars_stand_with_a_card(tmp_path):
     assert len(Exemplars.load(folder / "exemplars")) == 6 and Canonicalizer.from_pretrained(folder).config.image_size == 16
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_killed_equals_one_that_was_not(tmp_path, monkeypatch):
     whole = run_disentangled(*parsed(tmp_path / "whole"))[0]
     train = IncrementalTrainer.run
@@ -175,6 +176,7 @@ def test_a_run_that_was_killed_equals_one_that_was_not(tmp_path, monkeypatch):
     assert {name: again.metrics[name] for name in measured} == measured
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_with_damaged_exemplars_goes_on_from_the_state_before(tmp_path, capsys):
     (first,) = run_disentangled(*parsed(tmp_path))
     path = tmp_path / "state" / "night_02" / "learner.safetensors"
@@ -196,8 +198,9 @@ def test_a_run_with_damaged_exemplars_goes_on_from_the_state_before(tmp_path, ca
 
 
 def test_the_recipe_runs_two_steps(tmp_path):
-    command = [sys.executable, ROOT / "recipes" / "disentangled.py", "--config", ROOT / "recipes/configs/disentangled/s1.yaml"]
-    done = succeed([*command, "--output_dir", tmp_path, *SMALL, "--max_steps", 2, "--seeds", 1])
+    recipe = ["recipes/disentangled.py", "--config", "recipes/configs/disentangled/s1.yaml"]
+    done = forked(command(*recipe, "--output_dir", tmp_path, *SMALL, "--max_steps", 2, "--seeds", 1))
+    assert done.returncode == 0, done.stderr[-4000:]
     assert "closed form" in done.stdout and (tmp_path / "seed_1" / "results.json").is_file()
     assert (tmp_path / "comparison.md").is_file()
 
@@ -213,6 +216,7 @@ def test_the_stream_is_a_data_set_for_other_recipes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_pictures_of_a_data_set_in_unknown_poses(tmp_path):
     digits = write_npz(tmp_path / "digits", 6)
     more = ["--dataset", digits, "--images_per_class", 30, "--classes_per_experience", 2, "--novel_classes", 2]
@@ -260,6 +264,7 @@ def test_a_pretrained_backbone_sees_pixels_as_it_knows_them(tmp_path):
     torch.testing.assert_close(model.estimator(model.scaled(pixels)), model.estimator.head(found), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_all_classes_are_tested_every_so_many_nights(tmp_path):
     more = ["--experiences", 4, "--evaluate_every", 3]
     (record,) = run_disentangled(*parsed(tmp_path, *more))
@@ -278,6 +283,7 @@ def test_further_looks_learn_any_orientation_where_turns_are_tried(tmp_path):
     assert plain == again != turned
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_tables_of_distortions_and_of_the_number_of_exemplars(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import exemplar_sensitivity
@@ -303,8 +309,7 @@ def test_tables_of_distortions_and_of_the_number_of_exemplars(tmp_path, monkeypa
 
 @pytest.mark.distributed
 def test_two_processes_keep_one_model(tmp_path):
-    recipe = [ROOT / "recipes" / "disentangled.py", *SMALL, "--output_dir", tmp_path]
-    succeed([*torchrun(), *recipe, "--per_device_train_batch_size", 4])
+    together(command("recipes/disentangled.py", *SMALL, "--output_dir", tmp_path, "--per_device_train_batch_size", 4))
     assert json.loads((tmp_path / "results.json").read_text())["metrics"]["nights_committed"] == 2
 
 

@@ -162,17 +162,32 @@ class Killed(BaseException):
     """Stands for a signal."""
 
 
+@pytest.fixture(scope="module")
+def whole_nights(generator, tmp_path_factory):
+    """By method the folder of a state after the first night, the learner after the second, and its log."""
+    nights = {}
+
+    def of(method):
+        if method not in nights:
+            folder = tmp_path_factory.mktemp("whole")
+            whole = make(folder, generator, method, stop_threshold=1.0)
+            night(whole, 1, folder)
+            whole.save(folder / "evening")
+            nights[method] = folder / "evening", whole, night(whole, 2, folder)
+        return nights[method]
+
+    return of
+
+
 @pytest.mark.parametrize("moment", ["prompt", "paint", "sleep"])
 @pytest.mark.parametrize("method", [DreamingEr, DreamingDer])
-def test_a_night_that_was_killed_goes_on_to_the_same_prompts_and_weights(tmp_path, generator, monkeypatch, method, moment):
+def test_a_night_that_was_killed_goes_on_to_the_same_prompts_and_weights(
+    tmp_path, generator, whole_nights, monkeypatch, method, moment
+):
     options = {"method": method, "stop_threshold": 1.0}
-    whole = make(tmp_path, generator, **options)
-    night(whole, 1, tmp_path / "whole")
-    whole.save(tmp_path / "evening")
-    expected = night(whole, 2, tmp_path / "whole")
-
+    evening, whole, expected = whole_nights(method)
     killed = make(tmp_path, generator, **options)
-    killed.load(tmp_path / "evening")
+    killed.load(evening)
     owner, name = {"prompt": (dreaming._PromptOptimiser, "_moved"), "paint": (killed, "paint"), "sleep": (killed, "_sleep")}[
         moment
     ]
@@ -193,7 +208,7 @@ def test_a_night_that_was_killed_goes_on_to_the_same_prompts_and_weights(tmp_pat
     monkeypatch.setattr(dreaming, "collapse", lambda *args: (False, False))
 
     again = make(tmp_path, generator, **options)
-    again.load(tmp_path / "evening")
+    again.load(evening)
     monkeypatch.setattr("sleepkit.vision.incremental.learner.ImageLearner.train", dies_at_once)  # learning is not done again
     painter_calls = again.painter.calls
     found = night(again, 2, tmp_path / "killed")

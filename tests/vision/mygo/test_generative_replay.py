@@ -169,6 +169,8 @@ def test_a_generator_that_will_not_do_is_trained_anew(tmp_path):
     assert log["generator_attempts"] == 3 and 0 < log["generator_diversity"] < 50
     log = night(make(tmp_path, **{**BRIEF, "min_diversity": 0, "min_fidelity": 0, "generator_retries": 2}), 1, tmp_path / "other")
     assert log["generator_attempts"] == 1
+    log = night(make(tmp_path, **{**BRIEF, "min_diversity": 0, "min_fidelity": 1, "generator_retries": 2}), 1, tmp_path / "third")
+    assert log["generator_attempts"] == 3 and log["generator_fidelity"] < 1
 
 
 def test_the_kept_generator_is_that_of_the_night(tmp_path):
