@@ -57,7 +57,8 @@ test-faults: install ## whole commands that meet with faults and bad inputs; wri
 	$(BIN)/python tests/fault/campaign.py
 	$(BIN)/python tests/fault/bad_inputs.py
 
-test-models: install ## a night of each family of models, loaded again in a new process; writes docs/models.md
+test-models: install ## real tokenizers (npm), and a night of each family of models, loaded again; writes docs/models.md
+	$(BIN)/python -m pytest -q tests/real_tokenizers.py
 	$(BIN)/python tests/models.py
 
 lint: install ## style and types

@@ -446,7 +446,7 @@ class LanguageLearner:
     def _kept_back(self, askable: Sequence[SyntheticExample]) -> list[SyntheticExample]:
         """Questions for the gate, spread evenly: first about what a newer version of a document says for the first time."""
         told = {item.reply for item in self.rehearsal.replay if item.source in self.replaces}
-        fresh = [item for item in askable if item.reply not in told] or askable
+        fresh = [item for item in askable if item.reply not in told] or list(askable)
         spread = next((every for every in (8, 4) if len(fresh) >= every * LEAST_QUIZ), 2)
         return fresh[::spread][:QUIZ_ITEMS]
 
