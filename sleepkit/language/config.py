@@ -31,6 +31,7 @@ __all__ = [
     "part_of",
 ]
 
+WORDS = 2000  # of documents that share a night
 Attention = Literal["sdpa", "eager"]
 AnswerScore = Literal["contained", "chrf", "number"]  # as `scores.score` knows them
 Part = TypeVar("Part")
@@ -109,7 +110,11 @@ class DataConfig:
     dataset_split: str | None = option(None, "Split of a Hub data set; None reads 'train'.")
     nights: int | None = option(None, "Number of nights, one experience each; None goes through the whole data set.")
     order: Literal["file", "random"] = option("file", "Passages in the order of the file, or shuffled by the seed.")
-    passages_per_night: int = option(1, "Passages that make one experience, learned together in one night.")
+    passages_per_night: int | None = option(
+        None,
+        f"Passages that are learned together in one night; None: one, or of documents without questions all of a day, {WORDS:,} "
+        "words at most.",
+    )
     text_column: str = option("text", "Column of plain texts, and of the texts that have labels or answers.")
 
     # rows with labels or written answers, one task a night
@@ -127,8 +132,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_numbers(self)
         require_choice(self, "order", ("file", "random"))
-        require(self, ("passages_per_night", "test_rows_per_label"), lambda value: value >= 1, "a whole number of at least 1")
-        limited = ("nights", "labels_per_task", "rows_per_label")
+        require(self, ("test_rows_per_label",), lambda value: value >= 1, "a whole number of at least 1")
+        limited = ("passages_per_night", "nights", "labels_per_task", "rows_per_label")
         require(self, limited, lambda value: value is None or value >= 1, "a whole number of at least 1")
         if self.label_column is not None and self.answer_column is not None:
             raise SleepkitError("label_column and answer_column both say what is learned; leave one of them out")
@@ -145,6 +150,11 @@ class DataConfig:
         for name in names:
             if getattr(self, name) is not None:
                 raise SleepkitError(f"{name} is for rows with labels; give {needed} too, or leave it out")
+
+    @property
+    def together(self) -> int | None:
+        """Passages that make one night; None: as many as a night can read, unless they come with questions."""
+        return self.passages_per_night or (1 if self.nights or self.has_tasks else None)
 
     @property
     def has_tasks(self) -> bool:

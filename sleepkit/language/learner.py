@@ -82,7 +82,7 @@ from sleepkit.utils.training import require_finite, settings_digest
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-QUIZ_ITEMS, LEAST_QUIZ = 16, 4
+QUIZ_ITEMS, LEAST_QUIZ = 16, 6  # an eighth of all questions, of few up to a half
 SHORT_ANSWER = 12  # words; an answer that is longer is not looked for as it stands
 LONGEST_ANSWER = 256  # tokens that are written where a long answer is expected
 QUIZ_STYLES = ("question", "wh", "paraphrase", "note", "written")  # whole questions
@@ -260,7 +260,7 @@ class LanguageLearner:
         size, share = args.per_device_train_batch_size, args.general_share
         batches = BatchPlan(range(len(new)), numbers, size, share, 1, 0, 0, args.world_size)
         accumulated = args.gradient_accumulation_steps
-        steps = args.max_steps if args.max_steps > 0 else batches.steps_of(args.num_train_epochs, accumulated)
+        steps = args.max_steps if args.max_steps > 0 else batches.steps_of(args.num_train_epochs, accumulated, args.min_steps)
         return plan_text(
             documents=self.size.documents,
             words=self.size.words,
@@ -447,8 +447,8 @@ class LanguageLearner:
         """Questions for the gate, spread evenly: first about what a newer version of a document says for the first time."""
         told = {item.reply for item in self.rehearsal.replay if item.source in self.replaces}
         fresh = [item for item in askable if item.reply not in told] or list(askable)
-        spread = next((every for every in (8, 4) if len(fresh) >= every * LEAST_QUIZ), 2)
-        return fresh[::spread][:QUIZ_ITEMS]
+        number = min(QUIZ_ITEMS, max(len(fresh) // 8, min((len(fresh) + 1) // 2, LEAST_QUIZ)))
+        return [fresh[k * len(fresh) // number] for k in range(number)]
 
     def _all_items(self, night: int) -> list[SyntheticExample]:
         written = self.write_items(night)

@@ -24,7 +24,7 @@ class GateConfig:
     )
     gate_anchor_drop: float = option(
         RetentionGate.max_anchor_drop,
-        "Highest drop of accuracy on the retention set since before any sleep; two answers may be lost by chance.",
+        "Highest drop of accuracy on the retention set since before any sleep; four answers may be lost by chance.",
     )
     gate_min_gain: float = option(RetentionGate.min_gain, "A night's gain on own questions held out of training must exceed it.")
     gate_retention_drop: float = option(
@@ -60,6 +60,9 @@ class SleepConfig(
             How often a night takes each of the items that it has written.
         max_steps (`int`, defaults to -1):
             Optimizer steps of a night; -1 goes by ``num_train_epochs``.
+        min_steps (`int`, defaults to 240):
+            Steps that a short night by epochs has at least, unless it has taken each item 20 times: gates need them to learn when
+            to be silent.
         learning_rate (`float`, defaults to 5e-3):
             Initial learning rate of tonight's expert.
         per_device_train_batch_size (`int`, defaults to 12):
@@ -70,8 +73,8 @@ class SleepConfig(
             Hidden units of an expert.
         expert_layers (`str` or list of `int`, defaults to `"last_quarter"`):
             Layers with experts: ``"all"``, ``"last_half"``, ``"last_quarter"``, or their indices.
-        passages_per_night (`int`, defaults to 1):
-            Texts that one night learns together.
+        passages_per_night (`int`, *optional*):
+            Texts that one night learns together; without it all of a day that have no questions, up to 2,000 words, or one.
         gate (`bool`, defaults to `True`):
             Undo a night, bit for bit, that forgets more or gains less than the limits ``gate_*`` allow.
         dream_rounds (`int`, defaults to 0):

@@ -38,7 +38,7 @@ def ready_passages(dataset: Any, questions: Any, args: SleepConfig) -> list[Expe
     """
     if dataset is None:
         raise SleepkitError("train_dataset is missing; give a folder, a file, a Hub id, a datasets.Dataset or a list of texts")
-    most = args.nights and args.nights * args.passages_per_night
+    most = args.nights and args.nights * (args.passages_per_night or 1)
     if args.has_tasks:
         columns = labelled_columns(args, args.answer_score)
         return load_tasks(

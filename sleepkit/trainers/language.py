@@ -82,7 +82,8 @@ class SleepTrainer:
         train_dataset (`str`, `Path`, [`~datasets.Dataset`] or `list`):
             What to read: a folder of documents, a file, a Hub id, a data set, or a list of texts (`str`), of chats (lists of
             ``{"role", "content"}``) or of rows (`dict`), such as ``{"title", "context", "questions": [{"question", "answer"}]}``.
-            Each text is one night, or ``args.passages_per_night`` of them.
+            Documents without questions share a night; of passages with questions each has its own, or as
+            ``args.passages_per_night`` says.
         eval_dataset (`str`, `Path`, [`~datasets.Dataset`] or `list`, *optional*):
             Rows ``{"question", "answer", "title"}`` that are asked before and after, and never learned; ``title`` is the name of
             the text that they are about, and may be left out where there is one text.  With ``args.label_column`` or
@@ -219,7 +220,7 @@ class SleepTrainer:
             self.learner.restore(self._start)
             self.learner.bank.train_only(None)
         with watched(self.args, chosen), main_holds(folder):
-            day = live_on(folder, self.passages, self.args.passages_per_night, self.args.overwrite)
+            day = live_on(folder, self.passages, self.args.together, self.args.overwrite)
             self.experiences = day.experiences
             crowded = self._crowded(len(day.experiences))
             for line in [*day.lines(), *crowded]:

@@ -19,7 +19,8 @@ from typing import Any
 
 from sleepkit.cycle.cycle import EXPERIENCES_NAME
 from sleepkit.cycle.state import CycleState
-from sleepkit.language.data.experience import Experience, together
+from sleepkit.language.config import WORDS
+from sleepkit.language.data.experience import Experience, size_of, together
 from sleepkit.utils.files import read_jsonl
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ranks import main_finds
@@ -64,12 +65,13 @@ class Day:
         return said
 
 
-def live_on(output_dir: Path, passages: Sequence[Experience], per_night: int = 1, anew: bool = False) -> Day:
+def live_on(output_dir: Path, passages: Sequence[Experience], per_night: int | None = 1, anew: bool = False) -> Day:
     """Today's stream of the life in ``output_dir``, or a new life's; call it on all processes.
 
     Args:
         passages: today's documents, an experience each.
-        per_night: documents that one night learns together.
+        per_night: documents that one night learns together; None: one where they come with questions, else as many as have
+            `WORDS` words.
         anew: forget the life that is there.
 
     Raises:
@@ -86,20 +88,40 @@ def _lived(output_dir: Path) -> tuple[list[dict[str, Any]], int]:
     return read_jsonl(folder / EXPERIENCES_NAME), len(CycleState.load(folder).nights)
 
 
-def extended(life: Sequence[Experience], slept: int, passages: Sequence[Experience], per_night: int = 1) -> Day:
+def extended(life: Sequence[Experience], slept: int, passages: Sequence[Experience], per_night: int | None = 1) -> Day:
     """Do what `live_on` does, for a life of which the first ``slept`` experiences have had their night."""
     lived, waiting = list(life[:slept]), life[slept:]
-    replaced = _replaced(lived)
-    held = [part for j, experience in enumerate(lived) if j not in replaced for part in _parts(experience)]
-    new, missing = _compared(held, passages)
+    new, missing = _compared(_held(lived), passages)
     tonight, rest = _still_waiting(waiting, new)
     titles = {title for title, _ in missing}
-    groups = [rest[k : k + per_night] for k in range(0, len(rest), per_night)]
-    tonight += [_replacing(together(group), titles) for group in groups]
+    tonight += [_replacing(together(group), titles) for group in _nights_of(rest, per_night)]
     changed = [title for experience in tonight for title in experience.replaces]
     stream = [*lived, *tonight]
     gone = [title for title in dict.fromkeys(title for title, _ in missing) if title not in changed]
     return Day(stream, slept, _replaced(stream), changed, gone)
+
+
+def _held(lived: Sequence[Experience]) -> list[Part]:
+    """What was slept on and not replaced since, document by document."""
+    held: list[Part] = []
+    for k, experience in enumerate(lived):
+        later = {title for newer in lived[k + 1 :] for title in newer.replaces}
+        held += [part for part in _parts(experience) if part[0] not in later]
+    return held
+
+
+def _nights_of(passages: Sequence[Experience], per_night: int | None) -> list[list[Experience]]:
+    """Passages by the nights that they are learned in."""
+    if per_night is None and any(passage.questions for passage in passages):
+        per_night = 1
+    nights: list[list[Experience]] = []
+    for passage in passages:
+        last = nights[-1] if nights else []
+        is_full = size_of([*last, passage]).words > WORDS if per_night is None else len(last) >= per_night
+        if is_full or not last:
+            nights.append([])
+        nights[-1].append(passage)
+    return nights
 
 
 def _compared(held: Sequence[Part], passages: Sequence[Experience]) -> tuple[list[Experience], list[Part]]:

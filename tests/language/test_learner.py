@@ -50,6 +50,24 @@ def test_what_the_gate_asks_was_never_trained_on(tmp_path):
     assert trained and asked and not trained & asked
 
 
+def test_the_gate_asks_about_what_a_changed_document_says_for_the_first_time(tmp_path):
+    learner = make_learner(tmp_path)
+    first = Experience("mill", ["The mill was built by ada in 1802. The lake is 40 feet deep. The cook was called ben."])
+    learner.wake(first)
+    learner.sleep(1, tmp_path)
+    learner.wake(replace(first, documents=[first.documents[0].replace("ben", "carl")], replaces=["mill"]))
+    learner.sleep(2, tmp_path)
+    asked = [item for item in learner.rehearsal.quiz if item.night == 2]
+    assert asked and all("carl" in item.reply for item in asked)
+
+
+def test_a_short_night_keeps_back_a_larger_share_of_its_questions(tmp_path):
+    learner = make_learner(tmp_path)
+    question = SyntheticExample("Where is it?", "It is in Orta.", "", "wh", "tale", "Orta")
+    askable = [replace(question, prompt=f"Where is number {k}?") for k in range(200)]
+    assert [len(learner._kept_back(askable[:n])) for n in (0, 1, 3, 8, 16, 48, 64, 200)] == [0, 1, 2, 4, 6, 6, 8, 16]
+
+
 def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path, monkeypatch):
     learner = make_learner(tmp_path, chain=[1, 2, 4], expert_slots=6)
     pass_on, levels = learner._pass_on, []
@@ -102,7 +120,7 @@ def test_chain_epochs_are_those_of_what_a_slower_level_takes_over(tmp_path, max_
     for epochs in (1, 2):
         folder = tmp_path / str(epochs)
         learner = make_learner(folder, chain=[1, 2], expert_slots=4, max_steps=max_steps, chain_epochs=epochs)
-        learner.seeding.num_train_epochs = 1
+        learner.seeding.num_train_epochs, learner.seeding.min_steps = 1, 1
         sleep(learner, folder, 1)
         night = learner.train_tokens
         sleep(learner, folder, 2, start=2)

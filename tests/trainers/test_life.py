@@ -74,6 +74,18 @@ def test_nights_of_several_documents_are_compared_document_by_document():
     day = extended(life, 2, [A, B2, C, D], 2)
     assert names(day) == ["a and 1 more", "c", "b and 1 more"] and day.experiences[2].replaces == ["b"]
     assert day.replaced == {0: 2}
+    tomorrow = extended(day.experiences, 3, [A, B2, C, D], 2)
+    assert tomorrow.lines() == ["nothing new to sleep on"]  # a shared its night with what is replaced, and is known
+    assert extended(day.experiences, 3, [B2, C, D], 2).gone == ["a"]
+
+
+def test_documents_of_a_day_share_a_night_unless_they_come_with_questions_or_are_long():
+    assert names(extended([], 0, [A, B, C], None)) == ["a and 2 more"]
+    asked = doc("q", questions=[Question("where is q?", "here")])
+    assert names(extended([], 0, [A, asked, B], None)) == ["a", "q", "b"]
+    long = doc("long", "word " * 1998)
+    assert names(extended([], 0, [A, long, B, C], None)) == ["a", "long", "b and 1 more"]
+    assert names(extended([A], 1, [A, B, C], None)) == ["a", "b and 1 more"]
 
 
 def test_what_waits_for_its_night_keeps_its_place_unless_it_was_changed():

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from sleepkit.utils.seeds import derive_seed
 
 
+OFTEN = 20  # times that a short night takes an item
+
+
 class BatchPlan:
     """Plan of which items make up each step, for all ranks, from the seed alone.
 
@@ -35,9 +38,16 @@ class BatchPlan:
         self.batch_size, self.drop_last = per_device, False
         self.steps, self.seed, self.rank, self.world = steps, seed, rank, world
 
-    def steps_of(self, epochs: float, accumulated: int) -> int:
-        """Optimizer steps, of ``accumulated`` batches each, after which each new item was seen ``epochs`` times."""
-        return math.ceil(epochs * len(self.new) / (self.n_new * accumulated))
+    def steps_of(self, epochs: float, accumulated: int, least: int = 1) -> int:
+        """Optimizer steps, of ``accumulated`` batches each, after which each new item was seen ``epochs`` times.
+
+        They are ``least`` at least, unless each item was seen `OFTEN` times before.
+        """
+
+        def steps(times: float) -> int:
+            return math.ceil(times * len(self.new) / (self.n_new * accumulated))
+
+        return max(steps(epochs), min(least, steps(OFTEN)))
 
     def __len__(self) -> int:
         return self.steps

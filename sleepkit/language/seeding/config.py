@@ -22,7 +22,7 @@ REHEARSE_AS_NEW = ("none", "notes", "all")
 _SHARES = ("alpha", "beta", "gamma", "lmbda", "lmbda_start", "general_share", "reply_weight")
 _FROM_ONE = (
     *("questions_per_span", "general_tokens", "chunk_size", "num_generations", "rollout_prompts", "rollout_every"),
-    "max_completion_length",
+    *("max_completion_length", "min_steps"),
 )
 _FROM_ZERO = (
     *("top_k", "mask_first_tokens", "general_items", "replay_items", "notes_kept", "gate_penalty", "gate_lr_scale", "z0"),
@@ -63,6 +63,9 @@ class KnowledgeSeedingConfig(TrainingArguments):
     adam_beta2: float = field(default=0.99, metadata={"help": "Adam's second beta; short nights want a short average."})
     num_train_epochs: float = field(default=8, metadata={"help": "How often a night takes each of its new items."})
     max_steps: int = field(default=-1, metadata={"help": "Optimizer steps of a night; -1 goes by num_train_epochs."})
+    min_steps: int = field(
+        default=240, metadata={"help": "Steps that a short night by epochs has at least, up to 20 epochs: gates need them."}
+    )
     per_device_train_batch_size: int = field(default=12, metadata={"help": "Items (packed into one row) per step and device."})
     save_strategy: str = field(default="no", metadata={"help": "Checkpoints inside a night: 'no' or 'steps'."})
     logging_steps: float = field(default=20, metadata={"help": "Steps between two lines of the log."})

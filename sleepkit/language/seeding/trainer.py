@@ -174,11 +174,11 @@ class KnowledgeSeedingTrainer(Trainer):
         return DataLoader(indices, batch_sampler=plan, collate_fn=lambda chosen: {"indices": chosen})
 
     def _steps_of_epochs(self) -> int:
-        """Steps after which each new item was seen ``num_train_epochs`` times."""
+        """Steps after which each new item was seen ``num_train_epochs`` times, ``min_steps`` at least."""
         args = self.seeding
         size, share = args.per_device_train_batch_size, args.general_share
         plan = BatchPlan(self.new, self.others, size, share, 1, 0, 0, args.world_size)
-        return plan.steps_of(args.num_train_epochs, args.gradient_accumulation_steps)
+        return plan.steps_of(args.num_train_epochs, args.gradient_accumulation_steps, args.min_steps)
 
     # -- rollouts -------------------------------------------------------------------------------------------------
     def refresh_rollouts(self) -> None:

@@ -351,10 +351,11 @@ def test_without_general_items_all_are_memory():
     assert BatchPlan([0, 1], [[], []], 4, 0.5, 1, 0, 0, 1).n_new == 4
 
 
-def test_epochs_instead_of_steps(tmp_path):
-    trainer = tiny_trainer(tmp_path, max_steps=-1, num_train_epochs=3)  # 5 new items, 3 a step
+@pytest.mark.parametrize(("least", "steps"), [(1, 5), (5, 5), (7, 7)])
+def test_epochs_instead_of_steps(least, steps, tmp_path):
+    trainer = tiny_trainer(tmp_path, max_steps=-1, num_train_epochs=3, min_steps=least)  # 5 new items, 3 a step
     trainer.run()
-    assert trainer.state.global_step == 5
+    assert trainer.state.global_step == steps
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
