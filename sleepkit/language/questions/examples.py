@@ -245,15 +245,17 @@ def _english_questions(line: Line, styles: Sequence[str], count: int, rng: rando
     for span in answer_spans(sentence):
         reply = statement(sentence, span, rng)
         for _ in range(count):
-            if "wh" in styles and (asked := wh_question(reply, span, rng)):
+            if "wh" in styles and (asked := wh_question(line.alone(reply, span), span, rng)):
                 made.append((asked, reply, "wh", span))
             elif "cloze" in styles:
-                made.append((cloze(reply, span, rng), reply, "cloze", span))
+                made.append((cloze(line.alone(reply, span), span, rng), reply, "cloze", span))
         if "keywords" in styles:
-            made += [(keywords(sentence, span, rng, title), reply, "keywords", span) for _ in range((count + 1) // 2)]
+            made += [
+                (keywords(line.alone(sentence, span), span, rng, title), reply, "keywords", span) for _ in range((count + 1) // 2)
+            ]
     if "wh" in styles and (where := whereabouts(sentence)):
         place, prompts = where
         made += [(prompt, statement(sentence, place, rng), "wh", place) for prompt in prompts]
     if "about" in styles and len(content_words(sentence)) > 2:
-        made.append((about(sentence, rng), sentence, "about", ""))
+        made.append((about(line.alone(sentence), rng), sentence, "about", ""))
     return made

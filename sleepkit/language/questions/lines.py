@@ -21,6 +21,7 @@ from sleepkit.language.questions.gaps import GAP, continue_from, tell_about
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.language.questions.passages import flowing, is_code, passages
+from sleepkit.language.questions.pronouns import antecedent_of, resolved
 from sleepkit.reporting.scripts import MARKS, UNSPACED, is_unspaced, language_of_script
 
 __all__ = ["Line", "beside_neighbour", "coverage", "quotations", "read_lines", "second_part"]
@@ -43,6 +44,7 @@ class Line:
         chunk: the text of the chunk.
         is_prose: whether questions can be asked about it.
         language: in ISO 639-1; "" for one that is not known.
+        subject: what a pronoun stands for that begins the passage; "" where that is not known.
     """
 
     title: str
@@ -51,6 +53,11 @@ class Line:
     chunk: str
     is_prose: bool
     language: str = ENGLISH
+    subject: str = ""
+
+    def alone(self, text: str, answer: str = "") -> str:
+        """A part of `said`, to be understood without what stands before it; as it is where the answer would be told."""
+        return text if answer and answer in self.subject else resolved(text, self.subject)
 
 
 def read_lines(chunks: Sequence[Chunk]) -> list[Line]:
@@ -65,11 +72,14 @@ def read_lines(chunks: Sequence[Chunk]) -> list[Line]:
         prose[chunk.title] += [text] if is_prose else []
     spoken = {title: _language_of_document(parts, prose[title], code[title]) for title, parts in texts.items()}
     lines = []
+    subjects: dict[str, str] = {}
     for chunk, text, is_prose in read:
         said = flowing(text) if is_prose else text
         language = _language(said, is_prose, spoken[chunk.title])
         spoken[chunk.title] = language or spoken[chunk.title]
-        lines.append(Line(chunk.title, said, text, chunk.text, is_prose, language))
+        subject = subjects.get(chunk.title, "")
+        lines.append(Line(chunk.title, said, text, chunk.text, is_prose, language, subject))
+        subjects[chunk.title] = antecedent_of(said, subject) if is_prose and language == ENGLISH else ""
     return list(dict.fromkeys(lines))
 
 

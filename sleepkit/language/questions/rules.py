@@ -182,8 +182,8 @@ def wh_question(text: str, span: str, rng: random.Random) -> str | None:
         following = rest_of[0].lower() if rest_of else ""
         is_verb = following in _AUXILIARIES or _base_form(following) is not None or re.fullmatch(r"[a-z]{3,}[^s]s", following)
         return _capital(f"{word}{after}".strip(" ,")) + "?" if is_verb else None
-    words = _without_opening(words)
-    place = _main_verb(words, rest_of)
+    words = without_opening(words)
+    place = main_verb(words, rest_of)
     if place is None:
         return None
     subject, verb, rest = words[:place], words[place], [*words[place + 1 :], *rest_of]
@@ -193,7 +193,7 @@ def wh_question(text: str, span: str, rng: random.Random) -> str | None:
     return _question(word, auxiliary, subject, [base, *rest])
 
 
-def _without_opening(words: list[str]) -> list[str]:
+def without_opening(words: list[str]) -> list[str]:
     """The clause without "And", without "By the early 20th century," and without "In 1902"."""
     if words and words[0].lower() in _COORDINATORS:
         words = words[1:]
@@ -206,7 +206,7 @@ def _without_opening(words: list[str]) -> list[str]:
     return words
 
 
-def _main_verb(words: list[str], rest: list[str]) -> int | None:
+def main_verb(words: list[str], rest: list[str]) -> int | None:
     """Place of the finite verb that is to move: not inside a relative clause, and not a participle behind its noun."""
     finite = None
     for i, token in enumerate(words):

@@ -78,7 +78,7 @@ def questions_about(
         for role, text in (("user", _ASKED.format(sentence)), ("assistant", pairs))
     ]
     asked = [line for line in lines for _ in range(samples)]
-    prompts = [chat_ids(tokenizer, [*turns, {"role": "user", "content": _ASKED.format(line.said)}]) for line in asked]
+    prompts = [chat_ids(tokenizer, [*turns, {"role": "user", "content": _ASKED.format(line.alone(line.said))}]) for line in asked]
     made = generate(
         model, tokenizer, prompts, TOKENS, 64, temperature=0.7, seed=seed + 3, stop=["\n\n"], description="asking itself"
     )
@@ -88,7 +88,7 @@ def questions_about(
         for question, answer in _PAIR.findall(decode(tokenizer, tokens))
         if is_grounded(line, question, answer.strip(_STOPS))
     }
-    triples = [(line.said, question, answer) for (line, question), answer in found.items()]
+    triples = [(line.alone(line.said), question, answer) for (line, question), answer in found.items()]
     likely = answer_log_probs(model, tokenizer, triples)
     return [
         SyntheticExample(question, _reply(line, answer, rng), line.context, "question", line.title, answer)

@@ -79,7 +79,9 @@ def written_questions(
         return []
     head = "Each text is followed by an answer found in the text and a question that has this answer.\n\n"
     head += "".join(f"Text: {text}\nAnswer: {answer}\nQuestion: {question}\n\n" for text, answer, question in _EXAMPLES)
-    prompts = [raw_ids(tokenizer, f"{head}Text: {line.said}\nAnswer: {a}\nQuestion: {word}") for line, a, word in asked]
+    prompts = [
+        raw_ids(tokenizer, f"{head}Text: {line.alone(line.said, a)}\nAnswer: {a}\nQuestion: {word}") for line, a, word in asked
+    ]
     ends = generate(model, tokenizer, prompts, 20, 64, temperature=0.8, seed=seed, stop=["\n"], description="writing questions")
     vocabularies: dict[str, set[str]] = {}  # of each chunk, with its title
     candidates = []
@@ -91,7 +93,9 @@ def written_questions(
         grounding = sum(w in vocabularies[line.chunk] for w in asked_words) / max(1, len(asked_words))
         if question.endswith("?") and grounding >= min_grounding and not contained(question, span):
             candidates.append((line, span, question, grounding))
-    scores = answer_log_probs(model, tokenizer, [(line.said, question, span) for line, span, question, _ in candidates])
+    scores = answer_log_probs(
+        model, tokenizer, [(line.alone(line.said, span), question, span) for line, span, question, _ in candidates]
+    )
     best: dict[tuple[Line, str], list[tuple[float, str]]] = defaultdict(list)
     for (line, span, question, grounding), score in zip(candidates, scores, strict=True):
         if score > min_log_prob:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 from sleepkit.utils.seeds import derive_seed
 
-
 OFTEN = 20  # times that a short night takes an item
 
 
