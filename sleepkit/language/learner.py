@@ -229,7 +229,7 @@ class LanguageLearner:
         dreams = bool(self.dreaming.dream_rounds or self.dream_set)
         if dreams:  # the gate asks others than those that judge dreams
             held_out, judges = held_out[::2], held_out[1::2] or held_out
-        covered = coverage(items, read_lines(self._chunks()))
+        covered = coverage(items, read_lines(self.context.chunks()))
         progress.say(f"night {night}: {self._plan(items, held_out, covered)}")
         before, said_before = self._self_test(held_out, earlier)
         outcome = self._consolidate(items, night, folder)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from sleepkit.language.generation.chat import chat_ids, decode, generate
+from sleepkit.language.generation.chat import chat_ids, decode, generate, window_of
 from sleepkit.language.questions.gaps import quoted
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH
@@ -66,6 +66,8 @@ def questions_about(
 ) -> list[SyntheticExample]:
     """Questions that the model writes about each line, in its language, without repeats.
 
+    A sentence that does not fit the model's window beside the examples is left out.
+
     Args:
         lines: prose, in whatever languages.
         rng: draws what is quoted of long sentences.
@@ -77,8 +79,12 @@ def questions_about(
         for sentence, pairs in _EXAMPLES
         for role, text in (("user", _ASKED.format(sentence)), ("assistant", pairs))
     ]
-    asked = [line for line in lines for _ in range(samples)]
-    prompts = [chat_ids(tokenizer, [*turns, {"role": "user", "content": _ASKED.format(line.alone(line.said))}]) for line in asked]
+    prompt_of = {
+        line: chat_ids(tokenizer, [*turns, {"role": "user", "content": _ASKED.format(line.alone(line.said))}]) for line in lines
+    }
+    room = window_of(model) - TOKENS
+    asked = [line for line in lines if len(prompt_of[line]) <= room for _ in range(samples)]
+    prompts = [prompt_of[line] for line in asked]
     made = generate(
         model, tokenizer, prompts, TOKENS, 64, temperature=0.7, seed=seed + 3, stop=["\n\n"], description="asking itself"
     )
