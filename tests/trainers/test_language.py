@@ -39,7 +39,7 @@ def base(tmp_path_factory):
 
 def options(folder, **more):
     small = {"styles": ["cloze", "recite"], "general_items": 2, "general_tokens": 4, "expert_width": 4, "expert_slots": 3}
-    small |= {"context_max_tokens": 300, "max_new_tokens": 4, "gate": False}
+    small |= {"context_max_tokens": 300, "max_new_tokens": 4, "gate": False, "passages_per_night": 1}
     return tiny_sleep(folder, **{**small, **more})
 
 
@@ -92,7 +92,8 @@ def test_a_recipe_and_a_trainer_are_one_path(base, tmp_path):
         --anchors {tmp_path}/anchors.jsonl --output_dir {tmp_path}/recipe --nights 2 --expert_slots 3 --expert_width 4 --use_cpu
         --max_steps 2 --per_device_train_batch_size 4 --warmup_steps 0 --learning_rate 1e-2 --top_k 0 --general_share 0.25
         --num_generations 3 --rollout_prompts 3 --rollout_every 2 --max_completion_length 8 --logging_steps 1 --disable_tqdm true
-        --context_max_tokens 300 --max_new_tokens 4 --general_items 2 --general_tokens 4 --styles cloze recite"""
+        --context_max_tokens 300 --max_new_tokens 4 --general_items 2 --general_tokens 4 --styles cloze recite
+        --passages_per_night 1"""
     assert cli.main(text.split()) == 0
     SleepTrainer(
         str(base),

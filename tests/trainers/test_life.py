@@ -127,7 +127,7 @@ def home(tmp_path):
 def sleep(home, *more, model=None, run="life", slots=3):
     text = f"""sleep --model {model or home / "base"} --dataset {home}/notes --output_dir {home / run} --expert_slots {slots}
         --expert_width 4 --use_cpu --max_steps 2 --per_device_train_batch_size 2 --context_max_tokens 300 --max_new_tokens 4
-        --general_items 2 --general_tokens 4 --styles wh cloze --logging_steps 1 --no_gate"""
+        --general_items 2 --general_tokens 4 --styles wh cloze --logging_steps 1 --no_gate --passages_per_night 1"""
     return cli.main([*text.split(), *more])
 
 

@@ -28,7 +28,8 @@ def test_what_ends_a_continuation_is_no_part_of_it():
     whole = chat.generate(model, tokenizer, prompts, 12, **options)
     end = next(token for token in whole[0] if token != whole[0][0])
     cut = [row[: row.index(end)] if end in row else row for row in whole]
-    assert chat.generate(model, tokenizer, prompts, 12, stop_ids=[end], **options) == cut and 0 < len(cut[0]) < len(whole[0])
+    stop = [tokenizer.decode([end])]
+    assert chat.generate(model, tokenizer, prompts, 12, stop=stop, **options) == cut and 0 < len(cut[0]) < len(whole[0])
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
