@@ -152,7 +152,7 @@ def generate(
                 ids, mask = ids[copies], mask[copies]
             if stops:
                 options["stopping_criteria"] = StoppingCriteriaList([_TextStop(tokenizer, stops, ids.shape[1])])
-            with _contiguous_head(model):
+            with _contiguous_head(model), _numbers_or_one_line():
                 output = model.generate(  # type: ignore[operator]
                     input_ids=ids, attention_mask=mask, past_key_values=past, synced_gpus=is_zero3(), **options
                 )
@@ -227,6 +227,19 @@ class _TextStop(StoppingCriteria):
         last = input_ids[:, max(self.start, input_ids.shape[1] - self.width) :]
         texts = self.tokenizer.batch_decode(last)
         return torch.tensor([any(stop in text for stop in self.stops) for text in texts], device=input_ids.device)
+
+
+@contextmanager
+def _numbers_or_one_line() -> Iterator[None]:
+    """Say in one line that a model's logits are no numbers, where torch would draw tokens from them."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "probability tensor contains" not in str(error):
+            raise
+        raise SleepkitError(
+            "the model's logits are not finite; its weights or its config.json are damaged, or need another dtype"
+        ) from error
 
 
 def _until_text(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stops: Sequence[str]) -> list[int]:

@@ -7,6 +7,7 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 from transformers import DynamicCache
 
+from sleepkit.errors import SleepkitError
 from sleepkit.language.generation import cache as growing_cache
 from sleepkit.language.generation import chat
 
@@ -90,3 +91,11 @@ def test_a_frozen_head_is_given_contiguous_states():
     chat.reply_log_probs(model, tokenizer, [(prompt, prompt[:2]) for prompt in prompts])
     assert len(seen) >= 2 and all(seen)
     assert not model.lm_head._forward_pre_hooks
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_a_model_that_says_no_numbers_is_told_in_one_line(top_p):
+    model = tiny_model()
+    torch.nn.init.constant_(model.model.norm.weight, float("nan"))
+    with pytest.raises(SleepkitError, match="logits are not finite; its weights or its config.json are damaged"):
+        chat.generate(model, tiny_tokenizer(), [[5, 6, 7]], 4, temperature=1.0, top_p=top_p)
