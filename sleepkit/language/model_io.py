@@ -284,7 +284,6 @@ def _load_base(base: BaseModel, dtype: str, options: dict[str, Any]) -> tuple[Pr
 def _dtype(name: str, dtype: str, **place: Any) -> torch.dtype:
     """The dtype that a model is held in."""
     from transformers import AutoConfig
-    from transformers.utils import logging
 
     if dtype != "auto":
         named: torch.dtype = getattr(torch, dtype)
@@ -292,7 +291,7 @@ def _dtype(name: str, dtype: str, **place: Any) -> torch.dtype:
     saved = AutoConfig.from_pretrained(name, **place).dtype or torch.float32
     if torch.accelerator.is_available() or computes(saved, "cpu"):
         return saved
-    logging.get_logger(__name__).warning(f"this CPU emulates {saved}, slowly: {name} is loaded as float32")
+    logger.warning(f"this CPU emulates {saved}, slowly: {name} is loaded as float32")
     return torch.float32
 
 

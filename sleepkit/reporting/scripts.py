@@ -18,7 +18,7 @@ import unicodedata
 from bisect import bisect_right
 from collections import Counter
 
-__all__ = ["MARKS", "UNSPACED", "WORD", "apart", "characters", "is_unspaced", "language_of_script"]
+__all__ = ["HAN", "MARKS", "UNSPACED", "WORD", "apart", "characters", "is_unspaced", "language_of_script"]
 
 
 def _ranges(characters: list[str]) -> str:
@@ -34,14 +34,14 @@ def _ranges(characters: list[str]) -> str:
 
 MARKS = _ranges([chr(code) for code in range(0x300, 0x20F1) if unicodedata.category(chr(code))[0] == "M"])
 WORD = rf"\w{MARKS}"  # the inside of a class: what a word is made of
-_HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _KANA = "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _HANGUL = "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb"
 _SOUTHEAST = (
     "\u0e01-\u0e2e\u0e30-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u1089\u108e\u1780-\u17d3\u17dc\u17dd"
 )
 _TIBETAN = "\u0f40-\u0f6c\u0f71-\u0f84\u0f88-\u0fbc"
-UNSPACED = f"{_HAN}\u3105-\u312f{_KANA}{_HANGUL}{_SOUTHEAST}{_TIBETAN}"  # the inside of a class
+UNSPACED = f"{HAN}\u3105-\u312f{_KANA}{_HANGUL}{_SOUTHEAST}{_TIBETAN}"  # the inside of a class
 _CHARACTER = re.compile(rf"[{UNSPACED}][{MARKS}]*")
 
 # First code of a block of letters -> the language that most texts in it are of; "" where it does not tell.

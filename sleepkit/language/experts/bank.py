@@ -36,7 +36,7 @@ from sleepkit.language.models.base_model import (
     prompts_of,
     remember_prompts,
 )
-from sleepkit.language.models.decoder import find_decoder, find_decoder_layers, find_ffn, text_config
+from sleepkit.language.models.decoder import find_decoder, find_decoder_layers, find_ffn, text_config, without_adapter
 from sleepkit.language.models.zero3 import whole
 from sleepkit.utils.files import replacing, write_json
 from sleepkit.utils.seeds import derive_seed
@@ -83,7 +83,7 @@ class ExpertBank:
             SleepkitError: no FFN blocks found, already grown, or a layer index out of range.
         """
         config = config or ExpertBankConfig()
-        model = getattr(model, "get_base_model", lambda: model)()  # of PEFT: it outlives its wrapper
+        model = without_adapter(model)  # of PEFT: it outlives its wrapper
         if any(isinstance(module, LayerExperts) for module in model.modules()):
             raise SleepkitError("this model has an expert bank already; use `ExpertBank.of(model)`")
         if config.activation not in ACT2FN:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from sleepkit.language.models.decoder import reach
+from sleepkit.language.models.decoder import reach, without_adapter
 from sleepkit.utils.precision import close
 
 _MEASURED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -45,7 +45,7 @@ def pads_exactly(model: nn.Module) -> bool:
     """Whether prompts of different lengths may be decoded together; measured once where layers carry states."""
     if reach(model):
         return True
-    key = getattr(model, "get_base_model", lambda: model)()
+    key = without_adapter(model)
     if key not in _MEASURED:
         _MEASURED[key] = _same_with_padding(model)
     return _MEASURED[key]

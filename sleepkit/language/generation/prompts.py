@@ -104,7 +104,7 @@ class PromptFormat:
         """Token ids of a reply behind its prompt, without `end`."""
         if not self.is_chat:
             return self.text(f" {text}")
-        before = self._ids(self._before_reply)
+        before = self._before_ids
         whole = self._ids(self._before_reply + self._lead + text)
         if whole[: len(before)] == before and self._control_ids.isdisjoint(whole[len(before) :]):
             return whole[len(before) :]
@@ -203,6 +203,10 @@ class PromptFormat:
     @cached_property
     def _before_reply(self) -> str:
         return str(self._rendered([{"role": "user", "content": _ASKED}], True, tokenize=False)) + self._head
+
+    @cached_property
+    def _before_ids(self) -> list[int]:
+        return self._ids(self._before_reply)
 
     # -- control tokens -----------------------------------------------------------------------------------------------
     @cached_property

@@ -21,15 +21,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sleepkit.errors import SleepkitError, first_line
-from sleepkit.language.models.base_model import BaseModel, fetched, find_slept
+from sleepkit.language.models.base_model import ADAPTER_CONFIG, BaseModel, fetched, find_slept
 from sleepkit.utils.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ADAPTER_CONFIG", "base_beneath", "find_adapter", "merged"]
-
-ADAPTER_CONFIG = "adapter_config.json"
+__all__ = ["base_beneath", "find_adapter", "merged"]
 
 
 def find_adapter(base: BaseModel) -> Path | None:

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.models.decoder import without_adapter
 from sleepkit.language.models.fingerprint import weights_fingerprint
 from sleepkit.utils.files import read_json, write_json
 
@@ -46,6 +47,7 @@ __all__ = [
 
 CONFIG_NAME = "expert_bank.json"
 WEIGHTS_NAME = "expert_bank.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"  # of an adapter of PEFT, which is a base too
 INSIDE = "base"  # subfolder of a model that was saved whole
 BESIDE = "base.json"  # in the output folder of a run: where the base of its `model/` is on this machine
 QUANTIZED = "quantized"
@@ -109,13 +111,13 @@ def remember_prompts(model: nn.Module, settings: dict[str, Any]) -> None:
 
 def prompts_of(model: nn.Module) -> dict[str, Any]:
     """Return how a model is talked to; empty if nobody has said."""
-    model = getattr(model, "get_base_model", lambda: model)()
+    model = without_adapter(model)
     return dict(getattr(model, "sleepkit_prompts", None) or {})
 
 
 def base_of(model: nn.Module) -> BaseModel | None:
     """Return where the weights of ``model`` came from; None if nobody knows, as for a model that was built in code."""
-    model = getattr(model, "get_base_model", lambda: model)()
+    model = without_adapter(model)
     known = getattr(model, "sleepkit_base", None)
     if isinstance(known, BaseModel):
         return known
@@ -185,7 +187,7 @@ def pinned(base: BaseModel) -> BaseModel:
     """Return the base with the commit that its branch is at now; unchanged where that is not known."""
     if base.is_folder or base.name == SMOLLM2:
         return base
-    found = fetched(base, "config.json") or fetched(base, "adapter_config.json")
+    found = fetched(base, "config.json") or fetched(base, ADAPTER_CONFIG)
     commit = found and found.parents[base.subfolder.count("/") + bool(base.subfolder)].name
     return replace(base, revision=commit or base.revision)
 

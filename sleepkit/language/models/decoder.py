@@ -12,8 +12,6 @@ import math
 from typing import Any
 
 from torch import nn
-from transformers import DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from sleepkit.errors import SleepkitError
 
@@ -21,9 +19,14 @@ FFN_NAMES = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "shared_mlp", "ml
 STATELESS = {"full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
 
 
+def without_adapter(model: nn.Module) -> Any:
+    """The model itself, or the one that a model of PEFT is wrapped around."""
+    return getattr(model, "get_base_model", lambda: model)()
+
+
 def find_decoder(model: nn.Module) -> nn.Module:
     """The part of a causal LM that returns the last hidden states: all but its output head."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    base = without_adapter(model)
     if base.base_model is not base:
         return base.base_model
     layers = find_decoder_layers(base)  # Llama 4 has its decoder under another name than it says
@@ -36,6 +39,9 @@ def reach(model: nn.Module) -> float:
     Infinite for plain attention, the window where it slides, and 0 where more than masks and positions decides what a token sees:
     a layer carries a state from token to token, or goes by places in the row.
     """
+    from transformers import DynamicCache  # not above: who only asks where a base is needs no transformers
+    from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+
     if not {"past_key_values", "position_ids"} <= set(inspect.signature(find_decoder(model).forward).parameters):
         return 0
     config = text_config(model)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sleepkit.language.models.decoder import without_adapter
 from sleepkit.language.models.zero3 import whole
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _digest_weights(model: nn.Module, rounding: torch.dtype) -> str:
 
 def _base_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Return the base's parameters by the names that they have without PEFT, in their order; a tied weight comes once."""
-    inner: nn.Module = getattr(model, "get_base_model", lambda: model)()
+    inner: nn.Module = without_adapter(model)
     named = {name.replace(".base_layer.", "."): parameter for name, parameter in inner.named_parameters()}
     return ((name, named[name]) for name in sorted(named) if ".sleep_experts." not in name and ".lora_" not in name)
 

@@ -20,9 +20,9 @@ from collections.abc import Iterator, Sequence
 
 from sleepkit.language.questions.languages import ENGLISH, STOP_WORDS
 from sleepkit.language.questions.rules import ABOUT, clauses_around
-from sleepkit.language.questions.words import HAN, HAN_FUNCTION, content_words
+from sleepkit.language.questions.words import HAN_FUNCTION, content_words
 from sleepkit.reporting.scores import contained
-from sleepkit.reporting.scripts import MARKS, UNSPACED, apart, is_unspaced
+from sleepkit.reporting.scripts import HAN, MARKS, UNSPACED, apart, is_unspaced
 
 __all__ = ["GAP", "continue_from", "gap_questions", "gap_spans", "quoted", "tell_about", "tell_about_title", "with_gap"]
 

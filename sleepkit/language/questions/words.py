@@ -14,16 +14,15 @@ import re
 
 from sleepkit.language.questions.languages import ENGLISH
 from sleepkit.language.questions.languages import STOP_WORDS as STOP_WORDS_OF
-from sleepkit.reporting.scripts import UNSPACED, WORD, apart, characters
+from sleepkit.reporting.scripts import HAN, UNSPACED, WORD, apart, characters
 
-__all__ = ["HAN", "HAN_FUNCTION", "STOP_WORDS", "content_words", "matching_words"]
+__all__ = ["HAN_FUNCTION", "STOP_WORDS", "content_words", "matching_words"]
 
 STOP_WORDS = frozenset(
     "the a an of in on at to for with by and or is are was were be been as from that this it its which who into their his her "
     "they he she not has have had these those there some many most also one two such what but if when while after before since "
     "during until".split()
 )
-HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # the inside of a class, as the next
 HAN_FUNCTION = "的了在是和与於于及着被把从從为為将將这這那他她它們们我你您其之或但"
 _WORD = re.compile(rf"[{WORD}’'$%–.-]+")
 _JOINED = re.compile(rf"[{UNSPACED}]")

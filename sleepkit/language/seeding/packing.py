@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from sleepkit.language.experts.bank import ExpertBank
-from sleepkit.language.models.decoder import find_decoder, find_decoder_layers, reach
+from sleepkit.language.models.decoder import find_decoder, find_decoder_layers, reach, without_adapter
 from sleepkit.language.seeding.attention import Blocks, attend_in_blocks, bind, blocks_of
 from sleepkit.language.seeding.divergence import TeacherTargets
 from sleepkit.utils.precision import close
@@ -172,7 +172,7 @@ class Backbone:
     """
 
     def __init__(self, model: nn.Module, bank: ExpertBank) -> None:
-        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+        base = without_adapter(model)
         self.bank = bank
         self.decoder: Any = find_decoder(base)
         self.reach = reach(base)
