@@ -247,6 +247,25 @@ def _gain(metrics: Mapping[str, float], name: str) -> str:
 
 
 DISTORTIONS = ("elastic", "perspective")
+def _writers(document: Mapping[str, Any]) -> str:
+    """A night of each model, language and writer of questions."""
+    names = ("closed_book_before", "in_context", "closed_book_after", "recovery", "anchor_kl", "self_test_after", "coverage")
+    heads = ["model", "language", "questions by", "items", "closed book before", "in context", "after", "recovery", "anchor KL"]
+    rows = [
+        [run["model"], run["language"], run["writer"], run.get("items"), *(run.get(name) for name in names), run.get("seconds")]
+        for run in document["writers"]
+    ]
+    return markdown_table([*heads, "own questions", "coverage", "seconds"], rows)
+
+
+def _costs(document: Mapping[str, Any]) -> str:
+    """A night by the words of its document."""
+    names = ("words", "items", "steps", "train_tokens", "seconds_writing", "train_seconds", "seconds", "peak_memory")
+    heads = ["words", "items", "steps", "tokens trained on", "seconds writing", "training", "in all", "peak"]
+    rows = [[format_memory(run[name]) if name == "peak_memory" else run.get(name) for name in names] for run in document["costs"]]
+    return markdown_table(heads, rows)
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "runs": lambda document: runs_table([meaningful(run) for run in document["runs"]]),
     "systems": _systems,
@@ -257,6 +276,8 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "images_per_second": _sprites,
     "sensitivity": _sensitivity,
     "image_runs": _image_runs,
+    "writers": _writers,
+    "costs": _costs,
     "metrics": _measures,
 }
 """What a results file holds -> its table; the first that is there counts."""

@@ -17,9 +17,10 @@ def alone(text):
     ("text", "last"),
     [
         ("The ferry of Sund is called Brisa. It was built in Tarvik.", "The ferry of Sund was built in Tarvik."),
-        ("The ferry of Sund is called Brisa. Its captain is Oda.", "The ferry of Sund's captain is Oda."),
+        ("The ferry of Sund is called Brisa. Its captain is Oda.", "The captain of the ferry of Sund is Oda."),
+        ("The ferry of Sund is called Brisa. Its captain, Oda, is tall.", "The ferry of Sund's captain, Oda, is tall."),
         ("A press in the barn makes a perry. It was made in 1874.", "The press in the barn was made in 1874."),
-        ("The glass was cut in 1802. It is green. Its rim is gold.", "The glass's rim is gold."),
+        ("The glass was cut in 1802. It is green. Its rim is gold.", "The rim of the glass is gold."),
         ("Orla Finch kept the light. She sold honey.", "Orla Finch sold honey."),
         ("Orla Finch kept the light. Her boat was green.", "Orla Finch's boat was green."),
         # What does not fit, or is not known, stays.
