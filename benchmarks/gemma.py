@@ -44,7 +44,9 @@ def _dequantise(folder: Path, checkpoint: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file="gemma.gguf")
     weights = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file="gemma.gguf", quantization_config=weights, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file="gemma.gguf", quantization_config=weights, dtype=torch.bfloat16
+    )
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(checkpoint)

