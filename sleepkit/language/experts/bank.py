@@ -14,17 +14,16 @@ import math
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.experts.units import LAYER_SHARES, ExpertBankConfig, LayerExperts, add_experts
+from sleepkit.language.experts.units import LAYER_SHARES, ExpertBankConfig, LayerExperts, add_experts, kind_of
 from sleepkit.language.models.base_model import (
     CONFIG_NAME,
     INSIDE,
@@ -86,8 +85,6 @@ class ExpertBank:
         model = without_adapter(model)  # of PEFT: it outlives its wrapper
         if any(isinstance(module, LayerExperts) for module in model.modules()):
             raise SleepkitError("this model has an expert bank already; use `ExpertBank.of(model)`")
-        if config.activation not in ACT2FN:
-            raise SleepkitError(f"activation {config.activation!r} is unknown; use one of transformers' ACT2FN, such as 'silu'")
         for name in ("slots", "width"):
             if getattr(config, name) < 1:
                 raise SleepkitError(f"expert {name} must be at least 1, got {getattr(config, name)}")
@@ -96,11 +93,12 @@ class ExpertBank:
         able = [index for index, layer in enumerate(decoder) if find_ffn(layer) is not None]
         indices = _layer_indices(config.layers, able, len(decoder))
         hidden_size = text_config(model).hidden_size
-        for index in indices:
-            ffn = find_ffn(decoder[index])
-            if ffn is None:
-                raise SleepkitError(f"decoder layer {index} has no FFN block; choose `layers` that have one")
-            experts = LayerExperts(hidden_size, config)
+        ffns = [find_ffn(decoder[index]) for index in indices]
+        if None in ffns:
+            raise SleepkitError(f"decoder layer {indices[ffns.index(None)]} has no FFN block; choose `layers` that have one")
+        config = replace(config, kind=kind_of(config, ffns, hidden_size))
+        for index, ffn in zip(indices, ffns, strict=True):
+            experts = LayerExperts(ffn, hidden_size, config)
             experts.to(next(decoder[index].parameters()).device)
             experts.requires_grad_(False)
             ffn.sleep_experts = experts
@@ -133,6 +131,11 @@ class ExpertBank:
             for index, experts in zip(self.layers, self.per_layer(), strict=True)
             for name, parameter in experts[slot].named_parameters()
         }
+
+    def fast_parameters(self, slot: int) -> set[str]:
+        """Names of those that learn faster than the others, as they decide where the expert is open."""
+        fast = next(iter(self.per_layer()))[slot].fast
+        return {name for name in self.named_parameters(slot) if name.rpartition(".")[2] in fast}
 
     def activate(self, seed: int = 0) -> int:
         """Take the next free slot into use, freshly initialised and the only trainable one; returns its index.
@@ -195,7 +198,8 @@ class ExpertBank:
 
     @contextmanager
     def one_forced_open(self, seed: int, gate: float) -> Iterator[None]:
-        """Force one random slot of each layer open inside the block: its gate is at least ``gate``, 0 to 1 (as the paper dreams).
+        """Force one random slot of each layer open inside the block: its gate, or what each of its units is activated by, is at
+        least ``gate``, 0 to 1 (as the paper dreams).
 
         Also one that is out of view.  OutputUnits without an expert count too and change nothing: with few experts in use few
         layers are disturbed.
@@ -304,7 +308,7 @@ class ExpertBank:
         document, state = _read_bank(folder, model)
         check_fingerprint(model, document, folder)
         remember_prompts(model, document.get("prompts") or {})
-        bank = cls.grow(model, ExpertBankConfig(**{**document["config"], "layers": document["layers"]}))
+        bank = cls.grow(model, ExpertBankConfig.read({**document["config"], "layers": document["layers"]}))
         bank.load_state_dict(state, document["active"])
         return bank
 
@@ -344,7 +348,7 @@ def read_bank_config(folder: str | Path) -> dict[str, Any]:
         raise SleepkitError(f"{folder} has no {CONFIG_NAME}; give a folder written by sleepkit")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        ExpertBankConfig(**document["config"])
+        ExpertBankConfig.read(document["config"])
         missing = {"layers", "active", "base_shape"} - set(document)
     except (ValueError, TypeError, KeyError) as error:
         raise SleepkitError(f"{path} is not a valid expert bank configuration ({error}); copy it again") from error

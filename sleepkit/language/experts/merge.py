@@ -2,12 +2,12 @@
 
 For each layer, with ``x`` (rows, d) the inputs that its FFN block saw::
 
-    target(x) = sum_{e merged} g_e(x) * up_e( act(down_e x) )
+    target(x) = sum_{e merged} e(x)
     minimise   mean ||new(x) - target(x)||^2 / mean ||target(x)||^2        over the new expert's parameters
 
 The new expert is as wide as each of the old ones.  It starts from the hidden units that contribute most to the target
-(energy of the unit times the squared norm of its column of ``up``) and from the mean of the gates, then AdamW with a
-cosine schedule does the rest.  Ours: the paper ("Language Models Need Sleep", arXiv 2606.03979) leaves this open.
+(energy of the unit times the squared norm of what it writes), and from the mean of the gates where there are any; then AdamW
+with a cosine schedule does the rest.  Ours: the paper ("Language Models Need Sleep", arXiv 2606.03979) leaves this open.
 
 This is an approximation, so the relative error of each layer on rows that were held out (every tenth) is returned: 0 is
 exact, 1 is as bad as forgetting the merged experts.  Whether that is good enough is the retention gate's decision.
@@ -17,6 +17,7 @@ Left out: matching the model's logits.  The layers are fitted independently, eac
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,7 +120,7 @@ def fit_slot(
     errors = {}
     for index, experts, x in zip(bank.layers, bank.per_layer(), inputs, strict=True):
         with whole([parameter for slot in {into, *from_} for parameter in experts[slot].parameters()], write=True):
-            fitted, errors[index] = _fit(bank, [experts[slot] for slot in from_], x, steps, learning_rate, batch_rows, seed)
+            fitted, errors[index] = _fit([experts[slot] for slot in from_], x, steps, learning_rate, batch_rows, seed)
             experts[into].load_state_dict(fitted.state_dict())
     return errors
 
@@ -136,10 +137,10 @@ def merge_oldest(bank: ExpertBank, batches: Sequence[Mapping[str, Tensor]], seed
 
 
 def _fit(
-    bank: ExpertBank, old: list[Expert], x: Tensor, steps: int, learning_rate: float, batch_rows: int, seed: int
+    old: list[Expert], x: Tensor, steps: int, learning_rate: float, batch_rows: int, seed: int
 ) -> tuple[Expert, float]:
     """Fit one new expert to the sum of the old ones on rows ``x`` (rows, d); returns also its error on every tenth row."""
-    x = x.to(old[0].down.device, torch.float32)
+    x = x.to(next(old[0].parameters()).device, torch.float32)
     with torch.no_grad():
         target = sum((expert(x)[0] for expert in old), torch.zeros_like(x))
     held_out = torch.arange(len(x), device=x.device) % 10 == 0
@@ -147,7 +148,7 @@ def _fit(
     scale = train_y.square().mean().clamp_min(torch.finfo(torch.float32).tiny)
 
     generator = torch.Generator().manual_seed(seed)
-    new = _strongest_units(old, Expert(x.shape[1], bank.config).to(x.device), train_x)
+    new = _strongest_units(old, train_x)
     optimizer = torch.optim.AdamW(new.parameters(), lr=learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     for _ in range(steps):
@@ -165,15 +166,10 @@ def _fit(
 
 
 @torch.no_grad()
-def _strongest_units(old: list[Expert], new: Expert, x: Tensor) -> Expert:
-    """Start ``new`` from the hidden units of ``old`` with the largest output energy on ``x``, and the mean gate."""
-    down = torch.cat([expert.down for expert in old])  # (experts * width, d)
-    up = torch.cat([expert.up for expert in old], dim=1)  # (d, experts * width)
-    hidden = torch.cat([expert.hidden(x)[0] for expert in old], dim=1)  # (rows, experts * width)
-    best = (hidden.square().mean(0) * up.square().sum(0)).topk(new.down.shape[0]).indices
-    new.down.copy_(down[best])
-    new.up.copy_(up[:, best])
-    for name in ("gate_weight", "gate_bias"):
-        if getattr(new, name) is not None:
-            getattr(new, name).copy_(torch.stack([getattr(expert, name) for expert in old]).mean(0))
+def _strongest_units(old: list[Expert], x: Tensor) -> Expert:
+    """Return a new expert of the hidden units of ``old`` with the largest output energy on ``x``."""
+    new = copy.deepcopy(old[0]).requires_grad_(True)
+    hidden = torch.cat([expert.seen_by_units(x) for expert in old], dim=1)  # (rows, experts * width)
+    strengths = torch.cat([expert.strengths() for expert in old])
+    new.take(old, (hidden.square().mean(0) * strengths).topk(hidden.shape[1] // len(old)).indices)  # type: ignore[arg-type]
     return new

@@ -302,19 +302,19 @@ class KnowledgeSeedingTrainer(Trainer):
 
     # -- bookkeeping ----------------------------------------------------------------------------------------------
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Two groups: experts, and gates with their own learning rate."""
+        """Two groups: experts, and what decides where they are open, with its own learning rate."""
         if self.optimizer is None:
-            named = self.bank.named_parameters(self.slot)
+            named, fast = self.bank.named_parameters(self.slot), self.bank.fast_parameters(self.slot)
             cls, options = self.get_optimizer_cls_and_kwargs(self.args)
             rate = self.args.learning_rate
             groups = [
                 {
-                    "params": [p for n, p in named.items() if "gate" not in n],
+                    "params": [p for n, p in named.items() if n not in fast],
                     "lr": rate,
                     "weight_decay": self.args.weight_decay,
                 },
                 {
-                    "params": [p for n, p in named.items() if "gate" in n],
+                    "params": [p for n, p in named.items() if n in fast],
                     "lr": rate * self.seeding.gate_lr_scale,
                     "weight_decay": 0.0,
                 },
