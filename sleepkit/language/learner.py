@@ -149,7 +149,7 @@ class LanguageLearner:
             self.bank = ExpertBank.of(model)
         except SleepkitError:
             layers: Any = config.expert_layers
-            shape = ExpertBankConfig(slots=config.expert_slots, width=config.expert_width, layers=layers, gate=config.expert_gate)
+            shape = ExpertBankConfig(slots=config.expert_slots, width=config.expert_width, layers=layers, kind=config.expert_kind)
             self.bank = ExpertBank.grow(model, shape)
         if self.dreaming.dreamer_path:
             from sleepkit.language.dreaming.policy import dreaming_with

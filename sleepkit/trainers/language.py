@@ -49,7 +49,7 @@ __all__ = ["Night", "SleepTrainer", "use_all_cores"]
 
 NAMED = ("model", "dataset", "dataset_split", "test_dataset", "nights", "order", "general_prompts", "anchors")  # by content
 FIXED = (
-    *("method", "dtype", "expansion", "expert_slots", "expert_width", "expert_layers", "expert_gate", "chain", "baseline"),
+    *("method", "dtype", "expansion", "expert_slots", "expert_width", "expert_layers", "expert_kind", "chain", "baseline"),
     *("label_column", "answer_column", "answer_score", "instruction", "list_labels", "max_new_tokens"),
 )  # settings of a life of nights that no day may change: the experts' shape, and what is asked in which way
 

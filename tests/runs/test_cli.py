@@ -254,13 +254,14 @@ def test_expand(base, tmp_path, capsys):
         "--layers",
         "1",
         "2",
-        "--no_gate",
+        "--kind",
+        "ungated",
     ]
     assert cli.main(line) == 0
     assert "3 experts in 2 layers" in capsys.readouterr().out
     saved = read_bank_config(tmp_path / "grown")
     assert (saved["base_model"], saved["layers"], saved["active"]) == (str(base), [1, 2], [])
-    assert saved["config"]["gate"] is False
+    assert saved["config"]["kind"] == "ungated"
     ExpertBank.load(tiny_model(), tmp_path / "grown")
 
 

@@ -25,7 +25,7 @@ GENERAL = ["name a colour.", "say hello."]
 
 
 def sleeping(folder, every=40, **options):
-    small = {"max_steps": 60, "expert_width": 48, "expert_slots": 4, "expert_layers": "all", "expert_gate": False}
+    small = {"max_steps": 60, "expert_width": 48, "expert_slots": 4, "expert_layers": "all", "expert_kind": "ungated"}
     small |= {"general_items": 2, "general_tokens": 4, "gate_anchor_kl": 9.0, "gate_anchor_drop": 1.0, "learning_rate": 1e-2}
     args = tiny_sleep(folder / "nights", **{**small, **options})
     return SleepCallback(args, every=every, general_prompts=GENERAL, anchors=ANCHORS)

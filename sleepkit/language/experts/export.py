@@ -101,10 +101,10 @@ def _wider(ffn: Any, matrices: Matrices, experts: list[Any], added: int) -> dict
     made = {}
     for name, count in ((f"{n}.{kind}", c) for n, c in matrices.inner.items() for kind in ("weight", "bias")):
         if name in own:
-            block = own[name].T if turned else own[name]
+            block = own[name].T if turned and own[name].ndim == 2 else own[name]
             zeros = block.new_zeros(count * filled, *block.shape[1:])
             value = joined([block, *(group[name] for group in groups), zeros], count, 0)
-            made[name] = (value.T if turned else value).contiguous()
+            made[name] = (value.T if turned and value.ndim == 2 else value).contiguous()
     name = f"{matrices.outer}.weight"
     block = own[name].T if turned else own[name]
     value = torch.cat([block, *(group[name] for group in groups), block.new_zeros(len(block), filled)], 1)

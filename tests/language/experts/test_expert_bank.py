@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.experts.bank import CONFIG_NAME, WEIGHTS_NAME, ExpertBank
-from sleepkit.language.experts.units import Expert, ExpertBankConfig, LayerExperts
+from sleepkit.language.experts.gated import GatedExpert
+from sleepkit.language.experts.units import ExpertBankConfig, LayerExperts
 from sleepkit.language.models.decoder import find_decoder_layers
 
 X = tiny_batch()
@@ -56,13 +57,13 @@ def learn(model, steps=3):
 
 
 # -- the function is preserved ----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("gate", [True, False])
+@pytest.mark.parametrize("kind", ["auto", "gated", "ungated"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_growing_and_activating_change_nothing(family, dtype, gate):
+def test_growing_and_activating_change_nothing(family, dtype, kind):
     model = tiny_model(family, dtype=dtype)
     before = logits(model)
-    bank = ExpertBank.grow(model, small(layers="all", gate=gate))
+    bank = ExpertBank.grow(model, small(layers="all", kind=kind))
     assert torch.equal(logits(model), before)
     for _ in range(3):
         slot = bank.activate()
@@ -79,21 +80,23 @@ def test_growing_leaves_the_random_state_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_expert_equals_its_equation():
-    model, bank = grown(layers=[2], gate_bias=0.7)
+X2 = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_gated_expert_equals_its_equation():
+    model, bank = grown(layers=[2], kind="gated")
     slot = bank.activate()
     stir(bank, slot)
     expert = next(bank.per_layer())[slot]
-    x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(1))
-    gate = ((x @ expert.gate_weight / 32**0.5 + expert.gate_bias + 3) / 6).clamp(0, 1)
-    expected = gate[..., None] * (F.silu(x @ expert.down.T) @ expert.up.T)
-    y, openness = expert(x)
+    gate = ((X2 @ expert.gate_weight / 32**0.5 + expert.gate_bias + 3) / 6).clamp(0, 1)
+    expected = gate[..., None] * (F.silu(X2 @ expert.down.T) @ expert.up.T)
+    y, seen = expert(X2)
     torch.testing.assert_close(y, expected)
-    torch.testing.assert_close(openness, gate[..., None])
+    torch.testing.assert_close(expert.openness(seen), gate[..., None])
 
 
 def test_a_closed_gate_is_silent():
-    model, bank = grown()
+    model, bank = grown(kind="gated")
     before = logits(model)
     slot = bank.activate()
     stir(bank, slot)
@@ -260,7 +263,7 @@ def test_growing_twice_is_refused():
         ({"layers": "first_half"}, "'first_half'"),
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"slots": 0}, "slots must be at least 1, got 0"),
-        ({"activation": "sinus"}, "'sinus'"),
+        ({"kind": "dense"}, "expert kind is 'dense'; use one of auto, ffn, gated, ungated"),
     ],
 )
 def test_bad_configuration(options, message):
@@ -344,10 +347,10 @@ def test_lora_on_the_same_model(grow_first, tmp_path):
 
 
 # -- keeping ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("gate", [True, False])
+@pytest.mark.parametrize("kind", ["auto", "gated", "ungated"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_save_and_load_bitwise(family, gate, tmp_path):
-    model, bank = grown(family, torch.bfloat16, layers=[1, 3], gate=gate)
+def test_save_and_load_bitwise(family, kind, tmp_path):
+    model, bank = grown(family, torch.bfloat16, layers=[1, 3], kind=kind)
     bank.activate()
     stir(bank, bank.activate())
     stir(bank, bank.activate(), seed=1)
@@ -356,7 +359,7 @@ def test_save_and_load_bitwise(family, gate, tmp_path):
     bank.save(tmp_path / "new" / "folder")
     again = tiny_model(family, dtype=torch.bfloat16)
     loaded = ExpertBank.load(again, tmp_path / "new" / "folder")
-    assert (loaded.active, loaded.layers, loaded.config) == ([1, 2, 0], [1, 3], small(layers=[1, 3], gate=gate))
+    assert (loaded.active, loaded.layers, loaded.config) == ([1, 2, 0], [1, 3], small(layers=[1, 3], kind=bank.config.kind))
     state = bank.state_dict()
     assert state.keys() == loaded.state_dict().keys()
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
@@ -380,7 +383,7 @@ def test_a_state_that_does_not_fit_changes_nothing():
     stir(bank, bank.activate())
     before, state = logits(model), bank.state_dict()
     short = dict(list(state.items())[:-1])
-    wrong = {**state, "slot.0.layer.2.up": torch.zeros(32, 9)}
+    wrong = {**state, "slot.0.layer.2.down_proj": torch.zeros(32, 9)}
     for bad, active, message in (
         (short, [0], "missing"),
         (wrong, [0], r"\(32, 8\), is \(32, 9\)"),
@@ -470,7 +473,7 @@ def test_save_pretrained_of_a_grown_model_loads_as_the_plain_base(family, tmp_pa
 
 
 def test_frozen_expert_is_computed_where_it_is_open():
-    expert = Expert(16, ExpertBankConfig(width=8))
+    expert = GatedExpert(16, 8)
     expert.reset(torch.Generator().manual_seed(0))
     with torch.no_grad():
         expert.up.normal_(generator=torch.Generator().manual_seed(1))
@@ -493,14 +496,19 @@ def test_frozen_expert_is_computed_where_it_is_open():
     assert not y.any()
 
 
-def test_one_expert_forced_open_in_each_layer_while_dreaming():
+@pytest.mark.parametrize("kind", ["ffn", "gated"])
+def test_one_expert_forced_open_in_each_layer_while_dreaming(kind):
     model = tiny_model()
-    bank = ExpertBank.grow(model, ExpertBankConfig(slots=2, width=4))
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=2, width=4, kind=kind))
     slot = bank.activate(seed=0)
     with torch.no_grad():
         for experts in bank.per_layer():
-            experts[slot].up.normal_(generator=torch.Generator().manual_seed(1))
-            experts[slot].gate_bias.fill_(-10.0)
+            expert = experts[slot]
+            (expert.up if kind == "gated" else expert.down_proj).normal_(generator=torch.Generator().manual_seed(1))
+            if kind == "gated":
+                expert.gate_bias.fill_(-10.0)
+            else:
+                expert.gate_proj.zero_()  # silu(0) is 0
     bank.train_only(None)
     ids = tiny_batch()
     silent = model(ids).logits

@@ -20,10 +20,10 @@ def batches(rows=4, columns=40, count=3, pad=7):
     return made
 
 
-def full_bank(gate=True, family="llama", nights=3):
+def full_bank(kind="auto", family="llama", nights=3):
     """A pool whose experts have each learned a batch."""
     model = tiny_model(family)
-    bank = ExpertBank.grow(model, ExpertBankConfig(slots=nights, width=8, layers="last_half", gate=gate))
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=nights, width=8, layers="last_half", kind=kind))
     for night in range(nights):
         optimizer = torch.optim.AdamW(bank.parameters(bank.activate()), lr=3e-2)
         x = tiny_batch(4, 40, seed=night)
@@ -53,9 +53,9 @@ def test_captured_inputs_are_those_of_real_tokens():
     assert all((x[:, None] == y[None]).all(-1).any(1).all() for x, y in zip(few, inputs, strict=True))  # rows of them
 
 
-@pytest.mark.parametrize("gate", [True, False])
-def test_merging_the_oldest(gate):
-    model, bank = full_bank(gate)
+@pytest.mark.parametrize("kind", ["ffn", "gated", "ungated"])
+def test_merging_the_oldest(kind):
+    model, bank = full_bank(kind)
     examples = batches()
     untouched = {name: p.clone() for name, p in model.named_parameters() if ".slots." not in name or ".slots.2." in name}
     with torch.no_grad(), bank.view([0, 1]):
@@ -67,7 +67,7 @@ def test_merging_the_oldest(gate):
     assert set(errors) == set(bank.layers)
     assert all(error < 0.5 and error < 0.7 * start[layer] for layer, error in errors.items()), (errors, start)
     assert bank.active == [0, 2] and not any(p.requires_grad for p in bank.parameters(0) + bank.parameters(1))
-    assert all(not p.any() for experts in bank.per_layer() for p in [experts[1].up])
+    assert all(not p.any() for experts in bank.per_layer() for p in [experts[1].up if kind != "ffn" else experts[1].down_proj])
     assert all(torch.equal(p, untouched[name]) for name, p in model.named_parameters() if name in untouched)
     with torch.no_grad(), bank.view([0]):
         got = model(**examples[0]).logits
