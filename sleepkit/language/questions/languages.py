@@ -5,8 +5,8 @@
 
 A script of one language tells alone.  In Latin letters each word votes for the languages that it is a stop word of, and so do
 letters that few languages have; English wins a tie, as rules for English exist and most documents are English.  A word with a
-capital within a sentence has no vote: it is a name ("La Liga", "Der Spiegel").  A text of some length with next to no stop word
-is of a language that is not listed.
+capital within a sentence has no vote: it is a name ("La Liga", "Der Spiegel").  A question, which is no name, needs one word
+less: short ones have few.  A text of some length with next to no stop word is of a language that is not listed.
 
 Ours.  py3langid and other classifiers of texts were tried: they err on short sentences ("Ann kept bees." is Luxembourgish), which
 is what is asked about here.  Left out: languages that share stop words and letters (Norwegian is Danish here).
@@ -38,7 +38,8 @@ _STOP_WORDS = {
         "der die das den dem des ein eine einen einem einer eines und oder aber nicht ist sind war waren wird wurde wurden "
         "werden hat haben hatte hatten von zu zum zur im in am an auf aus bei mit nach für über unter vor durch als wie auch nur "
         "noch sich es er sie wir ihr sein seine seiner ihre ihrer dass wenn weil damit dann doch dort hier man kein keine bis "
-        "seit um dieser diese dieses jeder welche wer was wo wann warum ich du mir dir ihm ihnen"
+        "seit um dieser diese dieses jeder welche wer was wo wann warum ich du mir dir ihm ihnen welcher welches welchem welchen "
+        "während ins vom beim"
     ),
     "es": (
         "a el la los las un una unos unas de del y o pero no cada es son era fue ha han había en con por para sin sobre "
@@ -146,15 +147,17 @@ def language_of(text: str, default: str = UNKNOWN) -> str:
     for language, telling in _LETTERS.items():
         votes[language] += len(letters & set(telling))
     best = max(votes, key=lambda language: (votes[language], language == default))  # English is the first of other equals
-    if _is_told(best, votes, len(words), default):
+    if _is_told(best, votes, len(words), default, text.rstrip().endswith("?")):
         return best
     is_likely = len(words) < FEW_WORDS or votes.get(default, 0) > LEAST_SHARE * len(words)
     return default if is_likely else UNKNOWN
 
 
-def _is_told(best: str, votes: dict[str, int], words: int, default: str) -> bool:
-    """Whether the votes for a language are enough: two more than for the one around, and some of many words."""
+def _is_told(best: str, votes: dict[str, int], words: int, default: str, is_question: bool) -> bool:
+    """Whether the votes for a language are enough: two more than for the one around, one of a question; some of many words."""
     if best == default or not votes[best]:
         return votes[best] > LEAST_SHARE * words
-    enough = votes[best] > votes[default] + 1 if default in votes else votes[best] > 1 or best == ENGLISH or words > 3
+    enough = (
+        votes[best] > votes[default] + (not is_question) if default in votes else votes[best] > 1 or best == ENGLISH or words > 3
+    )
     return enough and (words < FEW_WORDS or votes[best] >= STOP_SHARE * words)
