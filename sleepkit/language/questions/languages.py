@@ -20,7 +20,7 @@ from collections import Counter
 
 from sleepkit.reporting.scripts import language_of_script
 
-__all__ = ["ENGLISH", "FEW_WORDS", "STOP_WORDS", "UNKNOWN", "language_of"]
+__all__ = ["ENGLISH", "FEW_WORDS", "STOP_WORDS", "UNKNOWN", "is_in", "language_of"]
 
 ENGLISH, UNKNOWN = "en", ""
 FEW_WORDS = 8  # of a text that may be without a stop word
@@ -131,6 +131,7 @@ _LETTERS = {
     "de": "ß", "es": "ñ¿¡", "fr": "œùû", "pt": "ãõ", "pl": "ąęłśźż", "cs": "ěřů", "ro": "ășț", "hu": "őű", "tr": "ğış", "da": "ø",
     "vi": "ơưđạảấầậắằặẹẻếềệịỉọỏốồộớờợụủứừự",
 }  # fmt: skip
+_SCRIPTS = {"fa": "ar", "ur": "ar", "uk": "ru", "be": "ru", "sr": "ru"}  # what a text without the telling letters is taken for
 _WORD = re.compile(r"(?:[.!?] )?[^\W\d_]+")
 _BEFORE = ".!? "  # the first word of a sentence, which has a capital for that
 _LONGEST = 20_000  # characters that are read of a text
@@ -157,6 +158,12 @@ def language_of(text: str, default: str = UNKNOWN) -> str:
         return best
     is_likely = len(words) < FEW_WORDS or votes.get(default, 0) > LEAST_SHARE * len(words)
     return default if is_likely else UNKNOWN
+
+
+def is_in(text: str, language: str) -> bool:
+    """Whether a text may be in a language: nothing in it tells of another.  Of one that is not known, that it is not English."""
+    told = language_of(text, language)
+    return told != ENGLISH if language == UNKNOWN else told in (language, _SCRIPTS.get(language))
 
 
 def _is_told(best: str, votes: dict[str, int], words: int, default: str, is_question: bool) -> bool:
