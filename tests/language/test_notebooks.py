@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sleepkit.language.config import LearnerConfig
 from sleepkit.language.data.experience import Experience, Question
 from sleepkit.language.generation.chat import chat_ids
 from sleepkit.language.learner import LanguageLearner
+from sleepkit.language.questions.items import RETOLD
 from sleepkit.language.questions.languages import language_of
 from sleepkit.language.questions.lines import coverage, read_lines
 from sleepkit.reporting.scores import contained, normalize_answer
@@ -102,6 +104,12 @@ def test_a_student_that_says_other_sentences_of_the_document_is_not(night):
         learner.says({item.prompt: said for item, said in others.items()})
         by_chance = sum(answer_of(item.span) in answer_of(said) for item, said in others.items())  # the subject of the document
         assert learner._self_test(held_out, [])[0]["held_out"] == by_chance / len(held_out) < CLEARLY_LOWER
+
+
+def test_what_the_model_tells_of_whole_passages_is_not_asked_by_the_gate(night):
+    learner, notes, _, held_out, _ = night
+    told = replace(held_out[0], reply=notes.documents[0], context=notes.documents[0], style=RETOLD, span="")
+    assert learner._can_be_asked(held_out[0]) and not learner._can_be_asked(told)
 
 
 def test_right_answers_are_right_in_the_evaluation_alone_and_in_sentences(night):

@@ -13,6 +13,7 @@ items come from the documents alone, never from evaluation questions::
                nothing that the document does not
     recite     a sentence from a random prefix on
     rewrite    the model says a sentence in its own words; kept if no number and no name was lost or invented
+    retold     a summary, an explanation and a list of a whole passage, where the model writes alone (own_words/retelling.py)
     general    questions about anything; the reply is the unslept model's own
     replay     items of earlier nights; the reply is what the model gave before tonight.  With `rehearse_as_new` they
                keep their style and are learned again
@@ -37,9 +38,20 @@ from transformers.utils import logging
 from sleepkit.errors import SleepkitError
 from sleepkit.language.questions.context import Chunk
 from sleepkit.language.questions.gaps import GAP, continue_from, gap_questions
-from sleepkit.language.questions.items import OWN, ROLES, STYLES, SyntheticExample, load_items, newest, not_outdated, save_items
+from sleepkit.language.questions.items import (
+    OWN,
+    RETOLD,
+    ROLES,
+    STYLES,
+    SyntheticExample,
+    load_items,
+    newest,
+    not_outdated,
+    save_items,
+)
 from sleepkit.language.questions.languages import ENGLISH
 from sleepkit.language.questions.lines import Line, beside_neighbour, coverage, quotations, read_lines, second_part
+from sleepkit.language.questions.own_words.retelling import RETOLD_BY, retellings_wanted, retold
 from sleepkit.language.questions.rules import (
     about,
     answer_spans,
@@ -134,7 +146,9 @@ def write_examples(
     items += own
     items += _of_the_rest(lines, items, set(styles) & set(BY_RULE) or question_writer == "written", rng)
     _tell_of_the_rest(chunks, lines, items)
-    items = newest(items, [line.context for line in lines])
+    if question_writer in RETOLD_BY:
+        items += _retold(model, tokenizer, chunks, lines, seed)
+    items = newest(items, [*(chunk.text for chunk in chunks), *(line.context for line in lines)])
     if not items:
         raise NothingToAskError("the documents hold no sentence that can be asked about; give documents with full sentences")
     return items
@@ -181,6 +195,15 @@ def _own_questions(
         progress.say(f"the model asked about {done} of {len(probe)} sentences itself; question_writer is {writer}")
     rest = [line for line in asked if line not in probe] if writer != "rules" else []
     return items + questions_about(model, tokenizer, rest, rng, seed), writer
+
+
+def _retold(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, chunks: Sequence[Chunk], lines: Sequence[Line], seed: int
+) -> list[SyntheticExample]:
+    """What the model tells of whole passages."""
+    items = retold(model, tokenizer, chunks, lines, seed)
+    _tell_of_empty_styles([RETOLD], {RETOLD: len(retellings_wanted(chunks, lines))}, items)
+    return items
 
 
 def _of_the_rest(

@@ -178,8 +178,8 @@ def _by_language(
 
 
 def room_for(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], language: str, tokens: int) -> int:
-    """Tokens for what is written about texts: ``tokens``; in other languages than English, of which vocabularies hold few words as
-    a whole, half as many again as the longest text has, if that is more."""
+    """Tokens for what is written about texts: ``tokens``; in other languages than English, of which vocabularies hold few whole
+    words, half as many again as the longest text has, if that is more."""
     return tokens if language == ENGLISH else max(tokens, *(3 * len(text_ids(tokenizer, text)) // 2 for text in texts))
 
 

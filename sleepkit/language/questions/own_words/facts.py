@@ -32,7 +32,7 @@ __all__ = ["agreement", "lacking"]
 _NUMBER = re.compile(r"\d(?:[\d.,:٫٬']*\d)?")
 _HAN_NUMBER = re.compile("[一二三四五六七八九十百千万萬亿億零〇两]{2,}|[二三四五六七八九十百千万萬亿億零〇两]")
 _SEPARATORS = re.compile(r"\D")
-_WORDS = re.compile(rf"[^\W\d_][{WORD}’'-]*")
+_WORDS = re.compile(rf"[^\W\d_][{WORD}-]*")  # parted by apostrophes: "Orla's", "d'Orta"
 _SENTENCE_END = re.compile(r"(?:[.!?:;…]\W*|\n\W*|^\W*)$")
 _LATIN, _KATAKANA = re.compile(r"[A-Za-zÀ-ɏ]{2,}"), re.compile("[\u30a1-\u30fa\u30fc-\u30ff]{2,}")
 _SIGNS = re.compile(f"[{HAN}]+")
@@ -77,7 +77,7 @@ def _numbers(text: str, language: str) -> list[str]:
 
 
 def _words_of(text: str) -> list[tuple[str, int]]:
-    return [(match[0].strip("’'-"), match.start()) for match in _WORDS.finditer(text)]
+    return [(match[0].strip("-"), match.start()) for match in _WORDS.finditer(text)]
 
 
 def _named(text: str, language: str) -> Iterator[str]:

@@ -72,6 +72,8 @@ def test_another_number_or_name_is_seen(language):
         ("十九只山羊", "二十只山羊", "zh", ["十九"]),
         ("一只山羊", "山羊", "zh", []),
         ("It opened. Nobody came.", "It opened.", "en", []),  # a capital that begins a sentence
+        ("We saw Orla's mill.", "The mill is that of Orla.", "en", []),
+        ("C'est l'île d'Orta.", "Orta est une île.", "fr", []),
         ("- Harbour: old", "the harbour is old", "en", []),
     ],
 )
