@@ -75,8 +75,8 @@ class SleepTrainer:
 
     Args:
         model (`str`, `Path` or [`~transformers.PreTrainedModel`]):
-            Hub id or folder of a chat model, output folder or Hub id of a slept one, or a model that is loaded already, and
-            grows experts in place.
+            Hub id or folder of a chat model, a base model or a PEFT adapter, output folder or Hub id of a slept one, or a
+            model that is loaded already, and grows experts in place.
         args ([`SleepConfig`], *optional*):
             Options of the nights; the defaults if it is left out.
         train_dataset (`str`, `Path`, [`~datasets.Dataset`] or `list`):
@@ -89,7 +89,7 @@ class SleepTrainer:
             the text that they are about, and may be left out where there is one text.  With ``args.label_column`` or
             ``args.answer_column``: rows of these columns to be tested on.
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            Tokenizer with a chat template; the model's own if it is left out.
+            Tokenizer of the model; the model's own if it is left out.
         general_prompts (`str`, `Path` or `list`, *optional*):
             Prompts that keep the model as it is elsewhere: a JSONL file of ``{"prompt"}``, or a list; shipped ones by default.
         anchors (`str`, `Path` or `list`, *optional*):

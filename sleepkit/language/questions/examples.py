@@ -9,9 +9,11 @@ items come from the documents alone, never from evaluation questions::
     wh, cloze, keywords, about   the same by rule (rules.py): every span of every English sentence is covered
     cloze, keywords, about   of other languages without grammar (gaps.py), "___" for an answer: also where "wh" is asked for
     about, recite, whatever styles are asked for, of what is no prose (passages.py): code, tables, headings; quoted as it stands
-    paraphrase the model says a `wh` question in other words; kept if it names nothing that the document does not
+    paraphrase the model says a `wh` question in other words, or of other languages a gap as a question; kept if it names
+               nothing that the document does not
     recite     a sentence from a random prefix on
     rewrite    the model says a sentence in its own words; kept if no number and no name was lost or invented
+    retold     a summary, an explanation and a list of a whole passage, where the model writes alone (own_words/retelling.py)
     general    questions about anything; the reply is the unslept model's own
     replay     items of earlier nights; the reply is what the model gave before tonight.  With `rehearse_as_new` they
                keep their style and are learned again
@@ -35,10 +37,21 @@ from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.questions.context import Chunk
-from sleepkit.language.questions.gaps import continue_from, gap_questions
-from sleepkit.language.questions.items import OWN, ROLES, STYLES, SyntheticExample, load_items, newest, not_outdated, save_items
+from sleepkit.language.questions.gaps import GAP, continue_from, gap_questions
+from sleepkit.language.questions.items import (
+    OWN,
+    RETOLD,
+    ROLES,
+    STYLES,
+    SyntheticExample,
+    load_items,
+    newest,
+    not_outdated,
+    save_items,
+)
 from sleepkit.language.questions.languages import ENGLISH
 from sleepkit.language.questions.lines import Line, beside_neighbour, coverage, quotations, read_lines, second_part
+from sleepkit.language.questions.own_words.retelling import RETOLD_BY, retellings_wanted, retold
 from sleepkit.language.questions.rules import (
     about,
     answer_spans,
@@ -95,7 +108,7 @@ def write_examples(
 
     Args:
         model (`nn.Module`): causal LM that writes questions, paraphrases and rewrites, where ``styles`` has them.
-        tokenizer (`PreTrainedTokenizerBase`): its tokenizer, with a chat template.
+        tokenizer (`PreTrainedTokenizerBase`): its tokenizer.
         chunks (sequence of `Chunk`): tonight's documents, cut to the model's context, such as `ContextStore.chunks` returns.
         styles (sequence of `str`): any of `STYLES`.
         questions_per_span (`int`, defaults to 2): rule-made cloze and keyword questions for each answer span, and "about"
@@ -133,7 +146,9 @@ def write_examples(
     items += own
     items += _of_the_rest(lines, items, set(styles) & set(BY_RULE) or question_writer == "written", rng)
     _tell_of_the_rest(chunks, lines, items)
-    items = newest(items, [line.context for line in lines])
+    if question_writer in RETOLD_BY:
+        items += _retold(model, tokenizer, chunks, lines, seed)
+    items = newest(items, [*(chunk.text for chunk in chunks), *(line.context for line in lines)])
     if not items:
         raise NothingToAskError("the documents hold no sentence that can be asked about; give documents with full sentences")
     return items
@@ -148,16 +163,17 @@ def _by_rules(
     rng: random.Random,
     seed: int,
 ) -> list[SyntheticExample]:
-    """Questions for answers that rules find, made by rules and, of English text, by a model that rules lead."""
+    """Questions for answers that rules find, made by rules and by a model that rules lead."""
     items = [item for line in asked for item in rule_questions(line, styles, count, rng)]
-    english = [line for line in asked if line.language == ENGLISH]  # what the worked examples in front are in
-    tried = {"question": len(english), "paraphrase": sum(item.style == "wh" for item in items), "rewrite": len(english)}
+    english = [line for line in asked if line.language == ENGLISH]  # what question words are in
+    whole = [item for item in items if item.style == "wh" or (item.style == "cloze" and GAP in item.prompt)]
+    tried = {"question": len(english), "paraphrase": len(whole), "rewrite": len(asked)}
     if "question" in styles:
         items += written_questions(model, tokenizer, english, rng, seed)
     if "paraphrase" in styles:
-        items += paraphrases(model, tokenizer, [item for item in items if item.style == "wh"], seed)
+        items += paraphrases(model, tokenizer, whole, seed)
     if "rewrite" in styles:
-        items += rewrites(model, tokenizer, english, rng, seed)
+        items += rewrites(model, tokenizer, asked, rng, seed)
     _tell_of_empty_styles(styles, tried, items)
     return items
 
@@ -179,6 +195,15 @@ def _own_questions(
         progress.say(f"the model asked about {done} of {len(probe)} sentences itself; question_writer is {writer}")
     rest = [line for line in asked if line not in probe] if writer != "rules" else []
     return items + questions_about(model, tokenizer, rest, rng, seed), writer
+
+
+def _retold(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, chunks: Sequence[Chunk], lines: Sequence[Line], seed: int
+) -> list[SyntheticExample]:
+    """What the model tells of whole passages."""
+    items = retold(model, tokenizer, chunks, lines, seed)
+    _tell_of_empty_styles([RETOLD], {RETOLD: len(retellings_wanted(chunks, lines))}, items)
+    return items
 
 
 def _of_the_rest(

@@ -24,7 +24,17 @@ from sleepkit.language.questions.words import HAN_FUNCTION, content_words
 from sleepkit.reporting.scores import contained
 from sleepkit.reporting.scripts import HAN, MARKS, UNSPACED, apart, is_unspaced
 
-__all__ = ["GAP", "continue_from", "gap_questions", "gap_spans", "quoted", "tell_about", "tell_about_title", "with_gap"]
+__all__ = [
+    "GAP",
+    "continue_from",
+    "gap_questions",
+    "gap_spans",
+    "question_mark",
+    "quoted",
+    "tell_about",
+    "tell_about_title",
+    "with_gap",
+]
 
 GAP = "___"
 _CONTINUE = {
@@ -165,7 +175,12 @@ def _keywords(sentence: str, span: str, language: str, rng: random.Random) -> st
     words = content_words(_LEFT_OUT.sub(" ", with_gap(sentence, span)), language)
     chosen = sorted(rng.sample(range(len(words)), min(len(words), rng.randint(3, 6))))
     asked = " ".join(words[k] for k in chosen)
-    return asked + _QUESTION_MARK.get(language, "?") if asked and not contained(asked, span, language) else ""
+    return asked + question_mark(language) if asked and not contained(asked, span, language) else ""
+
+
+def question_mark(language: str) -> str:
+    """What a question ends with in a language; "" where nothing marks it."""
+    return _QUESTION_MARK.get(language, "?")
 
 
 def tell_about(sentence: str, language: str, rng: random.Random) -> str:

@@ -16,12 +16,24 @@ from pathlib import Path
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.files import read_jsonl, write_jsonl
 
-__all__ = ["OWN", "QUESTION_WRITERS", "ROLES", "STYLES", "SyntheticExample", "load_items", "newest", "not_outdated", "save_items"]
+__all__ = [
+    "OWN",
+    "QUESTION_WRITERS",
+    "RETOLD",
+    "ROLES",
+    "STYLES",
+    "SyntheticExample",
+    "load_items",
+    "newest",
+    "not_outdated",
+    "save_items",
+]
 
 QUESTION_WRITERS = ("auto", "rules", "written", "both")
 STYLES = ("question", "wh", "paraphrase", "cloze", "keywords", "about", "recite", "rewrite")
 ROLES = ("new", "general", "replay", "again")  # of an item in a night
 OWN = "own"  # style of a pair that the user gave
+RETOLD = "retold"  # style of what the model tells of a whole passage, where it writes alone
 
 
 @dataclass(frozen=True)
@@ -32,8 +44,8 @@ class SyntheticExample:
         prompt: what is asked; the student sees it alone.
         reply: what the teacher says.
         context: the text that the teacher has in view; empty for general and replayed items.
-        style: one of `STYLES`, "note" (of a label), "written" (an answer), "own" (of a pair that the user gave), "general",
-            "replay" or "recall".
+        style: one of `STYLES`, "retold" (a whole passage), "note" (of a label), "written" (an answer), "own" (of a pair that the
+            user gave), "general", "replay" or "recall".
         source: name of the document.
         span: the words of the context that answer the prompt, where there are such.
         night: when an item of an earlier night was learned, below 0 before this life of nights; 0: tonight's.

@@ -5,8 +5,8 @@
 
 A script of one language tells alone.  In Latin letters each word votes for the languages that it is a stop word of, and so do
 letters that few languages have; English wins a tie, as rules for English exist and most documents are English.  A word with a
-capital within a sentence has no vote: it is a name ("La Liga", "Der Spiegel").  A text of some length with next to no stop word
-is of a language that is not listed.
+capital within a sentence has no vote: it is a name ("La Liga", "Der Spiegel").  A question, which is no name, needs one word
+less: short ones have few.  A text of some length with next to no stop word is of a language that is not listed.
 
 Ours.  py3langid and other classifiers of texts were tried: they err on short sentences ("Ann kept bees." is Luxembourgish), which
 is what is asked about here.  Left out: languages that share stop words and letters (Norwegian is Danish here).
@@ -20,7 +20,7 @@ from collections import Counter
 
 from sleepkit.reporting.scripts import language_of_script
 
-__all__ = ["ENGLISH", "FEW_WORDS", "STOP_WORDS", "UNKNOWN", "language_of"]
+__all__ = ["ENGLISH", "FEW_WORDS", "STOP_WORDS", "UNKNOWN", "is_in", "language_of"]
 
 ENGLISH, UNKNOWN = "en", ""
 FEW_WORDS = 8  # of a text that may be without a stop word
@@ -38,7 +38,8 @@ _STOP_WORDS = {
         "der die das den dem des ein eine einen einem einer eines und oder aber nicht ist sind war waren wird wurde wurden "
         "werden hat haben hatte hatten von zu zum zur im in am an auf aus bei mit nach für über unter vor durch als wie auch nur "
         "noch sich es er sie wir ihr sein seine seiner ihre ihrer dass wenn weil damit dann doch dort hier man kein keine bis "
-        "seit um dieser diese dieses jeder welche wer was wo wann warum ich du mir dir ihm ihnen"
+        "seit um dieser diese dieses jeder welche wer was wo wann warum ich du mir dir ihm ihnen welcher welches welchem welchen "
+        "während ins vom beim"
     ),
     "es": (
         "a el la los las un una unos unas de del y o pero no cada es son era fue ha han había en con por para sin sobre "
@@ -111,12 +112,18 @@ _STOP_WORDS = {
     ),
     "uk": "і й в у на з із не що він вона воно вони як це по за від до для о але а був була було були його її їх або коли де хто",
     "el": "ο η το οι τα του της των τον την και σε με για από που δεν είναι ήταν ως στο στη στην στον μια ένα ένας θα να",
-    "ar": "في من على إلى عن مع هذا هذه ذلك التي الذي كان كانت هو هي و أو لا ما لم لن أن إن قد كل بعد قبل عند ثم حتى بين هل",
-    "fa": "و در به از که این آن را با است بود برای یک تا بر هم نیز او ما شد شده",
-    "ur": "اور میں کی کے کا کو سے نے پر ہے ہیں تھا تھی تھے یہ وہ ایک بھی جو کہ",
-    "he": "של את על עם לא הוא היא הם זה זו או כי אשר גם כל אם אל מן בין היה היתה היו",
-    "hi": "का के की में से को ने पर है हैं था थे थी और या यह वह एक भी जो कि तक लिए साथ हो गया गई इस उस",
-    "bn": "এবং ও এই সে তার যে একটি থেকে জন্য করে হয় ছিল ছিলেন না",
+    "ar": (
+        "في من على إلى عن مع هذا هذه ذلك التي الذي كان كانت هو هي و أو لا ما لم لن أن إن قد كل بعد قبل "
+        "عند ثم حتى بين هل أي أين متى كم كيف ماذا لماذا ممن بمن لمن"
+    ),
+    "fa": "و در به از که این آن را با است بود برای یک تا بر هم نیز او ما شد شده چه کجا کی چگونه کدام چند چرا",
+    "ur": "اور میں کی کے کا کو سے نے پر ہے ہیں تھا تھی تھے یہ وہ ایک بھی جو کہ کیا کون کب کہاں کیسے کتنے کس",
+    "he": "של את על עם לא הוא היא הם זה זו או כי אשר גם כל אם אל מן בין היה היתה היו מי מה איפה מתי כמה איך איזה איזו למה",
+    "hi": (
+        "का के की में से को ने पर है हैं था थे थी और या यह वह एक भी जो कि तक लिए साथ हो गया गई इस उस "
+        "क्या कौन कब कहाँ कैसे कितने कितना किसने किस किसे"
+    ),
+    "bn": "এবং ও এই সে তার যে একটি থেকে জন্য করে হয় ছিল ছিলেন না কে কী কখন কোথায় কেন কত কোন",
 }
 STOP_WORDS = {language: frozenset(words.split()) for language, words in _STOP_WORDS.items()}
 _VOTERS = [language for language, words in _STOP_WORDS.items() if not language_of_script(words)]
@@ -124,6 +131,7 @@ _LETTERS = {
     "de": "ß", "es": "ñ¿¡", "fr": "œùû", "pt": "ãõ", "pl": "ąęłśźż", "cs": "ěřů", "ro": "ășț", "hu": "őű", "tr": "ğış", "da": "ø",
     "vi": "ơưđạảấầậắằặẹẻếềệịỉọỏốồộớờợụủứừự",
 }  # fmt: skip
+_SCRIPTS = {"fa": "ar", "ur": "ar", "uk": "ru", "be": "ru", "sr": "ru"}  # what a text without the telling letters is taken for
 _WORD = re.compile(r"(?:[.!?] )?[^\W\d_]+")
 _BEFORE = ".!? "  # the first word of a sentence, which has a capital for that
 _LONGEST = 20_000  # characters that are read of a text
@@ -146,15 +154,23 @@ def language_of(text: str, default: str = UNKNOWN) -> str:
     for language, telling in _LETTERS.items():
         votes[language] += len(letters & set(telling))
     best = max(votes, key=lambda language: (votes[language], language == default))  # English is the first of other equals
-    if _is_told(best, votes, len(words), default):
+    if _is_told(best, votes, len(words), default, text.rstrip().endswith("?")):
         return best
     is_likely = len(words) < FEW_WORDS or votes.get(default, 0) > LEAST_SHARE * len(words)
     return default if is_likely else UNKNOWN
 
 
-def _is_told(best: str, votes: dict[str, int], words: int, default: str) -> bool:
-    """Whether the votes for a language are enough: two more than for the one around, and some of many words."""
+def is_in(text: str, language: str) -> bool:
+    """Whether a text may be in a language: nothing in it tells of another.  Of one that is not known, that it is not English."""
+    told = language_of(text, language)
+    return told != ENGLISH if language == UNKNOWN else told in (language, _SCRIPTS.get(language))
+
+
+def _is_told(best: str, votes: dict[str, int], words: int, default: str, is_question: bool) -> bool:
+    """Whether the votes for a language are enough: two more than for the one around, one of a question; some of many words."""
     if best == default or not votes[best]:
         return votes[best] > LEAST_SHARE * words
-    enough = votes[best] > votes[default] + 1 if default in votes else votes[best] > 1 or best == ENGLISH or words > 3
+    enough = (
+        votes[best] > votes[default] + (not is_question) if default in votes else votes[best] > 1 or best == ENGLISH or words > 3
+    )
     return enough and (words < FEW_WORDS or votes[best] >= STOP_SHARE * words)

@@ -1,8 +1,10 @@
 """Questions that the model itself writes about a text, in the language of the text: no rule of any language is needed.
 
-It is shown three worked examples as turns of a conversation, an English, a German and a Chinese one, and then each sentence of
-the document.  Of what it writes a question is kept if
+It is shown three worked examples as turns of a conversation, and then each sentence of the document: an English example and two
+in the language of the sentence, of English and where we have none an English, a German and a Chinese one
+(own_words/worked_examples.py).  Of what it writes a question is kept if
 
+- it is in the language of the sentence;
 - its answer stands in the sentence, word for word, and not in the question;
 - the document has most of its words, so that it is about this document;
 - the model, with the sentence in view, finds the answer likely.
@@ -24,10 +26,11 @@ from transformers import PreTrainedTokenizerBase
 from sleepkit.language.generation.chat import chat_ids, decode, generate, window_of
 from sleepkit.language.questions.gaps import quoted
 from sleepkit.language.questions.items import SyntheticExample
-from sleepkit.language.questions.languages import ENGLISH
+from sleepkit.language.questions.languages import ENGLISH, is_in
+from sleepkit.language.questions.own_words.worked_examples import examples_for
 from sleepkit.language.questions.rules import statement
 from sleepkit.language.questions.words import matching_words
-from sleepkit.language.questions.writer import answer_log_probs
+from sleepkit.language.questions.writer import answer_log_probs, room_for
 from sleepkit.reporting.scores import contained
 from sleepkit.reporting.scripts import characters, is_unspaced
 
@@ -40,23 +43,9 @@ _ASKED = (
     "Write two questions that are answered by this sentence, each with its short answer, copied from the sentence. "
     "Write in the language of the sentence.\n\n{}"
 )
-_EXAMPLES = (
-    (
-        "The Hallow Bridge, painted green, was opened by Queen Ada in 1874.",
-        "Q: Who opened the Hallow Bridge?\nA: Queen Ada\nQ: In which year was the Hallow Bridge opened?\nA: 1874",
-    ),
-    (
-        "Das Museum in Lindau besitzt 340 Uhren, deren älteste von Jonas Kehl stammt.",
-        "Q: Wie viele Uhren besitzt das Museum in Lindau?\nA: 340\nQ: Von wem stammt die älteste Uhr in Lindau?\nA: Jonas Kehl",
-    ),
-    (
-        "青石镇的图书馆由陈月于1956年建立。",
-        "Q: 青石镇的图书馆是谁建立的？\nA: 陈月\nQ: 青石镇的图书馆建于哪一年？\nA: 1956年",
-    ),
-)
 _PAIR = re.compile(r"Q:[ \t]*(\S[^\n]*?)[ \t]*\nA:[ \t]*(\S[^\n]*?)[ \t]*(?:\n|$)")
 _STOPS = ".。!！ \t\"'“”„«»「」"
-TOKENS = 80  # of two questions with their answers
+TOKENS = 80  # of two English questions with their answers
 LONGEST_ANSWER = 60  # characters
 MIN_LOG_PROB, MIN_GROUNDING = -3.0, 0.5
 
@@ -74,26 +63,12 @@ def questions_about(
         seed: of what the model writes.
         samples: how often it is asked about each line, for two questions each.
     """
-    turns = [
-        {"role": role, "content": text}
-        for sentence, pairs in _EXAMPLES
-        for role, text in (("user", _ASKED.format(sentence)), ("assistant", pairs))
-    ]
-    prompt_of = {
-        line: chat_ids(tokenizer, [*turns, {"role": "user", "content": _ASKED.format(line.alone(line.said))}]) for line in lines
-    }
-    room = window_of(model) - TOKENS
-    asked = [line for line in lines if len(prompt_of[line]) <= room for _ in range(samples)]
-    prompts = [prompt_of[line] for line in asked]
-    made = generate(
-        model, tokenizer, prompts, TOKENS, 64, temperature=0.7, seed=seed + 3, stop=["\n\n"], description="asking itself"
-    )
-    found = {
-        (line, question): answer.strip(_STOPS)
-        for line, tokens in zip(asked, made, strict=True)
-        for question, answer in _PAIR.findall(decode(tokenizer, tokens))
-        if is_grounded(line, question, answer.strip(_STOPS))
-    }
+    found: dict[tuple[Line, str], str] = {}
+    for language in dict.fromkeys(line.language for line in lines):  # each by itself, as its prompts begin alike
+        of_language = [line for line in lines if line.language == language]
+        for line, text in _written_about(model, tokenizer, of_language, seed, samples):
+            pairs = ((question, answer.strip(_STOPS)) for question, answer in _PAIR.findall(text))
+            found.update(((line, question), answer) for question, answer in pairs if is_grounded(line, question, answer))
     triples = [(line.alone(line.said), question, answer) for (line, question), answer in found.items()]
     likely = answer_log_probs(model, tokenizer, triples)
     return [
@@ -103,13 +78,38 @@ def questions_about(
     ]
 
 
+def _written_about(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, lines: Sequence[Line], seed: int, samples: int
+) -> list[tuple[Line, str]]:
+    """What the model writes about lines of one language, ``samples`` times about each that fits its window."""
+    prompt_of = {line: chat_ids(tokenizer, _conversation(line)) for line in lines}
+    room = room_for(tokenizer, [line.said for line in lines], lines[0].language, TOKENS)
+    asked = [line for line in lines if len(prompt_of[line]) + room <= window_of(model) for _ in range(samples)]
+    prompts = [prompt_of[line] for line in asked]
+    made = generate(
+        model, tokenizer, prompts, room, 64, temperature=0.7, seed=seed + 3, stop=["\n\n"], description="asking itself"
+    )
+    return [(line, decode(tokenizer, tokens)) for line, tokens in zip(asked, made, strict=True)]
+
+
+def _conversation(line: Line) -> list[dict[str, str]]:
+    """Worked examples as turns, and the request for questions about a line."""
+    turns = [
+        {"role": role, "content": text}
+        for sentence, pairs in examples_for(line.language).asked
+        for role, text in (("user", _ASKED.format(sentence)), ("assistant", pairs))
+    ]
+    return [*turns, {"role": "user", "content": _ASKED.format(line.alone(line.said))}]
+
+
 def is_grounded(line: Line, question: str, answer: str) -> bool:
-    """Whether a question is about the line's document and its answer stands in the line, but not in the question."""
+    """Whether a question is about the line's document, in its language, and its answer stands in the line but not in it."""
     parts = characters if is_unspaced(line.said) else matching_words  # of these scripts, few pairs of a question are the text's
     words, known = parts(question), set(parts(f"{line.title} {line.chunk}"))
     shared = sum(word in known for word in words)
     return (
         0 < len(answer) <= LONGEST_ANSWER
+        and (line.language == ENGLISH or is_in(question, line.language))
         and answer in line.said
         and contained(line.said, answer, line.language)
         and not contained(question, answer, line.language)

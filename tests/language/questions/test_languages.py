@@ -36,6 +36,23 @@ def test_a_sentence_tells_its_language(language):
     assert [language_of(text) for text in TEXTS[language]] == [language] * len(TEXTS[language])
 
 
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Wer veröffentlichte Der Geduldige Teppich?", "de"),
+        ("Was rief der Müller Josse Arkwend ins Leben?", "de"),
+        ("¿Quién publicó La Alfombra Paciente?", "es"),
+        ("Qui publia Le Tapis Patient ?", "fr"),
+        ("Who wrote La Alfombra Paciente?", "en"),
+        ("Where did Der Spiegel start?", "en"),
+        ("Where Skarrowmere lit?", "en"),
+        ("Emberwake?", "en"),
+    ],
+)
+def test_a_short_question_tells_its_language_where_english_is_expected(text, language):
+    assert language_of(text, "en") == language
+
+
 @pytest.mark.parametrize("text", ["Orla Finch", "Ann kept bees.", "1907", "", "La Liga", "Die Zeit"])
 def test_a_name_is_of_the_language_that_it_stands_in(text):
     assert [language_of(text, default) for default in ("en", "pl", UNKNOWN)] == ["en", "pl", UNKNOWN]

@@ -46,6 +46,18 @@ def test_a_question_in_the_language_of_the_text_is_learned_with_the_sentence_tha
     assert answer in items[0].reply and items[0].reply.rstrip(".") in text and items[0].context == text
 
 
+@pytest.mark.parametrize("text", list(DOCUMENTS)[1:])
+def test_a_question_in_another_language_than_the_text_is_not_learned(text):
+    assert asks(text, f"Q: Who built the mill that stands there?\nA: {DOCUMENTS[text][1]}")[0] == []
+
+
+def test_the_model_is_shown_examples_in_the_language_of_the_text():
+    _, german = asks(list(DOCUMENTS)[1], "")
+    _, spanish = asks(list(DOCUMENTS)[2], "")
+    assert all("El museo de Lindau" in prompt and "Das Museum in Lindau" not in prompt for prompt in spanish.prompts)
+    assert all("Das Museum in Lindau" in prompt for prompt in german.prompts)
+
+
 ENGLISH = "The mill of Sund was built by Orla Finch in 1802."
 
 
