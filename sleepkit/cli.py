@@ -236,9 +236,7 @@ def _expand(options: argparse.Namespace) -> None:
     layers = expert_layers(options.layers, "--layers")
     check_folder("folder", options.folder)
     model, _ = load_model(options.model, **loading(options))
-    bank = ExpertBank.grow(
-        model, ExpertBankConfig(slots=options.slots, width=options.width, layers=layers, kind=options.kind)
-    )
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=options.slots, width=options.width, layers=layers, kind=options.kind))
     bank.save(options.folder)
     size = sum(parameter.numel() for slot in range(options.slots) for parameter in bank.parameters(slot))
     print(f"{options.folder}: {options.slots} experts in {len(bank.layers)} layers, {size:,} parameters")

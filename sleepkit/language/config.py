@@ -59,8 +59,8 @@ class LearnerConfig:
     )
     expert_kind: ExpertKind = option(
         "auto",
-        "ffn: units of the model's own FFN blocks, so that a slept model is a plain one; gated, ungated: low-rank blocks with a gate "
-        "or, as in the paper, without; auto: ffn where the model allows it, or gated.",
+        "ffn: units of the model's own FFN blocks, so that a slept model is a plain one; gated, ungated: low-rank blocks with a "
+        "gate or, as in the paper, without; auto: ffn where the model allows it, or gated.",
     )
 
     # context while awake

@@ -93,7 +93,7 @@ class ExpertBank:
         able = [index for index, layer in enumerate(decoder) if find_ffn(layer) is not None]
         indices = _layer_indices(config.layers, able, len(decoder))
         hidden_size = text_config(model).hidden_size
-        ffns = [find_ffn(decoder[index]) for index in indices]
+        ffns: list[Any] = [find_ffn(decoder[index]) for index in indices]
         if None in ffns:
             raise SleepkitError(f"decoder layer {indices[ffns.index(None)]} has no FFN block; choose `layers` that have one")
         config = replace(config, kind=kind_of(config, ffns, hidden_size))
@@ -136,6 +136,11 @@ class ExpertBank:
         """Names of those that learn faster than the others, as they decide where the expert is open."""
         fast = next(iter(self.per_layer()))[slot].fast
         return {name for name in self.named_parameters(slot) if name.rpartition(".")[2] in fast}
+
+    @property
+    def penalty(self) -> float:
+        """What the openness of its kind of experts weighs in a loss, beside that of gates."""
+        return next(iter(self.per_layer()))[0].penalty
 
     def activate(self, seed: int = 0) -> int:
         """Take the next free slot into use, freshly initialised and the only trainable one; returns its index.

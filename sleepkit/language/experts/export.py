@@ -1,8 +1,8 @@
 """Export a slept model to the plain architecture of its base: the same family with wider FFN blocks, no code of ours.
 
-Experts of kind "ffn" are hidden units of the block's own kind (ffn.py), so their matrices are appended to the block's.  All layers
-of a family have one width: layers without experts get units of zeros, and so do all layers up to a width that has the same power
-of two in it as that of the base, which quantisation and tensor parallelism want.  Exact in real numbers; in floating point only
+Experts of kind "ffn" are hidden units of the block's own kind (ffn.py), so their matrices are appended to the block's.  All
+layers of a family have one width: layers without experts get units of zeros, and so do all layers up to a width that has the
+same power of two in it as that of the base, which quantisation and tensor parallelism want.  Exact in real numbers; in floating point only
 the order of a sum changes, and the rounding of the experts to the dtype of the base.  The result is compared with the slept model
 before it is returned.
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.experts.bank import ExpertBank
-from sleepkit.language.experts.ffn import FFNExpert, Matrices, joined, matrices_of
+from sleepkit.language.experts.ffn import Matrices, joined, matrices_of
 from sleepkit.language.models.decoder import find_decoder_layers, find_ffn, text_config
 
 if TYPE_CHECKING:
@@ -136,7 +136,9 @@ def _load(plain: Any, state: dict[str, Tensor]) -> None:
         plain.load_state_dict(state, assign=True)
     except RuntimeError as error:
         reason = str(error).split("\n")[1:2] or [str(error)]
-        raise SleepkitError(f"{plain.config.model_type} has no plain form with wider FFN blocks ({reason[0].strip()}); {KEEP}") from None
+        raise SleepkitError(
+            f"{plain.config.model_type} has no plain form with wider FFN blocks ({reason[0].strip()}); {KEEP}"
+        ) from None
     plain.tie_weights()
 
 

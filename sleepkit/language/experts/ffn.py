@@ -7,12 +7,13 @@
 so a slept model is a checkpoint of the same architecture with a wider block, which every engine serves (export.py).  ``V_down``
 starts at zero: the model's function does not change.  ``s`` (d) is one direction that all units of an expert share, and learns
 faster: the unit's own activation is the gate, and ``s`` shuts an expert on general text, where the mean of its hidden units is
-held down.  Blocks of two matrices (GPT-2, GPT-NeoX, Falcon, Phi) likewise, with a bias where theirs have one.
+held down, in relation to those of the block.  Blocks of two matrices (GPT-2, GPT-NeoX, Falcon, Phi) likewise, with a bias
+where theirs have one.
 
-The block's own code computes an expert, with narrow matrices in the places of its own, so that activations and factors are those
-of the family.  Where its units do not add up, as in mixtures of experts, it has no such expert (`matrices_of`), and `units.Expert`
-is taken.  Wider blocks of zero change are those of Net2Net (arXiv 1511.05641) and Locas (arXiv 2602.05085); the shared direction
-and the penalty are ours.
+The block's own code computes an expert, with narrow matrices in the places of its own, so that activations and factors are
+those of the family.  Where its units do not add up, as in mixtures of experts, there is no such expert (`matrices_of`), and a
+gated one is taken (gated.py).  Wider blocks of zero change are those of Net2Net (arXiv 1511.05641) and Locas (arXiv 2602.05085);
+the shared direction and the penalty are ours.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ class FFNExpert(nn.Module):
     """
 
     fast: ClassVar[tuple[str, ...]] = ("shared",)  # parameters that learn at the rate of gates
+    penalty: ClassVar[float] = 0.25  # of openness, for each 1 of that of a gate, which is never wider open than 1
 
     def __init__(self, ffn: nn.Module, matrices: Matrices, hidden_size: int, width: int) -> None:
         super().__init__()
@@ -130,9 +132,14 @@ class FFNExpert(nn.Module):
         hidden, outer.seen = outer.seen, None
         return y, hidden
 
-    def openness(self, hidden: Tensor) -> Tensor:
-        """How far the expert is open for each token, ``(..., width) -> (..., 1)``: the mean absolute value of its units."""
-        return hidden.float().abs().mean(-1, keepdim=True)
+    def openness(self, hidden: Tensor, beside: Tensor | None) -> Tensor:
+        """How far the expert is open for each token, ``(..., width), (..., units of the block) -> (..., 1)``.
+
+        It is the mean absolute value of its units, relative to that of the block's own, ``beside``.
+        """
+        assert beside is not None
+        mean, of_block = (values.float().abs().mean(-1, keepdim=True) for values in (hidden, beside))
+        return mean / of_block.clamp_min(torch.finfo(torch.float16).tiny)
 
     def seen_by_units(self, x: Tensor) -> Tensor:
         """Return its hidden units, ``(..., d) -> (..., width)``."""
@@ -149,7 +156,9 @@ class FFNExpert(nn.Module):
         for name, count in self.matrices.inner.items():
             for full in (f"{name}.weight", *([f"{name}.bias"] if name in self.matrices.biased else [])):
                 halves = joined([part[full] for part in units], count, 0).chunk(count)
-                self.get_parameter(full.replace(".weight", "").replace(".bias", "_bias")).copy_(torch.cat([h[best] for h in halves]))
+                self.get_parameter(full.replace(".weight", "").replace(".bias", "_bias")).copy_(
+                    torch.cat([h[best] for h in halves])
+                )
         outer = torch.cat([part[f"{self.matrices.outer}.weight"] for part in units], 1)
         self.get_parameter(self.matrices.outer).copy_(outer[:, best])
         self.shared.zero_()

@@ -1,4 +1,4 @@
-"""Experts with a gate of their own: masked low-rank blocks, for FFN blocks that cannot be made wider, such as mixtures of experts.
+"""Experts with a gate of their own: masked low-rank blocks, beside FFN blocks that cannot be made wider (mixtures of experts).
 
 For a decoder layer with feed-forward block ``FFN`` and experts ``e = 1..slots``::
 
@@ -36,6 +36,7 @@ class GatedExpert(nn.Module):
     """
 
     fast: ClassVar[tuple[str, ...]] = ("gate_weight", "gate_bias")  # parameters that learn at the rate of gates
+    penalty: ClassVar[float] = 1.0  # of openness
 
     def __init__(self, hidden_size: int, width: int, gated: bool = True) -> None:
         super().__init__()
@@ -88,8 +89,8 @@ class GatedExpert(nn.Module):
         made = F.linear(hidden, self.up.to(x.dtype))  # under autocast of another type than x
         return torch.zeros_like(x, dtype=made.dtype).masked_scatter(opened[..., None], made), gate
 
-    def openness(self, gate: Tensor | None) -> Tensor | None:
-        """How far the expert is open for each token, ``(..., 1)``, from what `forward` returned beside its output."""
+    def openness(self, gate: Tensor | None, beside: Tensor | None) -> Tensor | None:
+        """How far the expert is open for each token, ``(..., 1)``: what `forward` returned beside its output."""
         return gate
 
     def seen_by_units(self, x: Tensor) -> Tensor:

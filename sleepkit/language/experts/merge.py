@@ -136,9 +136,7 @@ def merge_oldest(bank: ExpertBank, batches: Sequence[Mapping[str, Tensor]], seed
     return merge_slots(bank, bank.active[0], bank.active[:2], capture_ffn_inputs(bank, batches, seed=seed), seed=seed)
 
 
-def _fit(
-    old: list[Expert], x: Tensor, steps: int, learning_rate: float, batch_rows: int, seed: int
-) -> tuple[Expert, float]:
+def _fit(old: list[Expert], x: Tensor, steps: int, learning_rate: float, batch_rows: int, seed: int) -> tuple[Expert, float]:
     """Fit one new expert to the sum of the old ones on rows ``x`` (rows, d); returns also its error on every tenth row."""
     x = x.to(next(old[0].parameters()).device, torch.float32)
     with torch.no_grad():

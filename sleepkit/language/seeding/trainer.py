@@ -259,7 +259,7 @@ class KnowledgeSeedingTrainer(Trainer):
         loss = objective.sum() / count * args.world_size
         if gates and args.gate_penalty:
             ramp = min(1.0, self.state.global_step / max(1, 0.3 * self.state.max_steps))  # first learn, then fall silent
-            loss = loss + args.gate_penalty * ramp * self._openness(gates, batch)
+            loss = loss + args.gate_penalty * self.bank.penalty * ramp * self._openness(gates, batch)
             if batch.learned_tokens.any():
                 self._log_sum("gate_memory", torch.stack([gate[batch.learned_tokens].mean() for gate in gates]).mean().detach())
         return (loss, {"hidden": flat}) if return_outputs else loss

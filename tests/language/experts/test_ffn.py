@@ -36,7 +36,9 @@ def test_units_of_a_gated_linear_unit_equal_their_equation():
     y, seen = expert(X)
     torch.testing.assert_close(seen, hidden)
     torch.testing.assert_close(y, hidden @ expert.down_proj.T)
-    torch.testing.assert_close(expert.openness(seen), hidden.abs().mean(-1, keepdim=True))
+    beside = torch.randn(2, 5, 48)
+    ratio = hidden.abs().mean(-1, keepdim=True) / beside.abs().mean(-1, keepdim=True)
+    torch.testing.assert_close(expert.openness(seen, beside), ratio)
 
 
 def test_units_of_one_matrix_for_both_projections():
@@ -70,11 +72,11 @@ def test_the_shared_direction_shuts_all_units():
     expert = expert_of("llama")
     x = X + 3
     with torch.no_grad():
-        before = expert.openness(expert(x)[1]).mean()
+        before = expert(x)[1].abs().mean()
         expert.shared.fill_(-20.0)
-        shut = expert.openness(expert(x)[1]).mean()
+        shut = expert(x)[1].abs().mean()
         assert shut < 1e-3 * before
-        assert expert.openness(expert(x, forced_open=0.25)[1]).mean() > 100 * shut
+        assert expert(x, forced_open=0.25)[1].abs().mean() > 100 * shut
 
 
 def test_what_is_forced_open_is_so_for_one_pass():
@@ -157,3 +159,19 @@ def test_it_learns(family):
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
     assert all(parameter.grad.any() for parameter in bank.parameters(slot))
+
+
+def test_openness_is_relative_to_the_block_s_own_units():
+    model = tiny_model()
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=1, width=16, layers="last_half"))
+    slot = bank.activate()
+    caught = []
+    for index in bank.layers:
+        down = model.model.layers[index].mlp.down_proj
+        down.register_forward_pre_hook(lambda module, args: caught.append(args[0].abs().mean(-1)))
+    with torch.no_grad(), bank.watch_gates(slot) as layers:
+        model(tiny_batch())
+        for experts, beside in zip(layers, caught, strict=True):
+            ffn_input = experts.gates[..., 0] * beside  # mean of the expert's units again
+            assert experts.gates.shape == (2, 12, 1) and (ffn_input > 0).all()
+    assert not any("sleepkit_seen" in vars(module) for module in model.modules())
