@@ -2,8 +2,8 @@
 
 Experts of kind "ffn" are hidden units of the block's own kind (ffn.py), so their matrices are appended to the block's.  All
 layers of a family have one width: layers without experts get units of zeros, and so do all layers up to a width that has the
-same power of two in it as that of the base, which quantisation and tensor parallelism want.  Exact in real numbers; in floating point only
-the order of a sum changes, and the rounding of the experts to the dtype of the base.  The result is compared with the slept model
+same power of two in it as that of the base, which quantisation and tensor parallelism want.  Exact in real numbers: in floating
+point the order of a sum changes, and experts are rounded to the dtype of the base.  The result is compared with the slept model
 before it is returned.
 
 Refused, with the reason: experts of other kinds (the gate is a factor that no hidden unit can express), a base that is held in
