@@ -62,6 +62,7 @@ RECIPES = (  # title, file, the recipe whose options are not listed again
     ("Images: MyGO", "mygo", "vision_baseline"),
     ("Images: Dream2Learn", "dream2learn", "vision_baseline"),
     ("Images: disentangled learning", "disentangled", "vision_baseline"),
+    ("Images: a stream as files", "sprites_data", "disentangled"),
     ("A small diffusion model", "train_tiny_diffusion", "vision_baseline"),
     ("Texts as features", "text_features", None),
     ("A context longer than the window", "long_context_data", None),

@@ -79,11 +79,12 @@ def test_recovery_is_left_out_where_there_is_little_to_recover():
 
 
 def test_runs_on_images_are_collected_without_their_paths(tmp_path):
-    for seed, mode in ((0, "intended"), (1, "intended"), (0, "as_published")):
+    published = {"generator": "cgan", "freeze_features": True}
+    for seed, name, mode in ((0, "intended", {}), (1, "intended", {}), (0, "as_published", published)):
         metrics = {"class_il": 0.9 + 0.1 * seed, "task_il": 1.0, "bytes": 1e6, "cpu_seconds": 99.6}
-        config = {"mode": mode, "dataset": str(tmp_path), "output_dir": str(tmp_path)}
+        config = {**mode, "dataset": str(tmp_path), "output_dir": str(tmp_path)}
         record = RunRecord("mygo", seed, config, 100.0, [[0.9]], metrics=metrics)
-        record.save(tmp_path / mode / f"seed_{seed}")
+        record.save(tmp_path / name / f"seed_{seed}")
     image_table.main(["split", str(tmp_path / "intended"), str(tmp_path / "as_published"), "--results", str(tmp_path)])
     text = (tmp_path / "split.json").read_text()
     assert str(tmp_path) not in text and len(read_json(tmp_path / "split.json")["image_runs"]) == 3

@@ -45,10 +45,10 @@ COMMON = frozenset(
         *("push_to_hub_repo", "push_to_hub_rehearsal", "dream_rounds", "dream_held_out", "dream_set"),
         # images
         *("backbone", "pretrained", "method", "experiences", "scenario", "domains", "class_order", "image_size", "channels"),
-        *("test_share", "augmentation", "buffer_size", "replay_batch_size", "hidden_size", "mode", "replay_space", "generator"),
+        *("test_share", "augmentation", "buffer_size", "replay_batch_size", "hidden_size", "replay_space", "generator"),
         *("sleep_steps", "dreams", "oracle", "dream_updates", "probes", "others_dataset", "classes_per_experience", "output"),
         *("factor_values", "novel_classes", "exemplar_source", "match", "arc_tasks", "largest_grid", "trial_rows"),
-        *("classes", "images", "invert", "autoencoder_steps", "export"),
+        *("classes", "images", "invert", "autoencoder_steps"),
     )
 )
 
