@@ -56,6 +56,7 @@ class _Caught(BaseException):
 
 RECIPES = (  # title, file, the recipe whose options are not listed again
     ("A night of a language model", "sleep", None),
+    ("Baselines of a night", "text_baseline", "sleep"),
     ("Dreaming", "dream", "sleep"),
     ("ARC-AGI", "arc", "sleep"),
     ("Images: a method on a stream", "vision_baseline", None),

@@ -146,8 +146,8 @@ def test_a_file_without_a_table_is_refused():
 
 
 def test_arguments_of_a_variant():
-    variants = run_table.with_own({"lora": ["--baseline", "lora"], "knowledge_seeding": []}, ["lora.max_steps=50"])
-    assert variants == {"lora": ["--baseline", "lora", "--max_steps", "50"], "knowledge_seeding": []}
+    variants = run_table.with_own({"lora": ["--method", "lora"], "knowledge_seeding": []}, ["lora.max_steps=50"])
+    assert variants == {"lora": ["--method", "lora", "--max_steps", "50"], "knowledge_seeding": []}
     for word in ("no_sleep.max_steps=5", "lora=5", "lora.max_steps"):
         with pytest.raises(SleepkitError, match=repr(word)):
             run_table.with_own(variants, [word])
@@ -157,8 +157,8 @@ def test_joint_training_takes_what_all_nights_take():
     _, args = run_table.parse(["--config", RECIPE, "--nights", "3", "--passages_per_night", "2"])
     found = run_table.with_joint(run_table.expand(["joint", "lora"]), args)
     assert found == {
-        "joint": ["--baseline", "lora", "--nights", "1", "--passages_per_night", "6"],
-        "lora": ["--baseline", "lora"],
+        "joint": ["--method", "lora", "--nights", "1", "--passages_per_night", "6"],
+        "lora": ["--method", "lora"],
     }
     args.nights = None
     with pytest.raises(SleepkitError, match="give their number with --nights"):
@@ -166,12 +166,13 @@ def test_joint_training_takes_what_all_nights_take():
 
 
 def fake_sleep(calls):
-    """In place of recipes/sleep.py: leaves results, except where a run is to fail."""
+    """In place of the recipes: leaves results, except where a run is to fail."""
 
     def run(arguments, **_):
         given = dict(zip(arguments[2::1], arguments[3::1], strict=False))
         calls.append(arguments[2:])
-        if given.get("--baseline") == "lora":
+        assert Path(arguments[1]).name == ("text_baseline.py" if "--method" in given else "sleep.py")
+        if given.get("--method") == "lora":
             return SimpleNamespace(returncode=1)
         metrics = {"recovery": 0.5, "train_tokens": 300, "seconds_per_night": 2.0}
         RunRecord("any", int(given["--seed"]), metrics=metrics, nights=[{}, {}]).save(given["--output_dir"])
@@ -187,7 +188,7 @@ def test_runs_are_done_once_and_collected(tmp_path, monkeypatch, capsys):
     command += ["--results", str(tmp_path), "--variants", "knowledge_seeding", "no_sleep", "lora", "--", "--nights", "2"]
     assert run_table.main(command) == 1  # lora fails, the others are kept
     assert len(calls) == 6 and "failed: lora, seed 0; lora, seed 1" in capsys.readouterr().err
-    assert calls[1][:6] == ["--config", RECIPE, "--nights", "2", "--baseline", "no_sleep"]
+    assert calls[1][:6] == ["--config", RECIPE, "--nights", "2", "--method", "no_sleep"]
     document = read_json(tmp_path / "squad.json")
     order = [(run["variant"], run["seed"]) for run in document["runs"]]
     assert order == [("knowledge_seeding", 0), ("knowledge_seeding", 1), ("no_sleep", 0), ("no_sleep", 1)]

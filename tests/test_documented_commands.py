@@ -57,7 +57,7 @@ COMMANDS = documented()
 HOMES = [
     f"sleepkit.{home}"
     for home in (
-        *("runs.sleep.run_sleep", "runs.dream.run_dream", "runs.arc.run_arc"),
+        *("runs.sleep.run_sleep", "runs.sleep.run_baseline", "runs.dream.run_dream", "runs.arc.run_arc"),
         *(
             "runs.images.run_vision",
             "runs.compare.run_vision",

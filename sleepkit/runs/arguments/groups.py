@@ -11,6 +11,7 @@ __all__ = ["COMMON", "arrange"]
 # The class that brings an option in -> the title of its group.  Fields of transformers stand with the training.
 TITLES = {
     "SleepArguments": "data",
+    "BaselineArguments": "method",
     "VisionArguments": "data, model and method",
     "DataConfig": "data",
     "GeneratorArguments": "data",
@@ -38,7 +39,7 @@ COMMON = frozenset(
         *RUN,
         *("model", "dtype", "load_in_4bit", "load_in_8bit", "trust_remote_code", "attn_implementation"),
         *("dataset", "dataset_split", "test_dataset", "text_column", "label_column", "answer_column", "passages_per_night"),
-        *("nights", "order", "general_prompts", "anchors", "baseline"),
+        *("nights", "order", "general_prompts", "anchors"),
         *("styles", "num_train_epochs", "max_steps", "learning_rate", "per_device_train_batch_size", "rehearse_as_new"),
         *("expert_slots", "expert_width", "expert_layers", "chain", "context_max_tokens", "max_new_tokens"),
         *("gate", "gate_anchor_kl", "gate_anchor_drop", "gate_min_gain", "gate_retention_drop"),
