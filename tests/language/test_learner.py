@@ -15,6 +15,8 @@ from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.dreaming.pool import DreamPool
 from sleepkit.language.generation.chat import chat_ids
 from sleepkit.language.learner import LanguageLearner
+from sleepkit.language.questions import lines
+from sleepkit.language.questions.context import ContextStore
 from sleepkit.language.questions.examples import SyntheticExample, load_items
 
 STORIES = [
@@ -65,7 +67,7 @@ def test_a_short_night_keeps_back_a_larger_share_of_its_questions(tmp_path):
     learner = make_learner(tmp_path)
     question = SyntheticExample("Where is it?", "It is in Orta.", "", "wh", "tale", "Orta")
     askable = [replace(question, prompt=f"Where is number {k}?") for k in range(200)]
-    assert [len(learner._kept_back(askable[:n])) for n in (0, 1, 3, 8, 16, 48, 64, 200)] == [0, 1, 2, 4, 6, 6, 8, 16]
+    assert [len(learner.self_test.keep_back(askable[:n])) for n in (0, 1, 3, 8, 16, 48, 64, 200)] == [0, 1, 2, 4, 6, 6, 8, 16]
 
 
 def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path, monkeypatch):
@@ -73,12 +75,12 @@ def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path, monkeyp
     pass_on, levels = learner._pass_on, []
     monkeypatch.setattr(learner, "_pass_on", lambda level, *night: (levels.append(level), pass_on(level, *night)))
     sleep(learner, tmp_path, 1)
-    assert learner.level_of == {0: 0}
+    assert learner.levels.of == {0: 0}
     sleep(learner, tmp_path, 3, start=2)
-    assert sorted(learner.level_of.values()) == [0, 1]  # nights 1 and 2 are one medium expert
-    assert set(learner.bank.active) == set(learner.level_of)
+    assert sorted(learner.levels.of.values()) == [0, 1]  # nights 1 and 2 are one medium expert
+    assert set(learner.bank.active) == set(learner.levels.of)
     sleep(learner, tmp_path, 4, start=4)
-    assert list(learner.level_of.values()) == [2]
+    assert list(learner.levels.of.values()) == [2]
     assert levels == [1, 2]  # in the fourth night the slow expert took over from the medium and the fast ones at once
     (slow,) = learner.bank.active
     assert any(
@@ -94,7 +96,7 @@ def test_the_slower_expert_learns_what_the_faster_ones_say(tmp_path):
     learner = make_learner(tmp_path, chain=[1, 2], expert_slots=4, max_steps=60)
     sleep(learner, tmp_path, 1)
     learner.wake(STORIES[1])
-    learner.schedule.chunk_sizes = (1,)  # the second night without passing on
+    learner.levels.schedule.chunk_sizes = (1,)  # the second night without passing on
     learner.sleep(2, tmp_path)
     ids = learner.tokenizer([f"{i.prompt} {i.reply}" for i in learner.rehearsal.replay[:12]], return_tensors="pt", padding=True)[
         "input_ids"
@@ -107,9 +109,9 @@ def test_the_slower_expert_learns_what_the_faster_ones_say(tmp_path):
     fast = log_probs()
     with learner.bank.view(()):
         none = log_probs()
-    learner.schedule.chunk_sizes = (1, 2)
+    learner.levels.schedule.chunk_sizes = (1, 2)
     learner._pass_on(1, 2, tmp_path)
-    assert list(learner.level_of.values()) == [1]
+    assert list(learner.levels.of.values()) == [1]
     slow = log_probs()
     assert (slow - fast).square().mean() < 0.5 * (none - fast).square().mean()
 
@@ -160,19 +162,19 @@ def test_a_slower_expert_starts_from_a_fit_to_those_that_it_takes_over_from(tmp_
 def test_a_chain_is_undone_and_saved_with_its_levels(tmp_path):
     learner = make_learner(tmp_path, chain=[1, 2], expert_slots=4)
     sleep(learner, tmp_path, 1)
-    evening, levels = learner.snapshot(), dict(learner.level_of)
+    evening, levels = learner.snapshot(), dict(learner.levels.of)
     sleep(learner, tmp_path, 2, start=2)
-    assert learner.level_of != levels
+    assert learner.levels.of != levels
     learner.save(tmp_path / "kept")
     after = learner.snapshot()
     learner.restore(evening)
-    assert learner.level_of == levels
+    assert learner.levels.of == levels
     again = learner.snapshot()
     assert again.keys() == evening.keys() and all(torch.equal(again[key], value) for key, value in evening.items())
 
     other = make_learner(tmp_path, chain=[1, 2], expert_slots=4)
     other.load(tmp_path / "kept")
-    assert other.level_of == {2: 1}
+    assert other.levels.of == {2: 1}
     loaded = other.snapshot()
     assert loaded.keys() == after.keys() and all(torch.equal(loaded[key], value) for key, value in after.items())
 
@@ -182,11 +184,11 @@ def test_replay_takes_what_is_close_to_tonight_and_some_of_the_rest(tmp_path):
     sleep(learner, tmp_path, 3)
     learner.wake(STORIES[0])
     learner.seeding.replay_items = 6
-    chosen = learner.rehearsal.draw(4, [], learner._words())
+    chosen = learner.rehearsal.draw(4, [], learner.day.words())
     assert len(chosen) == len(set(chosen)) == 6 and sum(item.source == "Ada" for item in chosen) >= 3
-    assert learner.rehearsal.draw(4, [], learner._words()) == chosen
+    assert learner.rehearsal.draw(4, [], learner.day.words()) == chosen
     outdated = replace(chosen[0], context="something newer", style="wh")
-    assert chosen[0].prompt not in [item.prompt for item in learner.rehearsal.draw(4, [outdated], learner._words())]
+    assert chosen[0].prompt not in [item.prompt for item in learner.rehearsal.draw(4, [outdated], learner.day.words())]
 
 
 def test_in_context_a_task_is_shown_as_turns_of_a_chat(tmp_path):
@@ -217,7 +219,7 @@ def test_pairs_of_a_user_are_all_learned_and_their_rewordings_are_kept_back(tmp_
     reworded = [
         SyntheticExample(f"Which person is captain {k}?", f"Ida Brook {k}.", "", "paraphrase", "faq", f"{k}") for k in range(3)
     ]
-    monkeypatch.setattr("sleepkit.language.learner.paraphrases", lambda *_: reworded)
+    monkeypatch.setattr("sleepkit.language.night_items.paraphrases", lambda *_: reworded)
     learner.wake(together([faq, STORIES[0]]))
     learner.sleep(1, tmp_path)
     items = load_items(tmp_path / "night_01" / "examples.jsonl")
@@ -331,7 +333,7 @@ def test_chains_and_senders_that_cannot_be(options, message):
 def test_a_full_pool_is_merged_and_a_truncated_state_is_named(tmp_path):
     learner = make_learner(tmp_path, expert_slots=2)
     sleep(learner, tmp_path, 3)
-    assert len(learner.bank.active) == 2 and set(learner.level_of) == set(learner.bank.active)
+    assert len(learner.bank.active) == 2 and set(learner.levels.of) == set(learner.bank.active)
     learner.save(tmp_path / "kept")
     weights = tmp_path / "kept" / "expert_bank.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -424,10 +426,10 @@ def test_a_long_answer_of_a_users_own_is_asked_in_full_and_scored_by_what_it_sha
         limits.append(limit)
         return [tokenizer(text, add_special_tokens=False).input_ids for text in (f"{reply[:60]} and so on", "orta")]
 
-    monkeypatch.setattr("sleepkit.language.learner.generate", generate)
+    monkeypatch.setattr("sleepkit.language.self_test.generate", generate)
     long = SyntheticExample("How do I get there?", reply, "", "paraphrase", "chat", reply)
     short = SyntheticExample("Where is it?", "It is in Orta.", "", "wh", "tale", "Orta")
-    shares, answers = learner._self_test([long, short], [])
+    shares, answers = learner.self_test.ask([long, short], [])
     assert limits == [len(reply)] and 0.2 < answers[0][1] < 0.9 and answers[1][1] == 1  # a token is a character
     assert shares["held_out"] == pytest.approx((answers[0][1] + 1) / 2)
 
@@ -454,13 +456,25 @@ def test_a_student_that_says_each_taught_reply_passes_the_test_of_the_gate(langu
     learner._begin(1)
     items, held_out = learner._night_items(1, tmp_path)
     said = iter([item.reply for item in held_out])
-    monkeypatch.setattr("sleepkit.language.learner.generate", lambda model, tokenizer, prompts, *args: prompts)
-    monkeypatch.setattr("sleepkit.language.learner.decode", lambda tokenizer, ids: next(said))
-    shares, _ = learner._self_test(held_out, [])
+    monkeypatch.setattr("sleepkit.language.self_test.generate", lambda model, tokenizer, prompts, *args: prompts)
+    monkeypatch.setattr("sleepkit.language.self_test.decode", lambda tokenizer, ids: next(said))
+    shares, _ = learner.self_test.ask(held_out, [])
     assert held_out and shares["held_out"] == 1
-    assert not any(learner._score(item, "?!") for item in held_out)
+    assert not any(learner.self_test.score(item, "?!") for item in held_out)
     if language != "en":  # where replies are quoted, the answer is always found in them
-        assert all(learner._score(item, item.reply) == 1 for item in items if item.span)
+        assert all(learner.self_test.score(item, item.reply) == 1 for item in items if item.span)
+
+
+def test_a_night_reads_its_documents_once(tmp_path, monkeypatch):
+    cut, read = [], []
+    chunks, passages = ContextStore.chunks, lines.passages
+    monkeypatch.setattr(ContextStore, "chunks", lambda store: cut.append(store) or chunks(store))
+    monkeypatch.setattr(lines, "passages", lambda text, is_code: read.append(text) or passages(text, is_code))
+    learner = make_learner(tmp_path)
+    for night in (1, 2):
+        learner.wake(Experience("mill", [f"The mill was built by ada in 18{night}2. The lake is 40 feet deep."]))
+        learner.sleep(night, tmp_path)
+        assert len(cut) == len(read) == night
 
 
 def test_a_night_tells_how_much_of_its_documents_it_covers(tmp_path, monkeypatch):

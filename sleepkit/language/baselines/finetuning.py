@@ -238,7 +238,7 @@ class FinetunePassage(LoraLearner):
 
     def texts(self) -> list[Chunk]:
         """Return the texts to train on: the chunks of tonight's documents."""
-        return self._chunks()
+        return self.day.texts()
 
 
 class FinetuneEdits(FinetunePassage):
@@ -259,7 +259,7 @@ class FinetuneEdits(FinetunePassage):
 
     def texts(self) -> list[Chunk]:
         """Return the texts to train on: the chunks of tonight's documents, then their edits."""
-        return [*self._chunks(), *self.edits]
+        return [*self.day.texts(), *self.edits]
 
 
 class FinetuneQa(LoraLearner):
