@@ -117,7 +117,14 @@ def load_model(
 def load_slept(
     name_or_path: str | Path, base_model: str | None = None, revision: str | None = None, **loading: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ExpertBank]:
-    """A slept model and its bank; arguments as `load_model` takes them.
+    """Load a slept model, its tokenizer and its experts.
+
+    Args:
+        name_or_path: output folder of a run, Hub id, or folder of saved experts.
+        base_model, revision, loading: as for `load_model`.
+
+    Returns:
+        `PreTrainedModel`, `PreTrainedTokenizerBase` and `ExpertBank`.
 
     Raises:
         SleepkitError: no experts there, or the base model is unknown, missing or another.

@@ -47,7 +47,12 @@ class DocumentView:
         self.chunks: dict[tuple[str, int], list[Chunk]] = {}
 
     def prompt(self, document: str, question: Question, room: float) -> str:
-        """Return the question with the document or its closest chunk in front, in at most ``room`` tokens of a chat.
+        """Return the question with the document or its closest chunk in front.
+
+        Args:
+            document: its text.
+            question: that it answers.
+            room: tokens that the prompt may have, as a chat.
 
         Raises:
             SleepkitError: the question alone leaves no room.
