@@ -27,10 +27,10 @@ from sleepkit.utils.files import write_json
 PATHS = ("dataset", "test_dataset", "output_dir", "backbone", "generator", "others_dataset", "lcm_lora")
 MOST_NIGHTS = 50  # of which the whole matrix is kept
 VARIANTS: dict[str, dict[str, Any]] = {
-    " as published": {"mode": "as_published"},
+    " as published": {"generator": "cgan", "freeze_features": True},
     " as in the paper": {"output": "affine6", "backbone": "resnet18", "refinements": 0, "pose_replay": 0, "match": "nearest"},
     " without further looks": {"output": "similarity4", "refinements": 0},
-    " of VAEs of images": {"mode": "intended", "replay_space": "pixels"},
+    " of VAEs of images": {"generator": "vae", "replay_space": "pixels"},
 }
 """Settings that make a method another one in the tables."""
 

@@ -29,7 +29,7 @@ from make_tables import ROOT, render
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.results import FILE_NAME, hardware, read_results, versions
-from sleepkit.runs.arguments.language import BASELINES, parse
+from sleepkit.runs.arguments.language import BASELINES, parse, parse_baseline
 from sleepkit.utils.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def expand(names: Sequence[str]) -> dict[str, list[str]]:
     """
     groups = {"baselines": BASELINES, "ablations": ABLATIONS, "dream_ablations": DREAM_ABLATIONS}
     flat = [variant for name in names for variant in (["knowledge_seeding", *groups[name]] if name in groups else [name])]
-    known = {"knowledge_seeding": [], "four_level": FOUR_LEVEL, "joint": ["--baseline", "lora"], **ABLATIONS, **DREAM_ABLATIONS}
-    known |= {name: ["--baseline", name] for name in BASELINES}
+    known = {"knowledge_seeding": [], "four_level": FOUR_LEVEL, "joint": ["--method", "lora"], **ABLATIONS, **DREAM_ABLATIONS}
+    known |= {name: ["--method", name] for name in BASELINES}
     for name in flat:
         if name not in known:
             raise SleepkitError(f"variant is {name!r}; use one of {', '.join([*groups, *known])}")
@@ -98,7 +98,7 @@ def with_joint(variants: Mapping[str, list[str]], args: DataConfig) -> dict[str,
 
 
 def command(config: str, variant: Sequence[str], seed: int, folder: Path, extra: Sequence[str]) -> list[str]:
-    """Arguments of recipes/sleep.py; the variant comes last, as it overrides."""
+    """Arguments of the recipe of a variant; its own come last, as they override."""
     return ["--config", config, *extra, *variant, "--seed", str(seed), "--output_dir", str(folder)]
 
 
@@ -116,7 +116,13 @@ def row(variant: str, results: Mapping[str, Any]) -> dict[str, Any]:
 
 def parsed(config: str, variant: Sequence[str], extra: Sequence[str]) -> SleepConfig:
     """The settings of a run."""
-    return parse(command(config, variant, 0, Path("unused"), extra))[1]
+    read = parse_baseline if is_baseline(variant) else parse
+    return read(command(config, variant, 0, Path("unused"), extra))[1]
+
+
+def is_baseline(variant: Sequence[str]) -> bool:
+    """Whether a variant is run by recipes/text_baseline.py, not by recipes/sleep.py."""
+    return "--method" in variant
 
 
 def planned(options: argparse.Namespace, extra: Sequence[str]) -> dict[str, list[str]]:
@@ -170,7 +176,7 @@ def run_all(options: argparse.Namespace, variants: Mapping[str, list[str]], extr
             folder = options.runs_dir / options.name / name / f"seed_{seed}"
             if not (folder / FILE_NAME).is_file():
                 print(f"== {name}, seed {seed}", flush=True)
-                script = str(ROOT / "recipes" / "sleep.py")
+                script = str(ROOT / "recipes" / ("text_baseline.py" if is_baseline(variant) else "sleep.py"))
                 arguments = command(options.config, variant, seed, folder, extra)
                 if subprocess.run([sys.executable, script, *arguments]).returncode:
                     failed.append(f"{name}, seed {seed}")

@@ -34,27 +34,30 @@ METRICS = (
 )
 
 
-def run(model: str, language: str, writer: str, folder: Path, extra: Sequence[str] = ()) -> dict[str, Any]:
-    """Results of one night, from its folder if it was run before."""
+def run(model: str, language: str, folder: Path, extra: Sequence[str], recipe: str = "sleep.py") -> dict[str, Any]:
+    """Results of one run of a recipe, from its folder if it was run before."""
     if not (folder / FILE_NAME).is_file():
         data = DATA.get(language, f"benchmarks/data/notebook_{language}.jsonl")
-        options = ["--model", MODELS[model](), "--dataset", data, "--question_writer", writer, "--output_dir", str(folder)]
-        command = [sys.executable, str(ROOT / "recipes" / "sleep.py"), *options, *PASSAGES, *extra]
-        subprocess.run(command, check=True, cwd=ROOT)
+        options = ["--model", MODELS[model](), "--dataset", data, "--output_dir", str(folder), *PASSAGES, *extra]
+        subprocess.run([sys.executable, str(ROOT / "recipes" / recipe), *options], check=True, cwd=ROOT)
     return read_results(folder)
+
+
+def night(model: str, language: str, writer: str, runs: Path) -> dict[str, Any]:
+    """Results of one night."""
+    return run(model, language, runs / f"{model}_{language}_{writer}", ["--question_writer", writer])
 
 
 def row(model: str, language: str, writer: str, results: dict[str, Any]) -> dict[str, Any]:
     """What the table needs of one run."""
-    night = results["nights"][0]
-    made = {"model": model, "language": language, "writer": writer, "items": night.get("items"), "committed": night["committed"]}
-    made |= {name: results["metrics"].get(name) for name in METRICS} | {"seconds": night.get("seconds")}
-    return made | {"coverage": night.get("coverage"), "items_by_style": night.get("items_by_style")}
+    made = {"model": model, "language": language, "writer": writer}
+    made |= {name: results["nights"][0].get(name) for name in ("items", "committed", "seconds", "coverage", "items_by_style")}
+    return made | {name: results["metrics"].get(name) for name in METRICS}
 
 
 def ceiling(model: str, language: str, runs: Path) -> dict[str, Any]:
     """What the model answers with and without the passage in its prompt, without any night."""
-    return run(model, language, "rules", runs / f"{model}_{language}_asked", ["--baseline", "in_context"])["metrics"]
+    return run(model, language, runs / f"{model}_{language}_asked", ["--method", "in_context"], "text_baseline.py")["metrics"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,8 +84,7 @@ def _rows(model: str, language: str, writers: Sequence[str], runs: Path) -> list
     asked = ceiling(model, language, runs)
     if (asked["in_context"] - asked["closed_book_before"]) * 18 < LEAST - 0.5:
         return [{"model": model, "language": language, "writer": "none", **{name: asked.get(name) for name in METRICS}}]
-    nights = {writer: run(model, language, writer, runs / f"{model}_{language}_{writer}") for writer in writers}
-    return [row(model, language, writer, results) for writer, results in nights.items()]
+    return [row(model, language, writer, night(model, language, writer, runs)) for writer in writers]
 
 
 if __name__ == "__main__":

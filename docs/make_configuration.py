@@ -56,12 +56,14 @@ class _Caught(BaseException):
 
 RECIPES = (  # title, file, the recipe whose options are not listed again
     ("A night of a language model", "sleep", None),
+    ("Baselines of a night", "text_baseline", "sleep"),
     ("Dreaming", "dream", "sleep"),
     ("ARC-AGI", "arc", "sleep"),
     ("Images: a method on a stream", "vision_baseline", None),
     ("Images: MyGO", "mygo", "vision_baseline"),
     ("Images: Dream2Learn", "dream2learn", "vision_baseline"),
     ("Images: disentangled learning", "disentangled", "vision_baseline"),
+    ("Images: a stream as files", "sprites_data", "disentangled"),
     ("A small diffusion model", "train_tiny_diffusion", "vision_baseline"),
     ("Texts as features", "text_features", None),
     ("A context longer than the window", "long_context_data", None),

@@ -2,8 +2,8 @@
 
     accelerate launch recipes/mygo.py --config recipes/configs/mygo/split_mnist.yaml
 
-The command line overrides the recipe, field by field: `--dataset digits/ --seeds 0 1 2`; `--mode as_published` does what the
-published code does, for comparison.
+The command line overrides the recipe, field by field: `--dataset digits/ --seeds 0 1 2`.  What the published code does is
+split_mnist_as_published.yaml, for comparison.
 """
 
 import sys

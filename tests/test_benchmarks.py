@@ -79,11 +79,12 @@ def test_recovery_is_left_out_where_there_is_little_to_recover():
 
 
 def test_runs_on_images_are_collected_without_their_paths(tmp_path):
-    for seed, mode in ((0, "intended"), (1, "intended"), (0, "as_published")):
+    published = {"generator": "cgan", "freeze_features": True}
+    for seed, name, mode in ((0, "intended", {}), (1, "intended", {}), (0, "as_published", published)):
         metrics = {"class_il": 0.9 + 0.1 * seed, "task_il": 1.0, "bytes": 1e6, "cpu_seconds": 99.6}
-        config = {"mode": mode, "dataset": str(tmp_path), "output_dir": str(tmp_path)}
+        config = {**mode, "dataset": str(tmp_path), "output_dir": str(tmp_path)}
         record = RunRecord("mygo", seed, config, 100.0, [[0.9]], metrics=metrics)
-        record.save(tmp_path / mode / f"seed_{seed}")
+        record.save(tmp_path / name / f"seed_{seed}")
     image_table.main(["split", str(tmp_path / "intended"), str(tmp_path / "as_published"), "--results", str(tmp_path)])
     text = (tmp_path / "split.json").read_text()
     assert str(tmp_path) not in text and len(read_json(tmp_path / "split.json")["image_runs"]) == 3
@@ -145,8 +146,8 @@ def test_a_file_without_a_table_is_refused():
 
 
 def test_arguments_of_a_variant():
-    variants = run_table.with_own({"lora": ["--baseline", "lora"], "knowledge_seeding": []}, ["lora.max_steps=50"])
-    assert variants == {"lora": ["--baseline", "lora", "--max_steps", "50"], "knowledge_seeding": []}
+    variants = run_table.with_own({"lora": ["--method", "lora"], "knowledge_seeding": []}, ["lora.max_steps=50"])
+    assert variants == {"lora": ["--method", "lora", "--max_steps", "50"], "knowledge_seeding": []}
     for word in ("no_sleep.max_steps=5", "lora=5", "lora.max_steps"):
         with pytest.raises(SleepkitError, match=repr(word)):
             run_table.with_own(variants, [word])
@@ -156,8 +157,8 @@ def test_joint_training_takes_what_all_nights_take():
     _, args = run_table.parse(["--config", RECIPE, "--nights", "3", "--passages_per_night", "2"])
     found = run_table.with_joint(run_table.expand(["joint", "lora"]), args)
     assert found == {
-        "joint": ["--baseline", "lora", "--nights", "1", "--passages_per_night", "6"],
-        "lora": ["--baseline", "lora"],
+        "joint": ["--method", "lora", "--nights", "1", "--passages_per_night", "6"],
+        "lora": ["--method", "lora"],
     }
     args.nights = None
     with pytest.raises(SleepkitError, match="give their number with --nights"):
@@ -165,12 +166,13 @@ def test_joint_training_takes_what_all_nights_take():
 
 
 def fake_sleep(calls):
-    """In place of recipes/sleep.py: leaves results, except where a run is to fail."""
+    """In place of the recipes: leaves results, except where a run is to fail."""
 
     def run(arguments, **_):
         given = dict(zip(arguments[2::1], arguments[3::1], strict=False))
         calls.append(arguments[2:])
-        if given.get("--baseline") == "lora":
+        assert Path(arguments[1]).name == ("text_baseline.py" if "--method" in given else "sleep.py")
+        if given.get("--method") == "lora":
             return SimpleNamespace(returncode=1)
         metrics = {"recovery": 0.5, "train_tokens": 300, "seconds_per_night": 2.0}
         RunRecord("any", int(given["--seed"]), metrics=metrics, nights=[{}, {}]).save(given["--output_dir"])
@@ -186,7 +188,7 @@ def test_runs_are_done_once_and_collected(tmp_path, monkeypatch, capsys):
     command += ["--results", str(tmp_path), "--variants", "knowledge_seeding", "no_sleep", "lora", "--", "--nights", "2"]
     assert run_table.main(command) == 1  # lora fails, the others are kept
     assert len(calls) == 6 and "failed: lora, seed 0; lora, seed 1" in capsys.readouterr().err
-    assert calls[1][:6] == ["--config", RECIPE, "--nights", "2", "--baseline", "no_sleep"]
+    assert calls[1][:6] == ["--config", RECIPE, "--nights", "2", "--method", "no_sleep"]
     document = read_json(tmp_path / "squad.json")
     order = [(run["variant"], run["seed"]) for run in document["runs"]]
     assert order == [("knowledge_seeding", 0), ("knowledge_seeding", 1), ("no_sleep", 0), ("no_sleep", 1)]

@@ -57,14 +57,14 @@ COMMANDS = documented()
 HOMES = [
     f"sleepkit.{home}"
     for home in (
+        *("runs.sleep.run_sleep", "runs.sleep.run_baseline", "runs.dream.run_dream", "runs.arc.run_arc"),
         *(
-            "runs.sleep.run_sleep",
-            "runs.dream.run_dream",
-            "runs.arc.run_arc",
             "runs.images.run_vision",
             "runs.compare.run_vision",
+            "runs.dream2learn.run_dream2learn",
+            "runs.generator.train_generator",
         ),
-        *("runs.dream2learn.run_dream2learn", "runs.disentangled.run_disentangled", "runs.generator.train_generator"),
+        *("runs.disentangled.run_disentangled", "runs.disentangled.write_sprites_data"),
         *("language.text_features.write_features", "language.long_context.write_long_context"),
     )
 ]  # what recipes call once they have read their options

@@ -15,18 +15,20 @@ user turns carry no loss, all between the first and the last label is one reply)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.language.config import LearnerConfig
 from sleepkit.language.data.experience import Size, word_count
+from sleepkit.language.day import Day
 from sleepkit.language.generation.chat import reply_log_probs
-from sleepkit.language.learner import QUIZ_ITEMS, LanguageLearner
+from sleepkit.language.learner import LanguageLearner
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.words import matching_words
 from sleepkit.language.rehearsal import Rehearsal
@@ -35,6 +37,7 @@ from sleepkit.language.seeding.fast_adapter import AdapterSeedingTrainer
 from sleepkit.language.seeding.packing import PreparedItem
 from sleepkit.language.seeding.preparation import Preparation
 from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
+from sleepkit.language.self_test import QUIZ_ITEMS, Answer, SelfTest
 from sleepkit.utils.digests import digest
 from sleepkit.utils.phases import digest_of
 
@@ -116,6 +119,34 @@ class _RowRehearsal(Rehearsal):
         return super().current(others, [item for item in rows if item.prompt])
 
 
+@dataclass
+class _DayOfRows(Day):
+    """The rows that the LoRA has learned since the last night."""
+
+    rows: list[SyntheticExample] = field(default_factory=list)
+
+    def words(self) -> set[str]:
+        return {word for item in self.rows for word in matching_words(f"{item.prompt} {item.reply}")}
+
+
+class _RowTest(SelfTest):
+    """Test of rows by how likely the model holds them."""
+
+    def answered(self, items: Sequence[SyntheticExample]) -> list[Answer]:
+        """Return no words, and the mean probability of a token of each row."""
+        return [("", math.exp(-loss)) for loss in losses(self.model, self.tokenizer, items)]
+
+
+def losses(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items: Sequence[SyntheticExample]) -> list[float]:
+    """Mean negative log-likelihood of each row's reply, nats per token, of a model as it is now."""
+    pairs = [_tokens(tokenizer, item) for item in items]
+    training = model.training
+    model.eval()
+    found = [-row.mean().item() for row in reply_log_probs(model, tokenizer, pairs)]
+    model.train(training)
+    return found
+
+
 class AdapterLearner(LanguageLearner):
     """Learner whose fast level is a LoRA that another trainer trains awake; a night moves what it knows into an expert.
 
@@ -124,6 +155,10 @@ class AdapterLearner(LanguageLearner):
         tokenizer: its tokenizer.
         seeding, config, general_prompts, callbacks: as `LanguageLearner` takes them.
     """
+
+    day: _DayOfRows
+    rehearsal_class = _RowRehearsal
+    trainer_class = _RowTrainer
 
     def __init__(
         self,
@@ -136,40 +171,31 @@ class AdapterLearner(LanguageLearner):
     ) -> None:
         super().__init__(adapted.get_base_model(), tokenizer, seeding, config, general_prompts, callbacks=callbacks)
         self.adapted = adapted
-        self.rehearsal = _RowRehearsal(seeding, self.dreaming)
-        self.rows: list[SyntheticExample] = []
+        self.self_test = _RowTest(self.model, tokenizer, config)
+        self.day = _DayOfRows()
 
     def meet(self, rows: Iterable[Row]) -> None:
         """Take the rows that the LoRA has learned since the last night, in place of those before; order does not matter."""
-        self.rows = [SyntheticExample(prompt, reply, "", STYLE) for prompt, reply in sorted(set(rows))]
-        words = sum(word_count(item.prompt) + word_count(item.reply) for item in self.rows)
-        self.size = Size(len(self.rows), words)
+        items = [SyntheticExample(prompt, reply, "", STYLE) for prompt, reply in sorted(set(rows))]
+        words = sum(word_count(item.prompt) + word_count(item.reply) for item in items)
+        self.day = _DayOfRows(size=Size(len(items), words), rows=items)
 
     def loss(self, items: Sequence[SyntheticExample]) -> list[float]:
         """Mean negative log-likelihood of each row's reply, nats per token, of the model as it is now."""
-        pairs = [_tokens(self.tokenizer, item) for item in items]
-        training = self.model.training
-        self.model.eval()
-        found = [-row.mean().item() for row in reply_log_probs(self.model, self.tokenizer, pairs)]
-        self.model.train(training)
-        return found
+        return losses(self.model, self.tokenizer, items)
 
     def sample(self) -> list[SyntheticExample]:
         """At most `QUIZ_ITEMS` of tonight's rows, spread evenly."""
-        return self.rows[:: math.ceil(len(self.rows) / QUIZ_ITEMS)]
+        return self.day.rows[:: math.ceil(len(self.day.rows) / QUIZ_ITEMS)]
 
     def identity(self, night: int) -> dict[str, Any]:
         """Return what decides the night, with the rows and what the LoRA has made of them."""
         lora = {name: values.detach() for name, values in self.model.named_parameters() if ".lora_" in name}
-        return super().identity(night) | {"rows": digest_of(self.rows), "adapter": digest(lora)[:16]}
+        return super().identity(night) | {"rows": digest_of(self.day.rows), "adapter": digest(lora)[:16]}
 
     def _consolidate(self, items: Sequence[SyntheticExample], night: int, folder: Path) -> dict[str, Any]:
-        slot = self._expert(night)
+        slot = self.levels.take(night)
         return self._teach(partial(_AdapterRowTrainer, self.adapted), items, night, folder / "checkpoints", slot=slot)
-
-    @property
-    def _trainer(self) -> Callable[..., KnowledgeSeedingTrainer]:
-        return partial(_RowTrainer, kept=self.prepared_general)
 
     def _night_items(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
         """All rows are learned; those of the test too."""
@@ -179,16 +205,4 @@ class AdapterLearner(LanguageLearner):
 
     def write_items(self, night: int) -> list[SyntheticExample]:
         """Return the rows that the LoRA has learned since the last night."""
-        return self.rows
-
-    def _words(self) -> set[str]:
-        return {word for item in self.rows for word in matching_words(f"{item.prompt} {item.reply}")}
-
-    def _self_test(
-        self, held_out: Sequence[SyntheticExample], earlier: Sequence[SyntheticExample]
-    ) -> tuple[dict[str, float], list[tuple[str, float]]]:
-        scores = [math.exp(-loss) for loss in self.loss([*held_out, *earlier])]
-        parts = {"held_out": scores[: len(held_out)], "retention": scores[len(held_out) :]}
-        shares = {name: sum(part) / len(part) for name, part in parts.items() if part}
-        shares |= {f"{name}_n": len(part) for name, part in parts.items()}
-        return shares, [("", score) for score in parts["held_out"]]
+        return self.day.rows

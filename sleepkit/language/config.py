@@ -111,7 +111,7 @@ class LearnerConfig:
 
 @dataclass
 class DataConfig:
-    """Which rows and documents make a night, and which columns hold what."""
+    """Options that say which rows and documents make a night, and which columns hold what."""
 
     dataset_split: str | None = option(None, "Split of a Hub data set; None reads 'train'.")
     nights: int | None = option(None, "Number of nights, one experience each; None goes through the whole data set.")

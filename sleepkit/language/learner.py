@@ -7,73 +7,54 @@
 
 Knowledge moves along a chain of levels, fast to slow (schedule.py): every night the context, or a fast adapter that has
 learned it (fast_adapter.py), passes on to a new expert; in a longer chain, every C(l) nights one new expert of level l takes over
-what all faster ones know, and those are reset.  Ours: when several levels are due on
-one night, only the slowest is trained, directly from the fastest; and the new expert starts from a fit to the outputs of
-the old ones (merge.py), so that a quarter of the epochs is enough.
+what all faster ones know, and those are reset (levels.py).  Ours: when several levels are due on one night, only the slowest is
+trained, directly from the fastest.
 
 What a night leaves behind for later nights are its expert, and a few of its own items and questions (rehearsal.py): asked
 again after each night, these tell the gate what was learned and what was lost.
+
+    day.py          what was read                          night_items.py     what is written about it
+    self_test.py    what is asked, and how it is scored    levels.py          which expert learns
 """
 
 from __future__ import annotations
 
-import random
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from sleepkit.errors import SleepkitError
 from sleepkit.language.config import LearnerConfig
-from sleepkit.language.data.experience import LEARNED, Experience, Question, render_note, size_of, word_count
-from sleepkit.language.data.tasks import LABEL
+from sleepkit.language.data.experience import Experience, Question
+from sleepkit.language.day import Day
 from sleepkit.language.dreaming.config import DreamingConfig
-from sleepkit.language.dreaming.dreams import Context, Dream, context_name, load_dreams, save_dreams
-from sleepkit.language.experts.bank import ExpertBank
-from sleepkit.language.experts.merge import capture_ffn_inputs, fit_slot, merge_slots
-from sleepkit.language.experts.units import ExpertBankConfig
-from sleepkit.language.generation.chat import chat_ids, decode, generate, text_ids, window_of
+from sleepkit.language.dreaming.dreams import Context, Dream, context_name
+from sleepkit.language.dreaming.night import DREAMS_FOLDER, forget_dreams, keep_dreams, rehearsed
+from sleepkit.language.generation.chat import chat_ids, decode, generate, window_of
+from sleepkit.language.levels import ExpertLevels, experts_of
 from sleepkit.language.models.fingerprint import model_identity
 from sleepkit.language.models.zero3 import unsplit
-from sleepkit.language.questions.context import Chunk, ContextStore
-from sleepkit.language.questions.document_view import DocumentView, notes_that_fit
-from sleepkit.language.questions.examples import (
-    OWN,
-    ROLES,
-    NothingToAskError,
-    SyntheticExample,
-    coverage,
-    load_items,
-    save_items,
-    write_examples,
-)
-from sleepkit.language.questions.gaps import GAP
-from sleepkit.language.questions.languages import ENGLISH, language_of
-from sleepkit.language.questions.lines import read_lines
-from sleepkit.language.questions.words import matching_words
-from sleepkit.language.questions.writer import paraphrases
+from sleepkit.language.night_items import about_day, general_items, plan_of
+from sleepkit.language.questions.context import ContextStore
+from sleepkit.language.questions.document_view import DocumentView, shown_before
+from sleepkit.language.questions.items import SyntheticExample, load_items, save_items
+from sleepkit.language.questions.lines import coverage, read_lines
 from sleepkit.language.rehearsal import SNAPSHOT, Rehearsal
-from sleepkit.language.schedule import SleepSchedule
-from sleepkit.language.seeding.batch_plan import BatchPlan
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.fast_adapter import AdapterSeedingTrainer, learn_awake
 from sleepkit.language.seeding.packing import PreparedItem
 from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
+from sleepkit.language.self_test import QUIZ_ITEMS, Evaluation, SelfTest, compared, graded
 from sleepkit.reporting.live import progress
-from sleepkit.reporting.live.plan import plan_text
-from sleepkit.reporting.scores import CONTAINED, score, token_f1
 from sleepkit.utils.digests import digest
-from sleepkit.utils.files import read_json, write_json
 from sleepkit.utils.phases import PhaseFile, digest_of
 from sleepkit.utils.ranks import main_finds, main_only
 from sleepkit.utils.seeds import derive_seed
@@ -82,26 +63,11 @@ from sleepkit.utils.training import require_finite, settings_digest
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-QUIZ_ITEMS, LEAST_QUIZ = 16, 6  # an eighth of all questions, of few up to a half
-SHORT_ANSWER = 12  # words; an answer that is longer is not looked for as it stands
-LONGEST_ANSWER = 256  # tokens that are written where a long answer is expected
-QUIZ_STYLES = ("question", "wh", "paraphrase", "note", "written")  # whole questions
-NOTE_STYLES = {LABEL: "note", LEARNED: OWN}  # by the kind of a note
-REWORDED = 300  # characters of a question that is put in other words
-MERGE_ITEMS = 256
-LEVELS_NAME, ACCEPTED_NAME = "levels.json", "accepted.jsonl"
+__all__ = ["Evaluation", "LanguageLearner"]
+
+LEVELS = "levels"  # name of a tensor of a snapshot
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass
-class Evaluation:
-    """Scores on one experience, shares from 0 to 1, and the answers in the order of the questions."""
-
-    contained: float
-    token_f1: float
-    answers: list[str]
-    n: int
 
 
 class LanguageLearner:
@@ -129,6 +95,9 @@ class LanguageLearner:
         >>> log = learner.sleep(1, Path("runs/light"))
     """
 
+    rehearsal_class: ClassVar[type[Rehearsal]] = Rehearsal
+    trainer_class: ClassVar[type[KnowledgeSeedingTrainer]] = KnowledgeSeedingTrainer
+
     def __init__(
         self,
         model: nn.Module,
@@ -145,25 +114,17 @@ class LanguageLearner:
         self.callbacks = list(callbacks)
         self.general_prompts = list(general_prompts)
         unsplit(model)
-        try:
-            self.bank = ExpertBank.of(model)
-        except SleepkitError:
-            layers: Any = config.expert_layers
-            shape = ExpertBankConfig(slots=config.expert_slots, width=config.expert_width, layers=layers, kind=config.expert_kind)
-            self.bank = ExpertBank.grow(model, shape)
+        self.bank = experts_of(model, config)
         if self.dreaming.dreamer_path:
             from sleepkit.language.dreaming.policy import dreaming_with
 
             with dreaming_with(model, Path(self.dreaming.dreamer_path)):  # refused now, not at the end of the first night
                 pass
-        self.schedule = SleepSchedule(config.chain)
-        slowest = len(self.schedule.chunk_sizes) - 1
-        self.level_of = dict.fromkeys(self.bank.active, slowest)  # of each expert in use; 0 is the fastest
-        self.context = ContextStore(tokenizer, config.context_max_tokens, config.context_overlap)
-        self.notes: list[SyntheticExample] = []  # today's
-        self.replaces: list[str] = []  # documents of earlier nights, of which today's are newer versions
+        self.rehearsal = self.rehearsal_class(seeding, self.dreaming)
+        self.levels = ExpertLevels(model, tokenizer, self.bank, config, self.rehearsal, seeding.seed)
+        self.self_test = SelfTest(model, tokenizer, config)
         self.view = DocumentView(tokenizer, config.context_max_tokens, config.context_overlap)
-        self.rehearsal = Rehearsal(seeding, self.dreaming)
+        self.day = Day()
         self.prepared_general: dict[SyntheticExample, PreparedItem] = {}  # of this process
         self.train_tokens = 0  # of all that is trained in a night
         self.seconds_writing = self.seconds_before = 0.0  # the latter of a night's sessions that were killed
@@ -173,104 +134,88 @@ class LanguageLearner:
 
     # -- awake ------------------------------------------------------------------------------------------------------
     def wake(self, experience: Experience) -> None:
-        """Take the experience's documents into the context store, which holds one day, and its notes beside it."""
-        self.context.clear()
-        self.replaces, self.size = list(experience.replaces), size_of([experience])
-        self.notes = [
-            SyntheticExample(
-                note.question,
-                note.answer,
-                render_note(note.question, note.answer),
-                NOTE_STYLES.get(note.kind, "written"),
-                experience.name,
-                note.answer,
-            )
-            for note in experience.notes
-        ]
-        for k, (title, document) in enumerate(zip(experience.titled(), experience.documents, strict=True)):
-            self.context.add_document(document, title, reference=not experience.is_read(k))
+        """Read an experience in the place of the one before: its documents, and the notes beside them."""
+        self.day = Day.of(experience, ContextStore(self.tokenizer, self.config.context_max_tokens, self.config.context_overlap))
 
     def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
-        """Ask all questions together, in context those of one document after those of another: generation computes once what all
-        its prompts begin with.  The answers are decoded greedily."""
+        """Ask all questions of some experiences, and decode the answers greedily.
+
+        In context those of one document come after those of another: generation computes once what all its prompts begin with.
+
+        Args:
+            experiences (list of `Experience`): each with its questions; those without any are scored as NaN.
+            in_context (`bool`, defaults to `False`): put a question's document into its prompt, which gives the ceiling.
+
+        Returns:
+            list of `Evaluation`: scores and answers of each experience, in order.
+        """
         asked = [(e, q) for e in experiences for q in e.questions]
         groups = groupby(asked, key=lambda pair: (pair[0].name, pair[1].document) if in_context else "all")
         prompts = ([chat_ids(self.tokenizer, self.asked(e, q, in_context)) for e, q in group] for _, group in groups)
         rows = (row for group in prompts for row in generate(self.model, self.tokenizer, group, self.config.max_new_tokens))
-        return [_graded(e.questions, [decode(self.tokenizer, next(rows)) for _ in e.questions]) for e in experiences]
+        return [graded(e.questions, [decode(self.tokenizer, next(rows)) for _ in e.questions]) for e in experiences]
 
     def asked(self, experience: Experience, question: Question, in_context: bool) -> str | list[dict[str, str]]:
-        """The prompt of an evaluation question; in context, with its document, or after those examples of its task that fit."""
+        """Return the prompt of an evaluation question.
+
+        Args:
+            experience (`Experience`): to which the question belongs.
+            question (`Question`): one of its own.
+            in_context (`bool`): with its document in front, or after those examples of its task that fit.
+
+        Returns:
+            `str` or list of messages: a user's turn, or turns of a chat that ends with it.
+        """
         if not in_context:
             return question.question
         room = window_of(self.model) - self.config.max_new_tokens
         if experience.examples and experience.examples[question.document]:
-            last = {"role": "user", "content": question.question}
-            turns = [
-                {"role": role, "content": text}
-                for shown in experience.examples[question.document]
-                for role, text in (("user", shown.question), ("assistant", shown.answer))
-            ]
-            while turns and len(chat_ids(self.tokenizer, [*turns, last])) > room:
-                del turns[-2:]
-            return [*turns, last]
+            return shown_before(experience.examples[question.document], question, self.tokenizer, room)
         return self.view.prompt(experience.documents[question.document], question, room)
 
     # -- asleep -----------------------------------------------------------------------------------------------------
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:
-        """Sleep one night on what the context holds; returns history, counts and seconds of each phase."""
+        """Sleep one night on what was read; a night that was killed goes on after its last phase.
+
+        Args:
+            night (`int`): its number in the life of the learner, from 1.
+            output_dir (`Path`): of the run; the night's phases are kept in ``night_<NN>`` below it.
+
+        Returns:
+            `dict`: ``history`` of the training, scores of the model's own questions ``before`` and ``after`` (``self_test`` has
+            each of them), ``items``, ``coverage``, ``train_tokens`` and ``seconds``.
+
+        Raises:
+            SleepkitError: nothing was read, nothing can be asked about it, or weights that are no longer finite.
+        """
         folder = Path(output_dir) / f"night_{night:02d}"
         start = time.perf_counter()
         self._begin(night)
-        self.rehearsal.outdate(self.replaces, night)
-        main_only(PhaseFile(folder / "dreams" / ACCEPTED_NAME, self.tonight).forget)  # another run's, or to be written again
+        self.rehearsal.outdate(self.day.replaces, night)
+        forget_dreams(folder, self.tonight)
         items, held_out = self._night_items(night, folder)
         earlier = self.rehearsal.questions(night, items, 2 * QUIZ_ITEMS)
         dreams = bool(self.dreaming.dream_rounds or self.dream_set)
         if dreams:  # the gate asks others than those that judge dreams
             held_out, judges = held_out[::2], held_out[1::2] or held_out
-        covered = coverage(items, read_lines(self.context.chunks()))
-        progress.say(f"night {night}: {self._plan(items, held_out, covered)}")
-        before, said_before = self._self_test(held_out, earlier)
+        covered = coverage(items, read_lines(self.day.chunks))
+        progress.say(f"night {night}: {plan_of(self.seeding, self.day, items, len(held_out), covered)}")
+        before, said_before = self.self_test.ask(held_out, earlier)
         outcome = self._consolidate(items, night, folder)
         if dreams:
             outcome |= self._dream(items, judges, night, folder)
         self.rehearsal.remember(items, held_out, night)
-        if slowest := self.schedule.due(night)[-1]:
+        if slowest := self.levels.schedule.due(night)[-1]:
             self._pass_on(slowest, night, folder)
-        after, said_after = self._self_test(held_out, earlier)
+        after, said_after = self.self_test.ask(held_out, earlier)
         outcome |= {"train_tokens": self.train_tokens, "before": before, "after": after}
-        outcome["self_test"] = [
-            {"question": item.prompt, "gold": item.span, "before": first, "after": last}
-            | {"right_before": right_first, "right_after": right_last}
-            for item, (first, right_first), (last, right_last) in zip(held_out, said_before, said_after, strict=True)
-        ]
+        outcome["self_test"] = compared(held_out, said_before, said_after)
         outcome |= {"items": len(items), "coverage": covered}
         outcome["items_by_style"] = {style: sum(i.style == style for i in items) for style in sorted({i.style for i in items})}
         outcome["seconds_writing"] = self.seconds_writing
         outcome["seconds"] = time.perf_counter() - start + self.seconds_before
         require_finite(self.bank.state_dict(), f"night {night}", self.seeding.learning_rate)
         return outcome
-
-    def _plan(self, items: Sequence[SyntheticExample], held_out: Sequence[SyntheticExample], covered: float) -> str:
-        """Say in a few words what lies ahead tonight: numbers of items, steps and tokens."""
-        args, of_role = self.seeding, {role: [item for item in items if item.role == role] for role in ROLES}
-        new, *others = of_role.values()
-        numbers = [range(len(group)) for group in others]
-        size, share = args.per_device_train_batch_size, args.general_share
-        batches = BatchPlan(range(len(new)), numbers, size, share, 1, 0, 0, args.world_size)
-        accumulated = args.gradient_accumulation_steps
-        steps = args.max_steps if args.max_steps > 0 else batches.steps_of(args.num_train_epochs, accumulated, args.min_steps)
-        return plan_text(
-            documents=self.size.documents,
-            words=self.size.words,
-            items=Counter(item.style for item in new),
-            steps=steps,
-            seen=steps * accumulated * batches.n_new,
-            kept_back=len(held_out),
-            beside=sum(map(len, others)),
-            coverage=covered,
-        )
 
     def _begin(self, night: int) -> None:
         """Note what decides tonight's phases, before anything changes."""
@@ -279,17 +224,12 @@ class LanguageLearner:
 
     def identity(self, night: int) -> dict[str, Any]:
         """Digests of all that decides what a night makes: phases of another night, day, model or state are not taken over."""
-        read = {
-            "chunks": [(chunk.title, chunk.text) for chunk in self.context.chunks()],
-            "notes": self.notes,
-            "replaces": self.replaces,
-        }
-        names = {context_name(chunk) for chunk in self.context.chunks()}
+        names = {context_name(chunk) for chunk in self.day.chunks}
         lists = (self.rehearsal.replay, self.rehearsal.quiz, self.rehearsal.general, self.general_prompts)
         return {
             "seed": self.seeding.seed,
             "night": night,
-            "experience": digest_of(read),
+            "experience": digest_of(self.day.content()),
             "settings": digest_of([asdict(self.config), asdict(self.dreaming), settings_digest(self.seeding)]),
             "dreams": digest_of([dream for dream in self.dream_set if dream.context in names]),
             "rehearsal": digest_of(lists),
@@ -300,12 +240,12 @@ class LanguageLearner:
     def _consolidate(self, items: Sequence[SyntheticExample], night: int, folder: Path) -> dict[str, Any]:
         """Move the context, or a LoRA that has learned it while awake, into an expert."""
         if self.config.sender == "context":
-            slot = self._expert(night)
+            slot = self.levels.take(night)
             return self._teach(self._trainer, items, night, folder / "checkpoints", slot=slot)
         with learn_awake(
-            self.model, self.tokenizer, self.bank.layers, self._chunks(), items, self.seeding, night, folder / "awake"
+            self.model, self.tokenizer, self.bank.layers, self.day.texts(), items, self.seeding, night, folder / "awake"
         ) as adapted:
-            slot = self._expert(night)
+            slot = self.levels.take(night)
             teach = partial(AdapterSeedingTrainer, adapted)
             return self._teach(teach, items, night, folder / "checkpoints", slot=slot)
 
@@ -313,32 +253,22 @@ class LanguageLearner:
         self, items: Sequence[SyntheticExample], judges: Sequence[SyntheticExample], night: int, folder: Path
     ) -> dict[str, Any]:
         """Dream about the context, or take published dreams of it, and rehearse them with tonight's examples."""
-        texts = {context_name(chunk): chunk.text for chunk in self._chunks()}
+        texts = {context_name(chunk): chunk.text for chunk in self.day.texts()}
         accepted = [dream for dream in self.dream_set if dream.context in texts]
         outcome: dict[str, Any] = {}
         slot = self.bank.active[-1]
         if not accepted and self.dreaming.dream_rounds:
-            accepted, outcome = self._own_dreams(judges, slot, night, folder / "dreams")
-        rehearsed = [
-            SyntheticExample(prompt, reply, texts[dream.context], "dream", dream.context)
-            for dream in accepted
-            for prompt, reply in dream.rows
-        ]
-        if rehearsed:
+            accepted, outcome = self._own_dreams(judges, slot, night, folder)
+        if rows := rehearsed(accepted, texts):
             self.bank.train_only(slot)
             steps = self.dreaming.dream_rehearsal_steps
-            self._teach(self._trainer, [*items, *rehearsed], night, folder / "rehearsal", slot=slot, max_steps=steps)
-            self.rehearsal.remember_dreams(rehearsed, night)
+            self._teach(self._trainer, [*items, *rows], night, folder / "rehearsal", slot=slot, max_steps=steps)
+            self.rehearsal.remember_dreams(rows, night)
         return outcome | {"dreams_accepted": len(accepted)}
 
     def contexts(self, questions: Sequence[SyntheticExample]) -> list[Context]:
-        """Each chunk of the context with the questions that it answers; a chunk without any is left out."""
-        contexts = []
-        for chunk in self._chunks():
-            asked = [(item.prompt, item.reply) for item in questions if item.context and item.context in chunk.text]
-            if asked:
-                contexts.append(Context(chunk, asked))
-        return contexts
+        """Return the chunks that were read, each with the questions that it answers; a chunk without any is left out."""
+        return self.day.contexts(questions)
 
     def _own_dreams(
         self, judges: Sequence[SyntheticExample], slot: int, night: int, folder: Path
@@ -349,31 +279,26 @@ class LanguageLearner:
         if not contexts:
             logger.warning(f"night {night} has no held-out question to judge dreams by; it does not dream")
             return [], {}
-        trainer = DreamingTrainer(self.model, self.tokenizer, self.dreaming, self.seeding, slot, folder, night, self.tonight)
-        accepted, logs = trainer.run(contexts)
-        phase = PhaseFile(folder / ACCEPTED_NAME, self.tonight)
-        main_only(lambda: phase.write(lambda draft: save_dreams(accepted, draft)))
+        given = (self.model, self.tokenizer, self.dreaming, self.seeding, slot, folder / DREAMS_FOLDER, night, self.tonight)
+        accepted, logs = DreamingTrainer(*given).run(contexts)
+        keep_dreams(accepted, folder, self.tonight)
         return accepted, {"dreams": [asdict(log) for log in logs]}
 
     def _pass_on(self, level: int, night: int, folder: Path) -> None:
         """Let one new expert of ``level`` take over what those of faster levels know, and reset those."""
-        senders = [slot for slot in self.bank.active if self.level_of[slot] < level]
-        since = night - self.schedule.chunk_sizes[level]
+        since = night - self.levels.schedule.chunk_sizes[level]
         replay = self.rehearsal.current(self.rehearsal.replay)
         items = [replace(item, style="recall") for item in replay if item.night > since]
         before = [item for item in replay if item.night <= since]
-        slot = self._expert(night, level)
-        fit_slot(self.bank, slot, senders, self._ffn_inputs(night), seed=derive_seed(self.seeding.seed, "fit", night))
-        items += self._general_items() + self.rehearsal.at_risk(before, night, self._words(), self.seeding.replay_items)
+        slot, senders = self.levels.take_over(level, night)
+        items += self._general_items() + self.rehearsal.at_risk(before, night, self.day.words(), self.seeding.replay_items)
         epochs = self.config.chain_epochs
         self._teach(self._trainer, items, night, folder / f"level_{level}", epochs=epochs, slot=slot, senders=senders)
-        for sender in senders:
-            self.bank.deactivate(sender)
-            del self.level_of[sender]
+        self.levels.free(senders)
 
     @property
     def _trainer(self) -> Callable[..., KnowledgeSeedingTrainer]:
-        return partial(KnowledgeSeedingTrainer, kept=self.prepared_general)
+        return partial(self.trainer_class, kept=self.prepared_general)
 
     def _teach(
         self,
@@ -400,67 +325,34 @@ class LanguageLearner:
         self.seconds_before += training.seconds_before
         return outcome
 
-    def _self_test(
-        self, held_out: Sequence[SyntheticExample], earlier: Sequence[SyntheticExample]
-    ) -> tuple[dict[str, float], list[tuple[str, float]]]:
-        """Ask self-written questions that were not trained on, tonight's (``held_out``) and those of earlier nights.
-
-        Returns:
-            Shares of right answers and numbers of questions, ``held_out`` and ``retention`` (of earlier nights); and tonight's
-            answers, each with its score from 0 to 1.
-        """
-        asked = [*held_out, *earlier]
-        kinds = [self._score_of(item) for item in asked]
-        long = [len(text_ids(self.tokenizer, item.span)) for item, kind in zip(asked, kinds, strict=True) if kind == "chrf"]
-        limit = max(self.config.max_new_tokens, min(max(long, default=0), LONGEST_ANSWER))
-        rows = generate(self.model, self.tokenizer, [chat_ids(self.tokenizer, i.prompt) for i in asked], limit)
-        answers = [decode(self.tokenizer, row) for row in rows]
-        scores = [self._score(item, answer) for item, answer in zip(asked, answers, strict=True)]
-        parts = {"held_out": scores[: len(held_out)], "retention": scores[len(held_out) :]}
-        shares = {name: sum(right) / len(right) for name, right in parts.items() if right}
-        shares |= {f"{name}_n": len(right) for name, right in parts.items()}
-        return shares, list(zip(answers, scores, strict=True))[: len(held_out)]
-
-    def _score_of(self, item: SyntheticExample) -> str:
-        """How answers to an item are scored: what nobody repeats word for word, such as a reply of a chat, by ChrF."""
-        if item.style == "written":
-            return self.config.answer_score
-        return "chrf" if max(len(item.span.split()), word_count(item.span)) > SHORT_ANSWER else CONTAINED
-
-    def _score(self, item: SyntheticExample, answer: str) -> float:
-        """The score of an answer to an item of the model's own, from 0 to 1."""
-        return score(self._score_of(item), answer, item.span, language_of(f"{item.prompt} {item.reply}", ENGLISH))
-
-    def _can_be_asked(self, item: SyntheticExample) -> bool:
-        """Whether an item is a question of tonight with an answer, to which the reply that is taught is right."""
-        is_question = item.style in QUIZ_STYLES or (item.style == "cloze" and GAP in item.prompt)
-        return item.role == "new" and is_question and self._score(item, item.reply) == 1
-
     def _night_items(self, night: int, folder: Path) -> tuple[list[SyntheticExample], list[SyntheticExample]]:
         """Items to train on, and self-written questions that are kept back."""
         items = self.written(folder / "examples.jsonl", self.tonight, lambda: self._all_items(night))
         self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]
-        held_out = self._kept_back(list(filter(self._can_be_asked, items)))
+        told = {item.reply for item in self.rehearsal.replay if item.source in self.day.replaces}
+        held_out = self.self_test.keep_back(items, told)
         return [item for item in items if item not in held_out], held_out
-
-    def _kept_back(self, askable: Sequence[SyntheticExample]) -> list[SyntheticExample]:
-        """Questions for the gate, spread evenly: first about what a newer version of a document says for the first time."""
-        told = {item.reply for item in self.rehearsal.replay if item.source in self.replaces}
-        fresh = [item for item in askable if item.reply not in told] or list(askable)
-        number = min(QUIZ_ITEMS, max(len(fresh) // 8, min((len(fresh) + 1) // 2, LEAST_QUIZ)))
-        return [fresh[k * len(fresh) // number] for k in range(number)]
 
     def _all_items(self, night: int) -> list[SyntheticExample]:
         written = self.write_items(night)
         items = [*written, *self._general_items()]
         if self.config.expansion:  # without it there is no teacher that knows earlier nights
-            items += self.rehearsal.draw(night, written, self._words())
+            items += self.rehearsal.draw(night, written, self.day.words())
         return items
 
     def written(
         self, path: Path, identity: Mapping[str, Any], write: Callable[[], list[SyntheticExample]]
     ) -> list[SyntheticExample]:
-        """Items that ``write`` makes, once: a run that was killed reads them back."""
+        """Write items once: a run that was killed reads them back.
+
+        Args:
+            path (`Path`): of their file, which is sealed.
+            identity (mapping): all that decides them; a file that was made with another one is written again.
+            write (callable): makes them.
+
+        Returns:
+            list of `SyntheticExample`: as they stand in the file.
+        """
         phase = PhaseFile(path, identity)
         log = main_finds(phase.read)
         if log is None:
@@ -474,123 +366,40 @@ class LanguageLearner:
         return load_items(path)
 
     def write_items(self, night: int) -> list[SyntheticExample]:
-        """Notes, which are learned as they are, and what the model writes about the rest of its context.
-
-        It also puts questions that the user gave in other words: those can be kept back for the gate.
-        """
-        args, seed = self.seeding, derive_seed(self.seeding.seed, "material", night)
-        items = notes_that_fit(self.notes, self.model, self.tokenizer)
-        given = [note for note in items if note.style == OWN and len(note.prompt) <= REWORDED]
-        if given and "paraphrase" in args.styles:
-            items += paraphrases(self.model, self.tokenizer, given, seed)
-        chunks = self._chunks()
-        if items and all(chunk.reference for chunk in chunks):
-            return items
-        try:
-            made = (args.styles, args.questions_per_span, seed, args.question_writer)
-            return items + write_examples(self.model, self.tokenizer, chunks, *made)
-        except NothingToAskError:
-            if not items:
-                raise
-            return items
-
-    def _chunks(self) -> list[Chunk]:
-        chunks = list(self.context.chunks())
-        if not chunks:
-            raise SleepkitError("the context is empty; call wake() with an experience before sleep()")
-        return chunks
+        """Take the notes, which are learned as they are, and let the model write about the rest of what was read."""
+        return about_day(self.model, self.tokenizer, self.day, self.seeding, derive_seed(self.seeding.seed, "material", night))
 
     def _general_items(self) -> list[SyntheticExample]:
         """General prompts with the unslept model's greedy replies; written once, on the first night."""
         if not self.rehearsal.general and self.seeding.general_items:
-            rng = random.Random(self.seeding.seed)  # which ones is part of the data
-            prompts = rng.sample(self.general_prompts, min(self.seeding.general_items, len(self.general_prompts)))
-            with self.bank.view(()):
-                ids = [chat_ids(self.tokenizer, prompt) for prompt in prompts]
-                rows = generate(self.model, self.tokenizer, ids, self.seeding.general_tokens, description="general prompts")
-            replies = [decode(self.tokenizer, row) for row in rows]
-            self.rehearsal.general = [
-                SyntheticExample(p, r, "", "general") for p, r in zip(prompts, replies, strict=True) if r.strip()
-            ]
+            given = (self.model, self.tokenizer, self.bank, self.general_prompts, self.seeding)
+            self.rehearsal.general = general_items(*given)
         return self.rehearsal.general
-
-    def _words(self) -> set[str]:
-        """Return the content words of tonight's documents, as `matching_words` has them."""
-        return {word for chunk in self._chunks() for word in matching_words(chunk.text)}
-
-    def _expert(self, night: int, level: int = 0) -> int:
-        """A fresh expert; in a full pool the two oldest of the slowest level are merged first."""
-        if not self.config.expansion and self.bank.active:
-            slot = self.bank.active[-1]
-            self.bank.train_only(slot)
-            return slot
-        if len(self.bank.active) == self.bank.config.slots:
-            self._merge_oldest(night)
-        slot = self.bank.activate(seed=derive_seed(self.seeding.seed, "expert", night, level))
-        self.level_of[slot] = level
-        return slot
-
-    def _merge_oldest(self, night: int) -> None:
-        """Make room: one expert takes over from two, fitted on what the model says of earlier nights."""
-        slowest = max(self.level_of.values())
-        oldest = [slot for slot in self.bank.active if self.level_of[slot] == slowest][:2]
-        seed = derive_seed(self.seeding.seed, "fit", night)
-        merge_slots(self.bank, oldest[0], oldest, self._ffn_inputs(night), seed=seed)
-        del self.level_of[oldest[1]]
-
-    def _ffn_inputs(self, night: int) -> list[Tensor]:
-        """Return what the grown layers see when the model reads some items of earlier nights and the general ones."""
-        replay, general = self.rehearsal.replay, self.rehearsal.general
-        seed = derive_seed(self.seeding.seed, "merge", night)
-        chosen = random.Random(seed).sample(replay, min(MERGE_ITEMS, len(replay)))
-        texts = [f"{item.prompt}\n{item.reply}" for item in [*chosen, *general]]
-        batches = [self.tokenizer(texts[k : k + 16], return_tensors="pt", padding=True) for k in range(0, len(texts), 16)]
-        device = next(self.model.parameters()).device
-        on_device = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
-        return capture_ffn_inputs(self.bank, on_device, seed=seed)
 
     # -- keeping ----------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:
-        """Copies of all that a night may change: active experts and the list of slots."""
-        levels = [number for slot in self.bank.active for number in (slot, self.level_of[slot])]
-        return {**self.bank.state_dict(), **self.rehearsal.snapshot(), "levels": torch.tensor(levels, dtype=torch.int64)}
+        """Return copies of all that a night may change, for `restore`."""
+        return {**self.bank.state_dict(), **self.rehearsal.snapshot(), LEVELS: self.levels.snapshot()}
 
     def restore(self, snapshot: dict[str, Tensor]) -> None:
         """Undo a night, bit for bit."""
         self.rehearsal.restore(snapshot)
-        levels = snapshot["levels"].tolist()
-        self.level_of = dict(zip(levels[::2], levels[1::2], strict=True))
-        for slot in [slot for slot in self.bank.active if slot not in self.level_of]:
-            self.bank.deactivate(slot)
-        self.bank.load_state_dict({k: v for k, v in snapshot.items() if k not in (*SNAPSHOT, "levels")}, self.level_of)
+        self.levels.restore(snapshot[LEVELS])
+        experts = {name: values for name, values in snapshot.items() if name not in (*SNAPSHOT, LEVELS)}
+        self.bank.load_state_dict(experts, self.levels.of)
 
     def save(self, folder: Path) -> None:
-        """Experts (safetensors + JSON) with their levels, and the items for later nights (jsonl)."""
+        """Write the experts (safetensors and JSON) with their levels, and the items for later nights (JSON lines)."""
         folder = Path(folder)
         self.bank.save(folder)  # on all ranks: sharded experts are gathered
         if self.is_main:
-            write_json(folder / LEVELS_NAME, [[slot, self.level_of[slot]] for slot in self.bank.active])
+            self.levels.save(folder)
             self.rehearsal.save(folder)
 
     def load(self, folder: Path) -> None:
         """Read what `save` has written, into the same base model."""
         folder = Path(folder)
         self.bank.load_experts(folder)
-        self.level_of = dict(read_json(folder / LEVELS_NAME))
+        self.levels.load(folder)
         self.rehearsal.load(folder)
         self.bank.train_only(None)  # as a night leaves it
-
-
-def accepted_dreams(path: Path) -> list[Dream]:
-    """Read the accepted dreams of a finished night.  Raises `SleepkitError` if the file is not as it was written."""
-    PhaseFile(path, {}).require_whole()
-    return load_dreams(path)
-
-
-def _graded(questions: Sequence[Question], answers: list[str]) -> Evaluation:
-    if not questions:
-        return Evaluation(float("nan"), float("nan"), [], 0)
-    languages = [language_of(q.question, ENGLISH) for q in questions]
-    hits = [score(q.kind, answer, q.answer, told) for answer, q, told in zip(answers, questions, languages, strict=True)]
-    f1 = [token_f1(answer, q.answer, told) for answer, q, told in zip(answers, questions, languages, strict=True)]
-    return Evaluation(sum(hits) / len(hits), sum(f1) / len(f1), answers, len(hits))

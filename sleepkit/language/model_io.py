@@ -55,11 +55,11 @@ __all__ = [
     "check_model",
     "check_vocabulary",
     "check_window",
+    "fit_tokenizer",
     "load_model",
     "load_slept",
     "move",
     "save_model",
-    "talk",
 ]
 
 logger = logging.get_logger(__name__)
@@ -72,13 +72,12 @@ def load_model(
     dtype: str = "auto",
     revision: str | None = None,
     base_model: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     prompt_format: str = "auto",
     chat_template_kwargs: Mapping[str, Any] | None = None,
     **loading: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model, with its experts if it has slept, and its tokenizer; both are checked.
-
-    A tokenizer without a padding token pads with its end-of-sequence token.
 
     Args:
         name_or_path: Hub id, folder of a saved model, of an adapter of PEFT or of saved experts, output folder of a run, or
@@ -87,6 +86,7 @@ def load_model(
             what was saved), ``float32``, ``bfloat16`` or ``float16``.  Experts are fp32.
         revision: branch, tag or commit of a Hub id.
         base_model: Hub id or folder of the base of saved experts, if it is no longer where ``expert_bank.json`` says.
+        tokenizer: to be used in place of the one that is saved with the model.
         prompt_format, chat_template_kwargs: how it is talked to, as for `PromptFormat`; as in its nights if it has slept and
             neither is given.
         loading: more, as `loading.model_options` takes it.
@@ -105,21 +105,26 @@ def load_model(
         raise SleepkitError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
     bank_folder, base = resolve_base(str(name_or_path), revision, base_model)
     base = pinned(base)
-    model, tokenizer = _load_base(base, dtype, model_options(**loading))
+    model, saved = _load_base(base, dtype, model_options(**loading))
+    tokenizer = tokenizer or saved
     remember_base(model, base)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     if bank_folder is not None:
         ExpertBank.load(model, bank_folder)
-    talk(model, tokenizer, prompt_format, chat_template_kwargs)
-    check_model(model, tokenizer)
+    fit_tokenizer(model, tokenizer, prompt_format, chat_template_kwargs)
     return model, tokenizer
 
 
 def load_slept(
     name_or_path: str | Path, base_model: str | None = None, revision: str | None = None, **loading: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ExpertBank]:
-    """A slept model and its bank; arguments as `load_model` takes them.
+    """Load a slept model, its tokenizer and its experts.
+
+    Args:
+        name_or_path: output folder of a run, Hub id, or folder of saved experts.
+        base_model, revision, loading: as for `load_model`.
+
+    Returns:
+        `PreTrainedModel`, `PreTrainedTokenizerBase` and `ExpertBank`.
 
     Raises:
         SleepkitError: no experts there, or the base model is unknown, missing or another.
@@ -182,13 +187,27 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         raise SleepkitError(f"cannot write {folder}: {error.strerror}; free some space or choose another") from error
 
 
-def talk(
+def fit_tokenizer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompt_format: str = "auto",
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Decide how a model is talked to, and note it at the tokenizer, and at the model, whose experts are saved with it."""
+    """Make a tokenizer that of a model: decide how the model is talked to, and check that the two fit.
+
+    How it is talked to is noted at the tokenizer, and at the model, whose experts are saved with it.  A tokenizer without a
+    padding token pads with its end-of-sequence token.
+
+    Args:
+        model: grown or not.
+        tokenizer: its own, or another of the same vocabulary.
+        prompt_format, chat_template_kwargs: as for `load_model`.
+
+    Raises:
+        SleepkitError: the two do not fit, or the tokenizer does not have what ``prompt_format`` needs.
+    """
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     known = prompts_of(model)
     if prompt_format == "auto" and chat_template_kwargs is None and known:
         prompts = PromptFormat.use(tokenizer, **known)
@@ -200,6 +219,7 @@ def talk(
             "(prompt_format plain: 'Question: ... Answer: ...')"
         )
     remember_prompts(model, prompts.settings())
+    check_model(model, tokenizer)
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------

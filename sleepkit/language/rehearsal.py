@@ -64,7 +64,13 @@ class Rehearsal:
 
     # -- what a night leaves ------------------------------------------------------------------------------------------
     def remember(self, items: Sequence[SyntheticExample], held_out: Sequence[SyntheticExample], night: int) -> None:
-        """Keep a night's own items, of given examples the first ``notes_kept`` of each kind, and its questions."""
+        """Keep a night's own items, of given examples the first ``notes_kept`` of each kind, and its questions.
+
+        Args:
+            items: that the night has trained on.
+            held_out: that it was tested on.
+            night: its number.
+        """
         self.quiz += [replace(item, night=night) for item in held_out]
         seen = Counter[str]()
         for item in items:
@@ -85,14 +91,27 @@ class Rehearsal:
 
     # -- what a night takes -------------------------------------------------------------------------------------------
     def draw(self, night: int, tonight: Sequence[SyntheticExample], words: Set[str]) -> list[SyntheticExample]:
-        """``replay_items`` items and dreams that ``tonight`` does not outdate; ``words`` are those of its documents."""
+        """Draw ``replay_items`` items and dreams of earlier nights, as far as there are so many.
+
+        Args:
+            night: its number, from which with the seed they are drawn.
+            tonight: items of the night; what they answer anew is not drawn.
+            words: content words of its documents.
+        """
         dreams = list(filter(self._is_newest, self.dreams.items))
         count = min(round(self.dream_share * self.seeding.replay_items), len(dreams))
         chosen = random.Random(derive_seed(self.seeding.seed, "replayed dreams", night)).sample(dreams, count)
         return self.at_risk(self.current(self.replay, tonight), night, words, self.seeding.replay_items - count) + chosen
 
     def at_risk(self, items: Sequence[SyntheticExample], night: int, words: Set[str], most: int) -> list[SyntheticExample]:
-        """At most so many items: half share most words with tonight's documents, where a new expert is likely to interfere."""
+        """Choose items, half of which share most words with tonight's documents, where a new expert is likely to interfere.
+
+        Args:
+            items: to choose from.
+            night: its number, from which with the seed the other half is drawn.
+            words: content words of its documents.
+            most: items at most.
+        """
 
         def overlap(item: SyntheticExample) -> float:
             asked = matching_words(item.prompt)
@@ -104,7 +123,7 @@ class Rehearsal:
         return close + random.Random(derive_seed(self.seeding.seed, "replay", night)).sample(rest, count - len(close))
 
     def questions(self, night: int, tonight: Sequence[SyntheticExample], most: int) -> list[SyntheticExample]:
-        """At most so many questions of earlier nights, none that ``tonight`` outdates."""
+        """Draw at most ``most`` questions of earlier nights, none that the items of ``tonight`` outdate."""
         quiz = self.current(self.quiz, tonight)
         return random.Random(derive_seed(self.seeding.seed, "quiz", night)).sample(quiz, min(most, len(quiz)))
 

@@ -76,7 +76,13 @@ class RetentionSet:
         self.accuracy_before = float("nan")
 
     def prepare(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, bank: ExpertBank) -> None:
-        """Let the unslept model reply, and keep its last hidden states (1 KB a token, not 100 KB of logits)."""
+        """Let the unslept model reply, and keep its last hidden states (1 KB a token, not 100 KB of logits).
+
+        Args:
+            model: grown; it is asked without its experts.
+            tokenizer: its tokenizer.
+            bank: its experts.
+        """
         prompts = [chat_ids(tokenizer, row["prompt"]) for row in self.prompts]
         with bank.view(()):
             replies = generate(model, tokenizer, prompts, self.reply_tokens, description="anchors")
@@ -94,7 +100,12 @@ class RetentionSet:
 
     @torch.no_grad()
     def measure(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, bank: ExpertBank) -> dict[str, float]:
-        """``anchor_kl``, ``anchor_accuracy`` and the number of questions it is of, of the model as it is now."""
+        """Measure how far the model, as it is now, has moved from the unslept one; arguments as for `prepare`.
+
+        Returns:
+            ``anchor_kl`` (nats per token of the unslept replies), ``anchor_accuracy`` (0 to 1) and ``anchor_n``, the number of
+            questions that the accuracy is of.
+        """
         asked = [chat_ids(tokenizer, row["prompt"]) for row in self.prompts if row.get("answer")]
         if not self._items:
             self.prepare(model, tokenizer, bank)

@@ -37,10 +37,18 @@ def write_features(
     batch_size: int = 32,
     **loading: Any,
 ) -> None:
-    """Read the rows of each split, and write its features; ``names`` are the training split's labels in alphabetical order.
+    """Read the rows of each split, and write the features of their texts, with the training split's labels in alphabetical order.
 
     All files are written at the end, so that none is left of a run that was stopped.
-    ``loading`` is more for `load_model`.
+
+    Args:
+        splits: file of rows by name, ``train`` among them.
+        output_dir: for ``<split>.npz`` of each split.
+        model: Hub id or folder of a causal language model.
+        text_column, label_column: of the rows.
+        max_tokens: of a text; what is longer is cut, and it is said how many were.
+        batch_size: texts at once.
+        loading: more, as `load_model` takes it.
 
     Raises:
         SleepkitError: no such file or model, a row without text or label, a label that the training split does not have, a folder
@@ -107,7 +115,17 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 @torch.no_grad()
 def hidden_states(model: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int, batch_size: int) -> tuple[Tensor, int]:
-    """Mean last hidden states ``(texts, hidden)`` float16, and how many texts were longer than ``max_tokens``.
+    """Average the last hidden states of texts over their tokens.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        texts: of at least one token each.
+        max_tokens: of a text; what is longer is cut.
+        batch_size: texts at once.
+
+    Returns:
+        ``(texts, hidden)`` float16, and how many texts were longer than ``max_tokens``.
 
     Raises:
         SleepkitError: a text without tokens, or states that are not finite, or too large for float16.

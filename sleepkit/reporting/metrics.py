@@ -142,22 +142,28 @@ def retention(matrix: npt.ArrayLike) -> float:
 
 
 def recovery(before: npt.ArrayLike, in_context: npt.ArrayLike, after: npt.ArrayLike) -> float | None:
-    """Share of the gain of having the text in context that the weights now give without it.
+    """Return the share of the gain of having the text in context that the weights now give without it.
 
-    Each argument is a score in [0, 1] or an array of scores, one per question, which is pooled into one mean: a ratio
-    of means, not a mean of ratios, so that questions which the context does not help cannot blow it up.
+    Args:
+        before, in_context, after: a score from 0 to 1, or scores of each question, which are pooled into one mean: a ratio of
+            means, not a mean of ratios, so that questions which the context does not help cannot blow it up.
 
-    Returns ``(after - before) / (in_context - before)``, or None where the context did not help.
+    Returns:
+        ``(after - before) / (in_context - before)``, or None where the context did not help.
     """
     low, high, reached = _pooled(before, "before"), _pooled(in_context, "in_context"), _pooled(after, "after")
     return (reached - low) / (high - low) if high > low else None
 
 
 def summary(matrix: npt.ArrayLike, baseline: npt.ArrayLike | None = None, joint: npt.ArrayLike | None = None) -> dict[str, float]:
-    """All metrics that the matrix defines, by name.
+    """Return all metrics that an accuracy matrix defines, by name.
 
-    ``baseline`` (scores before any night) adds ``fwt`` and ``joint`` adds ``intransigence``.  A metric that is not
-    defined (one night has no backward transfer) is left out rather than given as NaN, which is not JSON.
+    A metric that is not defined (one night has no backward transfer) is left out rather than given as NaN, which is not JSON.
+
+    Args:
+        matrix: ``(nights, experiences)``, accuracies from 0 to 1.
+        baseline: scores before any night, which add ``fwt``.
+        joint: scores of joint training, which add ``intransigence``.
     """
     per_experience = retention_per_experience(matrix)
     values = {

@@ -132,8 +132,12 @@ SCORES: dict[str, Callable[[str, str, str], float]] = {
 
 
 def score(kind: str, prediction: str, gold: str, language: str = "") -> float:
-    """The score of an answer to a question of some kind: those of `SCORES`; any other kind's answer must be contained.
+    """Score an answer to a question, from 0 to 1.
 
-    ``language`` as for `contained`.
+    Args:
+        kind: of the question, one of `SCORES`; an answer of any other kind must be contained.
+        prediction: what was said.
+        gold: what is right.
+        language: as for `contained`.
     """
     return float(SCORES.get(kind, contained)(prediction, gold, language))

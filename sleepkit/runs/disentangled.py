@@ -1,10 +1,12 @@
-"""One call for a whole run of disentangled learning: what recipes/disentangled.py does after it has parsed its arguments.
+"""What recipes/disentangled.py and recipes/sprites_data.py do after they have parsed their arguments.
 
-run_disentangled(args, config)    a trainer for each seed (sleepkit/trainers/disentangled.py), its nights, its table, publish
+run_disentangled(args, config)      a trainer for each seed (trainers/disentangled.py), its nights, its table, publish
+write_sprites_data(args, config)    the images of its stream, as a data set for recipes/vision_baseline.py
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sleepkit.reporting.results import RunRecord
@@ -17,26 +19,16 @@ from sleepkit.utils.ranks import main_only
 if TYPE_CHECKING:
     from sleepkit.vision.disentangled.config import DisentangledConfig
 
-__all__ = ["run_disentangled"]
+__all__ = ["run_disentangled", "write_sprites_data"]
 
 
 def run_disentangled(args: DisentangledArguments, config: DisentangledConfig) -> list[RunRecord]:
     """Run one seed, or each of ``args.seeds``, and print the results; everything is written below ``output_dir``.
 
-    With ``args.export`` nothing is run: the images are written there, for `recipes/vision_baseline.py`.
-
     Returns the records in the order of the seeds.  Raises `SleepkitError` for whatever the user can repair, before training;
     and if the upload at the end fails, after everything is written.
     """
-    check_publishing(args, config, "the export is no model" if args.export is not None else "")
-    if args.export is not None:
-        from sleepkit.vision.disentangled.sprites import build_sprites
-        from sleepkit.vision.idsprites.export import export_parquet
-
-        splits, folder = build_sprites(config, args.dataset).splits(), args.export
-        main_only(lambda: export_parquet(splits, folder))
-        print(f"written to {folder}")
-        return []
+    check_publishing(args, config)
     records = run_seeds(args, config, lambda one: _run_seed(args, one))
     publish_if_asked(args, config)
     return records
@@ -49,3 +41,17 @@ def _run_seed(args: DisentangledArguments, config: DisentangledConfig) -> RunRec
     record = DisentangledTrainer(args.backbone, config, args.dataset).train()
     main_only(lambda: print(f"\n{format_table(*table_of(record.metrics, config.match))}"))
     return record
+
+
+def write_sprites_data(args: DisentangledArguments, config: DisentangledConfig) -> Path:
+    """Write the images of the stream that `run_disentangled` would learn, as parquet files with a card; returns their folder.
+
+    Raises `SleepkitError` if ``output_dir`` holds something already.
+    """
+    from sleepkit.vision.disentangled.sprites import build_sprites
+    from sleepkit.vision.idsprites.export import export_parquet
+
+    splits, folder = build_sprites(config, args.dataset).splits(), Path(str(config.output_dir))
+    main_only(lambda: export_parquet(splits, folder))
+    main_only(lambda: print(f"written to {folder}"))
+    return folder

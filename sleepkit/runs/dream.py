@@ -217,7 +217,7 @@ def _consolidated(learner: LanguageLearner, experiences: Sequence[Experience], o
 
 def _questioned(learner: LanguageLearner, experience: Experience, path: Path) -> list[Context]:
     """A passage that is never learned, with questions that the model writes about it."""
-    from sleepkit.language.learner import QUIZ_STYLES
+    from sleepkit.language.self_test import QUIZ_STYLES
 
     learner.wake(experience)
     items = learner.written(path, learner.identity(0), lambda: learner.write_items(0))

@@ -194,9 +194,17 @@ def push_files(
     token: str | None = None,
     message: str = "Upload with sleepkit",
 ) -> str:
-    """Upload files in one commit to a repository, which is made if there is none; returns the commit's address.
+    """Upload files in one commit to a repository, which is made if there is none; the card's code is completed by its name.
 
-    The card's code is completed by the repository's name.
+    Args:
+        files: paths on this machine, or contents, by path in the repository; others there that we may have written are removed.
+        target: the repository.
+        private: make it private.
+        token: access token; None takes the one of `hf auth login`.
+        message: of the commit.
+
+    Returns:
+        The commit's address.
 
     Raises:
         SleepkitError: as `check_access`; or the files are experts of the repository itself; or the upload broke off.

@@ -120,23 +120,19 @@ def ready_model(
     from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
 
     from sleepkit.language.generation.chat import require_window
-    from sleepkit.language.model_io import check_model, load_model, move, talk
+    from sleepkit.language.model_io import fit_tokenizer, load_model, move
     from sleepkit.language.models.loading import check_plain, let_experts_train
 
     device = args.device  # starts the process group, which a model that ZeRO-3 splits needs before it is loaded
     if isinstance(model, (str, Path)):
         check_revision(str(model), args.model_revision)
-        loaded, saved = load_model(model, **args.loading())
-        tokenizer = tokenizer or saved
+        loaded, tokenizer = load_model(model, tokenizer=tokenizer, **args.loading())
     else:
         check_plain(model)
         loaded, tokenizer = model, tokenizer or _tokenizer_of(model)
         let_experts_train(model)
         model.eval()
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    talk(loaded, tokenizer, **args.prompts())
-    check_model(loaded, tokenizer)
+        fit_tokenizer(loaded, tokenizer, **args.prompts())
     length = args.context_max_tokens + args.max_new_tokens
     require_window(loaded, length, f"a chunk of {args.context_max_tokens} tokens with an answer of {args.max_new_tokens}")
     if not is_deepspeed_zero3_enabled():

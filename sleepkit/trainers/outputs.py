@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sleepkit.reporting.cards import model_card, model_name, published_name
 
@@ -72,13 +72,10 @@ def write_card(folder: Path, model: PreTrainedModel, record: RunRecord, repo_id:
 def write_dreams(out: Path, model: PreTrainedModel, record: RunRecord) -> None:
     """The accepted dreams of the nights that were kept, as a data set beside the model; nothing where there are none."""
     from sleepkit.language.dreaming.dataset import add_night, write_card
-    from sleepkit.language.learner import ACCEPTED_NAME, accepted_dreams
+    from sleepkit.language.dreaming.night import accepted_dreams
 
-    accepted: dict[int, Any] = {}
-    for row in record.nights:
-        path = out / f"night_{row['night']:02d}" / "dreams" / ACCEPTED_NAME
-        if row["committed"] and path.is_file():
-            accepted[row["night"]] = accepted_dreams(path)
+    kept = [row["night"] for row in record.nights if row["committed"]]
+    accepted = {night: accepted_dreams(out / f"night_{night:02d}") for night in kept}
     if not any(accepted.values()):
         return
     base = base_name(model)

@@ -40,7 +40,17 @@ def shown(value: Any) -> str:
 
 
 def require(config: Any, names: Iterable[str], holds: Callable[[Any], bool], wanted: str) -> None:
-    """Raise `SleepkitError` for the first of these fields whose value is none that is ``wanted``."""
+    """Check fields of a configuration.
+
+    Args:
+        config: any dataclass.
+        names: of its fields.
+        holds: says whether a value can be used.
+        wanted: says in words which ones can, after "give".
+
+    Raises:
+        SleepkitError: for the first field whose value cannot.
+    """
     for name in names:
         value = getattr(config, name)
         if not holds(value):

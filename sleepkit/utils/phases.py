@@ -22,6 +22,7 @@ import json
 import logging
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(encoded(text)).hexdigest()[:16]
 
 
-class _Phase:
+class _Phase(ABC):
     """Base of phases that leave a file or a folder.
 
     Args:
@@ -93,14 +94,17 @@ class _Phase:
         names = [name for name in {**self.identity, **there} if there.get(name) != self.identity.get(name)]
         return f"it was made with another {', '.join(name.replace('_', ' ') for name in names)}" if names else None
 
+    @abstractmethod
     def _note(self) -> Mapping[str, Any]:
-        raise NotImplementedError
+        """What was written with it: its identity and its log."""
 
+    @abstractmethod
     def _damage(self) -> str | None:
-        raise NotImplementedError
+        """Why it is not as it was written; None if it is."""
 
+    @abstractmethod
     def _paths(self) -> tuple[Path, ...]:
-        raise NotImplementedError
+        """Files and folders that it consists of."""
 
 
 class PhaseFile(_Phase):

@@ -150,7 +150,9 @@ COMMANDS = (
         _changed(**LANGUAGE, styles="recite"),
         WEIGHTS,
     ),
-    Command("lora", _typed(f"sleepkit sleep --baseline lora {PASSAGES}", SLEEP, TWO), "", (), _changed(**LANGUAGE), WEIGHTS),
+    Command(
+        "lora", _typed(f"recipes/text_baseline.py --method lora {PASSAGES}", SLEEP, TWO), "", (), _changed(**LANGUAGE), WEIGHTS
+    ),
     Command(
         "dream",
         _typed(f"recipes/dream.py {PASSAGES}", SLEEP.replace("--no_gate", ""), DREAM),

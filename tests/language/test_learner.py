@@ -15,6 +15,8 @@ from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.dreaming.pool import DreamPool
 from sleepkit.language.generation.chat import chat_ids
 from sleepkit.language.learner import LanguageLearner
+from sleepkit.language.questions import lines
+from sleepkit.language.questions.context import ContextStore
 from sleepkit.language.questions.examples import SyntheticExample, load_items
 
 STORIES = [
@@ -61,132 +63,16 @@ def test_the_gate_asks_about_what_a_changed_document_says_for_the_first_time(tmp
     assert asked and all("1844" in item.reply for item in asked)
 
 
-def test_a_short_night_keeps_back_a_larger_share_of_its_questions(tmp_path):
-    learner = make_learner(tmp_path)
-    question = SyntheticExample("Where is it?", "It is in Orta.", "", "wh", "tale", "Orta")
-    askable = [replace(question, prompt=f"Where is number {k}?") for k in range(200)]
-    assert [len(learner._kept_back(askable[:n])) for n in (0, 1, 3, 8, 16, 48, 64, 200)] == [0, 1, 2, 4, 6, 6, 8, 16]
-
-
-def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path, monkeypatch):
-    learner = make_learner(tmp_path, chain=[1, 2, 4], expert_slots=6)
-    pass_on, levels = learner._pass_on, []
-    monkeypatch.setattr(learner, "_pass_on", lambda level, *night: (levels.append(level), pass_on(level, *night)))
-    sleep(learner, tmp_path, 1)
-    assert learner.level_of == {0: 0}
-    sleep(learner, tmp_path, 3, start=2)
-    assert sorted(learner.level_of.values()) == [0, 1]  # nights 1 and 2 are one medium expert
-    assert set(learner.bank.active) == set(learner.level_of)
-    sleep(learner, tmp_path, 4, start=4)
-    assert list(learner.level_of.values()) == [2]
-    assert levels == [1, 2]  # in the fourth night the slow expert took over from the medium and the fast ones at once
-    (slow,) = learner.bank.active
-    assert any(
-        parameter.abs().max() > 0 for name, parameter in learner.bank.named_parameters(slow).items() if name.endswith("up")
-    )
-    silent = [slot for slot in range(6) if slot != slow]
-    assert all(not experts[slot].up.any() for slot in silent for experts in learner.bank.per_layer())  # "pruned"
-    assert {item.night for item in learner.rehearsal.replay} == {1, 2, 3, 4}
-
-
-def test_the_slower_expert_learns_what_the_faster_ones_say(tmp_path):
-    """After many steps the model with the medium expert alone is closer to the one with both fast experts than to none."""
-    learner = make_learner(tmp_path, chain=[1, 2], expert_slots=4, max_steps=60)
-    sleep(learner, tmp_path, 1)
-    learner.wake(STORIES[1])
-    learner.schedule.chunk_sizes = (1,)  # the second night without passing on
-    learner.sleep(2, tmp_path)
-    ids = learner.tokenizer([f"{i.prompt} {i.reply}" for i in learner.rehearsal.replay[:12]], return_tensors="pt", padding=True)[
-        "input_ids"
-    ]
-
-    def log_probs():
-        with torch.no_grad():
-            return learner.model(ids).logits.log_softmax(-1)
-
-    fast = log_probs()
-    with learner.bank.view(()):
-        none = log_probs()
-    learner.schedule.chunk_sizes = (1, 2)
-    learner._pass_on(1, 2, tmp_path)
-    assert list(learner.level_of.values()) == [1]
-    slow = log_probs()
-    assert (slow - fast).square().mean() < 0.5 * (none - fast).square().mean()
-
-
-@pytest.mark.parametrize("max_steps, more", [(-1, True), (2, False)])
-def test_chain_epochs_are_those_of_what_a_slower_level_takes_over(tmp_path, max_steps, more):
-    tokens = []
-    for epochs in (1, 2):
-        folder = tmp_path / str(epochs)
-        learner = make_learner(folder, chain=[1, 2], expert_slots=4, max_steps=max_steps, chain_epochs=epochs)
-        learner.seeding.num_train_epochs, learner.seeding.min_steps = 1, 1
-        sleep(learner, folder, 1)
-        night = learner.train_tokens
-        sleep(learner, folder, 2, start=2)
-        tokens.append((night, learner.train_tokens))
-    (first, once), (second, twice) = tokens
-    assert first == second  # a night that passes nothing on
-    assert (twice > 1.3 * once) == more
-
-
-def test_a_slower_expert_starts_from_a_fit_to_those_that_it_takes_over_from(tmp_path, monkeypatch):
-    learner = make_learner(tmp_path, chain=[1, 2], expert_slots=4)
-    teach, missed = learner._teach, []
-
-    def far(slots, other):
-        """How far the logits with some experts are from those with others."""
-        with torch.no_grad():
-            logits = []
-            for chosen in (slots, other):
-                with learner.bank.view(chosen):
-                    logits.append(learner.model(ids).logits.log_softmax(-1))
-        return (logits[0] - logits[1]).square().mean()
-
-    def at_its_start(*args, **options):
-        if senders := options.get("senders"):
-            missed.append(far([options["slot"]], senders) / far([], senders))
-        return teach(*args, **options)
-
-    sleep(learner, tmp_path, 1)
-    texts = [f"{item.prompt} {item.reply}" for item in learner.rehearsal.replay[:12]]
-    ids = learner.tokenizer(texts, return_tensors="pt", padding=True)["input_ids"]
-    monkeypatch.setattr(learner, "_teach", at_its_start)
-    sleep(learner, tmp_path, 2, start=2)
-    (share,) = missed
-    assert share < 0.5  # of what is lost with the fast ones masked
-
-
-def test_a_chain_is_undone_and_saved_with_its_levels(tmp_path):
-    learner = make_learner(tmp_path, chain=[1, 2], expert_slots=4)
-    sleep(learner, tmp_path, 1)
-    evening, levels = learner.snapshot(), dict(learner.level_of)
-    sleep(learner, tmp_path, 2, start=2)
-    assert learner.level_of != levels
-    learner.save(tmp_path / "kept")
-    after = learner.snapshot()
-    learner.restore(evening)
-    assert learner.level_of == levels
-    again = learner.snapshot()
-    assert again.keys() == evening.keys() and all(torch.equal(again[key], value) for key, value in evening.items())
-
-    other = make_learner(tmp_path, chain=[1, 2], expert_slots=4)
-    other.load(tmp_path / "kept")
-    assert other.level_of == {2: 1}
-    loaded = other.snapshot()
-    assert loaded.keys() == after.keys() and all(torch.equal(loaded[key], value) for key, value in after.items())
-
-
 def test_replay_takes_what_is_close_to_tonight_and_some_of_the_rest(tmp_path):
     learner = make_learner(tmp_path)
     sleep(learner, tmp_path, 3)
     learner.wake(STORIES[0])
     learner.seeding.replay_items = 6
-    chosen = learner.rehearsal.draw(4, [], learner._words())
+    chosen = learner.rehearsal.draw(4, [], learner.day.words())
     assert len(chosen) == len(set(chosen)) == 6 and sum(item.source == "Ada" for item in chosen) >= 3
-    assert learner.rehearsal.draw(4, [], learner._words()) == chosen
+    assert learner.rehearsal.draw(4, [], learner.day.words()) == chosen
     outdated = replace(chosen[0], context="something newer", style="wh")
-    assert chosen[0].prompt not in [item.prompt for item in learner.rehearsal.draw(4, [outdated], learner._words())]
+    assert chosen[0].prompt not in [item.prompt for item in learner.rehearsal.draw(4, [outdated], learner.day.words())]
 
 
 def test_in_context_a_task_is_shown_as_turns_of_a_chat(tmp_path):
@@ -217,7 +103,7 @@ def test_pairs_of_a_user_are_all_learned_and_their_rewordings_are_kept_back(tmp_
     reworded = [
         SyntheticExample(f"Which person is captain {k}?", f"Ida Brook {k}.", "", "paraphrase", "faq", f"{k}") for k in range(3)
     ]
-    monkeypatch.setattr("sleepkit.language.learner.paraphrases", lambda *_: reworded)
+    monkeypatch.setattr("sleepkit.language.night_items.paraphrases", lambda *_: reworded)
     learner.wake(together([faq, STORIES[0]]))
     learner.sleep(1, tmp_path)
     items = load_items(tmp_path / "night_01" / "examples.jsonl")
@@ -328,17 +214,6 @@ def test_chains_and_senders_that_cannot_be(options, message):
         LearnerConfig(**options)
 
 
-def test_a_full_pool_is_merged_and_a_truncated_state_is_named(tmp_path):
-    learner = make_learner(tmp_path, expert_slots=2)
-    sleep(learner, tmp_path, 3)
-    assert len(learner.bank.active) == 2 and set(learner.level_of) == set(learner.bank.active)
-    learner.save(tmp_path / "kept")
-    weights = tmp_path / "kept" / "expert_bank.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(SleepkitError, match="expert_bank.safetensors cannot be read"):
-        make_learner(tmp_path, expert_slots=2).load(tmp_path / "kept")
-
-
 @pytest.fixture
 def dreamed(monkeypatch):
     """Each context is dreamed of as itself and as noise: a tiny model writes no sentences."""
@@ -414,53 +289,16 @@ def test_the_dream_pool_is_a_uniform_sample_of_bounded_size(tmp_path):
         pool.load(tmp_path / "dreams.json")
 
 
-def test_a_long_answer_of_a_users_own_is_asked_in_full_and_scored_by_what_it_shares(tmp_path, monkeypatch):
-    """Nobody repeats a reply of a chat word for word: looked for as it stands, it would never be found, and its night undone."""
-    reply = "you can park behind the old mill, then walk along the river for ten minutes until you see the red gate on your left"
+def test_a_night_reads_its_documents_once(tmp_path, monkeypatch):
+    cut, read = [], []
+    chunks, passages = ContextStore.chunks, lines.passages
+    monkeypatch.setattr(ContextStore, "chunks", lambda store: cut.append(store) or chunks(store))
+    monkeypatch.setattr(lines, "passages", lambda text, is_code: read.append(text) or passages(text, is_code))
     learner = make_learner(tmp_path)
-    limits = []
-
-    def generate(model, tokenizer, prompts, limit):
-        limits.append(limit)
-        return [tokenizer(text, add_special_tokens=False).input_ids for text in (f"{reply[:60]} and so on", "orta")]
-
-    monkeypatch.setattr("sleepkit.language.learner.generate", generate)
-    long = SyntheticExample("How do I get there?", reply, "", "paraphrase", "chat", reply)
-    short = SyntheticExample("Where is it?", "It is in Orta.", "", "wh", "tale", "Orta")
-    shares, answers = learner._self_test([long, short], [])
-    assert limits == [len(reply)] and 0.2 < answers[0][1] < 0.9 and answers[1][1] == 1  # a token is a character
-    assert shares["held_out"] == pytest.approx((answers[0][1] + 1) / 2)
-
-
-DOCUMENTS = {
-    "zh": "码头于1907年开放。第一任船长是艾达·布鲁克，她来自卑尔根。灯塔的灯是绿色的。",
-    "ja": "桟橋は1907年に開いた。最初の船長はアイダ・ブルックで、ベルゲンから来た。",
-    "ko": "부두는 1907년에 열렸다. 첫 선장은 베르겐에서 온 이다 브룩이었다.",
-    "th": "ท่าเรือเปิดให้บริการครั้งแรกในปี 1907 เธอมาจากเบอร์เกน",
-    "ar": "افتُتح الرصيف عام ١٩٠٧. كانت أول قبطان إيدا بروك، وقد جاءت من بيرغن.",
-    "de": "Der Turm von Skarrow wurde 1874 gebaut. Die erste Wärterin war Maud Pellinor, geb. am 3. März 1840.",
-    "es": "El faro de Skarrow fue construido en 1874. La primera farera fue Maud Pellinor, antigua cordelera.",
-    "fr": "Le phare fut construit en 1874. La gardienne, Maud Pellinor, venait de l’île d’Orta.",
-    "ru": "Маяк в Скарроу построили в 1874 г. Первой смотрительницей была Мод Пеллинор.",
-    "hi": "गोदी 1907 में खुली। पहली कप्तान आइडा ब्रुक थीं, जो बर्गन से आई थीं।",
-    "en": "The keepers called it “the Lamp” for years. The tower was built by Orla Finch in 1871.",
-}
-
-
-@pytest.mark.parametrize("language", DOCUMENTS)
-def test_a_student_that_says_each_taught_reply_passes_the_test_of_the_gate(language, tmp_path, monkeypatch):
-    learner = make_learner(tmp_path)
-    learner.wake(Experience("notes", [DOCUMENTS[language]], []))
-    learner._begin(1)
-    items, held_out = learner._night_items(1, tmp_path)
-    said = iter([item.reply for item in held_out])
-    monkeypatch.setattr("sleepkit.language.learner.generate", lambda model, tokenizer, prompts, *args: prompts)
-    monkeypatch.setattr("sleepkit.language.learner.decode", lambda tokenizer, ids: next(said))
-    shares, _ = learner._self_test(held_out, [])
-    assert held_out and shares["held_out"] == 1
-    assert not any(learner._score(item, "?!") for item in held_out)
-    if language != "en":  # where replies are quoted, the answer is always found in them
-        assert all(learner._score(item, item.reply) == 1 for item in items if item.span)
+    for night in (1, 2):
+        learner.wake(Experience("mill", [f"The mill was built by ada in 18{night}2. The lake is 40 feet deep."]))
+        learner.sleep(night, tmp_path)
+        assert len(cut) == len(read) == night
 
 
 def test_a_night_tells_how_much_of_its_documents_it_covers(tmp_path, monkeypatch):

@@ -86,7 +86,7 @@ def test_damaged_material_is_written_anew(name, damage, whole, tmp_path, caplog)
 
 
 def test_dreams_that_were_accepted_in_another_run_are_not_found(tmp_path):
-    accepted = tmp_path / "night_01" / "dreams" / module.ACCEPTED_NAME
+    accepted = tmp_path / "night_01" / "dreams" / "accepted.jsonl"
     accepted.parent.mkdir(parents=True)
     accepted.write_text("{}")
     night(tmp_path, dreaming=DreamingConfig(dream_rounds=0))

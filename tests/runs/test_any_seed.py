@@ -13,9 +13,10 @@ from sleepkit.language.dreaming import trainer as dreaming_trainer
 from sleepkit.language.dreaming.dreams import Dream, Dreamed
 from sleepkit.reporting.results import read_results
 from sleepkit.runs.arguments.images import parse_mygo, parse_vision
-from sleepkit.runs.arguments.language import parse
+from sleepkit.runs.arguments.language import parse, parse_baseline
 from sleepkit.runs.dream import run_dream
 from sleepkit.runs.images import run_vision
+from sleepkit.runs.sleep import run_baseline
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -30,9 +31,10 @@ def test_sleep(seed, files, tmp_path, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize("baseline", ["lora", "finetune_qa", "trl_distillation"])
-def test_baselines(baseline, files, tmp_path, capsys):  # noqa: F811
-    more = ["--seed", str(SEEDS[-1]), "--nights", "1", "--baseline", baseline]
-    assert cli.main(command(files, tmp_path, *more)) == 0, capsys.readouterr().err
+def test_baselines(baseline, files, tmp_path):  # noqa: F811
+    more = ["--seed", str(SEEDS[-1]), "--nights", "1", "--method", baseline]
+    (record,) = run_baseline(*parse_baseline(command(files, tmp_path, *more)[1:]))
+    assert record.seed == SEEDS[-1] and record.method == baseline
 
 
 def test_dreams(files, tmp_path, monkeypatch):  # noqa: F811

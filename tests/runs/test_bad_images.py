@@ -9,10 +9,10 @@ from tiny_images import pictures, tiny_resnet, write_npz
 from tiny_painter import save_tiny_generator
 
 from sleepkit.cli import guard
-from sleepkit.runs.arguments.disentangled import parse_disentangled
+from sleepkit.runs.arguments.disentangled import parse_disentangled, parse_sprites_data
 from sleepkit.runs.arguments.images import parse_dream2learn, parse_mygo, parse_vision
 from sleepkit.runs.compare import run_comparison
-from sleepkit.runs.disentangled import run_disentangled
+from sleepkit.runs.disentangled import run_disentangled, write_sprites_data
 from sleepkit.runs.dream2learn import run_dream2learn
 from sleepkit.runs.generator import parse_generator, train_generator
 from sleepkit.runs.images import run_vision
@@ -29,6 +29,7 @@ RECIPES = {
     "compare": ([*SMALL, "--methods", "er"], run_comparison),
     "dream2learn": ([*SMALL, "--method", "d2l_er"], lambda argv: run_dream2learn(*parse_dream2learn(argv))),
     "disentangled": (SPRITES, lambda argv: run_disentangled(*parse_disentangled(argv))),
+    "sprites_data": (SPRITES, lambda argv: write_sprites_data(*parse_sprites_data(argv))),
     "generator": (["--use_cpu", "--max_steps", "1"], lambda argv: train_generator(*parse_generator(argv))),
 }
 
@@ -74,7 +75,8 @@ def refused(files, tmp_path, capsys):
     def run(recipe, command):
         options, call = RECIPES[recipe]
         words = [word.format_map({path.name: str(path) for path in files.iterdir()}) for word in command.split()]
-        given = [] if "--dataset" in words or recipe in ("disentangled", "generator") else ["--dataset", str(files / "good")]
+        draws = recipe in ("disentangled", "sprites_data", "generator")
+        given = [] if "--dataset" in words or draws else ["--dataset", str(files / "good")]
         given += ["--generator", str(files / "painter")] if recipe == "dream2learn" and "--generator" not in words else []
         before = sorted(files.rglob("*"))
         code = guard(lambda: call([*given, *options, "--output_dir", str(tmp_path / "out"), *words]))
@@ -142,8 +144,8 @@ def refused(files, tmp_path, capsys):
         ("disentangled", "--dataset {features}", "has features, not images"),
         ("disentangled", "--dataset {objects}", "has Python objects in y"),
         ("disentangled", "--backbone /nowhere", "backbone '/nowhere' cannot be loaded"),
-        ("disentangled", "--export {file}", "{file}"),
-        ("disentangled", "--export {good}", "is not empty; choose a new folder"),
+        ("sprites_data", "--output_dir {file}", "{file}"),
+        ("sprites_data", "--output_dir {good}", "is not empty; choose a new folder"),
         ("generator", "--dataset {features}", "has features, and a generator paints squares"),
         ("generator", "--dataset {wide}", "has images of 8 x 16 pixels, and a generator paints squares"),
         ("generator", "--dataset {objects}", "has Python objects in y"),

@@ -52,7 +52,7 @@ def one_line(capsys):
         ("ask --help", ("folder", "--compare", "example:")),
         ("report --help", ("FOLDER",)),
         ("expand --help", ("--slots", "--layers", "example:")),
-        ("sleep --help", ("--config", "--dataset", "--baseline")),
+        ("sleep --help", ("--config", "--dataset", "--expert_slots")),
     ],
 )
 def test_help(line, words, capsys):

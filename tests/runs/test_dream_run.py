@@ -57,8 +57,6 @@ def test_refusals(files, tmp_path, capsys):  # noqa: F811
         run_dream(*parse(arguments(files, tmp_path, "--dream_rounds", "0")))
     with pytest.raises(SleepkitError, match="limit is"):
         run_dream(*parse(arguments(files, tmp_path, "--dream_held_out", "7")))
-    with pytest.raises(SleepkitError, match="does not dream"):
-        parse(arguments(files, tmp_path, "--baseline", "lora"))
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -234,7 +234,6 @@ def test_a_second_user_loads_it_sleeps_on_it_and_publishes(world, slept, capsys)
         (("--push_to_hub_repo", "ada/x", "--hub_token", "hf_wrongwrongwrong"), "refused ada/x: Invalid user token"),
         (("--push_to_hub_repo", "org/base", "--seeds", "1", "2"), "cannot push to org/base-seed-1"),
         (("--push_to_hub_rehearsal", "true"), "push_to_hub_rehearsal goes with the model; give push_to_hub_repo too"),
-        (("--push_to_hub_repo", "ada/x", "--baseline", "lora"), "baseline lora"),
     ],
 )
 def test_what_cannot_be_pushed_is_known_before_the_first_night(world, capsys, tmp_path, more, words):

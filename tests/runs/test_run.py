@@ -7,7 +7,9 @@ from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
 from sleepkit.reporting.results import RunRecord, read_results
+from sleepkit.runs.arguments.language import parse_baseline
 from sleepkit.runs.baseline import BaselineTrainer
+from sleepkit.runs.sleep import run_baseline
 
 ROWS = [
     {
@@ -83,7 +85,8 @@ def test_a_baseline_gets_the_same_data_and_model(files, tmp_path, monkeypatch, c
         return RunRecord(trainer.method, 1, metrics={"recovery": 0.25})
 
     monkeypatch.setattr(BaselineTrainer, "train", train)
-    assert cli.main(command(files, tmp_path, "--baseline", "lora", "--nights", "3")) == 0  # more nights than experts
+    given = command(files, tmp_path, "--method", "lora", "--nights", "3")[1:]  # more nights than experts
+    assert run_baseline(*parse_baseline(given))[0].metrics == {"recovery": 0.25}
     (trainer,) = seen
     assert trainer.baseline == "lora" and len(trainer.passages) == 3 and len(trainer.general_prompts) == 4
     assert trainer.anchors.prompts[0]["answer"] == "fire" and trainer.given.baseline == "lora"

@@ -59,7 +59,7 @@ def test_what_the_lora_learned_survives_its_reset(tmp_path, data):
     assert night.metrics["loss_base"] - night.metrics["loss_expert"] > 0.75 * gained
     assert all(not values.any() for name, values in lora(trainer.model).items() if "lora_B" in name)  # reset
     assert all(values.requires_grad == (".lora_" in name) for name, values in trainer.model.named_parameters())
-    rows = sleep.learner.rows
+    rows = sleep.learner.day.rows
     loaded = tiny_model()
     ExpertBank.load(loaded, tmp_path / "nights" / "model")
     ids = torch.tensor([tiny_tokenizer()(rows[0].prompt + rows[0].reply, add_special_tokens=False)["input_ids"]])
@@ -173,7 +173,7 @@ def test_two_processes_sleep_alike_and_resume(tmp_path):
         options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 1}
         trainer = trainer_of(tmp_path / name, sleep, more=more, **options)
         trainer.train(resume_from_checkpoint=resume)
-        learned = {row.reply for row in sleep.learner.rows}
+        learned = {row.reply for row in sleep.learner.day.rows}
         reasons = [night.reason for night in sleep.nights]
         return reasons, digest(lora(trainer.model)), digest(sleep.learner.snapshot()), len(learned)
 

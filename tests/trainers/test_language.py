@@ -5,13 +5,16 @@ import json
 import pytest
 import torch
 from datasets import Dataset
-from tiny import tiny_model, tiny_tokenizer
+from tiny import merging_tokenizer, tiny_model, tiny_tokenizer
 from tiny_night import tiny_sleep
 from transformers import TrainerCallback
 
 from sleepkit import SleepConfig, SleepTrainer, cli
 from sleepkit.errors import SleepkitError
+from sleepkit.language.generation.prompts import PromptFormat
+from sleepkit.language.models.base_model import prompts_of
 from sleepkit.reporting.results import read_results
+from sleepkit.trainers.inputs import ready_model
 
 TEXTS = [
     f"{name} keeps a red lamp in the north tower. The tower was built by {builder} in {year}."
@@ -218,6 +221,21 @@ def test_mistakes_are_one_line(base, tmp_path, data, given, words):
     with pytest.raises(SleepkitError, match=words) as error:
         SleepTrainer(str(base), args, data, given.get("eval_dataset"))
     assert "\n" not in str(error.value)
+
+
+def test_the_tokenizer_that_is_given_decides_how_the_model_is_asked(tmp_path):
+    plain = tiny_tokenizer()
+    plain.chat_template = None
+    tiny_model().save_pretrained(tmp_path / "base")
+    plain.save_pretrained(tmp_path / "base")
+    args = options(tmp_path / "run")
+    model, own = ready_model(tmp_path / "base", None, args)
+    assert not PromptFormat.of(own).is_chat and prompts_of(model)["prompt_format"] == "plain"
+    chat = tiny_tokenizer()
+    model, used = ready_model(tmp_path / "base", chat, args)
+    assert used is chat and PromptFormat.of(chat).is_chat and prompts_of(model)["prompt_format"] == "chat"
+    with pytest.raises(SleepkitError, match="embeddings; use the model's own tokenizer"):
+        ready_model(tmp_path / "base", merging_tokenizer(), args)
 
 
 def test_a_model_that_was_built_in_code_needs_its_tokenizer(tmp_path):

@@ -57,7 +57,7 @@ class Penalised(FinetuneQa):
         self.kept = {}
 
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """Fine-tune with the penalty, then take what the next night's penalty needs."""
+        """Fine-tune with the penalty, then take what the next night's penalty needs; arguments as for `LoraLearner.train`."""
         rows = chat_rows(self.tokenizer, items)
         penalty = self.penalty(student)
         outcome = finetune(student, self.tokenizer, rows, trl_settings(self.seeding, night, folder), penalty, f"night {night}")

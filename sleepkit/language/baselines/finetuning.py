@@ -166,7 +166,17 @@ class LoraLearner(Baseline, ABC):
 
     @abstractmethod
     def train(self, student: PeftModel, night: int, folder: Path, items: list[SyntheticExample]) -> dict[str, Any]:
-        """Train the LoRA of ``student``; returns ``history`` and ``train_tokens``."""
+        """Train tonight's LoRA, which is merged afterwards.
+
+        Args:
+            student: the model with a fresh LoRA.
+            night: its number, from 1.
+            folder: of the night, for checkpoints.
+            items: what `examples` has returned.
+
+        Returns:
+            ``history`` (rows ``{step, loss, ...}``) and ``train_tokens``.
+        """
 
     def examples(self, night: int, folder: Path) -> list[SyntheticExample]:
         """Write the examples to train on: the new items of the night, the very ones that knowledge seeding would write."""
@@ -238,7 +248,7 @@ class FinetunePassage(LoraLearner):
 
     def texts(self) -> list[Chunk]:
         """Return the texts to train on: the chunks of tonight's documents."""
-        return self._chunks()
+        return self.day.texts()
 
 
 class FinetuneEdits(FinetunePassage):
@@ -259,7 +269,7 @@ class FinetuneEdits(FinetunePassage):
 
     def texts(self) -> list[Chunk]:
         """Return the texts to train on: the chunks of tonight's documents, then their edits."""
-        return [*self._chunks(), *self.edits]
+        return [*self.day.texts(), *self.edits]
 
 
 class FinetuneQa(LoraLearner):

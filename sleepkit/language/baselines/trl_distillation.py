@@ -84,10 +84,21 @@ def distil(
     options: dict[str, Any],
     what: str = "training",
 ) -> dict[str, Any]:
-    """Train ``student`` in place; ``options`` are those of `trl.DistillationConfig`.  Returns history and tokens.
+    """Train a LoRA in place by TRL's distillation.
+
+    Args:
+        student: the model with a fresh LoRA.
+        teacher: a second copy of the model, which has each item's context in its prompt.
+        tokenizer: of both.
+        items: what is asked; the student writes the replies itself.
+        options: of `trl.DistillationConfig`.
+        what: is trained, for messages.
+
+    Returns:
+        ``history`` (rows of the log that have a loss) and ``train_tokens``.
 
     Raises:
-        SleepkitError: ``what`` is trained was stopped before its last step, or its weights are not finite.
+        SleepkitError: the training was stopped before its last step, or its weights are not finite.
     """
     args = DistillationConfig(**options)
     trainer = MemoryDistillationTrainer(

@@ -27,7 +27,16 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
 def checked(text: str, place: str, what: str = "text") -> str:
-    """The text, if it can be written and tokenised: no half of a surrogate pair, no NUL.  Messages begin with its place."""
+    """Return a text that can be written and tokenised as it is.
+
+    Args:
+        text: of a user.
+        place: where it stands, such as file and line, for messages.
+        what: it is, for messages.
+
+    Raises:
+        SleepkitError: it has half of a surrogate pair or a NUL character.
+    """
     if found := _NO_TEXT.search(text):
         kind = "a NUL character" if found[0] == "\0" else f"half of a surrogate pair ({found[0]!r})"
         raise SleepkitError(f"{place} has {kind} in its {what}, at character {found.start() + 1}; correct or remove it")
@@ -35,7 +44,17 @@ def checked(text: str, place: str, what: str = "text") -> str:
 
 
 def text_of(row: Row, column: str, place: str, expected: str = EXPECTED) -> str:
-    """The text that stands in a column of a row; `SleepkitError` if there is none, naming the row's ``place``."""
+    """Return the text that stands in a column of a row.
+
+    Args:
+        row: by column.
+        column: its name.
+        place: where the row stands, such as file and line, for messages.
+        expected: which columns rows have, for messages.
+
+    Raises:
+        SleepkitError: there is no such column, or no text in it.
+    """
     value = value_of(row, column, place, expected)
     if not isinstance(value, str):
         raise SleepkitError(f"{place} has a {column} of type {type(value).__name__} ({shown(value)}); give text")
@@ -45,7 +64,16 @@ def text_of(row: Row, column: str, place: str, expected: str = EXPECTED) -> str:
 
 
 def gold_of(value: Any, place: str, depth: int = 2) -> str | None:
-    """The first answer of what stands for one: text, a whole number, ``{text: ...}`` or a list of these; None: an empty one."""
+    """Return the first answer of what stands for one; None for an empty list.
+
+    Args:
+        value: text, a whole number, ``{text: ...}`` or a list of these.
+        place: where it stands, for messages.
+        depth: lists and mappings that may lie in one another.
+
+    Raises:
+        SleepkitError: it is of another type, or a list that was written as text.
+    """
     if depth and isinstance(value, Mapping) and "text" in value:
         return gold_of(value["text"], place, depth - 1)
     if depth and isinstance(value, list):
@@ -62,7 +90,7 @@ def gold_of(value: Any, place: str, depth: int = 2) -> str | None:
 
 
 def title_of(row: Row, default: str, place: str) -> str:
-    """The title of a row on one line, or a default."""
+    """Return the title of a row on one line, or ``default`` where it has none.  Raises `SleepkitError` if it is no text."""
     title = row.get("title")
     if title is None or title == "":
         return default
@@ -72,7 +100,11 @@ def title_of(row: Row, default: str, place: str) -> str:
 
 
 def value_of(row: Row, column: str, place: str, expected: str = EXPECTED) -> Any:
-    """What stands in a column, of whatever type."""
+    """Return what stands in a column of a row, of whatever type; arguments as for `text_of`.
+
+    Raises:
+        SleepkitError: there is no such column.
+    """
     if column not in row:
         raise SleepkitError(f"{place} has no {column!r} (found {shown_columns(row)}); expected {expected}")
     return row[column]

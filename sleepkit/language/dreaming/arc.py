@@ -51,7 +51,13 @@ class ArcContext(Context):
         ]
 
     def read(self, style: str, text: str, ended: bool) -> Dream | str:
-        """Rows and settings of the JSON, or "unreadable", or "out of range"."""
+        """Make a dream of the JSON that was written: rows of the augmented task, and settings of the trial.
+
+        Arguments are as for `Context.read`.
+
+        Returns:
+            The dream; or why it is dropped, ``"unreadable"`` or ``"out of range"``.
+        """
         found = re.search(r"\{.*?\}", text, re.DOTALL)
         try:
             chosen = json.loads(found[0]) if found else {}

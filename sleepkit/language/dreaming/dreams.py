@@ -119,7 +119,16 @@ class Context:
         ]
 
     def read(self, style: str, text: str, ended: bool) -> Dream | str:
-        """The dream that was written, or why it is dropped; ``ended`` before the limit of tokens."""
+        """Make a dream of what was written.
+
+        Args:
+            style: that was asked for.
+            text: as it was written.
+            ended: before the limit of tokens.
+
+        Returns:
+            The dream; or in a word why it is dropped.
+        """
         reason = _reason_to_drop(text, self.chunk.text, ended, style)
         rows = [] if reason else rows_of(style, text, self.chunk.title)
         return Dream(style, text, rows, self.name) if rows else reason or "empty"
@@ -148,7 +157,18 @@ def dream(
     top_p: float = 0.95,
     seed: int = 0,
 ) -> Dreamed:
-    """Sample a dream of one context for each of ``styles``; of those that teach the very same, all but one are dropped."""
+    """Sample a dream of one context in each style; of those that teach the very same, all but one are dropped.
+
+    Args:
+        model: the dreamer.
+        tokenizer: its tokenizer.
+        context: that it has in view.
+        styles: any of `STYLES`, also one several times.
+        max_tokens: of a dream; without an end before, it is dropped, but for the style ``"long"``.
+        temperature: of sampling, above 0.
+        top_p: share of the probability that sampling draws from, 0 to 1.
+        seed: of sampling.
+    """
     prompts = [chat_ids(tokenizer, context.prompt(style)) for style in styles]
     sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
     made = generate(model, tokenizer, prompts, max_tokens, description="dreaming", **sampling)
@@ -170,7 +190,13 @@ def control_rows(style: str) -> list[tuple[str, str]]:
 
 
 def rows_of(style: str, text: str, title: str) -> list[tuple[str, str]]:
-    """The training rows of a dream; pairs that miss a question or an answer are left out."""
+    """Return the training rows of a dream, ``(prompt, reply)``; pairs that miss a question or an answer are left out.
+
+    Args:
+        style: of the dream.
+        text: as it was written.
+        title: of the context, by which a sentence is asked for.
+    """
     lines = [_BULLET.sub("", line).strip() for line in text.splitlines()]
     if style != "self_qa":
         said = dict.fromkeys(sentence for line in lines for sentence in sentences(line))

@@ -111,7 +111,14 @@ class DreamPolicyTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean over dreams, and over the tokens of each, of the negative log-probability, or of the clipped surrogate."""
+        """Return the mean over dreams, and over the tokens of each, of the negative log-probability, or of the clipped surrogate.
+
+        Args:
+            model: as the trainer has wrapped it.
+            inputs: with the ``items`` of a batch.
+            return_outputs: return ``(loss, {})``.
+            num_items_in_batch: of `transformers.Trainer`, which is not used.
+        """
         groups = by_prompt(inputs["items"])
         items = [item for group in groups for item in group]
         log_probs = self._log_probs(model, groups)
@@ -178,7 +185,14 @@ def policy_items(
 
 
 def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, folder: Path, seed: int) -> KnowledgeSeedingConfig:
-    """The run's own settings (devices, precision, logging) with the dreamer's learning rate and epochs."""
+    """Return the run's own settings (devices, precision, logging) with the dreamer's learning rate and epochs.
+
+    Args:
+        seeding: the settings of the run.
+        config: those of the dreamer.
+        folder: for what the trainer writes.
+        seed: of the training.
+    """
     return replace(
         seeding,
         hub_token=None,
@@ -198,7 +212,10 @@ def policy_settings(seeding: KnowledgeSeedingConfig, config: DreamingConfig, fol
 
 @contextmanager
 def new_dreamer(model: nn.Module, rank: int, seed: int = 0) -> Iterator[Any]:
-    """Run the block with a fresh, trainable dreamer on: a LoRA beside all linear maps; alpha is twice the rank, as in SEAL."""
+    """Run the block with a fresh, trainable dreamer on, which is taken off again exactly.
+
+    It is a LoRA beside all linear maps, of so much ``rank``, with twice as much alpha, as in SEAL; ``seed`` draws its weights.
+    """
     from accelerate.utils import set_seed
     from peft import LoraConfig, get_peft_model
 
@@ -222,7 +239,12 @@ def save_dreamer(adapted: Any, folder: Path) -> None:
 
 @contextmanager
 def dreaming_with(model: nn.Module, folder: Path, trainable: bool = False) -> Iterator[Any]:
-    """Run the block with the dreamer saved in ``folder`` on; it is taken off again exactly.
+    """Run the block with a saved dreamer on, which is taken off again exactly.
+
+    Args:
+        model: that it was trained on.
+        folder: where it is.
+        trainable: let it learn on.
 
     Raises:
         SleepkitError: it cannot be read, or is another model's.

@@ -281,8 +281,15 @@ class DreamingTrainer:
     # -- learn --------------------------------------------------------------------------------------------------------
     @returning_blocks()
     def learn(self, dreams: Sequence[Dream], contexts: Sequence[Context], number: int) -> None:
-        """Train the dreamer of this round, by ReST-EM from the beginning, by policy gradient from the one that dreamed; where
-        nothing was rewarded it stays as it is."""
+        """Train the dreamer of a round; where nothing was rewarded it stays as it is.
+
+        ReST-EM trains it from the beginning, policy gradient from the one that dreamed.
+
+        Args:
+            dreams: of the round, with their rewards.
+            contexts: that they are about.
+            number: of the round, from 1.
+        """
         before = self._dreamer(number - 1)
         about = digest_of([[context.name, context.chunk, context.questions] for context in contexts])
         phase = PhaseFolder(self.folder / f"dreamer_{number}", {**self.identity, "contexts": about, "round": number})

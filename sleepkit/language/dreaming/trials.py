@@ -87,8 +87,17 @@ class Trials:
         steps: float | None = None,
         learning_rate: float | None = None,
     ) -> list[TrialResult]:
-        """One result for each dream (its rows, from `prepare_rows`), in their order; other settings than the trials' own
-        where they are given."""
+        """Try some dreams, each by a LoRA of its own that is trained on it.
+
+        Args:
+            dreams: rows of each, from `prepare_rows`.
+            seeds: of the LoRAs; results are means over them.
+            steps: optimizer steps; None takes those that all trials have.
+            learning_rate: likewise.
+
+        Returns:
+            A result for each dream, in their order.
+        """
         found = torch.tensor([self._try(list(dreams), seed, steps, learning_rate) for seed in seeds]).mean(0)  # (dreams, 2)
         return [
             TrialResult(score - self.before, solved=solved) if math.isfinite(score) else TrialResult(None, "not finite")
@@ -114,7 +123,14 @@ class Trials:
     def train(
         self, dreams: Sequence[Sequence[PreparedItem]], seed: int, steps: float | None = None, learning_rate: float | None = None
     ) -> BatchedLora:
-        """The adapters of some dreams, trained together; each step takes all rows of each dream."""
+        """Return the LoRAs of some dreams, trained together; each step takes all rows of each dream.
+
+        Args:
+            dreams: rows of each, from `prepare_rows`.
+            seed: of their weights.
+            steps: optimizer steps; None takes those that all trials have.
+            learning_rate: likewise.
+        """
         n, q = len(dreams), max(map(len, dreams))
         if not self.packed:
             dreams = [[items[k % len(items)] for k in range(q)] for items in dreams]  # short dreams repeat their rows

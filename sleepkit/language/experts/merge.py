@@ -69,7 +69,17 @@ def capture_ffn_inputs(
 
 
 def merge_slots(bank: ExpertBank, into: int, from_: Sequence[int], inputs: Sequence[Tensor], **options: Any) -> dict[int, float]:
-    """`fit_slot` with its ``options``, then freeze ``into``, which keeps its place among the nights, and free the others.
+    """Let one expert take over from several, and free the others.
+
+    Args:
+        bank: of the experts.
+        into: the one that takes over, is frozen then, and keeps its place among the nights.
+        from_: two or more in use, ``into`` among them.
+        inputs: what the grown layers see, of `capture_ffn_inputs`.
+        options: more, as `fit_slot` takes it.
+
+    Returns:
+        The error of the fit by layer, as `fit_slot` has it.
 
     Raises:
         SleepkitError: a slot is not in use, ``into`` is not among ``from_``, or there are too few inputs.
@@ -126,10 +136,18 @@ def fit_slot(
 
 
 def merge_oldest(bank: ExpertBank, batches: Sequence[Mapping[str, Tensor]], seed: int = 0) -> dict[int, float]:
-    """Merge the two oldest experts into the oldest, on examples that the model reads; returns the error by layer.
+    """Merge the two oldest experts into the oldest.
+
+    Args:
+        bank: of the experts.
+        batches: examples that the model reads for it, as tokenizers return them.
+        seed: of the fit.
+
+    Returns:
+        The error of the fit by layer, as `fit_slot` has it.
 
     Raises:
-        SleepkitError: fewer than two experts are in use, or the examples is too short.
+        SleepkitError: fewer than two experts are in use, or the examples are too short.
     """
     if len(bank.active) < 2:
         raise SleepkitError(f"merging needs two experts in use, there are {len(bank.active)}; activate more first")

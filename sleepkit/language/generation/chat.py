@@ -72,7 +72,11 @@ def window_of(model: nn.Module) -> float:
 
 
 def require_window(model: nn.Module, length: int, what: str) -> None:
-    """Raise unless ``length`` tokens fit the model's context window."""
+    """Check that ``length`` tokens fit the model's context window; ``what`` needs them, for the message.
+
+    Raises:
+        SleepkitError: they do not.
+    """
     window = window_of(model)
     if length > window:
         raise SleepkitError(
@@ -167,7 +171,14 @@ def generate(
 
 
 def reply_texts(model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], **options: Any) -> list[str]:
-    """Greedy chat replies to single questions, as stripped text."""
+    """Return greedy replies to single questions, each a chat of its own, as stripped text.
+
+    Args:
+        model: that is asked.
+        tokenizer: its tokenizer, with a chat template.
+        questions: one user turn each.
+        options: more, as `generate` takes it, such as ``max_new_tokens``.
+    """
     tokens = generate(model, tokenizer, [chat_ids(tokenizer, question) for question in questions], **options)
     return [decode(tokenizer, row) for row in tokens]
 
@@ -175,7 +186,14 @@ def reply_texts(model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions:
 def confidences(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], max_new_tokens: int = 48
 ) -> list[float]:
-    """Log-probability, in nats, of the greedy chat reply to each question, its end included."""
+    """Return how sure a model is of its greedy reply to each question: the reply's log-probability in nats, its end included.
+
+    Args:
+        model: that is asked.
+        tokenizer: its tokenizer, with a chat template.
+        questions: one user turn each.
+        max_new_tokens: of a reply.
+    """
     prompts = [chat_ids(tokenizer, question) for question in questions]
     end = PromptFormat.of(tokenizer).end
     replies = [[*row, *end] for row in generate(model, tokenizer, prompts, max_new_tokens)]
@@ -189,7 +207,17 @@ def reply_log_probs(
     pairs: Sequence[tuple[list[int], list[int]]],
     batch_size: int = 32,
 ) -> list[torch.Tensor]:
-    """Log-probability of each token of the replies, ``(len(reply),)`` each, for pairs of context and reply as token ids."""
+    """Return the log-probability, in nats, of each token of given replies.
+
+    Args:
+        model: that is read with.
+        tokenizer: pads.
+        pairs: token ids of a context and of the reply that follows it.
+        batch_size: pairs at once.
+
+    Returns:
+        A tensor ``(len(reply),)`` for each pair, in their order.
+    """
     found: dict[int, torch.Tensor] = {}
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
     device = next(model.parameters()).device

@@ -92,7 +92,16 @@ class ContextStore:
         return len(self._entries)
 
     def add_document(self, text: str, title: str = "document", reference: bool = False) -> None:
-        """Remember a text; ``reference`` as in `Chunk`.  Raises `SleepkitError` if it is empty or cannot be tokenised."""
+        """Remember a text.
+
+        Args:
+            text: not empty.
+            title: of its chunks.
+            reference: as in `Chunk`: it is there to be looked at, and nothing is written about it.
+
+        Raises:
+            SleepkitError: it is empty or cannot be tokenised.
+        """
         self._entries.append(_Entry(title, [_not_empty(text, f"document {title!r}")], reference=reference))
 
     def add_note(self, question: str, answer: str) -> None:

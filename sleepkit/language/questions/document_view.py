@@ -2,6 +2,8 @@
 
     DocumentView(tokenizer, max_tokens, overlap).prompt(document, question, room)
         the question with the whole document where there is room, else with the chunk that answers it: the best there can be
+    shown_before(examples, question, tokenizer, room)
+        the question after worked examples of its task, as turns of a chat
     notes_that_fit(notes, model, tokenizer)
         pairs to learn whose teacher's prompt the window holds; others are told
 
@@ -25,7 +27,7 @@ from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.words import matching_words
 from sleepkit.reporting.scores import contained
 
-__all__ = ["IN_CONTEXT", "DocumentView", "closest_chunk", "notes_that_fit"]
+__all__ = ["IN_CONTEXT", "DocumentView", "closest_chunk", "notes_that_fit", "shown_before"]
 
 IN_CONTEXT = "Read this text and answer the question.\n\nText: {text}\n\nQuestion: {question}"
 SLACK = 32  # tokens that a chat template may add
@@ -45,7 +47,12 @@ class DocumentView:
         self.chunks: dict[tuple[str, int], list[Chunk]] = {}
 
     def prompt(self, document: str, question: Question, room: float) -> str:
-        """Return the question with the document or its closest chunk in front, in at most ``room`` tokens of a chat.
+        """Return the question with the document or its closest chunk in front.
+
+        Args:
+            document: its text.
+            question: that it answers.
+            room: tokens that the prompt may have, as a chat.
 
         Raises:
             SleepkitError: the question alone leaves no room.
@@ -65,6 +72,28 @@ class DocumentView:
             store.add_document(document)
             self.chunks[document, max_tokens] = store.chunks()
         return self.chunks[document, max_tokens]
+
+
+def shown_before(
+    examples: Sequence[Question], question: Question, tokenizer: PreTrainedTokenizerBase, room: float
+) -> list[dict[str, str]]:
+    """Return a chat in which examples are asked and answered before the question: as many, from the first on, as fit.
+
+    Args:
+        examples: notes of the same task.
+        question: is asked last, and stands alone where no example fits.
+        tokenizer: with the chat template.
+        room: tokens of the chat at most.
+    """
+    last = {"role": "user", "content": question.question}
+    turns = [
+        {"role": role, "content": text}
+        for shown in examples
+        for role, text in (("user", shown.question), ("assistant", shown.answer))
+    ]
+    while turns and len(chat_ids(tokenizer, [*turns, last])) > room:
+        del turns[-2:]
+    return [*turns, last]
 
 
 def closest_chunk(chunks: Sequence[Chunk], question: str, answer: str) -> Chunk:

@@ -14,6 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 from sleepkit.language.questions.context import Chunk
@@ -61,7 +62,15 @@ class Line:
 
 
 def read_lines(chunks: Sequence[Chunk]) -> list[Line]:
-    """Passages of all chunks but those that are there for reference; a document that is code is quoted in all its chunks."""
+    """Passages of all chunks but those that are there for reference; a document that is code is quoted in all its chunks.
+
+    The same chunks are read once: a night writes about their lines, and counts later how many of them it covers.
+    """
+    return list(_read(tuple(chunks)))
+
+
+@lru_cache(maxsize=1)
+def _read(chunks: tuple[Chunk, ...]) -> tuple[Line, ...]:
     texts: dict[str, list[str]] = defaultdict(list)
     for chunk in chunks:
         texts[chunk.title].append(chunk.text)
@@ -80,7 +89,7 @@ def read_lines(chunks: Sequence[Chunk]) -> list[Line]:
         subject = subjects.get(chunk.title, "")
         lines.append(Line(chunk.title, said, text, chunk.text, is_prose, language, subject))
         subjects[chunk.title] = antecedent_of(said, subject) if is_prose and language == ENGLISH else ""
-    return list(dict.fromkeys(lines))
+    return tuple(dict.fromkeys(lines))
 
 
 def _language_of_document(parts: Sequence[str], prose: Sequence[str], is_code: bool) -> str:

@@ -18,6 +18,15 @@ class BatchPlan:
     Every batch holds ``per_device`` items for each rank, ``share`` of them taken in turn from the groups of ``others``
     (general, replayed), however large each is; items are drawn without repeats until all of their group were seen.  This
     rank's slice is yielded, so a run on two processes sees the very batches of a run on one process with twice the batch.
+
+    Args:
+        new: indices of the items that are learned.
+        others: indices of each other group.
+        per_device: items of a batch on each rank.
+        share: of a batch for the other groups, 0 to 1.
+        steps: batches in all.
+        seed: of the order.
+        rank, world: this process, and how many there are.
     """
 
     def __init__(

@@ -84,9 +84,15 @@ class TeacherTargets:
         tokens: Tensor | None = None,
         token_weight: float | Tensor = 0.0,
     ) -> TeacherTargets:
-        """Targets from the teacher's last hidden states ``(n, d)``; ``top_k=0`` keeps the full vocabulary.
+        """Make targets from the teacher's last hidden states.
 
-        With ``token_weight`` w, a number or ``(n,)``, the target is ``(1 - w) teacher + w onehot(tokens)``, tokens ``(n,)``.
+        Args:
+            hidden: ``(n, d)``.
+            head: maps them to logits.
+            top_k: likeliest tokens that are kept; 0 keeps the full vocabulary.
+            chunk_size: rows of logits that are alive at once.
+            tokens: ``(n,)``, of the worked reply.
+            token_weight: w, a number or ``(n,)``: the target is ``(1 - w) teacher + w onehot(tokens)``.
         """
         weights = torch.as_tensor(token_weight, dtype=torch.float32).expand(hidden.shape[0])
         mixed = tokens is not None and bool(weights.any())
@@ -166,7 +172,16 @@ def token_divergence(
     beta: float = 0.5,
     chunk_size: int = 256,
 ) -> Tensor:
-    """Divergence per token, ``(n, d) -> (n,)``, with gradient to ``hidden``; at most one chunk of logits is alive."""
+    """Return the divergence of student and teacher per token, ``(n,)`` in nats, with gradient to ``hidden``.
+
+    Args:
+        hidden: last hidden states of the student, ``(n, d)``.
+        head: maps hidden states to logits.
+        teacher: targets for the same ``n`` tokens.
+        kind: one of `DIVERGENCES`.
+        beta: weight of the teacher in the mixture of ``jsd``.
+        chunk_size: rows of logits that are alive at once.
+    """
 
     if teacher.log_probs is not None and teacher.indices is not None:
         log_teacher = with_tail(teacher.log_probs)

@@ -135,7 +135,7 @@ class NumberJudge:
 
 
 class LocalModelJudge:
-    """A frozen causal LM asked in its own format whether two texts mean the same; nothing is generated.
+    """Judge of whether two texts mean the same: a frozen causal LM that is asked in its own format, and generates nothing.
 
     The verdict is 1 if the next-token probability of the spellings of "yes" exceeds that of "no".  The model is not
     changed: it runs without gradients, in eval mode, and is put back into the mode it was in.
@@ -143,7 +143,13 @@ class LocalModelJudge:
     Its verdicts are worth what the model is: SmolLM2-135M-Instruct answers no to each of 20 pairs of sentences, of
     which ten are paraphrases, so that ``r_sem`` is 0 throughout.  Try a small judge on a few pairs first.
 
-    Raises `SleepkitError` for a tokenizer that starts "yes" and "no" with the same token.
+    Args:
+        model: of chats.
+        tokenizer: its tokenizer.
+        batch_size: pairs at once.
+
+    Raises:
+        SleepkitError: the tokenizer starts "yes" and "no" with the same token.
     """
 
     PROMPT = (

@@ -33,7 +33,13 @@ Penalty = Callable[[Mapping[str, Tensor], Tensor], Tensor]  # of a batch, and th
 
 
 def add_lora(model: nn.Module, layers: Iterable[int], seed: int = 0) -> PeftModel:
-    """A fresh, trainable LoRA beside all linear maps of these decoder layers, in place; its first weights come from ``seed``."""
+    """Put a fresh, trainable LoRA beside all linear maps of some decoder layers, in place, and return the model with it.
+
+    Args:
+        model: any causal LM of Hugging Face.
+        layers: indices of its decoder layers.
+        seed: of the first weights.
+    """
     from accelerate.utils import set_seed
     from peft import LoraConfig, get_peft_model
 

@@ -72,7 +72,17 @@ class Preparation:
         teacher_view: View,
         unslept_view: View,
     ) -> list[PreparedItem]:
-        """Tokenise, run the teacher once, keep what enters the first expert layer."""
+        """Tokenise items, run the teacher once, and keep what enters the first expert layer.
+
+        Args:
+            items: of the night.
+            teacher_prompt: returns the tokens that the teacher reads before an item's reply.
+            teacher_view: inside it the model is the teacher.
+            unslept_view: inside it the model is the unslept one, which teaches general items.
+
+        Returns:
+            The items in their order, with the teacher's targets.
+        """
         prepared = [self._tokenised(item) for item in items]
         if self.seeding.packing and not self.backbone.packs(prepared):
             self._switch_off("packing", _why_not(self.backbone, prepared))
@@ -105,9 +115,15 @@ class Preparation:
     def run_teacher(
         self, prepared: Sequence[PreparedItem], prompts: Sequence[list[int]], view: View, sampled: bool = False
     ) -> None:
-        """Note what the model says of each reply after its prompt, inside ``view``; ``sampled``: not mixed with the reply.
+        """Note what the model says of each reply after its prompt.
 
         Where the reply is all that counts (``reply_weight`` 1) the model is not asked.
+
+        Args:
+            prepared: items with their replies; the targets are noted at them.
+            prompts: tokens that stand before each reply.
+            view: inside it the model is the teacher.
+            sampled: the replies are the student's own, and nothing of them is mixed into the targets.
         """
         weights = [self.seeding.reply_weight if item.is_learned and not sampled else 0.0 for item in prepared]
         asked = [i for i, weight in enumerate(weights) if weight < 1]

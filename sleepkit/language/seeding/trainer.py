@@ -231,7 +231,14 @@ class KnowledgeSeedingTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean objective per reply token over all ranks, plus the gate penalty."""
+        """Return the mean objective per reply token over all ranks, plus the gate penalty.
+
+        Args:
+            model: as the trainer has wrapped it.
+            inputs: with the ``indices`` of a batch's items.
+            return_outputs: return ``(loss, {})``.
+            num_items_in_batch: of `transformers.Trainer`, which is not used.
+        """
         items = self._with_rollouts([self.prepared[i] for i in inputs["indices"]])
         batch = self.preparation.collate(items)
         self.tokens.add(self.state.global_step, batch.n_tokens)

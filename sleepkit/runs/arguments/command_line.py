@@ -43,7 +43,7 @@ __all__ = [
 # Fields that name a place on this machine, or something on the Hub: a leading ~ is the home folder.
 PLACES = frozenset(
     "dataset test_dataset out_of_scope general_prompts anchors dream_set dreamer_path model generator lcm_lora others_dataset "
-    "backbone export output_dir output folder folders".split()
+    "backbone output_dir output folder folders".split()
 )
 MAY_BE_EMPTY = frozenset(("dataset", "debug"))  # whose own checks say what is missing
 LONGEST_NAME, LONGEST_PATH = 255, 3500  # bytes of a file's name, and of a folder's path that leaves room for names below it

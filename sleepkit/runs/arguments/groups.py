@@ -11,6 +11,7 @@ __all__ = ["COMMON", "arrange"]
 # The class that brings an option in -> the title of its group.  Fields of transformers stand with the training.
 TITLES = {
     "SleepArguments": "data",
+    "BaselineArguments": "method",
     "VisionArguments": "data, model and method",
     "DataConfig": "data",
     "GeneratorArguments": "data",
@@ -38,17 +39,17 @@ COMMON = frozenset(
         *RUN,
         *("model", "dtype", "load_in_4bit", "load_in_8bit", "trust_remote_code", "attn_implementation"),
         *("dataset", "dataset_split", "test_dataset", "text_column", "label_column", "answer_column", "passages_per_night"),
-        *("nights", "order", "general_prompts", "anchors", "baseline"),
+        *("nights", "order", "general_prompts", "anchors"),
         *("styles", "num_train_epochs", "max_steps", "learning_rate", "per_device_train_batch_size", "rehearse_as_new"),
         *("expert_slots", "expert_width", "expert_layers", "chain", "context_max_tokens", "max_new_tokens"),
         *("gate", "gate_anchor_kl", "gate_anchor_drop", "gate_min_gain", "gate_retention_drop"),
         *("push_to_hub_repo", "push_to_hub_rehearsal", "dream_rounds", "dream_held_out", "dream_set"),
         # images
         *("backbone", "pretrained", "method", "experiences", "scenario", "domains", "class_order", "image_size", "channels"),
-        *("test_share", "augmentation", "buffer_size", "replay_batch_size", "hidden_size", "mode", "replay_space", "generator"),
+        *("test_share", "augmentation", "buffer_size", "replay_batch_size", "hidden_size", "replay_space", "generator"),
         *("sleep_steps", "dreams", "oracle", "dream_updates", "probes", "others_dataset", "classes_per_experience", "output"),
         *("factor_values", "novel_classes", "exemplar_source", "match", "arc_tasks", "largest_grid", "trial_rows"),
-        *("classes", "images", "invert", "autoencoder_steps", "export"),
+        *("classes", "images", "invert", "autoencoder_steps"),
     )
 )
 

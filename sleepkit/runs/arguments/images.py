@@ -59,7 +59,7 @@ def parse_vision(argv: Sequence[str]) -> tuple[VisionArguments, IncrementalTrain
 
 
 def parse_mygo(argv: Sequence[str]) -> tuple[VisionArguments, GenerativeReplayConfig]:
-    """Read the arguments of MyGO; its mode "as_published" has the published code's network too."""
+    """Read the arguments of MyGO, whose method is fixed."""
     from sleepkit.vision.mygo.config import GenerativeReplayConfig
 
     args, config = read(
@@ -71,8 +71,6 @@ def parse_mygo(argv: Sequence[str]) -> tuple[VisionArguments, GenerativeReplayCo
     if args.method not in (VisionArguments.method, "mygo"):
         raise SleepkitError(f"method is {args.method!r} and recipes/mygo.py has one of its own; use recipes/vision_baseline.py")
     args.method = "mygo"
-    if config.mode == "as_published":
-        args.backbone = "cnn"
     return args, config
 
 

@@ -140,7 +140,13 @@ def fitted_shape(shape: tuple[int, ...], image_size: int | None, channels: int |
 
 
 def fitted(images: Tensor, image_size: int | None, channels: int | None) -> Tensor:
-    """Images ``(n, 1 or 3, height, width)`` uint8 with other channels and of another size, where these are given."""
+    """Return images with other channels and of another size.
+
+    Args:
+        images: ``(n, 1 or 3, height, width)`` uint8.
+        image_size: pixels of a side; None leaves it.
+        channels: 1 or 3; None leaves them.
+    """
     if channels == 3 and images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
     elif channels == 1 and images.shape[1] == 3:

@@ -113,7 +113,14 @@ class DisentangledLearner(Snapshots):
         return torch.cat([self.model(pixel_values=part.to(self.model.device)).matrix.float().cpu() for part in parts])
 
     def match(self, images: Tensor, matrix: Tensor, exemplars: Exemplars | None = None, how: str | None = None) -> Match:
-        """Return the nearest classes of images in poses ``matrix``; by default with the learner's exemplars and comparison."""
+        """Return the nearest classes of images.
+
+        Args:
+            images: ``(n, channels, size, size)``, 0 to 1.
+            matrix: their poses, ``(n, 3, 3)``.
+            exemplars: to compare with; the learner's by default.
+            how: to compare, one of `MATCHES`; as configured by default.
+        """
         exemplars = self.exemplars if exemplars is None else exemplars
         config, size = self.config, self.config.per_device_eval_batch_size
         found = [

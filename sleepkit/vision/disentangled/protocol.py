@@ -61,7 +61,17 @@ class Images(NamedTuple):
 
 
 def measure(learner: DisentangledLearner, stream: SpritesStream, novel_classes: int, novel_images: int) -> dict[str, float]:
-    """Measure a learner at the end of its stream; returns all metrics by name, see the module."""
+    """Measure a learner at the end of its stream.
+
+    Args:
+        learner: that has met all of it.
+        stream: its experiences.
+        novel_classes: classes that it has never met.
+        novel_images: images of each of them.
+
+    Returns:
+        All metrics by name; see the module.
+    """
     sets = image_sets(stream, novel_classes, novel_images)
     off = sets["off"]
     validation = _all(stream[len(stream) - 1].validation)

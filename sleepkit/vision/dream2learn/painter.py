@@ -190,7 +190,15 @@ class DreamPainter:
     def paint(
         self, latents: Tensor, vectors: Tensor, seeds: Sequence[int], size: int | None = None, common: Sequence[int] = ()
     ) -> Tensor:
-        """All of it, of start images ``(prompts * m, ...)`` and ``vectors`` ``(prompts, n, token size)``; each prompt has m."""
+        """Paint dreams of start images under soft prompts: noise, denoise and decode them.
+
+        Args:
+            latents: of start images, ``(prompts * m, ...)``, ``m`` of each prompt in turn.
+            vectors: of the prompts, ``(prompts, n, token size)``; they may have a gradient.
+            seeds: of each image's noise.
+            size: of the pictures in pixels; None takes the generator's.
+            common: a seed for each image, whose noise has a share in it; images with the same seed share it.
+        """
         backward = torch.is_grad_enabled() and vectors.requires_grad
         self.flops += self.flops_per_image * len(latents) * (3 if backward else 1)
         text = self.embed(vectors)

@@ -217,9 +217,21 @@ class IncrementalClassifier(PreTrainedModel):
         return table[labels]
 
     def grow(self, labels: Sequence[int], task: int, names: Sequence[str] | None = None, state: str = REAL) -> list[int]:
-        """Give each label a unit and return the units; new units are appended where none is free.
+        """Give each label an output unit; new units are appended where none is free.
 
         A unit that was free keeps its weights; a new one starts as a new linear layer does, from torch's generator.
+
+        Args:
+            labels: of classes, each one that has no unit yet.
+            task: number of the task that they come with.
+            names: of the classes, in the configuration; the labels as text by default.
+            state: what the units are for, `REAL` or `DREAM`.
+
+        Returns:
+            The units in the order of the labels.
+
+        Raises:
+            SleepkitError: a label has a unit already.
         """
         units = self.slots.take(labels, task, state)
         self._resize(len(self.slots))

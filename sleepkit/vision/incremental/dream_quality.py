@@ -38,7 +38,15 @@ def fidelity(predicted: Tensor, classes: Tensor) -> dict[int, float]:
 
 
 def diversity(dreams: Tensor, classes: Tensor, images: Tensor, image_classes: Tensor) -> dict[int, float]:
-    """Variance ratio of each class; see the module.  Pixels are uint8; 0 where dreams are all alike, NaN where images are."""
+    """Return for each class the variance of its dreams over that of its images; see the module.
+
+    Args:
+        dreams, images: pixels, uint8.
+        classes, image_classes: of each of them.
+
+    Returns:
+        Ratios by class; 0 where dreams are all alike, NaN where images are.
+    """
     return {
         int(one): (_variance(dreams[classes == one]) / _variance(images[image_classes == one])).item() for one in classes.unique()
     }
@@ -56,10 +64,17 @@ def trained_judge(
     seen: Callable[[ImageSet], Tensor] = ImageSet.pixels,
     looks: Mapping[str, Any] | None = None,
 ) -> IncrementalClassifier:
-    """A classifier of all classes, made of one without, trained on all training images; or the one that the folder has.
+    """Train a classifier of all classes on all training images, or read it back from its folder.
 
-    Its units are the labels, as the stream numbers them.  ``config`` says for how long it is trained, and ``seen`` what it
-    sees of images, and ``looks`` what that depends on.  What the model has frozen stays so.
+    Its units are the labels, as the stream numbers them.  What the model has frozen stays so.
+
+    Args:
+        model: without classes, which is copied.
+        stream: all experiences.
+        config: says for how long it is trained.
+        folder: where it is kept.
+        seen: what it sees of images.
+        looks: all that this depends on, by name.
     """
     judge = copy.deepcopy(model).to(config.device)  # type: ignore[arg-type]
     labels = sorted({label for experience in stream for label in experience.labels})

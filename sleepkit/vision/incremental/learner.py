@@ -317,7 +317,14 @@ class ImageLearner(Snapshots):
         return []
 
     def loss(self, model: nn.Module, pixels: Tensor, units: Tensor, step: int) -> Tensor:
-        """Return the cross-entropy on new images."""
+        """Return the loss of a batch of the training; methods override it.  Here: the cross-entropy on new images.
+
+        Args:
+            model: as the trainer has wrapped it.
+            pixels: ``(batch, channels, height, width)`` uint8, or rows of features.
+            units: ``(batch,)``, output units of their classes.
+            step: of the optimizer, from 0.
+        """
         return masked_cross_entropy(self.forward(model, pixels), units, self.allowed(units))
 
     def after_training(self) -> None:

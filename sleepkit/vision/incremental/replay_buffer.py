@@ -100,7 +100,13 @@ class ReplayBuffer:
         return self.places[self.places[:, 0] == experience, 1]
 
     def store(self, name: str, experience: int, values: Tensor) -> None:
-        """Keep ``values`` ``(rows, width)`` with `rows_of` an experience; a greater width than before widens all with NaN."""
+        """Keep values beside the rows of an experience, such as the logits that a model gave them.
+
+        Args:
+            name: of the values.
+            experience: whose rows they belong to, in the order of `rows_of`.
+            values: ``(rows, width)``; where they are wider than those before, all are widened with NaN.
+        """
         old = self.extras.get(name, torch.zeros(0, 0))
         self.extras[name] = _padded(old, len(self), max(old.shape[1], values.shape[1]))
         self.extras[name][self.places[:, 0] == experience] = _padded(values, len(values), self.extras[name].shape[1])

@@ -1,47 +1,19 @@
 """Configuration of MyGO, wake-sleep generative replay (Cotix-AI/MyGO, arXiv 2508.21296): what a baseline's does not have.
 
 ``num_train_epochs``, ``learning_rate`` and ``augmentation`` are those of the fast learner; the augmentation is the sleep's too.
-The weights of the sleep's loss are those of learner.py.  In ``mode`` as_published the fields of
-`AS_PUBLISHED` take the values of the published code, whatever the recipe says of them.
+The weights of the sleep's loss are those of learner.py.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import Any
 
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.options import option, require, require_choice
 from sleepkit.vision.incremental.config import IncrementalTrainingConfig
 from sleepkit.vision.mygo.generators import GENERATORS, OF_SPACE
 
-__all__ = ["AS_PUBLISHED", "GenerativeReplayConfig"]
-
-MODES = ("intended", "as_published")
-AS_PUBLISHED: dict[str, Any] = {
-    "max_steps": 470,  # its five epochs of two digits' 12,000 images, for fast learner and generator, whatever the data's size
-    "learning_rate": 1e-3,
-    "lr_scheduler_type": "constant",
-    "per_device_train_batch_size": 128,
-    "augmentation": "none",
-    "replay_space": "pixels",
-    "generator": "cgan",
-    "generator_hidden": 128,
-    "generator_latent": 64,
-    "generator_retries": 0,
-    "freeze_features": True,
-    "sleep_steps": 1000,
-    "sleep_learning_rate": 1e-4,
-    "label_weight": 0.0,
-    "logit_weight": 1.0,
-    "kl_weight": 0.0,
-    "feature_weight": 0.0,
-    "cnn_widths": [16, 32],
-    "cnn_max_pool": True,
-    "hidden_size": 256,
-    "top_size": 0,
-}
+__all__ = ["GenerativeReplayConfig"]
 
 
 @dataclass(repr=False)  # that of transformers shows no token
@@ -64,7 +36,6 @@ class GenerativeReplayConfig(IncrementalTrainingConfig):
         >>> GenerativeReplayConfig(output_dir="runs/digits", experiences=5, generator="vae")
     """
 
-    mode: str = option("intended", "'intended', or 'as_published': as the published code, for comparison only.")
     freeze_features: bool = option(False, "Train heads only, on features that stay as they were at first.")
 
     # generators
@@ -95,10 +66,6 @@ class GenerativeReplayConfig(IncrementalTrainingConfig):
     judge_epochs: float = option(4, "Passes over all images for the judge, which nothing is trained with.")
 
     def __post_init__(self) -> None:
-        require_choice(self, "mode", MODES)
-        if self.mode == "as_published":
-            for name, value in AS_PUBLISHED.items():
-                setattr(self, name, copy.copy(value))
         super().__post_init__()
         require_choice(self, "generator", GENERATORS)
         require_choice(self, "replay_space", OF_SPACE)

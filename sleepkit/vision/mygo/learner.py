@@ -21,8 +21,8 @@ learner, as there is nothing to protect.
 Replay of features (`replay_space`): the backbone learns in the first night and is frozen from its sleep on; generators learn
 and dream what it makes of images (codes, see classifier.py), and only the layers above it learn, from dreamt codes.
 
-Mode as_published: one hidden layer for the GAN, frozen features, and MSE on logits alone.  There the teachers
-are copies of the cortex, so that the loss is 0 and sleep changes nothing, as measured from the published code.
+The published code has one hidden layer for the GAN, frozen features, and MSE on logits alone.  There the teachers are copies of
+the cortex, so that the loss is 0 and sleep changes nothing; recipes/configs/mygo/split_mnist_as_published.yaml does the same.
 
 Source: Cotix-AI/MyGO and arXiv 2508.21296 (withdrawn), whose README says "two teachers" and "acceptance".  Ours: labels and
 softmax over all classes in sleep, dreams of today too instead of its images (a dream and an image do not compete in one softmax),
@@ -351,9 +351,9 @@ class GenerativeReplay(ImageLearner):
         return derive_seed(self.night_seed, purpose)
 
     def _config(self, **changes: Any) -> GenerativeReplayConfig:
-        """The configuration of a phase; "intended", as a trainer makes it anew and would bring back the published values."""
+        """Return a copy of the configuration with the changes of a phase."""
         config = copy.copy(self.config)
-        for name, value in {**changes, "mode": "intended"}.items():
+        for name, value in changes.items():
             setattr(config, name, value)
         return config
 

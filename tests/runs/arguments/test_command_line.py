@@ -12,12 +12,13 @@ from sleepkit.runs.arc import parse_arc
 from sleepkit.runs.arguments.command_line import check_folder, check_text, home_expanded
 from sleepkit.runs.arguments.disentangled import parse_disentangled
 from sleepkit.runs.arguments.images import parse_dream2learn, parse_mygo, parse_vision
-from sleepkit.runs.arguments.language import parse, parse_dream
+from sleepkit.runs.arguments.language import parse, parse_baseline, parse_dream
 from sleepkit.runs.compare import run_comparison
 from sleepkit.runs.generator import parse_generator
 
 PARSERS = {
     "sleep": (parse, "--dataset x"),
+    "baseline": (parse_baseline, "--dataset x"),
     "dream": (parse_dream, "--dataset x"),
     "arc": (parse_arc, "--dataset x"),
     "vision": (parse_vision, "--dataset x"),
@@ -242,7 +243,7 @@ SLEEP = """expert_slots 0|expert_width -1|nights 0|nights -3|passages_per_night 
     trial_learning_rate 0|trial_learning_rate nan|trial_rank 0|trial_seeds 0|dreamer me|dreamer_learning_rate -1
     dreamer_epochs 0|dreamer_rank 0|dream_replay_share 2|dream_rehearsal_steps 0|dream_held_out 0|dream_pool -1
     dream_styles some|dreamer_path nowhere|dtype int8|attn_implementation flash|push_to_hub_repo a/b/c
-    push_to_hub_repo -a/b|push_to_hub_dreams_repo a/b|model_revision v1|answer_score best|sender mail|baseline none
+    push_to_hub_repo -a/b|push_to_hub_dreams_repo a/b|model_revision v1|answer_score best|sender mail
     order up|label_column a --answer_column b"""
 VISION = """experiences 0|experiences -1|experiences 1.5|image_size 0|image_size 100000|channels 2|test_share 0
     test_share 1|test_share nan|cnn_widths 0|cnn_widths|hidden_size -1|top_size -1|probe_images -1|probe_draws 0
@@ -251,7 +252,7 @@ VISION = """experiences 0|experiences -1|experiences 1.5|image_size 0|image_size
     replay_batch_size 0|der_alpha -1|der_beta nan|lwf_weight -1|lwf_temperature 0|ewc_weight -1|ewc_decay 1.1
     fisher_images 0|si_weight -1|ridge 0|vae_latent 0|vae_hidden 0|vae_samples 0|augmentation magic|buffer_policy oldest
     push_to_hub_repo a/b/c|save_strategy steps|save_steps 5|activation_checkpointing true|seeds 1 1|seeds -1"""
-MYGO = """mode best|generator gan|replay_space time|generator_epochs 0|generator_hidden 0|generator_latent 0
+MYGO = """generator gan|replay_space time|generator_epochs 0|generator_hidden 0|generator_latent 0
     generator_components 0|min_fidelity -1|min_diversity -1|generator_retries -1|sleep_steps 0|sleep_learning_rate 0
     sleep_learning_rate nan|dreams 0|label_weight -1|logit_weight nan|kl_temperature 0|validation_steps 0|max_drop -1
     judged_dreams -1|judge_epochs 0|method lwf|label_weight 0"""
@@ -265,14 +266,14 @@ DISENTANGLED = """experiences 0|classes_per_experience 0|factor_values 0|test_sh
     perspective -1|elastic nan|novel_classes 1|novel_images 0|output best|widths 0|hidden_size 0|refinements -1
     refine_widths 0|pose_replay -1|spread_low 0|spread_high 0.001
     evaluate_every 0|exemplar_source best|exemplars_per_class 0|exemplar_size 7|match best|candidates 1
-    align_steps 0|turns 0|push_to_hub_repo a/b/c|export /dev/null/x|max_steps -5"""
+    align_steps 0|turns 0|push_to_hub_repo a/b/c|max_steps -5"""
 GENERATOR = """images 0|image_size 12|image_size 32|channels 2|channels 3|classes 1|classes -1|test_share 0.5
     invert true|autoencoder_steps 0|autoencoder_batch_size 0|max_steps -1|max_steps 0|caption_dropout 1
     caption_dropout nan|num_train_epochs 5|per_device_eval_batch_size 4|save_strategy steps|dataset y --images 5"""
 ARC = """arc_tasks 0|largest_grid 0|trial_rows 0|trial_layers some|dream_held_out 0|styles cloze|learning_rate 0.1
     max_steps 5|replay_items 3|packing false|alpha 0.1|lmbda 0.5|save_strategy steps|dream_styles rewrite
     trial_control false|dream_pool 5"""
-DREAM = """gate false|gate_anchor_kl 0.1|chain 1 2|baseline lora|seeds 1 2
+DREAM = """gate false|gate_anchor_kl 0.1|chain 1 2|seeds 1 2
     passages_per_night 2|push_to_hub_repo a/b|label_column label|instruction x|expansion false|dream_set x
     replay_items 1"""
 COMPARE = "method lwf|methods er2|methods er er|methods|methods mygo d2l_er|experiences 0"
@@ -302,13 +303,18 @@ def test_names_are_those_that_were_typed():
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("--baseline lora --push_to_hub_repo a/b", "baseline lora has no experts to upload"),
-        ("--baseline lora --dream_rounds 1", "baseline lora does not dream"),
-        ("--load_in_4bit --load_in_8bit", "both given"),
+        ("--push_to_hub_repo a/b", "push_to_hub_repo is 'a/b'; a baseline has no experts to upload"),
+        ("--dream_rounds 1", "dream_rounds is 1; a baseline does not dream"),
+        ("--load_in_4bit", "load_in_4bit is True; a baseline changes whole weights"),
+        ("--method rag", "--method: invalid choice: 'rag' (choose from 'no_sleep'"),
     ],
 )
-def test_options_that_do_nothing_together(line, words):
-    assert words in refused("sleep", *line.split())
+def test_what_a_baseline_does_not_do(line, words):
+    assert words in refused("baseline", *line.split())
+
+
+def test_options_that_do_nothing_together():
+    assert "both given" in refused("sleep", "--load_in_4bit", "--load_in_8bit")
 
 
 def test_bits_need_a_package(monkeypatch):

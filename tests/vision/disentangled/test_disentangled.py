@@ -14,8 +14,8 @@ from tiny_images import tiny_resnet, write_npz
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.results import read_results
-from sleepkit.runs.arguments.disentangled import parse_disentangled
-from sleepkit.runs.disentangled import run_disentangled
+from sleepkit.runs.arguments.disentangled import parse_disentangled, parse_sprites_data
+from sleepkit.runs.disentangled import run_disentangled, write_sprites_data
 from sleepkit.vision.data.images import load_images
 from sleepkit.vision.data.streams import build_stream
 from sleepkit.vision.disentangled.canonicalizer import Canonicalizer, CanonicalizerConfig
@@ -206,14 +206,21 @@ def test_the_recipe_runs_two_steps(tmp_path):
 
 
 def test_the_stream_is_a_data_set_for_other_recipes(tmp_path):
-    assert run_disentangled(*parsed(tmp_path / "run", "--export", tmp_path / "sprites", "--seed", 2)) == []
-    data = load_images(tmp_path / "sprites")
+    more = [*SMALL, "--output_dir", str(tmp_path / "sprites"), "--seed", "2"]
+    data = load_images(write_sprites_data(*parse_sprites_data(more)))
     stream = build_sprites(parsed(tmp_path, "--seed", 2)[1])
     for number, experience in enumerate(build_stream(data, "class", 2)):
         for split in ("train", "validation", "test"):
             ours, theirs = getattr(stream[number], split), getattr(experience, split)
             assert torch.equal(ours.labels, theirs.labels) and torch.equal(ours.pixels(), theirs.pixels()), (number, split)
-    assert not (tmp_path / "run").exists()
+    with pytest.raises(SleepkitError, match="is not empty; choose a new folder"):
+        write_sprites_data(*parse_sprites_data(more))
+
+
+@pytest.mark.parametrize("option", [("--seeds", "1", "2"), ("--push_to_hub_repo", "me/sprites")])
+def test_a_data_set_is_of_one_seed_and_no_model(tmp_path, option):
+    with pytest.raises(SleepkitError, match=f"{option[0][2:]} is .*; (a data set is of one seed|nothing is trained)"):
+        parse_sprites_data([*SMALL, "--output_dir", str(tmp_path / "sprites"), *option])
 
 
 @pytest.mark.usefixtures("undrawn")

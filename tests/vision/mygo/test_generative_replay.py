@@ -1,12 +1,14 @@
-"""MyGO: a night's phases, both modes, and that a night that was killed goes on to the same weights."""
+"""MyGO: a night's phases, the recipe of the published code, and that a night that was killed goes on to the same weights."""
 
 import pytest
 import torch
+import yaml
+from launch import ROOT
 from tiny_images import night, tiny_classifier, tiny_config, tiny_data
 
 from sleepkit.errors import SleepkitError
 from sleepkit.vision.data.streams import build_stream
-from sleepkit.vision.mygo.config import AS_PUBLISHED, GenerativeReplayConfig
+from sleepkit.vision.mygo.config import GenerativeReplayConfig
 from sleepkit.vision.mygo.generators import DreamGenerator
 from sleepkit.vision.mygo.learner import SLEEP, TRAINED_ON, Checkpoints, GenerativeReplay
 
@@ -61,9 +63,9 @@ def test_features_are_replayed_above_a_backbone_that_is_frozen_after_one_night(t
 
 
 def test_as_published_sleep_changes_nothing(tmp_path):
-    one = make(tmp_path, mode="as_published", judged_dreams=0)
-    assert all(getattr(one.config, name) == value for name, value in AS_PUBLISHED.items())
-    one.config.sleep_steps = one.config.max_steps = 30
+    published = yaml.safe_load((ROOT / "recipes/configs/mygo/split_mnist_as_published.yaml").read_text())
+    options = {name: value for name, value in published.items() if name not in ("dataset", "output_dir", "experiences")}
+    one = make(tmp_path, **options | {"judged_dreams": 0, "sleep_steps": 30, "max_steps": 30})
     start = {name: values.clone() for name, values in one.model.backbone.named_parameters()}
     for number in (1, 2):
         log = night(one, number, tmp_path)
@@ -236,7 +238,6 @@ def test_the_weights_of_the_loss(tmp_path):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"mode": "published"}, "mode is 'published'; use one of intended, as_published"),
         ({"generator": "gan"}, "generator is 'gan'; use one of vae, cvae, cgan, conv_cgan"),
         ({"generator": "conv_cgan", "generator_hidden": 12}, "takes a multiple of 8"),
         ({"replay_space": "hidden"}, "replay_space is 'hidden'; use one of pixels, features"),
