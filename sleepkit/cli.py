@@ -103,6 +103,19 @@ def _push_options(parser: Parser) -> None:
     parser.add_argument("--public", action="store_true", help="let all read what is pushed (default: private)")
 
 
+def _publish_options(parser: Parser) -> None:
+    parser.description = (
+        "Write a slept model as a plain model of its architecture, with wider feed-forward blocks: transformers, vLLM and others "
+        "load it without sleepkit. What `sleepkit push` uploads are its experts, which are small and need sleepkit."
+    )
+    parser.epilog = "example: sleepkit publish runs/demo published"
+    parser.add_argument("folder", help="output folder of a finished run, or Hub id of a slept model")
+    parser.add_argument("target", help="a new folder, or owner/name on the Hub (private)")
+    parser.add_argument("--model", help="id or folder of the base model, if it is not where the run found it")
+    parser.add_argument("--public", action="store_true", help="let all read what is pushed (default: private)")
+    add_loading(parser)
+
+
 def _history_options(parser: Parser) -> None:
     parser.description = "List the nights of a run: what was read, whether it was kept and why, own questions before and after."
     parser.epilog = "example: sleepkit history runs/life"
@@ -222,6 +235,12 @@ def _push(options: argparse.Namespace) -> None:
         raise SleepkitError(f"{options.folder} has nothing to push (see above)")
 
 
+def _publish(options: argparse.Namespace) -> None:
+    from sleepkit.trainers.publish import publish_plain
+
+    print(publish_plain(options.folder, options.target, base_model=options.model, public=options.public, **loading(options)))
+
+
 def _seed_folders(folder: str) -> list[str]:
     """The folders of the seeds of one run; none if it is a run of one seed."""
     return [str(path.parent) for path in sorted(Path(folder).glob("seed_*/results.json"))]
@@ -274,6 +293,7 @@ COMMANDS = {
     ),
     "history": Command("list the nights of a run", _history, _history_options),
     "push": Command("upload what a finished run has to publish to the Hugging Face Hub", _push, _push_options),
+    "publish": Command("write a slept model as a plain one, which any program loads", _publish, _publish_options),
     "expand": Command("grow a model by silent experts and save them", _expand, _expand_options),
     "idsprites": Command("draw a contact sheet of Infinite dSprites", _idsprites, _idsprites_options),
 }

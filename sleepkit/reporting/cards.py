@@ -37,6 +37,19 @@ REPOSITORY = "OWNER/NAME"
 _SECRET = re.compile(r"(token|api_key|password|secret)$", re.IGNORECASE)  # names of fields
 _TOKEN = re.compile(r"\bhf_\w{8,}")
 _FOLDERS = re.compile(r"""(?<![\w.:/])(?:~?/|[A-Za-z]:[\\/])(?:[^\s/\\'"]+[/\\])+(?=[^\s/\\'"])""")  # above a file, within a text
+PLAIN_USE = f"""It is an ordinary checkpoint of its architecture, with wider feed-forward blocks, and needs no code of sleepkit:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{REPOSITORY}")
+model = AutoModelForCausalLM.from_pretrained("{REPOSITORY}")
+asked = [{{"role": "user", "content": "What have you read?"}}]
+options = {{"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True, "enable_thinking": False}}
+inputs = tokenizer.apply_chat_template(asked, **options)
+reply = model.generate(**inputs, do_sample=False, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]
+print(tokenizer.decode(reply, skip_special_tokens=True))
+```"""
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 
 
@@ -49,6 +62,7 @@ def model_card(
     license: str | None = None,
     language: str | Sequence[str] | None = None,
     baselines: Sequence[Mapping[str, Any]] = (),
+    plain: bool = False,
 ) -> ModelCard:
     """The card of a model that has slept, with its metrics also as a `model-index` that the Hub reads.
 
@@ -60,6 +74,7 @@ def model_card(
         license: licence of the weights as the Hub spells it, usually the base model's; None leaves it open.
         language: ISO 639 code or codes.
         baselines: results of other methods on the same data, for a table of comparison.
+        plain: whether it is a whole model that needs no sleepkit, or its experts alone.
 
     Raises:
         SleepkitError: if the run has no metrics.
@@ -82,9 +97,10 @@ def model_card(
     data = ModelCardData(
         model_name=model_name,
         base_model=base_model if _is_hub_id(base_model) else None,
+        base_model_relation=("finetune" if plain else "adapter") if _is_hub_id(base_model) else None,
         language=[language] if isinstance(language, str) else list(language or []) or None,
         license=license,
-        library_name="sleepkit",
+        library_name="transformers" if plain else "sleepkit",
         pipeline_tag="text-generation",
         tags=_TAGS,
         eval_results=scores,
@@ -97,7 +113,7 @@ def model_card(
         "Results": markdown_table(["measure", "value"], headline(results)),
         "Nights": f"{len(nights)} nights, of which {kept} were kept; the others were rolled back." if nights else "",
         "Compared with other methods": comparison_table([results, *baselines]) if baselines else "",
-        "Use": _use(name, _is_hub_id(base_model)),
+        "Use": PLAIN_USE if plain else _use(name, _is_hub_id(base_model)),
         "Limits": "Answers about what was read come from the weights, without a source, and can be wrong; "
         "the scores above say how often. The biases and limits of the base model remain.",
         "Training": _training(results),

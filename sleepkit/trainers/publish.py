@@ -1,6 +1,7 @@
-"""Publish a finished run: what `sleepkit push` does, and a run that was asked to at its end.
+"""Publish a finished run: what `sleepkit push` and `sleepkit publish` do, and a run that was asked to at its end.
 
     push_run("runs/owl", "me/owl", dreams="me/owl-dreams")
+    publish_plain("runs/owl", "me/owl-plain")                 a whole model for any program; or into a folder
 
     <run>/model/       slept model, classifier or canonicalizer, with its card           -> me/owl
     <run>/dreams/      accepted dreams (text); of recipes/dream.py those of all rounds   -> me/owl-dreams
@@ -13,6 +14,7 @@ A run of which no night was kept has nothing to publish, and says so.  What is u
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import tempfile
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleepkit.errors import SleepkitError
-from sleepkit.reporting.cards import REPOSITORY, published_name
+from sleepkit.reporting.cards import REPOSITORY, model_card, model_name, published_name
 from sleepkit.reporting.results import FILE_NAME, read_results
 from sleepkit.trainers.hub import BANK, CARD, Published, Target, check_access, published, push_files
 from sleepkit.utils.files import read_jsonl
@@ -30,7 +32,7 @@ from sleepkit.utils.states import newest_state
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-__all__ = ["check_publishing", "publish_if_asked", "push_run", "rehearsal_folder"]
+__all__ = ["check_publishing", "publish_if_asked", "publish_plain", "push_run", "rehearsal_folder"]
 
 REHEARSAL = "rehearsal"
 REHEARSAL_FILES = (
@@ -95,6 +97,66 @@ def push_run(
         if wanted:
             check_access([push.target for push in wanted], private=not public, token=token)
         return [_push(push, public, token) for push in wanted]
+
+
+def publish_plain(
+    run: str | Path, target: str, *, base_model: str | None = None, public: bool = False, token: str | None = None, **loading: Any
+) -> str:
+    """Write a slept model as a plain one of its architecture, which any program loads, to a folder or to the Hub.
+
+    Args:
+        run: output folder of a run, or Hub id of a slept model.
+        target: a folder, which must be empty or new; or ``owner/name`` of a repository, where there is no folder ``owner`` here.
+        base_model: Hub id or folder of the base, if it is no longer where the experts say.
+        public: let all read what is pushed; otherwise the repository is private.
+        token: access token; None takes the one of `hf auth login`.
+        loading: how the base is loaded, as `load_model` takes it.
+
+    Returns:
+        The folder, or the address of the commit.
+
+    Raises:
+        SleepkitError: nothing has slept there, its experts have no plain form, the folder holds something, or as `push_files`.
+    """
+    on_hub = is_repository(target)
+    if on_hub:
+        check_access([Target(target)], private=not public, token=token)
+    elif Path(target).expanduser().exists() and (
+        not Path(target).expanduser().is_dir() or any(Path(target).expanduser().iterdir())
+    ):
+        raise SleepkitError(f"{target} holds something already; choose a folder that is new or empty")
+    if not on_hub:
+        return _write_plain(run, Path(target).expanduser(), target, base_model, loading)
+    with tempfile.TemporaryDirectory() as scratch:
+        _write_plain(run, Path(scratch), target, base_model, loading)
+        content = published(scratch)
+        return _push(_Push(Target(target), content, "a whole model, and no text that it has read"), public, token)
+
+
+def is_repository(target: str) -> bool:
+    """Whether a target is ``owner/name`` on the Hub, and no folder: one that is there, or whose parent is, is a folder."""
+    path = Path(target).expanduser()
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", target) is not None and target[0] not in ".~" and not path.parent.exists()
+
+
+def _write_plain(run: str | Path, folder: Path, name: str, base_model: str | None, loading: dict[str, Any]) -> str:
+    from sleepkit.language.experts.export import export_plain
+    from sleepkit.language.generation.prompts import PromptFormat
+    from sleepkit.language.model_io import load_slept
+    from sleepkit.trainers.outputs import base_name
+
+    model, tokenizer, bank = load_slept(run, base_model, **loading)
+    plain = export_plain(bank)
+    tokenizer.chat_template = PromptFormat.of(tokenizer).template
+    folder.mkdir(parents=True, exist_ok=True)
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if (Path(run) / FILE_NAME).is_file():
+        results = read_results(run)
+        dataset = published_name(str(results["config"]["dataset"]))
+        card = model_card(results, model_name=model_name(name, name), base_model=base_name(model), dataset=dataset, plain=True)
+        card.save(folder / CARD)
+    return str(folder)
 
 
 def _push(push: _Push, public: bool, token: str | None) -> str:

@@ -17,11 +17,13 @@ from test_run import command
 from tiny import tiny_model, tiny_tokenizer
 from tiny_images import tiny_resnet, write_npz
 from tiny_night import tiny_sleep
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sleepkit import cli
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming import trainer as dreaming_trainer
 from sleepkit.language.dreaming.dreams import Dream, Dreamed, context_name
+from sleepkit.language.generation.chat import chat_ids, generate
 from sleepkit.language.model_io import load_model, load_slept
 from sleepkit.language.rehearsal import Rehearsal
 from sleepkit.runs.arguments.disentangled import parse_disentangled
@@ -30,7 +32,7 @@ from sleepkit.runs.compare import run_comparison
 from sleepkit.runs.disentangled import run_disentangled
 from sleepkit.runs.images import run_vision
 from sleepkit.trainers.language import SleepTrainer
-from sleepkit.trainers.publish import push_run, rehearsal_folder
+from sleepkit.trainers.publish import publish_plain, push_run, rehearsal_folder
 from sleepkit.utils.files import read_json, write_json
 
 ROWS = [
@@ -317,6 +319,93 @@ def test_dreams_of_the_dreaming_experiment(world, tmp_path, capsys):
     assert "/datasets/ada/round-dreams/" in address
     assert b"vermilion" in world.hub.repository("ada/round-dreams", "dataset").files["round_01.jsonl"]
     assert not any(marker in LocalHubPart(world.hub, seen).received() for marker in private(world))
+
+
+# -- as a plain model -------------------------------------------------------------------------------------------------
+PLAIN = {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+
+
+def answers_alone(name, questions):
+    """What a program without sleepkit answers, by the lines of the card."""
+    tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModelForCausalLM.from_pretrained(name)
+    said = []
+    for question in questions:
+        asked = [{"role": "user", "content": question}]
+        options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True, "enable_thinking": False}
+        inputs = tokenizer.apply_chat_template(asked, **options)
+        reply = model.generate(**inputs, do_sample=False, max_new_tokens=12, stop_strings=["\nQuestion:"], tokenizer=tokenizer)
+        said.append(reply[0, inputs["input_ids"].shape[1] :])
+    return said, tokenizer
+
+
+def test_a_plain_model_answers_as_the_slept_one_does(world, slept, tmp_path, capsys):
+    run, questions = world.runs / "slept", ["who keeps the lamp?", "Who built it in 1871?"]
+    assert cli.main(["publish", str(run), str(tmp_path / "plain")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "plain")
+    model, tokenizer, bank = load_slept(run)
+    rows = generate(model, tokenizer, [chat_ids(tokenizer, question) for question in questions], 12)
+    said, _ = answers_alone(tmp_path / "plain", questions)
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    assert [[t for t in row.tolist() if t not in ends] for row in said] == [
+        [t for t in list(row) if t not in ends] for row in rows
+    ]
+    with bank.view(()):
+        unslept = generate(model, tokenizer, [chat_ids(tokenizer, question) for question in questions], 12)
+    assert [list(row) for row in unslept] != [list(row) for row in rows]
+    text = b"".join(path.read_bytes() for path in (tmp_path / "plain").iterdir())
+    assert not any(marker in text for marker in (*TEXT, *private(world)))
+    card = (tmp_path / "plain" / "README.md").read_text()
+    assert "library_name: transformers" in card and "base_model_relation: finetune" in card
+
+
+def test_a_plain_model_is_pushed_and_loaded_by_its_id(world, slept, capsys):
+    seen = len(world.hub.requests)
+    assert cli.main(["publish", str(world.runs / "slept"), "ada/plain"]) == 0
+    assert "a whole model, and no text that it has read" in capsys.readouterr().out
+    assert PLAIN <= {*world.hub.repository("ada/plain").files} and world.hub.repository("ada/plain").private
+    assert not any(marker in LocalHubPart(world.hub, seen).received() for marker in (*TEXT, *private(world)))
+    code = re.search(r"```python\n(.*?)```", world.hub.repository("ada/plain").files["README.md"].decode(), re.DOTALL)[1]
+    assert "sleepkit" not in code
+    exec(code.replace("max_new_tokens=64", "max_new_tokens=3"), {})
+    model, _ = load_model("ada/plain")
+    assert model.config.intermediate_size > 48
+
+
+def test_what_was_published_by_its_id_can_be_made_plain(world, slept, tmp_path):
+    publish_plain("ada/slept", str(tmp_path / "plain"))
+    answers_alone(tmp_path / "plain", ["who?"])
+
+
+def test_a_base_model_gets_a_template_that_writes_its_format(world, tmp_path):
+    base = world.files / "base_without_template"
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    tiny_model().save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    assert cli.main(command(world.files, tmp_path / "run", "--model", str(base), "--nights", "1")) == 0
+    publish_plain(tmp_path / "run", str(tmp_path / "plain"))
+    _, slept_tokenizer, _ = load_slept(tmp_path / "run")
+    plain = AutoTokenizer.from_pretrained(tmp_path / "plain")
+    turns = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Who?"}]
+    turns += [{"role": "assistant", "content": "Orla."}, {"role": "user", "content": "When?"}]
+    for asked in (turns[1:2], turns):
+        ids = plain.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+        assert ids == chat_ids(slept_tokenizer, asked)
+
+
+def test_refusals_of_publish(world, slept, capsys, tmp_path):
+    def refused(words, *line):
+        assert cli.main(["publish", *map(str, line)]) == 2
+        assert words in capsys.readouterr().err
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    refused("full holds something already; choose a folder that is new or empty", world.runs / "slept", tmp_path / "full")
+    refused("holds no slept model", world.files / "base", tmp_path / "new")
+    refused("cannot push to bob/x", world.runs / "slept", "bob/x")
+    assert cli.main(command(world.files, tmp_path / "gated", "--nights", "1", "--expert_kind", "gated")) == 0
+    refused("experts are of kind 'gated', which no FFN block of llama can hold", tmp_path / "gated", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 # -- images, and the code of all cards --------------------------------------------------------------------------------

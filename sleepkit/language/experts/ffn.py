@@ -224,7 +224,7 @@ def _adds_up(ffn: nn.Module, matrices: Matrices, hidden_size: int) -> bool:
     both = FFNExpert(ffn, matrices, hidden_size, 2 * PROBED)
     for expert in (one, two):
         for parameter in expert.parameters():
-            parameter.normal_(generator=generator)
+            parameter.normal_(std=parameter.shape[-1] ** -0.5, generator=generator)
     for name, parameter in both.named_parameters():
         parts = [getattr(expert, name) for expert in (one, two)]
         if name == "shared":

@@ -33,6 +33,11 @@ FORMATS = ("auto", "chat", "plain")
 DATE = datetime.datetime(2025, 1, 1)
 TEMPLATE_DEFAULTS = {"enable_thinking": False, "thinking": False}  # Qwen3's name and DeepSeek's; other templates have no use
 NEXT_QUESTION = "\n\nQuestion:"  # what ends a reply in the plain format
+PLAIN_TEMPLATE = """{% for message in messages -%}
+{% if message['role'] == 'user' %}{{ 'Question: ' + message['content'] + '\\nAnswer:' }}
+{%- elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + '\\n\\n' }}
+{%- else %}{{ message['content'] + '\\n\\n' }}{% endif %}
+{%- endfor %}"""  # as `_plain` writes it
 _ASKED, _REPLIED = "Sleepkitasked", "Sleepkitreplied"  # one word each, which no template changes
 
 
@@ -136,6 +141,13 @@ class PromptFormat:
     def stop_strings(self) -> tuple[str, ...]:
         """Texts at which a reply ends: where the plain format would ask the next question."""
         return () if self.is_chat else (NEXT_QUESTION[1:],)
+
+    @property
+    def template(self) -> str:
+        """A chat template for other programs: the tokenizer's own, or one that writes the plain format."""
+        if self.is_chat:
+            return str(self.tokenizer.chat_template)
+        return f"{self.tokenizer.decode(self.beginning)}{PLAIN_TEMPLATE}"
 
     # -- text ---------------------------------------------------------------------------------------------------------
     def text(self, text: str) -> list[int]:

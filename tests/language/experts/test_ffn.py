@@ -7,6 +7,7 @@ import torch
 from tiny import tiny_batch, tiny_model
 from torch import nn
 from torch.nn import functional as F
+from transformers.models.llama.modeling_llama import LlamaConfig, LlamaMLP
 
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.experts.ffn import SHARED_SCALE, joined, matrices_of
@@ -138,6 +139,14 @@ def test_blocks_that_cannot_be_made_wider():
     assert matrices_of(nn.Linear(32, 32), 32) is None
     moe = find_ffn(find_decoder_layers(tiny_model("mixtral"))[0])
     assert matrices_of(moe, 32) is None
+
+
+@pytest.mark.parametrize("hidden_size", [576, 4096])
+def test_units_of_real_size_add_up(hidden_size):
+    config = LlamaConfig(hidden_size=hidden_size, intermediate_size=2 * hidden_size)
+    with torch.device("meta"):
+        block = LlamaMLP(config)
+    assert matrices_of(block, hidden_size).width == 2 * hidden_size
 
 
 def test_a_family_with_blocks_of_both_sorts_gets_gated_experts():
