@@ -172,7 +172,7 @@ def test_a_fast_adapter_is_the_other_sender(tmp_path):
     state = model.state_dict()
     assert not [name for name in state if "lora" in name]
     assert all(torch.equal(state[name], value) for name, value in before.items())  # the LoRA is gone, the base untouched
-    assert any(experts[0].up.any() for experts in learner.bank.per_layer())
+    assert any(experts[0].down_proj.any() for experts in learner.bank.per_layer())
 
 
 def test_the_adapter_teaches_and_the_student_is_without_it(tmp_path, monkeypatch):
@@ -196,7 +196,7 @@ def test_the_adapter_teaches_and_the_student_is_without_it(tmp_path, monkeypatch
     learner = make_learner(tmp_path, sender="adapter", max_steps=4)
     learner.wake(STORIES[0])
     learner.sleep(1, tmp_path)
-    assert seen == [(True, False, {"down", "up", "gate_weight", "gate_bias"}, True)]
+    assert seen == [(True, False, {"gate_proj", "up_proj", "down_proj", "shared"}, True)]
 
 
 @pytest.mark.parametrize(

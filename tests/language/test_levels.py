@@ -21,10 +21,10 @@ def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path, monkeyp
     assert levels == [1, 2]  # in the fourth night the slow expert took over from the medium and the fast ones at once
     (slow,) = learner.bank.active
     assert any(
-        parameter.abs().max() > 0 for name, parameter in learner.bank.named_parameters(slow).items() if name.endswith("up")
+        parameter.abs().max() > 0 for name, parameter in learner.bank.named_parameters(slow).items() if name.endswith("down_proj")
     )
     silent = [slot for slot in range(6) if slot != slow]
-    assert all(not experts[slot].up.any() for slot in silent for experts in learner.bank.per_layer())  # "pruned"
+    assert all(not experts[slot].down_proj.any() for slot in silent for experts in learner.bank.per_layer())  # "pruned"
     assert {item.night for item in learner.rehearsal.replay} == {1, 2, 3, 4}
 
 

@@ -76,7 +76,7 @@ def test_no_two_seeds_share_a_night(files, tmp_path, capsys):  # noqa: F811
         assert cli.main(command(files, tmp_path / str(seed), "--seed", str(seed))) == 0
         states = sorted((tmp_path / str(seed) / "state").glob("night_0[12]"))
         experts = load_file(states[-1] / "expert_bank.safetensors")
-        first |= {(seed, slot): experts[f"slot.{slot}.layer.3.down"] for slot in (0, 1)}
+        first |= {(seed, slot): experts[f"slot.{slot}.layer.3.gate_proj"] for slot in (0, 1)}
     keys = list(first)
     assert len(keys) == 4
     assert not any(torch.equal(first[one], first[other]) for k, one in enumerate(keys) for other in keys[:k])

@@ -362,7 +362,7 @@ def test_a_plain_model_is_pushed_and_loaded_by_its_id(world, slept, capsys):
     seen = len(world.hub.requests)
     assert cli.main(["publish", str(world.runs / "slept"), "ada/plain"]) == 0
     assert "a whole model, and no text that it has read" in capsys.readouterr().out
-    assert PLAIN <= {*world.hub.repository("ada/plain").files} and world.hub.repository("ada/plain").private
+    assert {*world.hub.repository("ada/plain").files} >= PLAIN and world.hub.repository("ada/plain").private
     assert not any(marker in LocalHubPart(world.hub, seen).received() for marker in (*TEXT, *private(world)))
     code = re.search(r"```python\n(.*?)```", world.hub.repository("ada/plain").files["README.md"].decode(), re.DOTALL)[1]
     assert "sleepkit" not in code

@@ -15,6 +15,7 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.experts.ffn import INPUT_SIZE
 from sleepkit.language.experts.units import LAYER_SHARES, ExpertBankConfig, LayerExperts, add_experts, kind_of
 from sleepkit.language.models.base_model import (
     CONFIG_NAME,
@@ -39,6 +41,8 @@ from sleepkit.language.models.decoder import find_decoder, find_decoder_layers, 
 from sleepkit.language.models.zero3 import whole
 from sleepkit.utils.files import replacing, write_json
 from sleepkit.utils.seeds import derive_seed
+
+PROBED = 64  # drawn tokens, by which inputs are measured
 
 
 class ExpertBank:
@@ -137,6 +141,44 @@ class ExpertBank:
         fast = next(iter(self.per_layer()))[slot].fast
         return {name for name in self.named_parameters(slot) if name.rpartition(".")[2] in fast}
 
+    def rates(self, slot: int, fast: float) -> dict[str, float]:
+        """Learning rate of each parameter, by name, relative to that of an expert; ``fast`` is that of `fast_parameters`."""
+        pace_of, expert = dict(zip(self.layers, self.paces, strict=True)), next(iter(self.per_layer()))[slot]
+        rates = {}
+        for name in self.named_parameters(slot):
+            _, layer, own = name.split(".")
+            rates[name] = (fast if own in expert.fast else 1.0) * (pace_of[int(layer)] if own in expert.paced else 1.0)
+        return rates
+
+    @cached_property
+    def paces(self) -> list[float]:
+        """Of each grown layer, how large inner weights of an expert are, and how fast they learn, for 1 where inputs are SmolLM2's.
+
+        What a weight does is as large as the inputs of its block, which families scale very differently, while the steps of an
+        optimizer are equally large everywhere.  The inputs are measured on a few drawn tokens; gated experts have 1.
+        """
+        layers = list(self.per_layer())
+        if not layers[0][0].paced:
+            return [1.0] * len(layers)
+        sizes: dict[LayerExperts, float] = {}
+
+        def measure(experts: nn.Module, args: tuple[Tensor, ...]) -> None:
+            sizes[experts] = args[0].float().square().mean(-1).sqrt().median().item()  # type: ignore[index]
+
+        hooks = [experts.register_forward_pre_hook(measure) for experts in layers]
+        training = self.model.training
+        self.model.eval()
+        try:
+            vocabulary = text_config(self.model).vocab_size
+            ids = torch.randint(vocabulary, (1, PROBED), generator=torch.Generator().manual_seed(0))
+            with torch.no_grad(), self.view(()):
+                find_decoder(self.model)(input_ids=ids.to(next(self.model.parameters()).device), use_cache=False)
+        finally:
+            self.model.train(training)
+            for hook in hooks:
+                hook.remove()
+        return [INPUT_SIZE / max(sizes[experts], torch.finfo(torch.float16).tiny) for experts in layers]
+
     @property
     def penalty(self) -> float:
         """What the openness of its kind of experts weighs in a loss, beside that of gates."""
@@ -172,9 +214,9 @@ class ExpertBank:
     def reset(self, slot: int, seed: int = 0) -> None:
         """Put a slot back to the silent expert that it was before its night; it stays in use."""
         generator = torch.Generator().manual_seed(derive_seed(seed, "expert", slot))
-        for experts in self.per_layer():
+        for experts, pace in zip(self.per_layer(), self.paces, strict=True):
             with whole(experts[slot].parameters(), write=True):
-                experts[slot].reset(generator)
+                experts[slot].reset(generator, pace)
 
     def deactivate(self, slot: int) -> None:
         """Reset a slot and mask it again ("synaptic pruning").

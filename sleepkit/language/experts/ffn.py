@@ -31,6 +31,7 @@ from torch.func import functional_call
 
 __all__ = ["FFNExpert", "Matrices", "joined", "matrices_of"]
 
+INPUT_SIZE = 0.2  # of the inputs of blocks, root mean square, for which learning rates were found (SmolLM2, last quarter)
 SHARED_SCALE = 4.0  # of the shared direction, beside the rows of its own that each unit has
 PROBED = 2  # units, in the check that units add up
 CALLS = ("forward", "_hf_hook", "_old_forward")  # of accelerate, in the block's own dictionary: they move its weights about
@@ -101,12 +102,22 @@ class FFNExpert(nn.Module):
         self.register_parameter(matrices.outer, nn.Parameter(torch.zeros(hidden_size, width)))
         self.shared = nn.Parameter(torch.zeros(hidden_size))
 
+    @property
+    def paced(self) -> tuple[str, ...]:
+        """Parameters whose effect is as large as the block's inputs, see `ExpertBank.paces`."""
+        return (*self.matrices.inner, "shared")
+
     @torch.no_grad()
-    def reset(self, generator: torch.Generator) -> None:
-        """Make the expert silent again: random inner matrices (drawn on the CPU: equal everywhere), all else zero."""
+    def reset(self, generator: torch.Generator, pace: float = 1.0) -> None:
+        """Make the expert silent again: random inner matrices (drawn on the CPU: equal everywhere), all else zero.
+
+        Args:
+            generator: draws the matrices.
+            pace: factor of their size, as `ExpertBank.paces` has it.
+        """
         for name, parameter in self.named_parameters():
             if name in self.matrices.inner:
-                spread = parameter.shape[1] ** -0.5
+                spread = pace * parameter.shape[1] ** -0.5
                 parameter.copy_(torch.empty(parameter.shape).normal_(std=spread, generator=generator))
             else:
                 parameter.zero_()

@@ -35,6 +35,7 @@ class GatedExpert(nn.Module):
         gated: whether it has a gate; without one it is always open.
     """
 
+    paced: ClassVar[tuple[str, ...]] = ()  # as of `FFNExpert`
     fast: ClassVar[tuple[str, ...]] = ("gate_weight", "gate_bias")  # parameters that learn at the rate of gates
     penalty: ClassVar[float] = 1.0  # of openness
 
@@ -47,7 +48,7 @@ class GatedExpert(nn.Module):
         self.act = ACT2FN["silu"]
 
     @torch.no_grad()
-    def reset(self, generator: torch.Generator) -> None:
+    def reset(self, generator: torch.Generator, pace: float = 1.0) -> None:
         """Make the expert silent again: random ``down`` (drawn on the CPU: equal everywhere), zero ``up``, fresh gate."""
         self.down.copy_(torch.empty(self.down.shape).normal_(std=self.down.shape[1] ** -0.5, generator=generator))
         self.up.zero_()

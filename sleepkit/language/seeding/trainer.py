@@ -314,19 +314,14 @@ class KnowledgeSeedingTrainer(Trainer):
             named, fast = self.bank.named_parameters(self.slot), self.bank.fast_parameters(self.slot)
             cls, options = self.get_optimizer_cls_and_kwargs(self.args)
             rate = self.args.learning_rate
-            groups = [
-                {
-                    "params": [p for n, p in named.items() if n not in fast],
-                    "lr": rate,
-                    "weight_decay": self.args.weight_decay,
-                },
-                {
-                    "params": [p for n, p in named.items() if n in fast],
-                    "lr": rate * self.seeding.gate_lr_scale,
-                    "weight_decay": 0.0,
-                },
+            groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+            for name, factor in self.bank.rates(self.slot, self.seeding.gate_lr_scale).items():
+                groups.setdefault((factor, name in fast), []).append(named[name])
+            settings = [
+                {"params": group, "lr": rate * factor, "weight_decay": 0.0 if is_fast else self.args.weight_decay}
+                for (factor, is_fast), group in groups.items()
             ]
-            self.optimizer = cls([group for group in groups if group["params"]], **options)
+            self.optimizer = cls(settings, **options)
         return self.optimizer
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

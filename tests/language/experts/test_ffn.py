@@ -184,3 +184,23 @@ def test_openness_is_relative_to_the_block_s_own_units():
             ffn_input = experts.gates[..., 0] * beside  # mean of the expert's units again
             assert experts.gates.shape == (2, 12, 1) and (ffn_input > 0).all()
     assert not any("sleepkit_seen" in vars(module) for module in model.modules())
+
+
+def test_an_expert_begins_and_learns_at_the_pace_of_its_block_s_inputs():
+    paces = []
+    for size in (1.0, 10.0):
+        model = tiny_model()
+        with torch.no_grad():
+            for layer in model.model.layers:
+                layer.post_attention_layernorm.weight.fill_(size)
+        bank = ExpertBank.grow(model, ExpertBankConfig(slots=2, width=16, layers="last_half"))
+        slot = bank.activate(seed=3)
+        rates = bank.rates(slot, fast=40.0)
+        gate = next(bank.per_layer())[slot].gate_proj
+        paces.append(bank.paces[0])
+        assert bank.paces[0] == pytest.approx(0.2 / size, rel=0.05)
+        assert gate.std().item() == pytest.approx(bank.paces[0] * 32**-0.5, rel=0.2)
+        assert rates["layer.2.gate_proj"] == rates["layer.2.up_proj"] == bank.paces[0]
+        assert rates["layer.2.shared"] == 40 * bank.paces[0] and rates["layer.2.down_proj"] == 1
+    gated = ExpertBank.grow(tiny_model(), ExpertBankConfig(slots=1, width=4, kind="gated"))
+    assert set(gated.rates(gated.activate(), fast=40.0).values()) == {1.0, 40.0}

@@ -38,7 +38,7 @@ def divergence_now(trainer, items=None):
 
 # -- what learns ------------------------------------------------------------------------------------------------------
 def test_only_the_new_expert_moves_and_its_output_first(tmp_path):
-    """With `up` at zero no gradient reaches the rest of the expert: at step 1 `up` moves, and the gate by its penalty
+    """With `down_proj` at zero no gradient reaches the others: at step 1 `down_proj` moves, and the others by the penalty
     (which starts at the second step); at step 2 all of it."""
     model, bank = tiny_grown()
     tiny_trainer(tmp_path, model=model).run()  # a first night, whose expert must stay as it is
@@ -47,7 +47,7 @@ def test_only_the_new_expert_moves_and_its_output_first(tmp_path):
     own = {name for name in before if f"slots.{trainer.slot}." in name}
     before |= {name: parameter.detach().clone() for name, parameter in model.named_parameters() if name in own}
     trainer.run()
-    assert trainer.slot == 1 and moved(model, before) == {name for name in own if name.endswith(".up")}
+    assert trainer.slot == 1 and moved(model, before) == {name for name in own if name.endswith(".down_proj")}
 
     trainer = tiny_trainer(tmp_path, model=model, max_steps=2, lr_scheduler_type="constant")
     own = {name for name in before if f"slots.{trainer.slot}." in name}
