@@ -152,7 +152,7 @@ class ExpertBank:
 
     @cached_property
     def paces(self) -> list[float]:
-        """Of each grown layer, how large inner weights of an expert are, and how fast they learn, for 1 where inputs are SmolLM2's.
+        """Of each grown layer, how large inner weights of an expert are, and how fast they learn; 1 for inputs as SmolLM2's.
 
         What a weight does is as large as the inputs of its block, which families scale very differently, while the steps of an
         optimizer are equally large everywhere.  The inputs are measured on a few drawn tokens; gated experts have 1.
