@@ -65,10 +65,8 @@ def test_merging_the_oldest(kind):
     start = merge_slots_error_at_start(bank, examples)
     errors = merge_oldest(bank, examples)
     assert set(errors) == set(bank.layers)
-    assert all(error < 0.5 and error < (0.95 if kind == "ffn" else 0.7) * start[layer] for layer, error in errors.items()), (
-        errors,
-        start,
-    )
+    assert all(error < 0.5 for error in errors.values()), errors
+    assert sum(errors.values()) < (0.9 if kind == "ffn" else 0.7) * sum(start.values()), (errors, start)
     assert bank.active == [0, 2] and not any(p.requires_grad for p in bank.parameters(0) + bank.parameters(1))
     assert all(not p.any() for experts in bank.per_layer() for p in [experts[1].up if kind != "ffn" else experts[1].down_proj])
     assert all(torch.equal(p, untouched[name]) for name, p in model.named_parameters() if name in untouched)
