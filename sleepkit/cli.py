@@ -73,7 +73,7 @@ def _top_parser() -> Parser:
 def _ask_options(parser: Parser) -> None:
     parser.description = "Ask a slept model. Each question stands alone, with nothing else in the context."
     parser.epilog = "example: sleepkit ask runs/demo 'Who was the first keeper of Skarrowmere Light?' --compare"
-    parser.add_argument("folder", help="output folder of a finished run, or Hub id of a slept model")
+    parser.add_argument("folder", help="output folder of a finished run, a published model, or Hub id of a slept one")
     parser.add_argument("question", nargs="*", default=[], help="the question; without one, questions are read line by line")
     parser.add_argument("--model", help="id or folder of the base model, if it is not where the run found it")
     parser.add_argument("--compare", action="store_true", help="also show what the model said before it slept")
@@ -161,9 +161,13 @@ def _ask(options: argparse.Namespace) -> None:
     from accelerate import PartialState
 
     from sleepkit.language.generation.chat import reply_texts
-    from sleepkit.language.model_io import load_slept, move
+    from sleepkit.language.model_io import load_model, load_slept, move
 
-    model, tokenizer, bank = load_slept(options.folder, options.model, device_map=options.device_map, **loading(options))
+    how = {"device_map": options.device_map, **loading(options)}
+    if (Path(options.folder) / "config.json").is_file() and not options.compare and not options.model:  # as `publish` writes it
+        model, tokenizer = load_model(options.folder, **how)
+    else:
+        model, tokenizer, bank = load_slept(options.folder, options.model, **how)
     if options.device_map is None:
         move(model, PartialState().device)
 

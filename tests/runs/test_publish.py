@@ -342,16 +342,18 @@ def test_a_plain_model_answers_as_the_slept_one_does(world, slept, tmp_path, cap
     run, questions = world.runs / "slept", ["who keeps the lamp?", "Who built it in 1871?"]
     assert cli.main(["publish", str(run), str(tmp_path / "plain")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "plain")
-    model, tokenizer, bank = load_slept(run)
+    model, tokenizer, _ = load_slept(run)
     rows = generate(model, tokenizer, [chat_ids(tokenizer, question) for question in questions], 12)
     said, _ = answers_alone(tmp_path / "plain", questions)
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     assert [[t for t in row.tolist() if t not in ends] for row in said] == [
         [t for t in list(row) if t not in ends] for row in rows
     ]
-    with bank.view(()):
-        unslept = generate(model, tokenizer, [chat_ids(tokenizer, question) for question in questions], 12)
-    assert [list(row) for row in unslept] != [list(row) for row in rows]
+    answers = []
+    for name in (run, tmp_path / "plain"):
+        assert cli.main(["ask", str(name), questions[0], "--max_new_tokens", "8"]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1]
     text = b"".join(path.read_bytes() for path in (tmp_path / "plain").iterdir())
     assert not any(marker in text for marker in (*TEXT, *private(world)))
     card = (tmp_path / "plain" / "README.md").read_text()

@@ -113,8 +113,10 @@ class KnowledgeSeedingConfig(TrainingArguments):
         default=0.7, metadata={"help": "Weight of the worked reply's own tokens in the teacher's targets; 0: teacher alone."}
     )
     mask_first_tokens: int = field(default=0, metadata={"help": "First reply tokens that are left out of the divergence."})
-    gate_penalty: float = field(default=0.5, metadata={"help": "Weight of the expert's openness on general text: keeps it silent."})
-    gate_lr_scale: float = field(default=40.0, metadata={"help": "Learning rate of what decides where an expert is open, relative to its own."})
+    gate_penalty: float = field(default=0.5, metadata={"help": "Weight of an expert's openness on general text: keeps it shut."})
+    gate_lr_scale: float = field(
+        default=40.0, metadata={"help": "Learning rate of what decides where an expert is open, relative to that of the rest."}
+    )
 
     # on-policy half
     lmbda: float = field(default=0.0, metadata={"help": "Share of student rollouts at the end (GKD's lambda), 0 to 1."})
