@@ -25,7 +25,7 @@ from sleepkit.language.generation.streaming import Reply, streamed
 from sleepkit.trainers.language import SleepTrainer
 from sleepkit.trainers.life import lived
 from sleepkit.trainers.outputs import Night
-from sleepkit.trainers.today import Today
+from sleepkit.trainers.today import Line, Today, turns_of
 from sleepkit.utils.options import shown
 
 if TYPE_CHECKING:
@@ -109,11 +109,10 @@ class SleepChat(SleepTrainer):
         return reply
 
     def reply_unslept(self, line: str) -> str:
-        """What the model would have answered to this line before any night."""
+        """What the model would answer to this line if it had never slept; nothing is kept of it."""
         self._require_room(line)
         with self.learner.bank.view(()):
-            messages = self._fitting([*self.today.turns(), {"role": "user", "content": line}])
-            return streamed(self.model, self.processing_class, messages, self.reply_tokens, lambda text: None).text
+            return streamed(self.model, self.processing_class, self.context(line), self.reply_tokens, lambda text: None).text
 
     def remember(self, text: str) -> None:
         """Keep a text for the night, without an answer."""
@@ -121,17 +120,13 @@ class SleepChat(SleepTrainer):
             raise SleepkitError("there is nothing to remember; give a text")
         self.today.add("remember", text.strip())
 
-    def context(self) -> list[dict[str, str]]:
-        """Today's last turns, as many as fit the model's window with a reply."""
-        return self._fitting(self.today.turns())
-
-    def _fitting(self, turns: list[dict[str, str]]) -> list[dict[str, str]]:
-        starts = [k for k, turn in enumerate(turns) if turn["role"] == "user"]
-        first = bisect_left(starts, True, key=lambda k: self._fits(turns[k:]))
-        return turns[starts[min(first, len(starts) - 1)] :]
+    def context(self, line: str = "") -> list[dict[str, str]]:
+        """Today's last lines as turns, as many as fit the model's window with a reply; and one line more."""
+        lines = [*self.today.lines, *([Line("user", line)] if line else [])]
+        return turns_of(lines[bisect_left(range(len(lines)), True, key=lambda first: self._fits(turns_of(lines[first:]))) :])
 
     def _fits(self, turns: Sequence[dict[str, str]]) -> bool:
-        return len(chat_ids(self.processing_class, turns)) + self.reply_tokens <= window_of(self.model)
+        return not turns or len(chat_ids(self.processing_class, turns)) + self.reply_tokens <= window_of(self.model)
 
     def _require_room(self, line: str) -> None:
         if not self._fits([{"role": "user", "content": line}]):

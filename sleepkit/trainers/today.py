@@ -29,7 +29,7 @@ from sleepkit.language.questions.sentences import sentences
 from sleepkit.utils.files import read_jsonl, write_jsonl
 from sleepkit.utils.options import shown
 
-__all__ = ["TODAY", "Line", "Today", "model_of"]
+__all__ = ["TODAY", "Line", "Today", "model_of", "turns_of"]
 
 TODAY = "today.jsonl"
 ROLES = ("user", "assistant", "remember")
@@ -52,6 +52,18 @@ class Line:
     def is_learned(self) -> bool:
         """Whether a night learns it."""
         return self.role == "remember" or self.role == "user" and not all(map(is_question, sentences(self.text)))
+
+
+def turns_of(lines: Sequence[Line]) -> list[dict[str, str]]:
+    """Lines as a conversation in which user and assistant take turns and the user begins, as chat templates want it."""
+    turns: list[dict[str, str]] = []
+    for line in lines:
+        role = "assistant" if line.role == "assistant" else "user"
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += f"\n{line.text}"
+        elif line.text and (turns or role == "user"):
+            turns.append({"role": role, "content": line.text})
+    return turns
 
 
 class Today:
@@ -104,17 +116,6 @@ class Today:
     def experience(self) -> Experience:
         """What a night learns, as one document."""
         return Experience(self.title, ["\n\n".join(line.text for line in self.said if line.is_learned)])
-
-    def turns(self) -> list[dict[str, str]]:
-        """The day as a conversation in which user and assistant take turns, as chat templates want it."""
-        turns: list[dict[str, str]] = []
-        for line in self.lines:
-            role = "assistant" if line.role == "assistant" else "user"
-            if turns and turns[-1]["role"] == role:
-                turns[-1]["content"] += f"\n{line.text}"
-            elif line.text and (turns or role == "user"):
-                turns.append({"role": role, "content": line.text})
-        return turns
 
     # -- days ---------------------------------------------------------------------------------------------------------
     def begin(self, taken: Container[str], now: float | None = None) -> None:

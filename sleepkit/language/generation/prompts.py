@@ -127,7 +127,7 @@ class PromptFormat:
             return ""
         text = self.said(ids).rstrip("\N{REPLACEMENT CHARACTER}")
         halves = [k for stop in self.stop_strings for k in range(1, len(stop)) if text.endswith(stop[:k])]
-        return text[: len(text) - max(halves, default=0)]
+        return text[: len(text) - max(halves, default=0)].rstrip()
 
     @cached_property
     def end(self) -> list[int]:
