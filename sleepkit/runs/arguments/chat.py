@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sleepkit.cycle.state import CycleState
 from sleepkit.errors import SleepkitError
 from sleepkit.runs.arguments.command_line import home_expanded, read
-from sleepkit.trainers.today import TODAY, model_of
+from sleepkit.trainers.today import TODAY, run_of
 from sleepkit.utils.options import option, require, shown
 from sleepkit.utils.states import newest_state
 
@@ -120,14 +120,14 @@ def _is_run(folder: Path) -> bool:
     return (folder / "state").is_dir() or (folder / TODAY).is_file()
 
 
-def _state(folder: Path) -> dict[str, Any] | None:
-    """Method, seed, settings and inputs of the run in a folder; None if it has had no night."""
+def _run(folder: Path) -> dict[str, Any] | None:
+    """Seed, settings and more of the run in a folder, as its last night knows them, or its first day; None for a new folder."""
     newest = newest_state(folder / "state")
-    return None if newest is None else CycleState.load(newest).run
+    return run_of(folder) if newest is None else CycleState.load(newest).run
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    run = _state(folder)
+    run = _run(folder)
     return {} if run is None else {**run["config"], "seed": run["seed"], "model": None}
 
 
@@ -135,10 +135,10 @@ def _beginning(folder: Path, revision: str | None) -> tuple[str, str | None]:
     """The model that the life in a folder began with, and its revision: where its base is now, unless it had slept before."""
     from sleepkit.language.models.base_model import find_slept, resolve_base
 
-    run = _state(folder)
+    run = _run(folder)
     if run is None:
-        return model_of(folder) or str(folder), revision
-    if run["inputs"].get("slept") == "never" and find_slept(str(folder)) is not None:
+        return str(folder), revision
+    if run.get("inputs", {}).get("slept") == "never" and find_slept(str(folder)) is not None:
         base = resolve_base(str(folder))[1]
         return base.name, base.revision
     return run["config"]["model"], revision
