@@ -171,6 +171,7 @@ def test_the_life_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert hub.repository("me/life").private
 
 
+@pytest.mark.slow
 def test_the_chats_of_their_page_are_held(tmp_path, monkeypatch, capsys):
     """Every line of docs/chat.md, on a tiny model in the place of the real one: each chat is told something and sleeps."""
     tiny_model(max_position_embeddings=4096).save_pretrained(tmp_path / "base")

@@ -7,14 +7,16 @@
     /sleep                     the night
     /quit                      ends; today is kept
 
-Ctrl-C stops an answer, Ctrl-D quits.  Without a terminal, lines are read from the input until it ends, and nothing but answers
-is printed between them.  What cannot be done is one line on stderr, and the chat goes on.
+Ctrl-C stops an answer; inside a night it ends the chat, and the next /sleep goes on with that night.  Ctrl-D quits.  Without a
+terminal, lines are read from the input until it ends, and nothing but answers is printed between them.  What cannot be done is
+one line on stderr, and the chat goes on.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,19 +124,21 @@ class Conversation:
         name, _, rest = line[1:].partition(" ")
         if line.startswith("/") and name in ("quit", "exit"):
             return False
-        try:
+        with _one_line():
             check_text("line", line)
-            if self.chat.is_due(self.period):
-                self._sleep()
             if not line.startswith("/"):
-                self._reply(line)
+                self._say(line)
             elif name in self.commands:
                 self.commands[name](rest.strip())
             else:
                 raise SleepkitError(f"/{name} is no command of a chat; /help lists them")
-        except SleepkitError as error:
-            print(f"sleepkit: {error}", file=sys.stderr, flush=True)
         return True
+
+    def _say(self, line: str) -> None:
+        with _one_line():  # a night that fails keeps no line from its answer
+            if self.chat.is_due(self.period):
+                self._sleep()
+        self._reply(line)
 
     def _reply(self, line: str) -> None:
         if self.compare:
@@ -165,6 +169,15 @@ class Conversation:
         for number, line in enumerate(said, 1):
             print(f"{number:4}  {_safe(line.text)}{'' if line.is_learned else '   (only asks: not learned)'}")
         sys.stdout.flush()
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Print what cannot be done, and go on."""
+    try:
+        yield
+    except SleepkitError as error:
+        print(f"sleepkit: {error}", file=sys.stderr, flush=True)
 
 
 def _safe(text: str) -> str:

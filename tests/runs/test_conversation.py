@@ -16,6 +16,7 @@ from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
 from sleepkit.cycle.state import CycleState
+from sleepkit.errors import SleepkitError
 from sleepkit.language.generation.streaming import Reply
 from sleepkit.runs.chat import Conversation
 from sleepkit.trainers.life import lived
@@ -255,6 +256,8 @@ class FakeChat:
 
     def sleep(self):
         self.said.append("(night)")
+        if self.kept is None:
+            raise SleepkitError("the disk is full; free some")
         return Night(3, "chat", self.kept, "gain 0.2", {})
 
 
@@ -268,6 +271,22 @@ def test_a_night_that_is_due_comes_before_the_answer(tmp_path, capsys):
         "night 3 was kept (gain 0.2); a new day begins, with nothing in the context",
         "TWO",
     ]
+
+
+def test_a_night_that_fails_keeps_no_line_from_its_answer(tmp_path, capsys):
+    chat = FakeChat(tmp_path, due=[True], kept=None)
+    assert Conversation(chat, 60).take("one") and chat.said == ["(night)", "one"]
+    shown = capsys.readouterr()
+    assert shown.out == "ONE\n" and shown.err == "sleepkit: the disk is full; free some\n"
+
+
+@pytest.mark.parametrize("line", ["/forget orta", "/history", "/remember It rains.", "/nosuch"])
+def test_no_night_comes_before_a_command(tmp_path, line):
+    chat = FakeChat(tmp_path, due=[False, True])
+    conversation = Conversation(chat, 60)
+    conversation.take("I live in Orta.")
+    conversation.take(line)
+    assert "(night)" not in chat.said  # which would learn what is about to be forgotten
 
 
 def test_an_undone_night_says_so(tmp_path, capsys):
