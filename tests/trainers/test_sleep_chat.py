@@ -226,6 +226,14 @@ def test_a_day_that_says_nothing_has_no_night(base, tmp_path, lines):
     assert not (tmp_path / "state").exists()
 
 
+def test_what_is_said_again_on_another_day_has_another_night(base, tmp_path):
+    talk = chat(base, tmp_path)
+    for number in (1, 2):
+        talk.remember(CAT)
+        assert talk.sleep().number == number
+    assert documents(tmp_path) == [CAT, CAT]
+
+
 def test_a_chat_goes_on_in_the_folder_of_documents_and_they_after_it(base, tmp_path):
     texts = ["ada keeps a red lamp in the tower.", "bert keeps a blue lamp in the mill."]
     trainer = SleepTrainer(base, tiny_sleep(tmp_path, **SMALL), texts[:1])
