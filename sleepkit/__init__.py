@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sleepkit.language.seeding.config import KnowledgeSeedingConfig as KnowledgeSeedingConfig
     from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer as KnowledgeSeedingTrainer
     from sleepkit.trainers.callback import SleepCallback as SleepCallback
+    from sleepkit.trainers.chat import SleepChat as SleepChat
     from sleepkit.trainers.config import SleepConfig as SleepConfig
     from sleepkit.trainers.disentangled import DisentangledTrainer as DisentangledTrainer
     from sleepkit.trainers.images import Dream2LearnTrainer as Dream2LearnTrainer
@@ -65,6 +66,7 @@ else:
         "KnowledgeSeedingConfig": "sleepkit.language.seeding.config",
         "KnowledgeSeedingTrainer": "sleepkit.language.seeding.trainer",
         "SleepCallback": "sleepkit.trainers.callback",
+        "SleepChat": "sleepkit.trainers.chat",
         "SleepConfig": "sleepkit.trainers.config",
         "DisentangledTrainer": "sleepkit.trainers.disentangled",
         "Dream2LearnTrainer": "sleepkit.trainers.images",

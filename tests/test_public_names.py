@@ -35,7 +35,7 @@ def test_names_are_listed_without_heavy_imports():
         sleepkit.SleepTrainr  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["SleepTrainer", "SleepConfig", "SleepCallback", "SleepSchedule"])
+@pytest.mark.parametrize("name", ["SleepTrainer", "SleepChat", "SleepConfig", "SleepCallback", "SleepSchedule"])
 def test_classes_are_documented_with_arguments_and_an_example(name):
     doc = inspect.getdoc(getattr(sleepkit, name))
     for part in ("Args:", "Raises:", "Example:", ">>>"):

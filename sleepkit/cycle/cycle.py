@@ -210,17 +210,44 @@ class SleepCycle(Generic[E]):
                 self._night(state, night)
             return self._finish(state)
 
+    def rejoin(self) -> int:
+        """Take the learner to where the last night of the run in ``output_dir`` has left it; a new folder becomes the run's.
+
+        Settings that a new day may change may differ.
+
+        Returns:
+            `int`: how many nights the run has slept.
+
+        Raises:
+            SleepkitError: the folder belongs to another run, is damaged or in use.
+        """
+        with main_holds(self.output_dir):
+            newest = self._newest()
+            if newest is None:
+                return 0
+            state = self.state_class.load(newest)
+            state.require_run(self._identity(), self.output_dir, {*self.named, *self.changeable})
+            if state.nights:
+                self.learner.load(newest)
+            return len(state.nights)
+
     # The folder
 
-    def _open(self) -> CycleState:
-        """The state of this run in ``output_dir``, or a new one that claims the folder."""
-        if self.overwrite:
-            main_only(self._clear)
+    def _newest(self) -> Path | None:
+        """The newest state of the run in ``output_dir``; None, and the folder is claimed, if there is none yet."""
         newest = main_finds(lambda: newest_state(self.state_dir, self._say))
         if newest is None:
             if main_finds(lambda: (self.output_dir / FILE_NAME).exists()):
                 raise SleepkitError(f"{self.output_dir} holds the results of another run; choose another output_dir")
             main_only(self.folder.claim)
+        return newest
+
+    def _open(self) -> CycleState:
+        """The state of this run in ``output_dir``, or a new one that claims the folder."""
+        if self.overwrite:
+            main_only(self._clear)
+        newest = self._newest()
+        if newest is None:
             state = self.state_class(self._identity(), days=[self._today(1)], replaced=self.replaced)
             state.experiences = self._experiences()
             self._save(state)

@@ -102,7 +102,7 @@ class SelfTest:
         return score(self.kind_of(item), answer, item.span, language_of(f"{item.prompt} {item.reply}", ENGLISH))
 
     def keep_back(self, items: Sequence[SyntheticExample], told: Collection[str] = ()) -> list[SyntheticExample]:
-        """Choose questions for the gate, spread evenly over those that can be asked.
+        """Choose questions for the gate, spread evenly over those that can be asked; something new is left to learn.
 
         Args:
             items: of tonight.
@@ -111,7 +111,8 @@ class SelfTest:
         askable = list(filter(self._can_be_asked, items))
         fresh = [item for item in askable if item.reply not in told] or askable
         number = min(QUIZ_ITEMS, max(len(fresh) // 8, min((len(fresh) + 1) // 2, LEAST_QUIZ)))
-        return [fresh[k * len(fresh) // number] for k in range(number)]
+        chosen = [fresh[k * len(fresh) // number] for k in range(number)]
+        return chosen if len(chosen) < sum(item.role == "new" for item in items) else chosen[1:]
 
     def _can_be_asked(self, item: SyntheticExample) -> bool:
         """Whether an item is a question of tonight with an answer, to which the reply that is taught is right."""

@@ -12,7 +12,7 @@ are never uploaded, nor is anything else that nobody asked for (publish.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -140,7 +140,7 @@ class SleepTrainer:
         if args.output_dir is None:
             raise SleepkitError("output_dir is None; give a folder for the results")
         use_all_cores(args)
-        self.passages = ready_passages(train_dataset, eval_dataset, args)
+        self.passages = self._read(train_dataset, eval_dataset)
         self.out_of_scope = args.out_of_scope and read_texts(args.out_of_scope, args.text_column, args.dataset_split)
         general = read_prompts(general_prompts, "general_prompts")
         retention = read_prompts(anchors, "anchors")
@@ -172,6 +172,9 @@ class SleepTrainer:
         self.record: RunRecord | None = None
 
     # -- a method and its baselines -----------------------------------------------------------------------------------
+    def _read(self, train_dataset: Any, eval_dataset: Any) -> list[Experience]:
+        return ready_passages(train_dataset, eval_dataset, self.args)
+
     def _make_learner(self) -> LanguageLearner:
         from sleepkit.language.learner import LanguageLearner
 
@@ -216,9 +219,7 @@ class SleepTrainer:
         """
         folder = Path(str(self.args.output_dir))
         chosen = settings(self.given, self.args)
-        if self._start:  # a night of an earlier call may have been stopped
-            self.learner.restore(self._start)
-            self.learner.bank.train_only(None)
+        self._restart()
         with watched(self.args, chosen), main_holds(folder):
             day = live_on(folder, self.passages, self.args.together, self.args.overwrite)
             self.experiences = day.experiences
@@ -227,26 +228,37 @@ class SleepTrainer:
                 progress.say(line)
             if not any(experience.questions for experience in day.experiences):
                 progress.say("no questions were given: the model's own, not trained on, are the only measure (self_test)")
-            cycle = self._cycle(
-                experiences=day.experiences,
-                measure_anchors=self._measure_anchors,
-                output_dir=folder,
-                method=self.method,
-                seed=self.args.seed,
-                config=chosen,
-                inputs=self.inputs,
-                named=NAMED,
-                changeable=set(chosen) - set(FIXED),
-                growing=True,
-                replaced=day.replaced,
-                resume=self.args.resume,
-                overwrite=self.args.overwrite,
-            )
+            cycle = self._life(day.experiences, day.replaced)
             self.record = cycle.run()
             self._write(cycle)
             if self.out_of_scope and "out_of_scope_auroc" not in self.record.metrics:
                 self._measure_out_of_scope(self.out_of_scope, self.record)
         return self.record
+
+    def _restart(self) -> None:
+        """Take the model back to its start; a night of an earlier call may have been stopped."""
+        if self._start:
+            self.learner.restore(self._start)
+            self.learner.bank.train_only(None)
+
+    def _life(self, experiences: Sequence[Experience], replaced: Mapping[int, int]) -> SleepCycle[Experience]:
+        """The cycle of the run in ``args.output_dir``, with the settings of today."""
+        chosen = settings(self.given, self.args)
+        return self._cycle(
+            experiences=experiences,
+            measure_anchors=self._measure_anchors,
+            output_dir=Path(str(self.args.output_dir)),
+            method=self.method,
+            seed=self.args.seed,
+            config=chosen,
+            inputs=self.inputs,
+            named=NAMED,
+            changeable=set(chosen) - set(FIXED),
+            growing=True,
+            replaced=replaced,
+            resume=self.args.resume,
+            overwrite=self.args.overwrite,
+        )
 
     @property
     def nights(self) -> list[Night]:

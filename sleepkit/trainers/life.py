@@ -26,7 +26,7 @@ from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ranks import main_finds
 from sleepkit.utils.states import newest_state
 
-__all__ = ["Day", "extended", "live_on"]
+__all__ = ["Day", "extended", "live_on", "lived"]
 
 Part = tuple[str, str]  # of an experience: the title of a document, and a digest of what is learned of it
 
@@ -77,35 +77,45 @@ def live_on(output_dir: Path, passages: Sequence[Experience], per_night: int | N
     Raises:
         SleepkitError: the state of the life is damaged.
     """
-    life, slept = ([], 0) if anew else main_finds(lambda: _lived(output_dir))
-    return extended([Experience.from_dict(row) for row in life], slept, passages, per_night)
+    life, nights = ([], []) if anew else lived(output_dir)
+    return extended(life, len(nights), passages, per_night)
 
 
-def _lived(output_dir: Path) -> tuple[list[dict[str, Any]], int]:
+def lived(output_dir: Path) -> tuple[list[Experience], list[dict[str, Any]]]:
+    """The stream of the life in ``output_dir`` so far, and the rows of its nights, one for each of the first experiences.
+
+    Call it on all processes.
+
+    Raises:
+        SleepkitError: the state of the life is damaged.
+    """
+    rows, nights = main_finds(lambda: _rows(output_dir))
+    return [Experience.from_dict(row) for row in rows], nights
+
+
+def _rows(output_dir: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     folder = newest_state(output_dir / "state")  # the cycle says what is damaged
-    if folder is None:
-        return [], 0
-    return read_jsonl(folder / EXPERIENCES_NAME), len(CycleState.load(folder).nights)
+    return ([], []) if folder is None else (read_jsonl(folder / EXPERIENCES_NAME), CycleState.load(folder).nights)
 
 
 def extended(life: Sequence[Experience], slept: int, passages: Sequence[Experience], per_night: int | None = 1) -> Day:
     """Do what `live_on` does, for a life of which the first ``slept`` experiences have had their night."""
-    lived, waiting = list(life[:slept]), life[slept:]
-    new, missing = _compared(_held(lived), passages)
+    slept_on, waiting = list(life[:slept]), life[slept:]
+    new, missing = _compared(_held(slept_on), passages)
     tonight, rest = _still_waiting(waiting, new)
     titles = {title for title, _ in missing}
     tonight += [_replacing(together(group), titles) for group in _nights_of(rest, per_night)]
     changed = [title for experience in tonight for title in experience.replaces]
-    stream = [*lived, *tonight]
+    stream = [*slept_on, *tonight]
     gone = [title for title in dict.fromkeys(title for title, _ in missing) if title not in changed]
     return Day(stream, slept, _replaced(stream), changed, gone)
 
 
-def _held(lived: Sequence[Experience]) -> list[Part]:
+def _held(slept_on: Sequence[Experience]) -> list[Part]:
     """What was slept on and not replaced since, document by document."""
     held: list[Part] = []
-    for k, experience in enumerate(lived):
-        later = {title for newer in lived[k + 1 :] for title in newer.replaces}
+    for k, experience in enumerate(slept_on):
+        later = {title for newer in slept_on[k + 1 :] for title in newer.replaces}
         held += [part for part in _parts(experience) if part[0] not in later]
     return held
 

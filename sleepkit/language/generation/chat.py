@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
@@ -32,6 +32,9 @@ from sleepkit.language.generation.sampling import NucleusSampler
 from sleepkit.language.models.decoder import reach
 from sleepkit.reporting.live import progress
 from sleepkit.utils.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from transformers.generation.streamers import BaseStreamer
 
 MIN_SHARED_PREFIX = 32
 CACHED_AT_ONCE = 65536  # with what it shares, of which each row has a copy
@@ -97,6 +100,7 @@ def generate(
     seed: int = 0,
     stop: Sequence[str] = (),
     description: str | None = None,
+    streamer: BaseStreamer | None = None,
 ) -> list[list[int]]:
     """Continue each prompt; returns the new token ids without end-of-turn and padding, in the order of ``prompts``.
 
@@ -105,6 +109,7 @@ def generate(
         temperature: 0 decodes greedily.
         stop: further texts that end a continuation, in whatever tokens they stand, and are no part of it (a line break, say).
         description: what progress calls it; not shown without it.
+        streamer: takes the tokens of a single prompt as they come.
     """
     if not prompts:
         return []
@@ -124,7 +129,7 @@ def generate(
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": sorted(ends),
     }
-    options.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+    options.update(do_sample=False, temperature=None, top_p=None, top_k=None, streamer=streamer)
     if temperature > 0 and top_p < 1:
         options["logits_processor"] = LogitsProcessorList([NucleusSampler(temperature, top_p)])
     elif temperature > 0:

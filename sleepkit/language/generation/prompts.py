@@ -121,6 +121,14 @@ class PromptFormat:
             tokens = tokens[len(tokens) - tokens[::-1].index(mark) :]
         return until(str(self.tokenizer.decode(tokens, skip_special_tokens=True)), self.stop_strings).strip()
 
+    def so_far(self, ids: Sequence[int]) -> str:
+        """The part of `said` that is sure while more tokens are to come: no half character, no thought, no half of a stop."""
+        if self.thinks and self._end_of_thought not in ids:
+            return ""
+        text = self.said(ids).rstrip("\N{REPLACEMENT CHARACTER}")
+        halves = [k for stop in self.stop_strings for k in range(1, len(stop)) if text.endswith(stop[:k])]
+        return text[: len(text) - max(halves, default=0)].rstrip()
+
     @cached_property
     def end(self) -> list[int]:
         """Token ids that end a taught reply."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-__all__ = ["Phase", "begin", "is_shown", "phase", "say", "shown"]
+__all__ = ["Phase", "begin", "is_shown", "phase", "printable", "say", "shown"]
 
 EVERY = 30.0  # seconds between two lines of a phase
 SETTLED = 3  # steps before the time left is guessed
@@ -147,7 +147,7 @@ class _Plain:
     def say(self, text: str) -> None:
         if _is_main():
             with suppress(OSError, ValueError):  # a closed pipe, a full disk, a closed file
-                print(_printable(text, sys.stdout.encoding), flush=True)
+                print(printable(text, sys.stdout.encoding), flush=True)
 
     def begin(self, started: Phase) -> None:
         self.open.append(started)
@@ -197,12 +197,12 @@ class _Live(_Plain):
 
     def say(self, text: str) -> None:
         with suppress(OSError, ValueError):
-            shown = _printable(text, self.console.encoding)
+            shown = printable(text, self.console.encoding)
             self.console.print(shown, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def begin(self, started: Phase) -> None:
         super().begin(started)
-        name = _printable(started.name, self.console.encoding)
+        name = printable(started.name, self.console.encoding)
         counted, total, done = started.counted(), started.total, started.done
         self.tasks[id(started)] = self.bars.add_task(name, total=total, completed=done, counted=counted, left="")
 
@@ -247,7 +247,7 @@ def _duration(seconds: float) -> str:
     return format_duration(seconds)
 
 
-def _printable(text: str, encoding: str | None) -> str:
+def printable(text: str, encoding: str | None) -> str:
     """Without what a terminal would obey, or cannot show."""
     kept = "".join(letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text)
     return kept.encode(encoding or "utf-8", errors="replace").decode(encoding or "utf-8")

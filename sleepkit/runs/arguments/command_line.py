@@ -43,9 +43,9 @@ __all__ = [
 # Fields that name a place on this machine, or something on the Hub: a leading ~ is the home folder.
 PLACES = frozenset(
     "dataset test_dataset out_of_scope general_prompts anchors dream_set dreamer_path model generator lcm_lora others_dataset "
-    "backbone output_dir output folder folders".split()
+    "backbone output_dir output folder folders run".split()
 )
-MAY_BE_EMPTY = frozenset(("dataset", "debug"))  # whose own checks say what is missing
+MAY_BE_EMPTY = frozenset(("dataset", "debug", "run"))  # whose own checks say what is missing
 LONGEST_NAME, LONGEST_PATH = 255, 3500  # bytes of a file's name, and of a folder's path that leaves room for names below it
 
 # What other programs call our options.
@@ -154,6 +154,7 @@ def read(
     description: str,
     default_config: str | Path | None = None,
     ignored: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """An object of each class, from `--config recipe.yaml` and the command line; the last one is a `TrainingArguments`.
 
@@ -162,6 +163,7 @@ def read(
         prog: the command that `--help` and the messages name.
         default_config: recipe that is read if there is no `--config`.
         ignored: fields that this command does not use, and what to do instead: refused unless they have their default.
+        defaults: values by name, which a recipe overrides; names of no field are passed over.
 
     Raises:
         SleepkitError: unknown option or key (with the nearest names), wrong type, value out of range, unreadable
@@ -169,6 +171,8 @@ def read(
         SystemExit: after `--help`.
     """
     parser = _parser_of(classes, prog, description)
+    hints = _hints(classes)
+    parser.set_defaults(**{key: typed(key, value, hints[key]) for key, value in (defaults or {}).items() if key in hints})
     parser.look_over(argv)
     options, unknown = parser.parse_known_args(list(argv))
     parser.refuse_unknown(unknown)
@@ -233,15 +237,21 @@ def _only_own_help(parser: argparse.ArgumentParser, classes: Sequence[type]) -> 
 
 def _recipe_values(path: str, parser: Any, classes: Sequence[type]) -> dict[str, Any]:
     """Return the values that the recipe gives, each of its option's type."""
-    hints: dict[str, Any] = {}
-    for one in classes:
-        of_class = get_type_hints(one)
-        hints |= {item.name: of_class[item.name] for item in dataclasses.fields(one) if item.init}
+    hints = _hints(classes)
     found = read_recipe(path)
     for key in found:
         if key not in hints:
             raise SleepkitError(f"{path} has an unknown key {shown(key)}; {did_you_mean(key, hints, parser.prog)}")
     return {key: typed(key, value, hints[key]) for key, value in found.items()}
+
+
+def _hints(classes: Sequence[type]) -> dict[str, Any]:
+    """The types of all fields that can be given, by name."""
+    hints: dict[str, Any] = {}
+    for one in classes:
+        of_class = get_type_hints(one)
+        hints |= {item.name: of_class[item.name] for item in dataclasses.fields(one) if item.init}
+    return hints
 
 
 def _made(one: type, options: argparse.Namespace, ignored: Mapping[str, str]) -> Any:

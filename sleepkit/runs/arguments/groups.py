@@ -11,6 +11,7 @@ __all__ = ["COMMON", "arrange"]
 # The class that brings an option in -> the title of its group.  Fields of transformers stand with the training.
 TITLES = {
     "SleepArguments": "data",
+    "ChatArguments": "chat",
     "BaselineArguments": "method",
     "VisionArguments": "data, model and method",
     "DataConfig": "data",
@@ -37,6 +38,7 @@ RUN = ("output_dir", "seed", "seeds", "resume", "overwrite", "config", "tracebac
 COMMON = frozenset(
     (
         *RUN,
+        *("run", "compare", "sleep_every", "reply_tokens"),
         *("model", "dtype", "load_in_4bit", "load_in_8bit", "trust_remote_code", "attn_implementation"),
         *("dataset", "dataset_split", "test_dataset", "text_column", "label_column", "answer_column", "passages_per_night"),
         *("nights", "order", "general_prompts", "anchors"),

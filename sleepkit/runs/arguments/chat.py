@@ -1,0 +1,144 @@
+"""Arguments of `sleepkit chat`: whom to talk to, when it sleeps, and all options of its nights.
+
+    parse_chat(["runs/life", "--sleep_every", "24h"])  ->  (ChatArguments, SleepConfig)
+
+The first word is a run or a model.  In the folder of a run its own settings are the defaults, so that a chat goes on as the run
+began; a recipe and the command line override them where a new day may.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleepkit.cycle.state import CycleState
+from sleepkit.errors import SleepkitError
+from sleepkit.runs.arguments.command_line import home_expanded, read
+from sleepkit.trainers.today import TODAY, run_of
+from sleepkit.utils.options import option, require, shown
+from sleepkit.utils.states import newest_state
+
+if TYPE_CHECKING:
+    from sleepkit.trainers.config import SleepConfig
+
+__all__ = ["ChatArguments", "parse_chat"]
+
+NEW = "runs/chat"  # folder of a chat with a model
+_PERIOD = re.compile(r"([1-9]\d{0,5})([mhd])")
+_SECONDS = {"m": 60, "h": 3600, "d": 86400}
+_GOES_ON = "a chat goes on with what is in its folder; leave it out, or give another --output_dir"
+_PRIVATE = "a chat uploads nothing; leave it out, and see `sleepkit push --help`"
+_NOT_HERE = {
+    **dict.fromkeys(("resume", "overwrite"), _GOES_ON),
+    **dict.fromkeys(("push_to_hub_repo", "push_to_hub_dreams_repo", "push_to_hub_rehearsal"), _PRIVATE),
+}
+
+
+@dataclass
+class ChatArguments:
+    """Options of a chat beside a `SleepConfig`.
+
+    Raises `SleepkitError` for a value that cannot be used, naming it and what can.
+    """
+
+    run: str = option(
+        "", "Output folder of a run, or Hub id or folder of a model, slept or not; may be the first word. Required."
+    )
+    model: str | None = option(None, "What the run began with, if it is no longer where the run found it.")
+    compare: bool = option(False, "Also show what the model said before it slept.")
+    sleep_every: str | None = option(
+        None, "Sleep before a line is answered if so long has passed since the last night: 30m, 24h, 7d."
+    )
+    reply_tokens: int = option(256, "Tokens of a reply at most.")
+    general_prompts: str | None = option(None, "JSONL of {prompt} for retention; None takes the shipped ones.")
+    anchors: str | None = option(None, "Retention set, JSONL of {prompt, answer}; None: the shipped one.")
+
+    def __post_init__(self) -> None:
+        if not self.run.strip():
+            raise SleepkitError("nobody is named to talk to; give a run or a model: sleepkit chat runs/life")
+        require(self, ("reply_tokens",), lambda value: value >= 1, "a whole number of at least 1")
+        if self.sleep_every is not None and not _PERIOD.fullmatch(self.sleep_every):
+            raise SleepkitError(f"sleep_every is {shown(self.sleep_every)}; give minutes, hours or days, such as 30m, 24h or 7d")
+
+    @property
+    def period(self) -> float | None:
+        """Seconds between two nights; None sleeps when told to."""
+        found = _PERIOD.fullmatch(self.sleep_every or "")
+        return int(found[1]) * _SECONDS[found[2]] if found else None
+
+
+def parse_chat(argv: Sequence[str]) -> tuple[ChatArguments, SleepConfig]:
+    """Read the command line of `sleepkit chat`; the model that it names is the one that the run began with.
+
+    Raises:
+        SleepkitError: as `language.parse`; or the run is damaged, or one of several seeds.
+        SystemExit: after `--help`.
+    """
+    words = list(argv)
+    first = words[:1] if words and not words[0].startswith("-") else []
+    words = [*(["--run", *first] if first else []), *words[len(first) :]]
+    run = home_expanded("run", _value_of("--run", words))
+    args, config = _read(words, {"output_dir": run if _is_run(Path(run)) else NEW})
+    folder = Path(str(config.output_dir))
+    if known := _settings(folder):
+        args, config = _read(words, {**known, "output_dir": str(folder)})
+    if args.model is None and os.path.abspath(args.run) == os.path.abspath(folder):
+        args.model, config.model_revision = _beginning(folder, config.model_revision)
+    return args, config
+
+
+def _value_of(name: str, words: Sequence[str]) -> str:
+    """The value of one option, before the others are understood."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(name, nargs="?", default="", const="")
+    return str(parser.parse_known_args(words)[0].run)
+
+
+def _read(words: Sequence[str], defaults: Mapping[str, Any]) -> tuple[ChatArguments, SleepConfig]:
+    from sleepkit.trainers.config import SleepConfig
+
+    args, config = read(
+        words,
+        (ChatArguments, SleepConfig),
+        prog="sleepkit chat",
+        description="Talk to a model that sleeps on what you said: `sleepkit chat RUN|MODEL`, and /help in the chat.",
+        ignored=_NOT_HERE,
+        defaults=defaults,
+    )
+    return args, config
+
+
+def _is_run(folder: Path) -> bool:
+    seeds = sorted(path.parent for path in folder.glob("seed_*/state"))
+    if seeds:
+        raise SleepkitError(f"{folder} holds a run of each seed; give one of them, such as {seeds[0]}")
+    return (folder / "state").is_dir() or (folder / TODAY).is_file()
+
+
+def _run(folder: Path) -> dict[str, Any] | None:
+    """Seed, settings and more of the run in a folder, as its last night knows them, or its first day; None for a new folder."""
+    newest = newest_state(folder / "state")
+    return run_of(folder) if newest is None else CycleState.load(newest).run
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    run = _run(folder)
+    return {} if run is None else {**run["config"], "seed": run["seed"], "model": None}
+
+
+def _beginning(folder: Path, revision: str | None) -> tuple[str, str | None]:
+    """The model that the life in a folder began with, and its revision: where its base is now, unless it had slept before."""
+    from sleepkit.language.models.base_model import find_slept, resolve_base
+
+    run = _run(folder)
+    if run is None:
+        return str(folder), revision
+    if run.get("inputs", {}).get("slept") == "never" and find_slept(str(folder)) is not None:
+        base = resolve_base(str(folder))[1]
+        return base.name, base.revision
+    return run["config"]["model"], revision
