@@ -70,7 +70,7 @@ def test_each_answer_stands_in_its_passage_and_not_in_its_question(language):
 
 def test_every_sentence_is_asked_about_in_its_own_language(night):
     learner, notes, items, held_out, language = night
-    lines = read_lines(learner.context.chunks())
+    lines = read_lines(learner.day.chunks)
     assert len(lines) == 18 and all(line.is_prose and line.language == language for line in lines)
     assert coverage(items, lines) == 1
     assert {language_of(question.question, "en") for question in notes.questions} == {language}
@@ -91,25 +91,25 @@ def test_prompts_and_replies_have_no_control_token_but_those_of_the_template(nig
 def test_a_student_that_says_each_taught_reply_is_right_in_the_test_of_the_gate(night):
     learner, _, _, held_out, _ = night
     learner.says({item.prompt: item.reply for item in held_out})
-    assert len(held_out) >= 6 and learner._self_test(held_out, [])[0]["held_out"] == 1
+    assert len(held_out) >= 6 and learner.self_test.ask(held_out, [])[0]["held_out"] == 1
 
 
 def test_a_student_that_says_other_sentences_of_the_document_is_not(night):
     learner, _, _, held_out, language = night
-    lines = read_lines(learner.context.chunks())
+    lines = read_lines(learner.day.chunks)
     of_document = {item: [line.context for line in lines if line.title == item.source] for item in held_out}
     answer_of = partial(normalize_answer, language=language)
     for step in range(1, 6):
         others = {item: said[(said.index(item.context) + step) % len(said)] for item, said in of_document.items()}
         learner.says({item.prompt: said for item, said in others.items()})
         by_chance = sum(answer_of(item.span) in answer_of(said) for item, said in others.items())  # the subject of the document
-        assert learner._self_test(held_out, [])[0]["held_out"] == by_chance / len(held_out) < CLEARLY_LOWER
+        assert learner.self_test.ask(held_out, [])[0]["held_out"] == by_chance / len(held_out) < CLEARLY_LOWER
 
 
 def test_what_the_model_tells_of_whole_passages_is_not_asked_by_the_gate(night):
     learner, notes, _, held_out, _ = night
     told = replace(held_out[0], reply=notes.documents[0], context=notes.documents[0], style=RETOLD, span="")
-    assert learner._can_be_asked(held_out[0]) and not learner._can_be_asked(told)
+    assert learner.self_test._can_be_asked(held_out[0]) and not learner.self_test._can_be_asked(told)
 
 
 def test_right_answers_are_right_in_the_evaluation_alone_and_in_sentences(night):

@@ -52,7 +52,7 @@ def test_two_nights_from_the_command_line(files, tmp_path, capsys):
     assert results["config"]["expert_width"] == 4 and results["config"]["styles"] == ["cloze", "recite"]
     for name in ("closed_book_before", "in_context", "closed_book_after", "anchor_kl", "anchor_accuracy_after", "faa"):
         assert isinstance(results["metrics"][name], float), name
-    assert results["metrics"]["anchor_kl"] > 0 and results["history"]
+    assert results["metrics"]["anchor_kl"] != 0 and results["history"]
     assert {path.name for path in (tmp_path / "run" / "model").iterdir()} == {
         "README.md",
         "expert_bank.json",

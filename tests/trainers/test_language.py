@@ -114,7 +114,7 @@ def test_a_recipe_and_a_trainer_are_one_path(base, tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_loaded_model_asked_before_and_after(tmp_path):
     model = tiny_model()
-    trainer = made(model, tmp_path, TEXTS[:1], processing_class=tiny_tokenizer(), max_steps=30)
+    trainer = made(model, tmp_path, TEXTS[:1], processing_class=tiny_tokenizer(), max_steps=30, learning_rate=0.1)
     plain = tiny_model()
     trainer.train()
     with torch.no_grad(), trainer.learner.bank.view(()):

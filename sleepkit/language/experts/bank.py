@@ -171,7 +171,7 @@ class ExpertBank:
         try:
             vocabulary = text_config(self.model).vocab_size
             ids = torch.randint(vocabulary, (1, PROBED), generator=torch.Generator().manual_seed(0))
-            with torch.no_grad(), self.view(()):
+            with torch.no_grad(), self.view(()), whole(self.model.parameters()):
                 find_decoder(self.model)(input_ids=ids.to(next(self.model.parameters()).device), use_cache=False)
         finally:
             self.model.train(training)

@@ -74,7 +74,7 @@ def test_packed_and_padded_equal_plain(family):
         assert batch.item_of.tolist() == [i for i, item in enumerate(items) for _ in item.reply_ids[item.first_token :]]
         if family == "gemma3_text" and batch.mask.ndim == 4:
             continue  # its sliding window is not in the packed mask: see the next test
-        torch.testing.assert_close(computed(model, bank, batch), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(computed(model, bank, batch), expected, atol=3e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "mixtral", "llama4_text", "qwen3_5_text", "falcon_h1"])
@@ -113,7 +113,7 @@ def test_shortcuts_together_from_any_first_layer(layers):
     keep_lower(model, bank, items)
     assert Backbone(model, bank).first == (0 if layers == "all" else 1)
     batch = pack(items, common_prefix(items), model.dtype, CPU)
-    torch.testing.assert_close(computed(model, bank, batch), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(computed(model, bank, batch), expected, atol=3e-5, rtol=1e-5)
     assert len(Backbone(model, bank).all_layers) == 4  # put back
 
 
