@@ -329,8 +329,7 @@ class LanguageLearner:
         """Items to train on, and self-written questions that are kept back."""
         items = self.written(folder / "examples.jsonl", self.tonight, lambda: self._all_items(night))
         self.rehearsal.general = self.rehearsal.general or [item for item in items if item.style == "general"]
-        told = {item.reply for item in self.rehearsal.replay if item.source in self.day.replaces}
-        held_out = self.self_test.keep_back(items, told)
+        held_out = self.self_test.keep_back(items, self._told())
         return [item for item in items if item not in held_out], held_out
 
     def _all_items(self, night: int) -> list[SyntheticExample]:
@@ -366,8 +365,22 @@ class LanguageLearner:
         return load_items(path)
 
     def write_items(self, night: int) -> list[SyntheticExample]:
-        """Take the notes, which are learned as they are, and let the model write about the rest of what was read."""
-        return about_day(self.model, self.tokenizer, self.day, self.seeding, derive_seed(self.seeding.seed, "material", night))
+        """Take the notes, which are learned as they are, and let the model write about the rest of what was read.
+
+        About what a newer version of a document says for the first time it writes twice, as an old answer is in its way.
+        """
+        read, seed = (self.model, self.tokenizer, self.day, self.seeding), self.seeding.seed
+        items = about_day(*read, derive_seed(seed, "material", night))
+        if not self.day.replaces:
+            return items
+        told, known = self._told(), {item.prompt for item in items}
+        again = about_day(*read, derive_seed(seed, "material", night, "changed"))
+        fresh = [item for item in again if item.source in self.day.replaces and item.reply not in told]
+        return items + [item for item in fresh if item.prompt not in known]
+
+    def _told(self) -> set[str]:
+        """Replies about the documents of which today's are newer versions."""
+        return {item.reply for item in self.rehearsal.replay if item.source in self.day.replaces}
 
     def _general_items(self) -> list[SyntheticExample]:
         """General prompts with the unslept model's greedy replies; written once, on the first night."""

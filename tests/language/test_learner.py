@@ -63,6 +63,21 @@ def test_the_gate_asks_about_what_a_changed_document_says_for_the_first_time(tmp
     assert asked and all("1844" in item.reply for item in asked)
 
 
+def test_what_a_changed_document_says_for_the_first_time_is_asked_about_more(tmp_path):
+    text = "The mill was built by ada in 1802. The lake is 40 feet deep. The tower was sold in {}."
+    counts = []
+    for replaces in ([], ["mill"]):
+        learner = make_learner(tmp_path / str(len(replaces)))
+        learner.wake(Experience("mill", [text.format(1811)], titles=["mill"]))
+        learner.sleep(1, tmp_path / str(len(replaces)))
+        learner.wake(Experience("mill", [text.format(1844)], titles=["mill"], replaces=replaces))
+        items = learner.write_items(2)
+        counts.append([sum(word in item.reply for item in items) for word in ("1844", "40 feet")])
+        assert len({(item.prompt, item.reply) for item in items}) == len(items)
+    (new_before, same_before), (new, same) = counts
+    assert new > new_before and same == same_before
+
+
 def test_replay_takes_what_is_close_to_tonight_and_some_of_the_rest(tmp_path):
     learner = make_learner(tmp_path)
     sleep(learner, tmp_path, 3)
