@@ -6,7 +6,8 @@
 
 A variant is `knowledge_seeding`, a baseline, an ablation of the paper's Table 1 or 3, or `baselines`, `ablations` or
 `dream_ablations` for all of them; `joint` learns all nights' experiences in one, as the baseline `lora` does; `four_level`
-passes on from fast to medium experts every third night, and to a slow one every ninth.  What follows `--` goes to every run,
+passes on from fast to medium experts every third night, and to a slow one every ninth; `gated` has low-rank experts of as many
+parameters, with a gate of their own.  What follows `--` goes to every run,
 what `--own` says to one variant.  A finished run is not repeated, one that was killed goes on.  Runs are kept in
 runs/tables/NAME/<variant>/seed_<n>, the table in benchmarks/results/NAME.json: what it has already, of the same recipe and
 arguments, stays there and is not run again.
@@ -48,6 +49,7 @@ DREAM_ABLATIONS: dict[str, list[str]] = {
     "no_dreaming": ["--dream_rounds", "0"],
 }
 FOUR_LEVEL = ["--chain", "1", "3", "9"]
+GATED = ["--expert_kind", "gated", "--expert_width", "192"]
 METRICS = (
     *("recovery", "recovery_final", "closed_book_before", "closed_book_after", "closed_book_final", "in_context", "anchor_kl"),
     *("anchor_kl_final", "anchor_accuracy_before", "anchor_accuracy_after", "bwt", "forgetting", "retention_first"),
@@ -63,7 +65,14 @@ def expand(names: Sequence[str]) -> dict[str, list[str]]:
     """
     groups = {"baselines": BASELINES, "ablations": ABLATIONS, "dream_ablations": DREAM_ABLATIONS}
     flat = [variant for name in names for variant in (["knowledge_seeding", *groups[name]] if name in groups else [name])]
-    known = {"knowledge_seeding": [], "four_level": FOUR_LEVEL, "joint": ["--method", "lora"], **ABLATIONS, **DREAM_ABLATIONS}
+    known = {
+        "knowledge_seeding": [],
+        "four_level": FOUR_LEVEL,
+        "gated": GATED,
+        "joint": ["--method", "lora"],
+        **ABLATIONS,
+        **DREAM_ABLATIONS,
+    }
     known |= {name: ["--method", name] for name in BASELINES}
     for name in flat:
         if name not in known:
