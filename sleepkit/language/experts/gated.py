@@ -90,7 +90,7 @@ class GatedExpert(nn.Module):
         made = F.linear(hidden, self.up.to(x.dtype))  # under autocast of another type than x
         return torch.zeros_like(x, dtype=made.dtype).masked_scatter(opened[..., None], made), gate
 
-    def openness(self, gate: Tensor | None, beside: Tensor | None) -> Tensor | None:
+    def openness(self, gate: Tensor | None) -> Tensor | None:
         """How far the expert is open for each token, ``(..., 1)``: what `forward` returned beside its output."""
         return gate
 

@@ -19,7 +19,6 @@ from sleepkit.language.experts.ffn import FFNExpert, matrices_of
 from sleepkit.language.experts.gated import GatedExpert
 
 Expert = FFNExpert | GatedExpert
-SEEN = "sleepkit_seen"  # of the last matrix of a block, during a pass
 KINDS = ("auto", "ffn", "gated", "ungated")
 
 # Names for layers: the last of them, as a share of all.  Late experts keep to their own night: experts in the layers about the
@@ -99,43 +98,25 @@ class LayerExperts(nn.Module):
         self.forced_open: dict[int, float] = {}  # slots whose gates are at least so far open, 0 to 1
         self.keep_gates_of: int | None = None  # a slot whose gates the loss wants to see
         self.gates: Tensor | None = None
-        self.outer = matrices.outer if matrices else None
-        if matrices:
-            _beneath(getattr(ffn, matrices.outer)).register_forward_pre_hook(_remember)
-
-    def seen_beside(self, ffn: nn.Module) -> Tensor | None:
-        """Return the hidden units of the block in the pass that ends now, and forget them; None for experts of other kinds."""
-        return vars(_beneath(getattr(ffn, self.outer))).pop(SEEN, None) if self.outer else None
 
     def __getitem__(self, slot: int) -> Expert:
         return cast(Expert, self.slots[slot])
 
-    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor | None:
-        """Sum of the visible experts' outputs, ``(..., d)``; ``beside`` are the hidden units of the block itself."""
+    def forward(self, x: Tensor) -> Tensor | None:
         total = None
         for index in self.visible:
             y, seen = self[index](x, self.forced_open.get(index, 0.0))
             if index == self.keep_gates_of or torch.is_grad_enabled() and next(self[index].parameters()).requires_grad:
-                gates = self[index].openness(seen, beside)  # also where activations are recomputed, when nobody keeps them
+                gates = self[index].openness(seen)  # also where activations are recomputed, when nobody keeps them
                 self.gates = gates if index == self.keep_gates_of else None
             total = y if total is None else total + y
         return total
 
 
-def _remember(outer: nn.Module, args: tuple[Any, ...]) -> None:
-    vars(outer)[SEEN] = args[0].detach()
-
-
-def _beneath(module: nn.Module) -> nn.Module:
-    """The matrix itself, beneath an adapter of PEFT."""
-    return getattr(module, "base_layer", module)
-
-
 def add_experts(ffn: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
     """Forward hook of an FFN block: output + experts(input).  Some MoE blocks return a tuple that starts with it."""
     x = args[0] if args else kwargs["hidden_states"]
-    experts: Any = ffn.sleep_experts
-    extra = experts(x, experts.seen_beside(ffn))
+    extra = ffn.sleep_experts(x)  # type: ignore[operator]
     if extra is None:
         return output
     if isinstance(output, tuple):

@@ -92,7 +92,7 @@ def test_a_gated_expert_equals_its_equation():
     expected = gate[..., None] * (F.silu(X2 @ expert.down.T) @ expert.up.T)
     y, seen = expert(X2)
     torch.testing.assert_close(y, expected)
-    torch.testing.assert_close(expert.openness(seen, None), gate[..., None])
+    torch.testing.assert_close(expert.openness(seen), gate[..., None])
 
 
 def test_a_closed_gate_is_silent():
