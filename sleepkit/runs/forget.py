@@ -40,8 +40,8 @@ class _LifeOf(SleepTrainer):
 
     def __init__(self, run: str, model: str | None) -> None:
         args, config = parse_run(run, model)
-        given = {"general_prompts": args.general_prompts, "anchors": args.anchors}
-        super().__init__(args.model, config, args.dataset, args.test_dataset, **given)
+        prompts, anchors = args.general_prompts, args.anchors
+        super().__init__(args.model, config, args.dataset, args.test_dataset, general_prompts=prompts, anchors=anchors)
 
     def _read(self, train_dataset: Any, eval_dataset: Any) -> list[Experience]:
         return []
