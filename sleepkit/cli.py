@@ -1,4 +1,4 @@
-"""The `sleepkit` command: sleep, ask, chat, report, expand, idsprites.  Each parses its arguments, calls one function and prints.
+"""The `sleepkit` command: sleep, ask, chat, forget, report and others.  Each parses its arguments, calls one function and prints.
 
 Whatever ends a command is one line (guard.py).  Nothing heavy is imported before it is needed, so that `--help` answers at
 once.  A new command is a function that describes its options, one that runs it, and a line in `COMMANDS`.
@@ -122,6 +122,27 @@ def _history_options(parser: Parser) -> None:
     parser.add_argument("folder", help="output folder of a run")
 
 
+def _forget_options(parser: Parser) -> None:
+    parser.description = (
+        "Take a night out of a slept model: its expert is masked, and what later nights would rehearse of it and its documents "
+        "are deleted. Closed book is measured before and after. A document that was forgotten is not slept on again unless it "
+        "is changed."
+    )
+    parser.epilog = "example: sleepkit forget runs/life --night 3"
+    parser.add_argument("folder", help="output folder of a run")
+    parser.add_argument("--night", type=whole_number(1), nargs="+", default=[], help="number of the night, or of several")
+    parser.add_argument("--experience", help="name of what was learned in place of a number, as `sleepkit history` has it")
+    parser.add_argument("--model", help="id or folder of what the run began with, if it is not where the run found it")
+
+
+def _rollback_options(parser: Parser) -> None:
+    parser.description = "Go back to how a night has left the model: all later ones are forgotten, as `sleepkit forget` does."
+    parser.epilog = "example: sleepkit rollback runs/life --to 3"
+    parser.add_argument("folder", help="output folder of a run")
+    parser.add_argument("--to", type=whole_number(0), required=True, help="number of the last night that stays; 0 leaves none")
+    parser.add_argument("--model", help="id or folder of what the run began with, if it is not where the run found it")
+
+
 def _expand_options(parser: Parser) -> None:
     parser.description = "Grow a model by masked experts, which do not change what it computes, and save them."
     parser.epilog = "example: sleepkit expand Qwen/Qwen3-1.7B grown --slots 5 --width 64 --layers all"
@@ -238,6 +259,18 @@ def _history(options: argparse.Namespace) -> None:
     print(history_text(options.folder))
 
 
+def _forget(options: argparse.Namespace) -> None:
+    from sleepkit.runs.forget import run_forget
+
+    run_forget(options.folder, options.night, options.experience, options.model)
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    from sleepkit.runs.forget import run_rollback
+
+    run_rollback(options.folder, options.to, options.model)
+
+
 def _push(options: argparse.Namespace) -> None:
     from sleepkit.trainers.publish import push_run
 
@@ -304,6 +337,8 @@ COMMANDS = {
         "write the report of a run again, compare several runs, or write the page of an experiment", _report, _report_options
     ),
     "history": Command("list the nights of a run", _history, _history_options),
+    "forget": Command("take a night out of a slept model", _forget, _forget_options),
+    "rollback": Command("forget all nights after one", _rollback, _rollback_options),
     "push": Command("upload what a finished run has to publish to the Hugging Face Hub", _push, _push_options),
     "publish": Command("write a slept model as a plain one, which any program loads", _publish, _publish_options),
     "expand": Command("grow a model by silent experts and save them", _expand, _expand_options),

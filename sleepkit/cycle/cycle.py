@@ -222,14 +222,45 @@ class SleepCycle(Generic[E]):
             SleepkitError: the folder belongs to another run, is damaged or in use.
         """
         with main_holds(self.output_dir):
-            newest = self._newest()
-            if newest is None:
-                return 0
-            state = self.state_class.load(newest)
-            state.require_run(self._identity(), self.output_dir, {*self.named, *self.changeable})
-            if state.nights:
-                self.learner.load(newest)
-            return len(state.nights)
+            state = self._rejoined()
+            return 0 if state is None else len(state.nights)
+
+    def revise(self, change: Callable[[CycleState], Sequence[E]]) -> RunRecord:
+        """Let ``change`` alter what earlier nights have left, in the learner and in the state, and write all of it again.
+
+        Args:
+            change: alters both, and returns the experiences as they are now.  What it leaves takes the place of every state that
+                is kept, so that no run goes back to what was there before.
+
+        Returns:
+            `RunRecord`: the results, with the settings of the last night.
+
+        Raises:
+            SleepkitError: as `rejoin`, or as ``change``; nothing is written then.
+        """
+        self.clock = time.perf_counter()
+        self._require_space()
+        with main_holds(self.output_dir):
+            state = self._rejoined()
+            if state is None:
+                raise SleepkitError(f"{self.output_dir} holds no night; give the output folder of a run")
+            self.experiences = list(change(state))
+            state.experiences = self._experiences()
+            self.record.config = dict(state.run["config"])
+            for _ in range(STATES_KEPT):
+                self._save(state)
+            return self._finish(state)
+
+    def _rejoined(self) -> CycleState | None:
+        """The newest state of the run, with the learner as it is there; None if there is none."""
+        newest = self._newest()
+        if newest is None:
+            return None
+        state = self.state_class.load(newest)
+        state.require_run(self._identity(), self.output_dir, {*self.named, *self.changeable})
+        if state.nights:
+            self.learner.load(newest)
+        return state
 
     # The folder
 
@@ -347,8 +378,8 @@ class SleepCycle(Generic[E]):
         new = self.experiences[len(state.before) :]
         self._say(f"awake: {len(new)} {'more ' if state.before else ''}experiences, {state.asked(new)}")
         set_seed(derive_seed(self.seed, "start"))
-        before = self._scores(new)
-        state.in_context += self._scores(new, in_context=True) if state.in_context_too else []
+        before = self.scores(new)
+        state.in_context += self.scores(new, in_context=True) if state.in_context_too else []
         if not state.nights:
             state.anchors = {name: value for name, value in self.measure_anchors().items() if value == value}
         state.before += before
@@ -382,7 +413,7 @@ class SleepCycle(Generic[E]):
 
         set_seed(derive_seed(self.seed, "start"))
         outdated = [j for j, later in self.replaced.items() if later < night]
-        state.final = self._scores(self.experiences, without=outdated)
+        state.final = self.scores(self.experiences, without=outdated)
         state.matrix.append([_without_answers(score) for score in state.final])
         state.after.append(state.final[night - 1])
         scores = state.own_scores(night)
@@ -399,7 +430,7 @@ class SleepCycle(Generic[E]):
         if shown:
             self._say(f"{label}: " + _listed(shown))
 
-    def _scores(self, experiences: Sequence[E], in_context: bool = False, without: Sequence[int] = ()) -> list[Score | None]:
+    def scores(self, experiences: Sequence[E], in_context: bool = False, without: Sequence[int] = ()) -> list[Score | None]:
         """Evaluate these experiences; None where there was nothing to test, or nothing is to be tested any more."""
         asked = [experience for j, experience in enumerate(experiences) if j not in without]
         evaluations = iter(self.learner.evaluate(asked, in_context=in_context) if asked else [])
@@ -422,6 +453,8 @@ class SleepCycle(Generic[E]):
         record.examples += [{"own": True, **row} for row in state.self_tests]
         if answers:
             main_only(lambda: write_json(self.output_dir / "answers.json", answers))
+        else:
+            main_only(lambda: (self.output_dir / "answers.json").unlink(missing_ok=True))
         record.save(self.output_dir, is_main=self.ranks.is_main_process)
         main_only(lambda: write_report(self.output_dir))
         main_only(self.folder.note)

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting import metrics
+from sleepkit.reporting.results import in_model
 from sleepkit.reporting.scripts import apart
 from sleepkit.utils.files import read_json, write_json
 
@@ -151,7 +152,7 @@ class CycleState:
                 found[f"recovery_final{suffix}"] = metrics.recovery(before, ceiling, final)
         found["recovery_per_experience"] = _mean([night.get("recovery") for night in self.nights])
         found |= self._self_test_metrics()
-        lasting = [j for j in range(len(self.matrix)) if self.replaced.get(j, len(self.matrix)) >= len(self.matrix)]
+        lasting = [j for j in range(len(self.matrix)) if self._is_asked(j)]
         if lasting:
             rows, scores = self.accuracy_matrix(), [score["contained"] if score else float("nan") for score in self.before]
             kept = [*lasting, *range(len(self.matrix), len(self.experiences))]  # what is replaced is not judged any more
@@ -160,13 +161,25 @@ class CycleState:
             summary["retention_first"] = summary.pop("retention", float("nan"))
             found |= {name: value for name, value in summary.items() if value == value}
         found |= self._anchor_metrics()
-        found["nights_committed"] = sum(bool(night["committed"]) for night in self.nights)
+        found["nights_committed"] = sum(map(in_model, self.nights))
         found["seconds_per_night"] = _mean([night["seconds"] for night in self.nights])
         found["coverage"] = _mean([night.get("coverage") for night in self.nights])
         found["train_tokens"] = sum(night.get("train_tokens") or 0 for night in self.nights) or None
         words = [len(apart(answer).split()) for score in self.after if score for answer in score["answers"]]
         found["answer_length_words"] = _mean(words)
         return {name: value for name, value in found.items() if value is not None}
+
+    def _is_asked(self, j: int) -> bool:
+        """Whether an experience is still judged after the last night: it is neither replaced nor forgotten."""
+        forgotten = {night["night"] for night in self.nights if night.get("forgotten")}
+        return self.replaced.get(j, len(self.matrix)) >= len(self.matrix) and j + 1 not in forgotten
+
+    def forget(self, nights: Collection[int]) -> None:
+        """Drop questions and answers about the experiences of some nights; the numbers of their time stay."""
+        self.self_tests = [asked for asked in self.self_tests if asked["night"] not in nights]
+        for night in nights:
+            for scores in (self.before, self.in_context, self.after, self.final):
+                scores[night - 1] = None
 
     def _self_test_metrics(self) -> dict[str, float | None]:
         """Share of the model's own questions, not trained on, that it answered before their night and after it."""
@@ -180,7 +193,7 @@ class CycleState:
 
     def _anchor_metrics(self) -> dict[str, float | None]:
         """Return the retention measures over the nights that were kept: highest and last KL, accuracy before and after."""
-        kept = [night for night in self.nights if night["committed"]]
+        kept = list(filter(in_model, self.nights))
         kls = [night["anchor_kl"] for night in kept if night.get("anchor_kl") is not None]
         accuracy = self.anchors.get("anchor_accuracy")
         measured = "anchor_kl" in self.anchors

@@ -20,7 +20,7 @@ again after each night, these tell the gate what was learned and what was lost.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
@@ -388,6 +388,24 @@ class LanguageLearner:
             given = (self.model, self.tokenizer, self.bank, self.general_prompts, self.seeding)
             self.rehearsal.general = general_items(*given)
         return self.rehearsal.general
+
+    def forget(self, nights: Collection[int], outdated: Mapping[str, int]) -> list[int]:
+        """Mask the experts of some nights, and take what these have left for later ones out of the rehearsal buffer.
+
+        Args:
+            nights (collection of `int`): their numbers.
+            outdated (mapping): the titles of documents of which there is a newer version without these nights, and its night.
+
+        Returns:
+            list of `int`: the slots that are free again.
+
+        Raises:
+            SleepkitError: one of the nights shares its expert with others; nothing is changed then.
+        """
+        slots = self.levels.holding(nights)
+        self.levels.free(slots)
+        self.rehearsal.forget(nights, outdated)
+        return slots
 
     # -- keeping ----------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
     take(night)              a fresh expert; in a full pool the two oldest of the slowest level are merged first
     take_over(level, night)  a fresh expert of a slower level, fitted to the outputs of all faster ones
-    free(slots)              what has passed on is reset
+    free(slots)              what has passed on, or is to be forgotten, is reset
+    holding(nights)          the experts that hold these nights and no others
 
 Source of the chain: schedule.py.  Ours: the fit (merge.py), on what the model reads of earlier nights, so that a quarter of the
 epochs is enough.
@@ -10,8 +11,9 @@ epochs is enough.
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ __all__ = ["ExpertLevels", "experts_of"]
 
 MERGE_ITEMS = 256
 LEVELS_NAME = "levels.json"
+INHERITED = 0  # in place of a night: what was known before the first one
 
 
 def experts_of(model: nn.Module, config: LearnerConfig) -> ExpertBank:
@@ -58,6 +61,8 @@ class ExpertLevels:
 
     Attributes:
         of: level of each expert in use, by slot; 0 is the fastest.
+        nights: those that each expert has learned or taken over, by slot; `INHERITED` for what another life knew.
+        rewritten: the last night that put what earlier nights had learned into another expert; 0 if there was none.
     """
 
     def __init__(
@@ -73,17 +78,21 @@ class ExpertLevels:
         self.expansion, self.rehearsal, self.seed = config.expansion, rehearsal, seed
         self.schedule = SleepSchedule(config.chain)
         self.of = dict.fromkeys(bank.active, len(self.schedule.chunk_sizes) - 1)
+        self.nights: dict[int, list[int]] = {slot: [INHERITED] for slot in bank.active}
+        self.rewritten = 0
 
     def take(self, night: int, level: int = 0) -> int:
         """Return the slot of the expert that learns on a night: a fresh one, or without ``expansion`` always the same."""
         if not self.expansion and self.bank.active:
             slot = self.bank.active[-1]
             self.bank.train_only(slot)
+            self.nights[slot].append(night)
+            self.rewritten = night
             return slot
         if len(self.bank.active) == self.bank.config.slots:
             self._merge_oldest(night)
         slot = self.bank.activate(seed=derive_seed(self.seed, "expert", night, level))
-        self.of[slot] = level
+        self.of[slot], self.nights[slot] = level, [night]
         return slot
 
     def take_over(self, level: int, night: int) -> tuple[int, list[int]]:
@@ -91,13 +100,32 @@ class ExpertLevels:
         senders = [slot for slot in self.bank.active if self.of[slot] < level]
         slot = self.take(night, level)
         fit_slot(self.bank, slot, senders, self._ffn_inputs(night), seed=derive_seed(self.seed, "fit", night))
+        self.nights[slot] = sorted(learned for sender in senders for learned in self.nights[sender])
+        self.rewritten = night
         return slot, senders
 
     def free(self, slots: Iterable[int]) -> None:
-        """Reset experts that have passed on what they know."""
+        """Reset experts that have passed on what they know, or whose nights are forgotten."""
         for slot in slots:
             self.bank.deactivate(slot)
-            del self.of[slot]
+            del self.of[slot], self.nights[slot]
+
+    def holding(self, nights: Collection[int]) -> list[int]:
+        """Return the slots of the experts that hold these nights and no others.
+
+        Raises:
+            SleepkitError: one of the nights shares its expert with others.
+        """
+        slots = [slot for slot, held in self.nights.items() if set(held) <= set(nights)]
+        alone = {night for slot in slots for night in self.nights[slot]}
+        for night in sorted(set(nights) - alone):
+            held = next((held for held in self.nights.values() if night in held), [])
+            others = [f"of night {other}" if other else "of before" for other in held if other not in nights]
+            raise SleepkitError(
+                f"night {night} has no expert of its own any more: it was merged with, or passed on to, one that also holds what "
+                f"is known {', '.join(others)}; start anew without its documents (--overwrite true)"
+            )
+        return slots
 
     def _merge_oldest(self, night: int) -> None:
         """Make room: one expert takes over from two, fitted on what the model says of earlier nights."""
@@ -106,6 +134,8 @@ class ExpertLevels:
         seed = derive_seed(self.seed, "fit", night)
         merge_slots(self.bank, oldest[0], oldest, self._ffn_inputs(night), seed=seed)
         del self.of[oldest[1]]
+        self.nights[oldest[0]] += self.nights.pop(oldest[1])
+        self.rewritten = night
 
     def _ffn_inputs(self, night: int) -> list[Tensor]:
         """Return what the grown layers see when the model reads some items of earlier nights and the general ones."""
@@ -120,21 +150,36 @@ class ExpertLevels:
 
     # -- keeping ------------------------------------------------------------------------------------------------------
     def snapshot(self) -> Tensor:
-        """Return slots and levels in turn, ``(2 * experts,)`` int64."""
-        numbers = [number for slot in self.bank.active for number in (slot, self.of[slot])]
-        return torch.tensor(numbers, dtype=torch.int64)
+        """Return all of it as bytes."""
+        return torch.tensor(list(json.dumps(self._document()).encode()), dtype=torch.uint8)
 
     def restore(self, snapshot: Tensor) -> None:
         """Go back to the levels of a snapshot; experts that came since are reset."""
-        levels = snapshot.tolist()
-        self.of = dict(zip(levels[::2], levels[1::2], strict=True))
+        self._read(json.loads(bytes(snapshot.tolist())))
         for slot in [slot for slot in self.bank.active if slot not in self.of]:
             self.bank.deactivate(slot)
 
     def save(self, folder: Path) -> None:
         """Write the levels as JSON; call it on the main process."""
-        write_json(folder / LEVELS_NAME, [[slot, self.of[slot]] for slot in self.bank.active])
+        write_json(folder / LEVELS_NAME, self._document())
 
     def load(self, folder: Path) -> None:
-        """Read what `save` has written."""
-        self.of = dict(read_json(folder / LEVELS_NAME))
+        """Read what `save` has written.
+
+        Raises:
+            SleepkitError: an earlier version wrote it.
+        """
+        document = read_json(folder / LEVELS_NAME)
+        if not isinstance(document, dict):
+            raise SleepkitError(f"{folder / LEVELS_NAME} is of another version; start anew with --overwrite true")
+        self._read(document)
+
+    def _document(self) -> dict[str, Any]:
+        experts = [{"slot": slot, "level": self.of[slot], "nights": self.nights[slot]} for slot in self.bank.active]
+        return {"experts": experts, "rewritten": self.rewritten}
+
+    def _read(self, document: dict[str, Any]) -> None:
+        experts = document["experts"]
+        self.of = {expert["slot"]: expert["level"] for expert in experts}
+        self.nights = {expert["slot"]: list(expert["nights"]) for expert in experts}
+        self.rewritten = document["rewritten"]

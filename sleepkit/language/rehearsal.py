@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +126,18 @@ class Rehearsal:
         """Draw at most ``most`` questions of earlier nights, none that the items of ``tonight`` outdate."""
         quiz = self.current(self.quiz, tonight)
         return random.Random(derive_seed(self.seeding.seed, "quiz", night)).sample(quiz, min(most, len(quiz)))
+
+    # -- what is forgotten --------------------------------------------------------------------------------------------
+    def forget(self, nights: Collection[int], outdated: Mapping[str, int]) -> None:
+        """Take out all that some nights have left.
+
+        Args:
+            nights: their numbers.
+            outdated: which documents are outdated without them, as `outdate` notes it.
+        """
+        self.replay, self.quiz = ([item for item in items if item.night not in nights] for items in (self.replay, self.quiz))
+        self.dreams.forget(nights)
+        self.outdated = dict(outdated)
 
     # -- keeping ------------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleepkit.errors import SleepkitError
+from sleepkit.reporting.results import in_model
 from sleepkit.reporting.tables import (
     METRICS,
     code_block,
@@ -107,11 +108,11 @@ def model_card(
     )
     name = base_model if _is_hub_id(base_model) else Path(base_model).name
     nights = results.get("nights") or []
-    kept = sum(bool(night.get("committed")) for night in nights)
+    kept = sum(map(in_model, nights))
     sections = {
         "": f"{_read(name, results, dataset, len(nights), kept)} Made with sleepkit, which follows {_PAPER}.",
         "Results": markdown_table(["measure", "value"], headline(results)),
-        "Nights": f"{len(nights)} nights, of which {kept} were kept; the others were rolled back." if nights else "",
+        "Nights": f"{len(nights)} nights, of which {kept} were kept; the others were rolled back or forgotten." if nights else "",
         "Compared with other methods": comparison_table([results, *baselines]) if baselines else "",
         "Use": PLAIN_USE if plain else _use(name, _is_hub_id(base_model)),
         "Limits": "Answers about what was read come from the weights, without a source, and can be wrong; "

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sleepkit.reporting.results import in_model
 from sleepkit.reporting.tables import METRICS, format_duration, format_memory, format_value, meaningful
 
 __all__ = [
@@ -42,7 +43,8 @@ Row = Mapping[str, Any]
 def summary(results: Row) -> list[str]:
     """The numbers that matter as sentences, as far as they were measured; figures between ``**`` are the main ones."""
     metrics = results["metrics"]
-    sentences = [*_undone(results.get("nights") or []), *_own_documents(metrics)]
+    nights = results.get("nights") or []
+    sentences = [*_undone(nights), *_forgotten(nights), *_own_documents(metrics)]
     images = [f"{METRICS[name]} **{metrics[name]:.1%}**" for name in IMAGE_SCORES if metrics.get(name) is not None]
     if images:
         sentences.append(f"On held-out images: {', '.join(images)}.")
@@ -80,6 +82,11 @@ def _own_documents(metrics: Row) -> list[str]:
     return sentences
 
 
+def _forgotten(nights: Sequence[Row]) -> list[str]:
+    names = [f"night {night.get('night')}, {_experience(night)}" for night in nights if night.get("forgotten")]
+    return [f"**Forgotten since**: {'; '.join(names)}."] if names else []
+
+
 def _verdict(before: float, after: float, n: int | None) -> str:
     if after <= before:
         return "**Nothing was learned** that these questions could show."
@@ -106,7 +113,7 @@ def tiles(results: Row) -> list[tuple[str, str, str]]:
     if metrics.get("anchor_kl") is not None:
         found.append((format_value(metrics["anchor_kl"]), "general text", "nats per token that it moved"))
     if nights:
-        kept = sum(bool(night.get("committed", True)) for night in nights)
+        kept = sum(map(in_model, nights))
         found.append((f"{kept} of {len(nights)}", "nights kept" if len(nights) > 1 else "night kept", ""))
     found.append((format_duration(results["seconds"]), "time", f"at most {format_memory(results['peak_memory_bytes'])}"))
     return [(value, what, remark) for value, what, remark in found if value is not None]
@@ -146,7 +153,7 @@ COLUMNS: dict[str, tuple[Callable[[Row], Any], tuple[str, ...]]] = {
     "night": (_field("night"), ("night",)),
     "date": (_field("date"), ("date",)),
     "experience": (_experience, ("experience", "documents")),
-    "verdict": (lambda night: _fate(night), ("committed",)),
+    "verdict": (lambda night: _fate(night), ("committed", "forgotten", "forgotten_date", "rollback_to")),
     "why": (lambda night: gate_words(night.get("reason")), ("reason",)),
     "own questions": (_both("held_out"), ("held_out", "held_out_before", "held_out_after", "held_out_n")),
     "earlier nights": (_both("retention"), ("retention", "retention_before", "retention_after", "retention_n")),
@@ -159,6 +166,9 @@ COLUMNS: dict[str, tuple[Callable[[Row], Any], tuple[str, ...]]] = {
 
 def _fate(night: Row) -> str | None:
     committed = night.get("committed")
+    if night.get("forgotten"):
+        back = night.get("rollback_to")
+        return f"forgotten {night['forgotten_date']}" + ("" if back is None else f" (back to night {back})")
     return None if committed is None else "kept" if committed else "undone"
 
 

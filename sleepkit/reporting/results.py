@@ -6,7 +6,8 @@
 - `accuracy_matrix[i][j]`: score in [0, 1] on experience j after night i; null where it was not measured.
 - `matrices`: further matrices of that form, by name, such as `task_il` of an image stream.
 - `metrics`: flat, name -> number. `history`: rows `{step, loss, ...}` of training, optionally with `night`.
-- `nights`: rows `{night, committed, reason, anchor_kl, ...}`, counted from 1 as in the pictures.
+- `nights`: rows `{night, committed, reason, anchor_kl, ...}`, counted from 1 as in the pictures; those of a night that
+  was forgotten have `forgotten`, with `forgotten_date` and what was measured then (trainers/forgetting.py).
 - `days`: rows `{first_night, date, config}`, one for each day that brought something new or other settings.
 - `examples`: rows `{question, gold, before, after, in_context}` of text; those with `own` are the model's own questions, with
   `right_before` and `right_after`.
@@ -24,7 +25,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from typing import Any
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.files import plain, read_json, write_json
 
-__all__ = ["FILE_NAME", "RunRecord", "hardware", "peak_memory_bytes", "read_results", "versions"]
+__all__ = ["FILE_NAME", "RunRecord", "hardware", "in_model", "peak_memory_bytes", "read_results", "versions"]
 
 FILE_NAME = "results.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "sleepkit")
@@ -153,6 +154,11 @@ def read_results(output_dir: str | Path) -> dict[str, Any]:
                 f"{path} has been changed: its {name} is {shown:.60}; run the same command again to write it anew"
             )
     return data
+
+
+def in_model(night: Mapping[str, Any]) -> bool:
+    """Whether what a night has learned is in the model: it was kept, and not forgotten since."""
+    return bool(night.get("committed", True)) and not night.get("forgotten")
 
 
 def _number(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate import PartialState
@@ -73,7 +74,7 @@ class BaselineTrainer(SleepTrainer):
         weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
         return SleepCycle(self.learner, needed_bytes=2 * weights, **options)
 
-    def _crowded(self, nights: int) -> list[str]:
+    def _crowded(self, experiences: Sequence[Experience]) -> list[str]:
         return []
 
     def _write(self, cycle: SleepCycle[Experience]) -> None:

@@ -223,7 +223,7 @@ class SleepTrainer:
         with watched(self.args, chosen), main_holds(folder):
             day = live_on(folder, self.passages, self.args.together, self.args.overwrite)
             self.experiences = day.experiences
-            crowded = self._crowded(len(day.experiences))
+            crowded = self._crowded(day.experiences)
             for line in [*day.lines(), *crowded]:
                 progress.say(line)
             if not any(experience.questions for experience in day.experiences):
@@ -234,6 +234,54 @@ class SleepTrainer:
             if self.out_of_scope and "out_of_scope_auroc" not in self.record.metrics:
                 self._measure_out_of_scope(self.out_of_scope, self.record)
         return self.record
+
+    def forget(self, *nights: int) -> list[Night]:
+        """Take nights out of the model, which answers then as the one with the experts of all other nights, bit for bit.
+
+        What later nights would rehearse of them goes too, and so do their documents in ``args.output_dir``; a document that was
+        forgotten is not slept on again unless it is changed.  Afterwards closed book is measured and printed, on what was
+        forgotten and on all else.  Call it on all processes.
+
+        Args:
+            nights (`int`): their numbers, from 1.
+
+        Returns:
+            list of `Night`: the nights that were forgotten, whose ``metrics`` have what was measured: ``forgotten_before``,
+            ``forgotten_after``, ``forgotten_unslept``, and the same of ``others``.
+
+        Raises:
+            SleepkitError: there is no such night, it was undone or forgotten already, or it shares its expert with others, as
+                where a full pool was merged.
+
+        Example:
+
+            >>> trainer.forget(3)
+        """
+        from sleepkit.trainers.forgetting import forget
+
+        forgotten = forget(self, Path(str(self.args.output_dir)), nights)
+        return [night for night in self.nights if night.number in forgotten]
+
+    def rollback(self, to: int) -> list[Night]:
+        """Forget all nights after one, so that the model is again as that one has left it.  Call it on all processes.
+
+        Args:
+            to (`int`): the last night that stays; 0 leaves none.
+
+        Returns:
+            list of `Night`: as `forget`.
+
+        Raises:
+            SleepkitError: as `forget`; or a later night has merged experts, which cannot be taken apart again.
+
+        Example:
+
+            >>> trainer.rollback(to=3)
+        """
+        from sleepkit.trainers.forgetting import forget
+
+        forgotten = forget(self, Path(str(self.args.output_dir)), to=to)
+        return [night for night in self.nights if night.number in forgotten]
 
     def _restart(self) -> None:
         """Take the model back to its start; a night of an earlier call may have been stopped."""
@@ -416,20 +464,22 @@ class SleepTrainer:
             main_only(lambda: write_card(folder / "model", self.model, record, target))  # which names the repository
         return main_finds(lambda: push_run(folder, target, dreams, rehearsal=rehearsal, public=public, token=token))
 
-    def _crowded(self, nights: int) -> list[str]:
+    def _crowded(self, experiences: Sequence[Experience]) -> list[str]:
         """Say in a line what happens to a stream of more nights than experts; nothing where there are enough.
 
         Raises:
             SleepkitError: there are too few experts to merge any.
         """
         args, used = self.args, len(self.learner.bank.active)
+        forgotten = sum(bool(experience.forgotten) for experience in experiences)
+        nights = len(experiences) - forgotten
         if not args.expansion or len(args.chain) > 1 or used + nights <= args.expert_slots:
             return []
         if args.expert_slots < 2:
             raise SleepkitError(
                 f"expert_slots is 1, which is too few for {used + nights} nights: give 2 at least, or one a night"
             )
-        first = max(1, args.expert_slots - used + 1)
+        first = max(1, args.expert_slots - used + 1) + forgotten
         return [
             f"{nights} nights and {args.expert_slots} experts a layer, {used} of them in use before: from night {first} on, the "
             "two oldest are merged into one first, which keeps most of what they know; a life that begins with a higher "

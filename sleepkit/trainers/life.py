@@ -26,7 +26,7 @@ from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ranks import main_finds
 from sleepkit.utils.states import newest_state
 
-__all__ = ["Day", "extended", "live_on", "lived"]
+__all__ = ["Day", "blank", "extended", "live_on", "lived", "replaced_in"]
 
 Part = tuple[str, str]  # of an experience: the title of a document, and a digest of what is learned of it
 
@@ -41,6 +41,7 @@ class Day:
         replaced: index of an experience -> index of the later one that replaces it.
         changed: titles of documents that are slept on again.
         gone: titles of documents that are known and not among today's.
+        forgotten: titles of today's documents whose night was forgotten, and that are not slept on again.
     """
 
     experiences: list[Experience]
@@ -48,6 +49,7 @@ class Day:
     replaced: dict[int, int] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Return what a user should know before the first night of the day, a line each; none on the first day."""
@@ -61,6 +63,10 @@ class Day:
             said.append(
                 f"not among today's documents, but still known: {', '.join(self.gone)}; a model that never read them is one "
                 "that starts anew without them (--overwrite true)"
+            )
+        if self.forgotten:
+            said.append(
+                f"forgotten, and not slept on again: {', '.join(self.forgotten)}; to let it be learned again, change a word of it"
             )
         return said
 
@@ -103,12 +109,21 @@ def extended(life: Sequence[Experience], slept: int, passages: Sequence[Experien
     slept_on, waiting = list(life[:slept]), life[slept:]
     new, missing = _compared(_held(slept_on), passages)
     tonight, rest = _still_waiting(waiting, new)
-    titles = {title for title, _ in missing}
+    unread = {part for experience in slept_on for part in experience.forgotten}
+    titles = {part[0] for part in missing if part not in unread}
     tonight += [_replacing(together(group), titles) for group in _nights_of(rest, per_night)]
     changed = [title for experience in tonight for title in experience.replaces]
     stream = [*slept_on, *tonight]
-    gone = [title for title in dict.fromkeys(title for title, _ in missing) if title not in changed]
-    return Day(stream, slept, _replaced(stream), changed, gone)
+    gone = [title for title in dict.fromkeys(part[0] for part in missing if part not in unread) if title not in changed]
+    known = [passage for passage in passages if passage.documents and not any(passage is one for one in new)]
+    digests = {digest for _, digest in unread}
+    forgotten = [title for passage in known for title, digest in _parts(passage) if digest in digests]
+    return Day(stream, slept, replaced_in(stream), changed, gone, forgotten)
+
+
+def blank(experience: Experience) -> Experience:
+    """What is kept of an experience whose night was forgotten: its name, and by which digests its documents are known."""
+    return Experience(experience.name, [], forgotten=_parts(experience))
 
 
 def _held(slept_on: Sequence[Experience]) -> list[Part]:
@@ -177,7 +192,7 @@ def _replacing(experience: Experience, titles: set[str]) -> Experience:
     return replace(experience, replaces=changed) if changed else experience
 
 
-def _replaced(stream: Sequence[Experience]) -> dict[int, int]:
+def replaced_in(stream: Sequence[Experience]) -> dict[int, int]:
     """Each experience that a later one replaces, in part or as a whole, and the first that does."""
     replaced: dict[int, int] = {}
     for k, experience in enumerate(stream):
@@ -189,6 +204,8 @@ def _replaced(stream: Sequence[Experience]) -> dict[int, int]:
 
 def _parts(experience: Experience) -> list[Part]:
     """The documents of an experience; where pairs are given to be learned, all of it is one part."""
+    if experience.forgotten:
+        return experience.forgotten
     if experience.notes:
         pairs = [(note.question, note.answer, note.kind) for note in experience.notes]
         return [(experience.name, digest_of([experience.documents, pairs, experience.also_read]))]

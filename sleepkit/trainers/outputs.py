@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sleepkit.reporting.cards import model_card, model_name, published_name
+from sleepkit.reporting.results import in_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,7 +25,7 @@ class Night:
     Attributes:
         number (`int`): from 1.
         experience (`str`): name of what was learned.
-        kept (`bool`): False where the gate undid it.
+        kept (`bool`): False where the gate undid it, or it was forgotten.
         reason (`str`): the gate's measures and limits, in one line.
         metrics (`dict[str, float]`): all that was measured, by name.
     """
@@ -42,7 +43,7 @@ def nights_of(record: RunRecord) -> list[Night]:
         Night(
             row["night"],
             row["experience"],
-            bool(row["committed"]),
+            in_model(row),
             row["reason"],
             {k: v for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool) and k != "night"},
         )
@@ -74,7 +75,7 @@ def write_dreams(out: Path, model: PreTrainedModel, record: RunRecord) -> None:
     from sleepkit.language.dreaming.dataset import add_night, write_card
     from sleepkit.language.dreaming.night import accepted_dreams
 
-    kept = [row["night"] for row in record.nights if row["committed"]]
+    kept = [row["night"] for row in record.nights if in_model(row)]
     accepted = {night: accepted_dreams(out / f"night_{night:02d}") for night in kept}
     if not any(accepted.values()):
         return

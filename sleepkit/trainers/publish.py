@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.cards import REPOSITORY, model_card, model_name, published_name
-from sleepkit.reporting.results import FILE_NAME, read_results
+from sleepkit.reporting.results import FILE_NAME, in_model, read_results
 from sleepkit.trainers.hub import BANK, CARD, Published, Target, check_access, published, push_files
 from sleepkit.utils.files import read_jsonl
 from sleepkit.utils.ranks import main_only
@@ -186,7 +186,7 @@ def _runs(run: Path) -> list[tuple[Path, str]]:
 def _plan(run: Path, suffix: str, repo_id: str | None, dreams: str | None, rehearsal: bool, scratch: str) -> list[_Push]:
     plans = []
     nights = read_results(run).get("nights") or []
-    lost = bool(nights) and not any(night.get("committed") for night in nights)
+    lost = bool(nights) and not any(map(in_model, nights))
     if repo_id is not None:
         if lost:
             plans.append(_Push(Target(repo_id + suffix), Published(), "", f"none of the {len(nights)} nights of {run} was kept"))

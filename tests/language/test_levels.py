@@ -1,5 +1,7 @@
 """Levels of experts: what fast ones know passes on to slower ones, and a full pool makes room."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_learner import STORIES, make_learner, sleep
@@ -125,3 +127,40 @@ def test_a_full_pool_is_merged_and_a_truncated_state_is_named(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(SleepkitError, match="expert_bank.safetensors cannot be read"):
         make_learner(tmp_path, expert_slots=2).load(tmp_path / "kept")
+
+
+def test_a_night_is_held_by_an_expert_of_its_own_until_experts_are_merged(tmp_path):
+    learner = make_learner(tmp_path, expert_slots=2)
+    sleep(learner, tmp_path, 2)
+    assert learner.levels.nights == {0: [1], 1: [2]} and learner.levels.holding([1, 2]) == [0, 1]
+    before = learner.snapshot()
+    sleep(learner, tmp_path, 3, start=3)
+    assert learner.levels.nights == {0: [1, 2], 1: [3]} and learner.levels.rewritten == 3
+    with pytest.raises(SleepkitError, match="night 2 has no expert of its own any more.* known of night 1;"):
+        learner.forget([2], {})
+    assert learner.levels.holding([1, 2]) == [0]  # together they are one expert
+    assert learner.forget([3], {}) == [1] and learner.bank.active == [0]
+    assert {item.night for item in (*learner.rehearsal.replay, *learner.rehearsal.quiz)} == {1, 2}
+    learner.restore(before)
+    assert learner.levels.nights == {0: [1], 1: [2]} and learner.levels.rewritten == 0
+
+
+def test_a_night_that_was_passed_on_has_no_expert_of_its_own(tmp_path):
+    learner = make_learner(tmp_path, chain=[1, 2], expert_slots=4)
+    sleep(learner, tmp_path, 3)
+    assert list(learner.levels.nights.values()) == [[1, 2], [3]] and learner.levels.rewritten == 2
+    with pytest.raises(SleepkitError, match="night 1 has no expert of its own any more.*passed on"):
+        learner.levels.holding([1])
+    learner.levels.save(tmp_path)
+    learner.levels.load(tmp_path)
+    assert list(learner.levels.nights.values()) == [[1, 2], [3]]
+
+
+def test_what_another_life_knew_is_no_night_of_this_one(tmp_path):
+    first = make_learner(tmp_path, expert_slots=2)
+    first.bank.activate(seed=1)
+    given = (first.model, first.tokenizer, first.seeding, replace(first.config, expansion=False), first.general_prompts)
+    learner = type(first)(*given)  # begins with an expert in use, and goes on with the same one
+    assert learner.levels.take(1) == 0
+    with pytest.raises(SleepkitError, match="night 1 has no expert of its own any more.* known of before;"):
+        learner.levels.holding([1])

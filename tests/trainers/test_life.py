@@ -13,7 +13,7 @@ from sleepkit import cli
 from sleepkit.language.data.experience import Experience, Question, together
 from sleepkit.language.experts.bank import read_bank_config
 from sleepkit.reporting.results import read_results
-from sleepkit.trainers.life import extended
+from sleepkit.trainers.life import blank, extended
 from sleepkit.utils.sealed import LOCK
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -256,3 +256,23 @@ def my_life(home, capsys):
         assert cli.main(["ask", str(home / "life"), "--compare", question, "--max_new_tokens", "3"]) == 0
     assert cli.main(["push", str(home / "life"), "me/life"]) == 0
     assert "no text that the model has read" in capsys.readouterr().out
+
+
+def test_a_forgotten_document_is_new_when_it_is_changed_and_not_before():
+    life = [A, blank(B), C]
+    assert life[1].documents == [] and life[1].forgotten[0][0] == "b"
+    assert Experience.from_dict(json.loads(json.dumps(life[1].to_dict()))) == life[1] and "forgotten" not in A.to_dict()
+    day = extended(life, 3, [A, B, C])
+    assert day.experiences == life and day.forgotten == ["b"] and not day.gone
+    assert day.lines()[1].startswith("forgotten, and not slept on again: b;")
+    changed = extended(life, 3, [A, B2, C])
+    assert names(changed) == ["a", "b", "c", "b"] and changed.experiences[3].documents == B2.documents
+    assert not changed.forgotten and not changed.replaced and not changed.gone
+    assert extended(life, 3, [A, C]).lines() == ["nothing new to sleep on"]  # it is neither there nor known
+
+
+def test_what_a_forgotten_version_had_replaced_is_known_again():
+    life = extended([A, B], 2, [A, B2]).experiences
+    left = [*life[:2], blank(life[2])]
+    day = extended(left, 3, [A, B2])
+    assert day.experiences == left and not day.replaced and day.gone == ["b"] and day.forgotten == ["b"]

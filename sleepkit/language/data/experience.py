@@ -63,6 +63,8 @@ class Experience:
             where documents are shown as they are.
         also_read (list of `int`): indices of documents that are learned beside notes.
         replaces (list of `str`): titles of documents of earlier nights that these are newer versions of.
+        forgotten (list of pairs of `str`): where the night was forgotten, title and digest of each document that it had read, in
+            the place of the documents.
 
     Example:
 
@@ -78,6 +80,7 @@ class Experience:
     examples: list[list[Question]] = field(default_factory=list)
     also_read: list[int] = field(default_factory=list)
     replaces: list[str] = field(default_factory=list)
+    forgotten: list[tuple[str, str]] = field(default_factory=list)
 
     def is_read(self, document: int) -> bool:
         """Whether the document of this index is learned from, and not only there to be looked at beside the notes."""
@@ -89,7 +92,7 @@ class Experience:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the experience as plain JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value or name != "forgotten"}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Experience:
@@ -105,6 +108,7 @@ class Experience:
             examples,
             list(data.get("also_read", ())),
             list(data.get("replaces", ())),
+            [(title, digest) for title, digest in data.get("forgotten", ())],
         )
 
 

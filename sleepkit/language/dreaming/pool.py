@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,12 @@ class DreamPool:
                 self.items.append(item)
             elif (place := rng.randrange(self.seen)) < self.capacity:
                 self.items[place] = item
+
+    def forget(self, nights: Collection[int]) -> None:
+        """Take out the rows of some nights; of those that were seen, it is taken that they had the same share."""
+        left = [item for item in self.items if item.night not in nights]
+        self.seen = max(len(left), round(self.seen * len(left) / max(1, len(self.items))))
+        self.items = left
 
     def to_tensor(self) -> Tensor:
         """All of it as bytes, for a snapshot."""

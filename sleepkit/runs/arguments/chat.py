@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleepkit.cycle.state import CycleState
 from sleepkit.errors import SleepkitError
 from sleepkit.runs.arguments.command_line import home_expanded, read
-from sleepkit.trainers.today import TODAY, run_of
+from sleepkit.runs.arguments.run_of import beginning_of, refuse_seeds, settings_of
+from sleepkit.trainers.today import TODAY
 from sleepkit.utils.options import option, require, shown
-from sleepkit.utils.states import newest_state
 
 if TYPE_CHECKING:
     from sleepkit.trainers.config import SleepConfig
@@ -85,10 +84,10 @@ def parse_chat(argv: Sequence[str]) -> tuple[ChatArguments, SleepConfig]:
     run = home_expanded("run", _value_of("--run", words))
     args, config = _read(words, {"output_dir": run if _is_run(Path(run)) else NEW})
     folder = Path(str(config.output_dir))
-    if known := _settings(folder):
+    if known := settings_of(folder):
         args, config = _read(words, {**known, "output_dir": str(folder)})
     if args.model is None and os.path.abspath(args.run) == os.path.abspath(folder):
-        args.model, config.model_revision = _beginning(folder, config.model_revision)
+        args.model, config.model_revision = beginning_of(folder, config.model_revision)
     return args, config
 
 
@@ -114,31 +113,5 @@ def _read(words: Sequence[str], defaults: Mapping[str, Any]) -> tuple[ChatArgume
 
 
 def _is_run(folder: Path) -> bool:
-    seeds = sorted(path.parent for path in folder.glob("seed_*/state"))
-    if seeds:
-        raise SleepkitError(f"{folder} holds a run of each seed; give one of them, such as {seeds[0]}")
+    refuse_seeds(folder)
     return (folder / "state").is_dir() or (folder / TODAY).is_file()
-
-
-def _run(folder: Path) -> dict[str, Any] | None:
-    """Seed, settings and more of the run in a folder, as its last night knows them, or its first day; None for a new folder."""
-    newest = newest_state(folder / "state")
-    return run_of(folder) if newest is None else CycleState.load(newest).run
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    run = _run(folder)
-    return {} if run is None else {**run["config"], "seed": run["seed"], "model": None}
-
-
-def _beginning(folder: Path, revision: str | None) -> tuple[str, str | None]:
-    """The model that the life in a folder began with, and its revision: where its base is now, unless it had slept before."""
-    from sleepkit.language.models.base_model import find_slept, resolve_base
-
-    run = _run(folder)
-    if run is None:
-        return str(folder), revision
-    if run.get("inputs", {}).get("slept") == "never" and find_slept(str(folder)) is not None:
-        base = resolve_base(str(folder))[1]
-        return base.name, base.revision
-    return run["config"]["model"], revision
