@@ -25,7 +25,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.reporting.cards import REPOSITORY, model_card, model_name, published_name
 from sleepkit.reporting.results import FILE_NAME, in_model, read_results
 from sleepkit.trainers.hub import BANK, CARD, Published, Target, check_access, published, push_files
-from sleepkit.utils.files import read_jsonl
+from sleepkit.utils.files import read_json, read_jsonl, write_json
 from sleepkit.utils.ranks import main_only
 from sleepkit.utils.states import newest_state
 
@@ -151,12 +151,19 @@ def _write_plain(run: str | Path, folder: Path, name: str, base_model: str | Non
     folder.mkdir(parents=True, exist_ok=True)
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    _name_for_all(folder / "tokenizer_config.json")
     if (Path(run) / FILE_NAME).is_file():
         results = read_results(run)
         dataset = published_name(str(results["config"]["dataset"]))
         card = model_card(results, model_name=model_name(name, name), base_model=base_name(model), dataset=dataset, plain=True)
         card.save(folder / CARD)
     return str(folder)
+
+
+def _name_for_all(path: Path) -> None:
+    """Call a tokenizer without a family by the name that transformers 4 knows too, which converters and engines still pin."""
+    if path.is_file() and (config := read_json(path)).get("tokenizer_class") == "TokenizersBackend":
+        write_json(path, {**config, "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _push(push: _Push, public: bool, token: str | None) -> str:

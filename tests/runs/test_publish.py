@@ -375,6 +375,7 @@ def test_a_plain_model_is_pushed_and_loaded_by_its_id(world, slept, capsys):
 
 def test_what_was_published_by_its_id_can_be_made_plain(world, slept, tmp_path):
     publish_plain("ada/slept", str(tmp_path / "plain"))
+    assert read_json(tmp_path / "plain" / "tokenizer_config.json")["tokenizer_class"] == "PreTrainedTokenizerFast"
     answers_alone(tmp_path / "plain", ["who?"])
 
 
