@@ -22,10 +22,12 @@ from sleepkit.vision.incremental.output_units import DREAM, REAL
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import cost  # noqa: E402
 import dream_controls  # noqa: E402
 import image_table  # noqa: E402
 import make_tables  # noqa: E402
 import run_table  # noqa: E402
+import writers  # noqa: E402
 
 RECIPE = str(BENCHMARKS.parent / "recipes" / "configs" / "sleep" / "demo.yaml")
 
@@ -316,3 +318,42 @@ def test_a_whole_run_with_a_control(tmp_path):
     assert record.config["dream_kind"] == "mixup" and "faa_gain" in record.metrics
     with pytest.raises(SleepkitError, match="others_dataset is missing, which auxiliary images are taken of"):
         dream_controls.whole("auxiliary", command)
+
+
+# -- what a night costs, and who writes its questions ------------------------------------------------------------------
+def test_a_chronicle_has_the_words_that_were_asked_for_and_no_sentence_twice():
+    text = cost.chronicle(3000)
+    assert 3000 <= len(text.split()) < 3030 and text == cost.chronicle(3000)
+    sentences = text.replace("\n\n", " ").split(". ")
+    assert len(set(sentences)) == len(sentences)
+
+
+def test_the_cost_of_a_night_is_multiplied_to_all_its_steps(tmp_path, monkeypatch):
+    config = {"per_device_train_batch_size": 4, "general_share": 0.5, "num_train_epochs": 8}
+    config |= {"gradient_accumulation_steps": 1, "min_steps": 1}
+    night = {"items": 60, "items_by_style": {"wh": 50, "general": 10}, "train_seconds": 20.0, "train_tokens": 1000}
+    night |= {"seconds_writing": 5.0, "seconds": 40.0}
+    monkeypatch.setattr(cost.subprocess, "run", lambda *_, **__: None)
+    monkeypatch.setattr(cost, "read_results", lambda folder: {"nights": [night], "config": config, "peak_memory_bytes": 2**30})
+    row = cost.cost(300, "tiny", 20)
+    assert (row["items"], row["steps"]) == (50, 200)  # two new items a step, each eight times
+    assert (row["train_tokens"], row["train_seconds"], row["seconds"]) == (10_000, 200.0, 220.0)
+    assert "| 300 | 50 | 200 | 10,000 |" in make_tables.render({"costs": [row]})
+
+
+def test_a_language_that_the_model_cannot_answer_in_view_is_told_and_left_out(tmp_path, monkeypatch, capsys):
+    asked = {"de": 0.5, "ar": 0.1}
+    nights = []
+
+    def run(model, language, folder, extra, recipe="sleep.py"):
+        if recipe == "sleep.py":
+            nights.append((model, language, extra))
+        metrics = {"closed_book_before": 0.05, "in_context": asked[language], "closed_book_after": 0.4, "recovery": 0.78}
+        return {"metrics": metrics, "nights": [{"items": 90, "committed": True, "seconds": 61.0, "coverage": 1.0}]}
+
+    monkeypatch.setattr(writers, "run", run)
+    line = ["--models", "smollm2", "--languages", "de", "ar", "--writers", "rules", "--results", str(tmp_path / "writers.json")]
+    assert writers.main(line) == 0
+    assert nights == [("smollm2", "de", ["--question_writer", "rules"])]
+    shown = capsys.readouterr().out
+    assert "| smollm2 | de | rules | 90 |" in shown and "| smollm2 | ar | none | – |" in shown
