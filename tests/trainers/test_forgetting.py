@@ -35,7 +35,8 @@ def write(home, keepers):
 
 def sleep(home):
     text = f"""sleep --model {home.parent / "base"} --dataset {home}/notes.jsonl --output_dir {home}/life --expert_slots 3
-        --expert_width 4 --use_cpu --max_steps 3 --learning_rate 0.01 --warmup_steps 0 --per_device_train_batch_size 2 --context_max_tokens 300 --max_new_tokens 2
+        --expert_width 4 --use_cpu --max_steps 3 --learning_rate 0.01 --warmup_steps 0 --per_device_train_batch_size 2
+        --context_max_tokens 300 --max_new_tokens 2
         --general_items 2 --general_tokens 2 --styles wh cloze --logging_steps 1 --no_gate --question_writer rules"""
     return cli.main(text.split())
 
