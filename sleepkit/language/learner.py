@@ -431,6 +431,6 @@ class LanguageLearner:
         """Read what `save` has written, into the same base model."""
         folder = Path(folder)
         self.bank.load_experts(folder)
-        self.levels.load(folder)
         self.rehearsal.load(folder)
+        self.levels.load(folder)
         self.bank.train_only(None)  # as a night leaves it

@@ -164,15 +164,20 @@ class ExpertLevels:
         write_json(folder / LEVELS_NAME, self._document())
 
     def load(self, folder: Path) -> None:
-        """Read what `save` has written.
-
-        Raises:
-            SleepkitError: an earlier version wrote it.
-        """
+        """Read what `save` has written; the rehearsal buffer is to be read before."""
         document = read_json(folder / LEVELS_NAME)
-        if not isinstance(document, dict):
-            raise SleepkitError(f"{folder / LEVELS_NAME} is of another version; start anew with --overwrite true")
-        self._read(document)
+        self._read(document if isinstance(document, dict) else self._with_nights(document))
+
+    def _with_nights(self, pairs: list[list[int]]) -> dict[str, Any]:
+        """Return the levels of a run from before nights were noted, which are pairs of slot and level.
+
+        Where there are as many experts as nights that have left items, each holds one, in their order; otherwise it is not known.
+        """
+        nights = sorted({item.night for item in self.rehearsal.replay})
+        alone = len(nights) == len(pairs) and min(nights, default=0) > INHERITED
+        held = [[night] for night in nights] if alone else [[INHERITED] for _ in pairs]
+        experts = [{"slot": slot, "level": level, "nights": own} for (slot, level), own in zip(pairs, held, strict=True)]
+        return {"experts": experts, "rewritten": 0}
 
     def _document(self) -> dict[str, Any]:
         experts = [{"slot": slot, "level": self.of[slot], "nights": self.nights[slot]} for slot in self.bank.active]

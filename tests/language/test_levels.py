@@ -7,6 +7,8 @@ import torch
 from test_learner import STORIES, make_learner, sleep
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.levels import INHERITED, LEVELS_NAME
+from sleepkit.utils.files import write_json
 
 
 def test_a_chain_moves_what_fast_experts_know_into_slower_ones(tmp_path, monkeypatch):
@@ -164,3 +166,15 @@ def test_what_another_life_knew_is_no_night_of_this_one(tmp_path):
     assert learner.levels.take(1) == 0
     with pytest.raises(SleepkitError, match="night 1 has no expert of its own any more.* known of before;"):
         learner.levels.holding([1])
+
+
+def test_a_run_from_before_nights_were_noted_has_one_in_each_expert_or_it_is_not_known(tmp_path):
+    learner = make_learner(tmp_path, expert_slots=2)
+    sleep(learner, tmp_path, 2)
+    learner.save(tmp_path / "state")
+    write_json(tmp_path / "state" / LEVELS_NAME, [[0, 0], [1, 0]])
+    learner.load(tmp_path / "state")
+    assert learner.levels.nights == {0: [1], 1: [2]} and learner.levels.of == {0: 0, 1: 0}
+    learner.rehearsal.replay += [replace(learner.rehearsal.replay[0], night=3)]  # two experts for three nights
+    learner.levels.load(tmp_path / "state")
+    assert learner.levels.nights == {0: [INHERITED], 1: [INHERITED]}
