@@ -47,6 +47,7 @@ def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path,
     record = RunRecord("knowledge_seeding", 0, seconds=72.0, metrics={"recovery": 0.75, "anchor_kl": 0.01})
     record.save(tmp_path)
     (tmp_path / "results.json").rename(tmp_path / "demo.json")
+    (tmp_path / "faults.json").write_text("[]")  # of no run
     readme = tmp_path / "README.md"
     around = "before\n<!-- table:squad -->\nold\n<!-- /table -->\nbetween\n<!-- table:demo -->\n<!-- /table -->\n"
     around = f"<!-- table:main -->\n<!-- /table -->\n{around}"
