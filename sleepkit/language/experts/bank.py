@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.experts.ffn import INPUT_SIZE
-from sleepkit.language.experts.units import LAYER_SHARES, ExpertBankConfig, LayerExperts, add_experts, kind_of
+from sleepkit.language.experts.units import LAYER_SHARES, WIDTHS, ExpertBankConfig, LayerExperts, add_experts, kind_of
 from sleepkit.language.models.base_model import (
     CONFIG_NAME,
     INSIDE,
@@ -89,9 +89,9 @@ class ExpertBank:
         model = without_adapter(model)  # of PEFT: it outlives its wrapper
         if any(isinstance(module, LayerExperts) for module in model.modules()):
             raise SleepkitError("this model has an expert bank already; use `ExpertBank.of(model)`")
-        for name in ("slots", "width"):
-            if getattr(config, name) < 1:
-                raise SleepkitError(f"expert {name} must be at least 1, got {getattr(config, name)}")
+        for name, number in (("slots", config.slots), ("width", config.width)):
+            if number is not None and number < 1:
+                raise SleepkitError(f"expert {name} must be at least 1, got {number}")
         decoder = find_decoder_layers(model)
         _check_grows(model)
         able = [index for index, layer in enumerate(decoder) if find_ffn(layer) is not None]
@@ -100,7 +100,8 @@ class ExpertBank:
         ffns: list[Any] = [find_ffn(decoder[index]) for index in indices]
         if None in ffns:
             raise SleepkitError(f"decoder layer {indices[ffns.index(None)]} has no FFN block; choose `layers` that have one")
-        config = replace(config, kind=kind_of(config, ffns, hidden_size))
+        kind = kind_of(config, [decoder[index] for index in indices], ffns, hidden_size)
+        config = replace(config, kind=kind, width=config.width or WIDTHS[kind])
         for index, ffn in zip(indices, ffns, strict=True):
             experts = LayerExperts(ffn, hidden_size, config)
             experts.to(next(decoder[index].parameters()).device)

@@ -59,7 +59,7 @@ def export_plain(bank: ExpertBank) -> PreTrainedModel:
     hidden_size = text_config(model).hidden_size
     known = {index: matrices_of(ffn, hidden_size) for index, ffn in blocks.items() if ffn is not None}
     width = known[bank.layers[0]].width  # type: ignore[union-attr]
-    added = _added(width, bank.config.width * len(bank.active))
+    added = _added(width, (bank.config.width or 0) * len(bank.active))
     experts = dict(zip(bank.layers, bank.per_layer(), strict=True))
     names = {module: name for name, module in model.named_modules()}
     state = {name: value for name, value in model.state_dict().items() if ".sleep_experts." not in name}
@@ -80,7 +80,8 @@ def _check(bank: ExpertBank) -> None:
         raise SleepkitError("the model carries a PEFT adapter; call `merge_and_unload()` before the export")
     if bank.config.kind != "ffn":
         raise SleepkitError(
-            f"these experts are of kind {bank.config.kind!r}, which no FFN block of {model.config.model_type} can hold; {KEEP}"
+            f"these experts are of kind {bank.config.kind!r}, which no FFN block of {model.config.model_type} can hold; "
+            f"{KEEP}, or sleep with expert_kind ffn where the model allows it"
         )
     if getattr(model, "is_quantized", False):
         raise SleepkitError("the base is held in few bits; load it without load_in_4bit and load_in_8bit to export")

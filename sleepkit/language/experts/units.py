@@ -7,7 +7,7 @@ ungated  the same without a gate, as in the paper ("Language Models Need Sleep",
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,6 +19,8 @@ from sleepkit.language.experts.ffn import FFNExpert, matrices_of
 from sleepkit.language.experts.gated import GatedExpert
 
 Expert = FFNExpert | GatedExpert
+OUTPUT_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")  # names in layers, of a norm behind the FFN block
+WIDTHS = {"ffn": 128, "gated": 192, "ungated": 192}  # hidden units; a unit of a block has three vectors, others two
 KINDS = ("auto", "ffn", "gated", "ungated")
 
 # Names for layers: the last of them, as a share of all.  Late experts keep to their own night: experts in the layers about the
@@ -32,9 +34,9 @@ class ExpertBankConfig:
 
     Args:
         slots (`int`, defaults to 8): experts in a layer, allocated up front; one is used a night.
-        width (`int`, defaults to 128): hidden units of an expert.
+        width (`int`, *optional*): hidden units of an expert; as many parameters by default with either kind, see `WIDTHS`.
         layers (`str` or list of `int`, defaults to `"last_quarter"`): "all", "last_half", "last_quarter", or layer indices.
-        kind (`str`, defaults to `"auto"`): "ffn", "gated" or "ungated" as above; "auto": "ffn" where the FFN blocks allow it,
+        kind (`str`, defaults to `"auto"`): "ffn", "gated" or "ungated" as above; "auto": "ffn" where the FFN blocks suit it,
             "gated" elsewhere.
 
     Example:
@@ -43,7 +45,7 @@ class ExpertBankConfig:
     """
 
     slots: int = field(default=8, metadata={"help": "Experts per layer, allocated up front; one is used per night."})
-    width: int = field(default=128, metadata={"help": "Hidden units of one expert (the paper: 64)."})
+    width: int | None = field(default=None, metadata={"help": "Hidden units of one expert (the paper: 64)."})
     layers: str | list[int] = field(
         default="last_quarter",
         metadata={"help": "Layers that carry experts: 'all', 'last_half', 'last_quarter', or a list of layer indices."},
@@ -62,8 +64,11 @@ class ExpertBankConfig:
         return cls(**saved)
 
 
-def kind_of(config: ExpertBankConfig, ffns: Iterable[nn.Module], hidden_size: int) -> str:
-    """Return the kind of experts that these FFN blocks get.
+def kind_of(config: ExpertBankConfig, layers: Sequence[nn.Module], ffns: Sequence[nn.Module], hidden_size: int) -> str:
+    """Return the kind of experts that the FFN blocks of these layers get.
+
+    Where a layer normalises what its block puts out (Gemma, OLMo 2), units are taken only when they are asked for: the norm makes
+    much of little, and they move general text further than gated experts do, and recall less.
 
     Raises:
         SleepkitError: units are asked for that one of the blocks cannot take, or an unknown kind.
@@ -72,6 +77,8 @@ def kind_of(config: ExpertBankConfig, ffns: Iterable[nn.Module], hidden_size: in
         raise SleepkitError(f"expert kind is {config.kind!r}; use one of {', '.join(KINDS)}")
     if config.kind not in ("auto", "ffn"):
         return config.kind
+    if config.kind == "auto" and any(hasattr(layer, name) for layer in layers for name in OUTPUT_NORMS):
+        return "gated"
     narrow = next((ffn for ffn in ffns if matrices_of(ffn, hidden_size) is None), None)
     if narrow is not None and config.kind == "ffn":
         raise SleepkitError(
@@ -87,10 +94,9 @@ class LayerExperts(nn.Module):
     def __init__(self, ffn: nn.Module, hidden_size: int, config: ExpertBankConfig) -> None:
         super().__init__()
         matrices = matrices_of(ffn, hidden_size) if config.kind == "ffn" else None
+        width = config.width or WIDTHS[config.kind]
         self.slots = nn.ModuleList(
-            FFNExpert(ffn, matrices, hidden_size, config.width)
-            if matrices
-            else GatedExpert(hidden_size, config.width, config.kind == "gated")
+            FFNExpert(ffn, matrices, hidden_size, width) if matrices else GatedExpert(hidden_size, width, config.kind == "gated")
             for _ in range(config.slots)
         )
         self.visible: tuple[int, ...] = ()

@@ -55,7 +55,7 @@ def logits(model):
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_equal_logits_and_reload(family, tmp_path):
-    model, bank = slept_model(family, **CONFIGS[family])
+    model, bank = slept_model(family, kind="ffn", **CONFIGS[family])
     slept, state = logits(model), copy.deepcopy(model.state_dict())
     plain = export_plain(bank)
     assert type(plain) is type(model)

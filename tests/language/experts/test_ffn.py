@@ -147,6 +147,11 @@ def test_units_of_real_size_add_up(hidden_size):
     assert matrices_of(block, hidden_size).width == 2 * hidden_size
 
 
+@pytest.mark.parametrize(("family", "kind"), [("llama", "ffn"), ("gpt2", "ffn"), ("gemma3_text", "gated"), ("olmo2", "gated")])
+def test_units_are_asked_for_where_a_norm_stands_behind_the_block(family, kind):
+    assert ExpertBank.grow(tiny_model(family), ExpertBankConfig(slots=1, width=4)).config.kind == kind
+
+
 def test_a_family_with_blocks_of_both_sorts_gets_gated_experts():
     model = tiny_model("qwen3_moe")
     assert ExpertBank.grow(model, ExpertBankConfig(slots=1, width=4, layers="all")).config.kind == "gated"
@@ -155,7 +160,7 @@ def test_a_family_with_blocks_of_both_sorts_gets_gated_experts():
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox"])
 def test_it_learns(family):
     model = tiny_model(family)
-    bank = ExpertBank.grow(model, ExpertBankConfig(slots=1, width=16, layers="last_half"))
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=1, width=16, layers="last_half", kind="ffn"))
     slot, ids = bank.activate(), tiny_batch()
     optimizer, losses = torch.optim.AdamW(bank.parameters(slot), lr=3e-2), []
     for _ in range(30):
