@@ -51,7 +51,7 @@ def test_methods_are_documented(name):
 @pytest.mark.slow
 def test_mypy_finds_a_misspelt_name(tmp_path):
     (tmp_path / "user.py").write_text(
-        "from sleepkit import SleepConfig, SleepTrainr\n\nargs = SleepConfig(output_dir='x')\nreveal_type(args.expert_width)\n"
+        "from sleepkit import SleepConfig, SleepTrainr\n\nargs = SleepConfig(output_dir='x')\nreveal_type(args.expert_slots)\n"
     )
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(ROOT / ".mypy_cache"), "user.py"]
     said = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=_environment()).stdout
