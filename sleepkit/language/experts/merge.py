@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.experts.bank import ExpertBank
-from sleepkit.language.experts.units import Expert, LayerExperts
+from sleepkit.language.experts.units import Expert, block_inputs
 from sleepkit.language.models.zero3 import whole
 
 __all__ = ["capture_ffn_inputs", "fit_slot", "merge_oldest", "merge_slots"]
@@ -49,23 +49,9 @@ def capture_ffn_inputs(
     chosen = positions[torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))[:max_rows]]
     kept = torch.zeros(sum(map(len, masks)), dtype=torch.bool).index_fill(0, chosen, True).split([*map(len, masks)])
 
-    layers = list(bank.per_layer())
-    seen: dict[LayerExperts, Tensor] = {}
-    hooks = [experts.register_forward_pre_hook(lambda module, args: seen.update({module: args[0]})) for experts in layers]
-    rows: list[list[Tensor]] = [[] for _ in layers]
-    training = bank.model.training
-    bank.model.eval()
-    try:
-        for batch, keep in zip(batches, kept, strict=True):
-            bank.model(**batch)
-            for layer, experts in zip(rows, layers, strict=True):
-                x = seen[experts].flatten(0, -2)  # (batch * time, d)
-                layer.append(x[keep.to(x.device)])
-    finally:
-        bank.model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return [torch.cat(layer) for layer in rows]
+    read = block_inputs(bank.model, list(bank.per_layer()), batches)
+    rows = [[x[keep.to(x.device)] for x in inputs] for inputs, keep in zip(read, kept, strict=True)]
+    return [torch.cat(layer) for layer in zip(*rows, strict=True)]
 
 
 def merge_slots(bank: ExpertBank, into: int, from_: Sequence[int], inputs: Sequence[Tensor], **options: Any) -> dict[int, float]:

@@ -7,7 +7,7 @@ ungated  the same without a gate, as in the paper ("Language Models Need Sleep",
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -117,6 +117,25 @@ class LayerExperts(nn.Module):
                 self.gates = gates if index == self.keep_gates_of else None
             total = y if total is None else total + y
         return total
+
+
+@torch.no_grad()
+def block_inputs(
+    model: nn.Module, layers: Sequence[LayerExperts], batches: Iterable[Mapping[str, Any]]
+) -> Iterator[list[Tensor]]:
+    """Read ``batches`` in evaluation, and yield of each what the blocks beside ``layers`` saw, ``(batch * time, d)``."""
+    seen: dict[nn.Module, Tensor] = {}
+    hooks = [experts.register_forward_pre_hook(lambda module, args: seen.update({module: args[0]})) for experts in layers]
+    training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            model(**batch)
+            yield [seen[experts].flatten(0, -2) for experts in layers]
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
 
 
 def add_experts(ffn: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
