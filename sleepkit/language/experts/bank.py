@@ -24,14 +24,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.experts.ffn import INPUT_SIZE
+from sleepkit.language.experts.ffn import INPUT_SIZE, OUTPUT_SIZE
 from sleepkit.language.experts.units import (
     LAYER_SHARES,
     WIDTHS,
     ExpertBankConfig,
     LayerExperts,
+    Pace,
     add_experts,
     block_inputs,
+    has_output_norm,
     kind_of,
 )
 from sleepkit.language.models.base_model import (
@@ -156,26 +158,32 @@ class ExpertBank:
         rates = {}
         for name in self.named_parameters(slot):
             _, layer, own = name.split(".")
-            rates[name] = (fast if own in expert.fast else 1.0) * (pace_of[int(layer)] if own in expert.paced else 1.0)
+            pace = getattr(pace_of[int(layer)], expert.paced[own]) if own in expert.paced else 1.0
+            rates[name] = (fast if own in expert.fast else 1.0) * pace
         return rates
 
     @cached_property
-    def paces(self) -> list[float]:
-        """Of each grown layer, how large inner weights of an expert are, and how fast they learn; 1 for inputs as SmolLM2's.
+    def paces(self) -> list[Pace]:
+        """Measure, for each grown layer, how fast the weights of an expert learn, and how large they begin.
 
-        What a weight does is as large as the inputs of its block, which families scale very differently, while the steps of an
-        optimizer are equally large everywhere.  The inputs are measured on a few drawn tokens; gated experts have 1.
+        The steps of an optimizer are equally large everywhere, while what a step does is not: that of an inner weight is as large
+        as the inputs of the block, which families scale very differently, and where a norm stands behind the block, that of an
+        outer weight counts as much as the block's outputs are small.  Both are 1 for a block as SmolLM2's, and for gated experts.
+        They are measured on a few drawn tokens.
         """
         layers = list(self.per_layer())
         if not layers[0][0].paced:
-            return [1.0] * len(layers)
+            return [Pace()] * len(layers)
         vocabulary = text_config(self.model).vocab_size
         ids = torch.randint(vocabulary, (1, PROBED), generator=torch.Generator().manual_seed(0))
         batch = {"input_ids": ids.to(next(self.model.parameters()).device), "use_cache": False}
-        with self.view(()), whole(self.model.parameters()):
+        decoder, paces = find_decoder_layers(self.model), []
+        with self.view(()), torch.no_grad(), whole(self.model.parameters()):
             (inputs,) = block_inputs(find_decoder(self.model), layers, [batch])
-        sizes = [x.float().square().mean(-1).sqrt().median().item() for x in inputs]
-        return [INPUT_SIZE / max(size, torch.finfo(torch.float16).tiny) for size in sizes]
+            for layer, x in zip((decoder[index] for index in self.layers), inputs, strict=True):
+                outer = _size(find_ffn(layer)(x[None])) / OUTPUT_SIZE if has_output_norm(layer) else 1.0  # type: ignore[misc]
+                paces.append(Pace(INPUT_SIZE / _size(x), outer))
+        return paces
 
     @property
     def penalty(self) -> float:
@@ -214,7 +222,7 @@ class ExpertBank:
         generator = torch.Generator().manual_seed(derive_seed(seed, "expert", slot))
         for experts, pace in zip(self.per_layer(), self.paces, strict=True):
             with whole(experts[slot].parameters(), write=True):
-                experts[slot].reset(generator, pace)
+                experts[slot].reset(generator, pace.inner)
 
     def deactivate(self, slot: int) -> None:
         """Reset a slot and mask it again ("synaptic pruning").
@@ -400,6 +408,11 @@ def read_bank_config(folder: str | Path) -> dict[str, Any]:
     if missing:
         raise SleepkitError(f"{path} lacks {', '.join(sorted(missing))}; copy it again")
     return document
+
+
+def _size(x: Tensor) -> float:
+    """Root mean square of the rows, the median of all; never 0."""
+    return max(x.float().square().mean(-1).sqrt().median().item(), torch.finfo(torch.float16).tiny)
 
 
 def _base_shape(model: nn.Module) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from torch.func import functional_call
 
 __all__ = ["FFNExpert", "Matrices", "joined", "matrices_of"]
 
-INPUT_SIZE = 0.2  # of the inputs of blocks, root mean square, for which learning rates were found (SmolLM2, last quarter)
+INPUT_SIZE, OUTPUT_SIZE = 0.2, 4.8  # of blocks, root mean square, for which learning rates were found (SmolLM2, last quarter)
 SHARED_SCALE = 4.0  # of the shared direction, beside the rows of its own that each unit has
 PROBED = 2  # units, in the check that units add up
 CALLS = ("forward", "_hf_hook", "_old_forward")  # of accelerate, in the block's own dictionary: they move its weights about
@@ -103,9 +103,9 @@ class FFNExpert(nn.Module):
         self.shared = nn.Parameter(torch.zeros(hidden_size))
 
     @property
-    def paced(self) -> tuple[str, ...]:
-        """Parameters whose effect is as large as the block's inputs, see `ExpertBank.paces`."""
-        return (*self.matrices.inner, "shared")
+    def paced(self) -> dict[str, str]:
+        """Which of the paces of its layer a parameter learns at, see `ExpertBank.paces`."""
+        return {name: "inner" for name in (*self.matrices.inner, "shared")} | {self.matrices.outer: "outer"}
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator, pace: float = 1.0) -> None:
@@ -113,7 +113,7 @@ class FFNExpert(nn.Module):
 
         Args:
             generator: draws the matrices.
-            pace: factor of their size, as `ExpertBank.paces` has it.
+            pace: factor of their size, the inner one of `ExpertBank.paces`.
         """
         for name, parameter in self.named_parameters():
             if name in self.matrices.inner:

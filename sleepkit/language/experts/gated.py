@@ -35,7 +35,7 @@ class GatedExpert(nn.Module):
         gated: whether it has a gate; without one it is always open.
     """
 
-    paced: ClassVar[tuple[str, ...]] = ()  # as of `FFNExpert`
+    paced: ClassVar[dict[str, str]] = {}  # as of `FFNExpert`
     fast: ClassVar[tuple[str, ...]] = ("gate_weight", "gate_bias")  # parameters that learn at the rate of gates
     penalty: ClassVar[float] = 1.0  # of openness
 

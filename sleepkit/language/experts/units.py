@@ -77,7 +77,7 @@ def kind_of(config: ExpertBankConfig, layers: Sequence[nn.Module], ffns: Sequenc
         raise SleepkitError(f"expert kind is {config.kind!r}; use one of {', '.join(KINDS)}")
     if config.kind not in ("auto", "ffn"):
         return config.kind
-    if config.kind == "auto" and any(hasattr(layer, name) for layer in layers for name in OUTPUT_NORMS):
+    if config.kind == "auto" and any(map(has_output_norm, layers)):
         return "gated"
     narrow = next((ffn for ffn in ffns if matrices_of(ffn, hidden_size) is None), None)
     if narrow is not None and config.kind == "ffn":
@@ -86,6 +86,24 @@ def kind_of(config: ExpertBankConfig, layers: Sequence[nn.Module], ffns: Sequenc
             "use experts of kind 'gated'"
         )
     return "ffn" if narrow is None else "gated"
+
+
+def has_output_norm(layer: nn.Module) -> bool:
+    """Whether a layer normalises what its FFN block puts out, as Gemma and OLMo 2 do."""
+    return any(hasattr(layer, name) for name in OUTPUT_NORMS)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the weights of an expert learn, as a factor of the learning rate.
+
+    Attributes:
+        inner: of the matrices of the block's inputs, which also begin so large.
+        outer: of the matrix that writes the block's output.
+    """
+
+    inner: float = 1.0
+    outer: float = 1.0
 
 
 class LayerExperts(nn.Module):

@@ -184,10 +184,25 @@ def test_an_expert_begins_and_learns_at_the_pace_of_its_block_s_inputs():
         slot = bank.activate(seed=3)
         rates = bank.rates(slot, fast=40.0)
         gate = next(bank.per_layer())[slot].gate_proj
-        paces.append(bank.paces[0])
-        assert bank.paces[0] == pytest.approx(0.2 / size, rel=0.05)
-        assert gate.std().item() == pytest.approx(bank.paces[0] * 32**-0.5, rel=0.2)
-        assert rates["layer.2.gate_proj"] == rates["layer.2.up_proj"] == bank.paces[0]
-        assert rates["layer.2.shared"] == 40 * bank.paces[0] and rates["layer.2.down_proj"] == 1
+        paces.append(bank.paces[0].inner)
+        assert bank.paces[0].inner == pytest.approx(0.2 / size, rel=0.05)
+        assert gate.std().item() == pytest.approx(bank.paces[0].inner * 32**-0.5, rel=0.2)
+        assert rates["layer.2.gate_proj"] == rates["layer.2.up_proj"] == bank.paces[0].inner
+        assert rates["layer.2.shared"] == 40 * bank.paces[0].inner and rates["layer.2.down_proj"] == 1
     gated = ExpertBank.grow(tiny_model(), ExpertBankConfig(slots=1, width=4, kind="gated"))
     assert set(gated.rates(gated.activate(), fast=40.0).values()) == {1.0, 40.0}
+
+
+def outer_rate(family, scale):
+    model = tiny_model(family)
+    with torch.no_grad():
+        for layer in find_decoder_layers(model):
+            find_ffn(layer).down_proj.weight.mul_(scale)
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=1, width=16, layers=[2], kind="ffn"))
+    return bank.rates(bank.activate(), fast=40.0)["layer.2.down_proj"]
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "olmo2"])
+def test_where_a_norm_follows_an_outer_matrix_learns_at_the_pace_of_the_block_s_outputs(family):
+    assert outer_rate(family, 0.1) == pytest.approx(0.1 * outer_rate(family, 1.0), rel=0.05)
+    assert outer_rate("llama", 0.1) == outer_rate("llama", 1.0) == 1
