@@ -34,7 +34,7 @@ from sleepkit.language.experts.units import (
     add_experts,
     block_inputs,
     has_output_norm,
-    kind_of,
+    widened,
 )
 from sleepkit.language.models.base_model import (
     CONFIG_NAME,
@@ -110,10 +110,11 @@ class ExpertBank:
         ffns: list[Any] = [find_ffn(decoder[index]) for index in indices]
         if None in ffns:
             raise SleepkitError(f"decoder layer {indices[ffns.index(None)]} has no FFN block; choose `layers` that have one")
-        kind = kind_of(config, [decoder[index] for index in indices], ffns, hidden_size)
+        found = widened(config.kind, [decoder[index] for index in indices], ffns, hidden_size)
+        kind = config.kind if config.kind != "auto" else "gated" if None in found else "ffn"
         config = replace(config, kind=kind, width=config.width or WIDTHS[kind])
-        for index, ffn in zip(indices, ffns, strict=True):
-            experts = LayerExperts(ffn, hidden_size, config)
+        for index, ffn, matrices in zip(indices, ffns, found, strict=True):
+            experts = LayerExperts(ffn, matrices, hidden_size, config)
             experts.to(next(decoder[index].parameters()).device)
             experts.requires_grad_(False)
             ffn.sleep_experts = experts

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.experts.ffn import FFNExpert, matrices_of
+from sleepkit.language.experts.ffn import FFNExpert, Matrices, matrices_of
 from sleepkit.language.experts.gated import GatedExpert
 
 Expert = FFNExpert | GatedExpert
@@ -64,28 +64,37 @@ class ExpertBankConfig:
         return cls(**saved)
 
 
-def kind_of(config: ExpertBankConfig, layers: Sequence[nn.Module], ffns: Sequence[nn.Module], hidden_size: int) -> str:
-    """Return the kind of experts that the FFN blocks of these layers get.
+def widened(kind: str, layers: Sequence[nn.Module], ffns: Sequence[nn.Module], hidden_size: int) -> list[Matrices] | list[None]:
+    """Find the matrices of these FFN blocks to which experts add units; None for each where experts are low-rank blocks.
 
     Where a layer normalises what its block puts out (Gemma, OLMo 2), units are taken only when they are asked for: the norm makes
     much of little, and they move general text further than gated experts do, and recall less.
 
+    Args:
+        kind: as of `ExpertBankConfig`.
+        layers: that get experts.
+        ffns: their blocks.
+        hidden_size: of the model.
+
     Raises:
         SleepkitError: units are asked for that one of the blocks cannot take, or an unknown kind.
     """
-    if config.kind not in KINDS:
-        raise SleepkitError(f"expert kind is {config.kind!r}; use one of {', '.join(KINDS)}")
-    if config.kind not in ("auto", "ffn"):
-        return config.kind
-    if config.kind == "auto" and any(map(has_output_norm, layers)):
-        return "gated"
-    narrow = next((ffn for ffn in ffns if matrices_of(ffn, hidden_size) is None), None)
-    if narrow is not None and config.kind == "ffn":
-        raise SleepkitError(
-            f"{type(narrow).__name__} cannot be made wider by units of its own, as a mixture of experts cannot; "
-            "use experts of kind 'gated'"
-        )
-    return "ffn" if narrow is None else "gated"
+    if kind not in KINDS:
+        raise SleepkitError(f"expert kind is {kind!r}; use one of {', '.join(KINDS)}")
+    if kind not in ("auto", "ffn") or kind == "auto" and any(map(has_output_norm, layers)):
+        return [None] * len(ffns)
+    found = []
+    for ffn in ffns:
+        matrices = matrices_of(ffn, hidden_size)
+        if matrices is None and kind == "ffn":
+            raise SleepkitError(
+                f"{type(ffn).__name__} cannot be made wider by units of its own, as a mixture of experts cannot; "
+                "use experts of kind 'gated'"
+            )
+        if matrices is None:
+            return [None] * len(ffns)
+        found.append(matrices)
+    return found
 
 
 def has_output_norm(layer: nn.Module) -> bool:
@@ -109,9 +118,8 @@ class Pace:
 class LayerExperts(nn.Module):
     """The slots of one layer.  ``visible`` names those that take part in the forward pass."""
 
-    def __init__(self, ffn: nn.Module, hidden_size: int, config: ExpertBankConfig) -> None:
+    def __init__(self, ffn: nn.Module, matrices: Matrices | None, hidden_size: int, config: ExpertBankConfig) -> None:
         super().__init__()
-        matrices = matrices_of(ffn, hidden_size) if config.kind == "ffn" else None
         width = config.width or WIDTHS[config.kind]
         self.slots = nn.ModuleList(
             FFNExpert(ffn, matrices, hidden_size, width) if matrices else GatedExpert(hidden_size, width, config.kind == "gated")
