@@ -431,7 +431,13 @@ class SleepCycle(Generic[E]):
             self._say(f"{label}: " + _listed(shown))
 
     def scores(self, experiences: Sequence[E], in_context: bool = False, without: Sequence[int] = ()) -> list[Score | None]:
-        """Evaluate these experiences; None where there was nothing to test, or nothing is to be tested any more."""
+        """Evaluate these experiences; None where there was nothing to test, or nothing is to be tested any more.
+
+        Args:
+            experiences: those of the life so far, in its order.
+            in_context: with each experience in the prompt.
+            without: indices of those that are not asked.
+        """
         asked = [experience for j, experience in enumerate(experiences) if j not in without]
         evaluations = iter(self.learner.evaluate(asked, in_context=in_context) if asked else [])
         results = [None if j in without else next(evaluations) for j in range(len(experiences))]

@@ -81,7 +81,13 @@ class RoundLog:
 
     @classmethod
     def of(cls, number: int, dreams: Sequence[Dream], dropped: Counter[str]) -> RoundLog:
-        """Count how many dreams of a round were dropped, tried and accepted."""
+        """Count how many dreams of a round were dropped, tried and accepted.
+
+        Args:
+            number: of the round, from 1.
+            dreams: those that were kept of what the dreamer wrote.
+            dropped: how many were not, by reason.
+        """
         tried = [one for one in dreams if one.chosen]
         rewards = [one.reward for one in tried if one.reward is not None]
         accepted = sum(reward > 0 for reward in rewards)
