@@ -47,6 +47,20 @@ _DATE = re.compile(
     rf"(?:{MONTHS})\s+\d{{1,2}}(?!\d)(?:,\s*\d{{4}})?|\d{{1,2}}\s+(?:{MONTHS})(?:\s+\d{{4}})?|(?:{MONTHS})\s+\d{{4}}"
 )
 _NUMBER = re.compile(r"[$£€]?\d(?:[\d,.]*\d)?(?:[–-]\d+)?(?:%|\s?(?:percent|million|billion|thousand|[a-z]+))?")
+_YEAR = r"1\d\d\d|20\d\d"
+_NUMERAL = (
+    "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen"
+    "|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|(?:a |one )?(?:hundred|thousand|million|dozen)"
+)
+_NUMERALS = re.compile(rf"\b(?i:{_NUMERAL})(?:(?:-| and | )(?:one|{_NUMERAL}))*\b(?!-)")
+_PLURAL = r"(?:[a-z-]+[^\Ws]s|people|children|men|women|feet|sheep|geese|mice|fish|deer)"
+_COUNTED = re.compile(
+    rf"(?:{_NUMERALS.pattern}|\d[\d,.]*(?: (?:hundred|thousand|million|billion))?) (?P<what>(?:[a-z-]+ )*{_PLURAL})"
+)
+_COUNTED_BY = {
+    "how much": "grams kilograms kilos pounds ounces tons tonnes litres liters gallons crowns dollars euros cents pence".split(),
+    "how long": "seconds minutes hours days weeks months years decades centuries".split(),
+}
 _NAME = re.compile(r"[A-Z][\w’'.-]*(?:\s+(?:(?:of|the|de|von|and|for|&)\s+)?[A-Z][\w’'.-]*)*")
 _QUOTE = re.compile(r"[\"“]([^\"”]{3,60})[\"”]")
 _BOUNDARY = r"of|in|to|for|with|by|and|that|which|who|on|at|from|as|was|is|were|are"
@@ -56,6 +70,7 @@ _PHRASE = re.compile(
 )
 _CLAUSE = re.compile(r"(?<=[,;:])\s+|(?<!\s)\s+(?=(?:and|but|which|who|when|while|where|because)\s)")
 _AUXILIARIES = frozenset("is was are were has had have can could will would did does must may should".split())
+_HAVING = {"has": "does", "have": "do", "had": "did"}
 _DROPPED = frozenset("in on at by to from of for with about the a an its their his her since until around during as into".split())
 _IRREGULAR = dict(
     pair.split(":")
@@ -73,17 +88,45 @@ _THIRD_PERSON = dict(
         "stands:stand carries:carry receives:receive contains:contain lies:lie holds:hold makes:make gives:give takes:take "
         "uses:use runs:run lives:live grows:grow keeps:keep wears:wear shows:show opens:open begins:begin ends:end crosses:cross "
         "measures:measure weighs:weigh covers:cover feeds:feed belongs:belong requires:require includes:include plays:play "
-        "serves:serve works:work needs:need costs:cost sits:sit leads:lead shelters:shelter means:mean allows:allow marks:mark"
+        "serves:serve works:work needs:need costs:cost sits:sit leads:lead shelters:shelter means:mean allows:allow marks:mark "
+        "leaves:leave departs:depart arrives:arrive returns:return comes:come goes:go closes:close starts:start stops:stop "
+        "sells:sell buys:buy teaches:teach meets:meet falls:fall rises:rise flows:flow produces:produce provides:provide "
+        "offers:offer sleeps:sleep eats:eat drinks:drink likes:like loves:love wants:want knows:know speaks:speak reads:read "
+        "writes:write sings:sing owns:own drives:drive rides:ride swims:swim flies:fly bakes:bake cooks:cook studies:study "
+        "collects:collect repairs:repair hangs:hang lasts:last joins:join follows:follow consists:consist becomes:become "
+        "brings:bring builds:build spans:span connects:connect prefers:prefer hates:hate pays:pay spends:spend"
     ).split()
+)
+_PAST_ONLY = frozenset(  # no participles
+    "began wrote gave took became ran grew knew drew rose fell broke spoke chose drove wore saw came went rode sang sank swam "
+    "threw flew froze".split()
 )
 _RELATIVE = frozenset("that which who whom whose where when while because although though if whether than".split())
 _COORDINATORS = frozenset("and but or nor so yet".split())
 _NO_SUBJECT = _RELATIVE | _COORDINATORS | frozenset("as such with by for to from including rather once also both".split())
 _BEFORE_NOUNS = frozenset("a an the of and or with in by for to from on at".split())
+_PAST_OF = dict(  # of participles that are not also pasts
+    pair.split(":")
+    for pair in (
+        "written:wrote taken:took given:gave drawn:drew chosen:chose broken:broke driven:drove known:knew begun:began grown:grew "
+        "sung:sang seen:saw worn:wore thrown:threw hidden:hid frozen:froze flown:flew ridden:rode run:ran woven:wove "
+        "stolen:stole shown:showed sewn:sewed sawn:sawed eaten:ate beaten:beat forgotten:forgot done:did"
+    ).split()
+)
+_UNCHANGED = frozenset("cast cut set put shut hit hurt let read spread shed split".split())  # pasts and participles alike
+_POSSESSIVES = frozenset("my our your their his her its".split())
 _LONGEST_VERB = 30
 _PREPOSITIONS = frozenset("in on at since during after before by from until within under over through following".split())
 _KEEPS_STEM = frozenset("develop envelop gallop visit limit edit exhibit inhabit prohibit credit benefit deposit permit".split())
 _MOVED = r"(?:went|moved|travell?ed|journeyed|walked|ran|drove|flew|sailed|rode|returned|hurried|fled)(?: back)?"
+_PASSIVE_BY = re.compile(
+    r"\b(?:was|were|is|are|been|being) [^,;:]{0,99}\bby (?:(?:a|an|the|its|his|her|their) )?(?:[a-z-]+ ){0,2}$"
+)
+_IN_SOMETHING = re.compile(r"\b(?:in|on|at|near|under|behind|beside|above|below|inside) (?:the|a|an) $")
+_AT_A_PLACE = re.compile(r"\b(?:in|at|near) (?:the )?$")
+_OF_A_PERSON = re.compile(r"\b(?:he|she|his|her|who|born|died|married|aged)\b")
+_MEASURE = re.compile(r" (tall|high|long|deep|wide|thick|old)\b")
+_NAMED = re.compile(r"\b(?:called|named) (?:the )?$")
 _TO_A_PLACE = re.compile(rf"\b{_MOVED} (?:in)?to (?:the )?$")
 _WHEREABOUTS = re.compile(
     rf"(?P<who>(?:The |[A-Z])[\w’'-]*(?: [A-Z][\w’'-]*){{0,2}}) {_MOVED} (?:in)?to (?P<place>the [\w’'-]+|[A-Z][\w’'-]*)[.,!]"
@@ -105,31 +148,54 @@ def answer_spans(sentence: str, max_words: int = 7) -> list[str]:
         if len(text) > 1 and len(text.split()) <= max_words and text not in found and text in sentence:
             found[text] = None
 
-    for pattern in (_DATE, _NUMBER):
-        for match in pattern.finditer(sentence):
-            add(match.group())
+    for match in _DATE.finditer(sentence):
+        add(match.group())
+    for match in _NUMBER.finditer(sentence):
+        add(_with_what_is_counted(sentence, match) or match.group())
+    for match in _NUMERALS.finditer(sentence):
+        add(_with_what_is_counted(sentence, match) or match.group())
     for match in _NAME.finditer(sentence):
-        add(" ".join(dropwhile(lambda word: word.lower() in STOP_WORDS, match.group().split())))
+        named = " ".join(dropwhile(lambda word: word.lower() in STOP_WORDS, match.group().split()))
+        if named.lower() not in _POSSESSIVES and not _NUMERALS.fullmatch(named):
+            add(named)
     for match in _QUOTE.finditer(sentence):
         add(match.group(1))
     for match in _PHRASE.finditer(sentence):
         words = list(dropwhile(STOP_WORDS.__contains__, match.group(1).split()))
-        if words and not words[0].endswith("ed") and (len(words) > 1 or len(words[0]) > 4):
+        if words and (words[0] in _PAST_OF or _base_form(words[0]) is not None):  # "carries a green lamp"
+            words = list(dropwhile(STOP_WORDS.__contains__, words[1:]))
+        if words and not _NUMERALS.fullmatch(words[0]) and not words[0].endswith("ed") and (len(words) > 1 or len(words[0]) > 4):
             add(" ".join(words))
     return list(found)
 
 
 def question_words(span: str, sentence: str = "") -> list[str]:
     """Question words that fit an answer in its sentence, likely ones first."""
-    if _TO_A_PLACE.search(sentence.partition(span)[0]):
+    before = sentence.partition(span)[0]
+    if _TO_A_PLACE.search(before):
         return ["where"]
-    if re.search(rf"\b(?:{MONTHS})\b", span) or re.fullmatch(r"1\d\d\d|20\d\d", span):
+    if measured := _measured(span, sentence):
+        return [f"how {measured}"]
+    if re.search(rf"\b(?:{MONTHS})\b", span) or re.fullmatch(_YEAR, span):
         return ["when", "in what year"]
     if re.match(r"[$£€]", span):
         return ["how much"]
+    if counted := _COUNTED.fullmatch(span):
+        noun = counted["what"].split()[-1]
+        return [f"how many {counted['what']}", next((word for word, nouns in _COUNTED_BY.items() if noun in nouns), "how many")]
     if re.search(r"\d", span):
         return ["how many", "what"]
-    return ["who", "where", "which", "what"] if span[:1].isupper() else ["what", "how"]
+    if _NUMERALS.fullmatch(span):
+        return ["when", "at what time"] if re.search(r"\b(?:at|by|until) $", before) else ["how many", "what"]
+    if not span[:1].isupper():
+        return ["where", "what"] if _IN_SOMETHING.search(before) else ["what", "how"]
+    if _PASSIVE_BY.search(before):
+        return ["who", "by whom"]
+    if sentence.startswith(span) and _OF_A_PERSON.search(sentence):
+        return ["who", "which person"]
+    if _NAMED.search(before):
+        return ["what"]
+    return ["where", "in which place"] if _AT_A_PLACE.search(before) else ["who", "where", "which", "what"]
 
 
 def statement(sentence: str, span: str, rng: random.Random, min_words: int = 9, max_words: int = 24) -> str:
@@ -170,6 +236,8 @@ def wh_question(text: str, span: str, rng: random.Random) -> str | None:
     if span not in text:
         return None
     before, after = text.split(span, 1)
+    if measured := _measured(span, text):
+        after = after.removeprefix(f" {measured}")
     words, rest_of = before.split(), after.split(",")[0].split()
     while words and words[-1].lower() in _DROPPED:
         words = words[:-1]
@@ -180,13 +248,21 @@ def wh_question(text: str, span: str, rng: random.Random) -> str | None:
         words, rest_of = after.strip(" ,").split(), []
     elif not words:  # the span is the subject, if a verb follows
         following = rest_of[0].lower() if rest_of else ""
-        is_verb = following in _AUXILIARIES or _base_form(following) is not None or re.fullmatch(r"[a-z]{3,}[^s]s", following)
+        present = r"[a-z]{3,}" if word.startswith("how many") and following not in STOP_WORDS else r"[a-z]{3,}[^s]s"
+        is_verb = following in _AUXILIARIES or _base_form(following) is not None or re.fullmatch(present, following)
         return _capital(f"{word}{after}".strip(" ,")) + "?" if is_verb else None
     words = without_opening(words)
     place = main_verb(words, rest_of)
     if place is None:
         return None
+    words, rest_of = _last_predicate(words, place), _without_next_predicate(rest_of)
+    if _PASSIVE_BY.search(before):
+        words = _without_by(words)
+        if word == "who" and (past := _past_of(words[place + 1])):
+            return _question(word, past, words[:place], [*words[place + 2 :], *rest_of])
     subject, verb, rest = words[:place], words[place], [*words[place + 1 :], *rest_of]
+    if verb in _HAVING and len(words) == place + 1:
+        return _question(word, _HAVING[verb], subject, ["have", *rest_of])
     if verb in _AUXILIARIES:
         return _question(word, verb, subject, rest)
     auxiliary, base = _base_form(verb) or ("", "")
@@ -224,6 +300,58 @@ def main_verb(words: list[str], rest: list[str]) -> int | None:
     if finite is not None and _is_participle(words, finite) and any(token in _AUXILIARIES for token in later):
         return None  # "the rocks collected from [span] are old": the verb comes after the answer
     return finite
+
+
+def _measured(span: str, sentence: str) -> str:
+    """Return what a number says of something: "tall" of "43 metres" in "It is 43 metres tall"; "" of others."""
+    found = _MEASURE.match(sentence.partition(span)[2]) if re.match(rf"\d|{_NUMERALS.pattern}", span) else None
+    return "" if found is None else found[1]
+
+
+def _without_by(words: list[str]) -> list[str]:
+    """Of "A crack was mended by the smith" what stands before "by"; as a last word it was dropped already."""
+    by = next((k for k in range(len(words) - 1, 0, -1) if words[k] == "by"), len(words))
+    return words[:by]
+
+
+def _past_of(participle: str) -> str | None:
+    """Return the past of a participle: "wrote" of "written"; None for other words."""
+    past = _PAST_OF.get(participle, participle)
+    is_past = past != participle or past in _UNCHANGED or _base_form(participle) is not None
+    return past if is_past and participle not in _THIRD_PERSON else None
+
+
+def _without_next_predicate(rest: list[str]) -> list[str]:
+    """Of "in 1958 and carries twelve cars" what belongs to the verb before it, "in 1958"; of "and two windows" nothing."""
+    if rest[:1] == ["and"]:
+        return []
+    verbs = (k for k, word in enumerate(rest[1:]) if rest[k] == "and" and (word in _AUXILIARIES or _base_form(word) is not None))
+    return rest[: next(verbs, len(rest))]
+
+
+def _last_predicate(words: list[str], place: int) -> list[str]:
+    """Of "The ferry was built in 1958 and carries" what asks for the last verb, "The ferry carries", at the place of the first.
+
+    Of "The house has three rooms and" it is "The house has".
+    """
+    if words[-1] == "and":
+        return words[: place + 1]
+    for i in range(len(words) - 1, place + 1, -1):
+        if words[i - 1] == "and" and (words[i] in _AUXILIARIES or _base_form(words[i]) is not None):
+            stands_alone = words[i] in _AUXILIARIES | _PAST_ONLY | _THIRD_PERSON.keys() or words[place] not in _AUXILIARIES
+            return [*words[:place], *words[i:]] if stands_alone else [*words[: place + 1], *words[i:]]
+    return words
+
+
+def _with_what_is_counted(sentence: str, number: re.Match[str]) -> str | None:
+    """A number that is no year, with the words behind it up to the first plural of three; None where there is none."""
+    digits = re.match(r"\d[\d,.]*", number.group())
+    end = number.start() + digits.end() if digits else number.end()
+    following = re.match(r"(?: [a-z-]+){0,3}", sentence[end:])[0].split()  # type: ignore[index]
+    following = following[: next((k for k, word in enumerate(following) if word in STOP_WORDS), len(following))]
+    plural = next((k + 1 for k, word in enumerate(following) if re.fullmatch(_PLURAL, word)), 0)
+    is_year = re.fullmatch(_YEAR, sentence[number.start() : end])
+    return " ".join([sentence[number.start() : end], *following[:plural]]) if plural and not is_year else None
 
 
 def _is_participle(words: list[str], i: int) -> bool:
