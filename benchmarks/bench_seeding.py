@@ -230,8 +230,6 @@ def measure_ours(
     model: Any, tokenizer: Any, items: list[Any], batch: list[Any], active: int, options: argparse.Namespace, folder: str
 ) -> dict[str, Any]:
     """Teacher and lower layers see all items of the night before the first step, and each step takes the batch."""
-    import torch
-
     from sleepkit.language.experts.bank import ExpertBank
     from sleepkit.language.experts.units import ExpertBankConfig
     from sleepkit.language.seeding.config import KnowledgeSeedingConfig
@@ -241,11 +239,6 @@ def measure_ours(
     slot = -1
     for night in range(active):
         slot = bank.activate(seed=options.seed + night)
-    with torch.no_grad():
-        for old in bank.active[:-1]:
-            for experts in bank.per_layer():
-                gate: Any = experts[old].gate_bias
-                gate.fill_(-10.0)
     clock = timer(options.warmup)
     config = KnowledgeSeedingConfig(
         **shared(options, folder, options.steps), max_completion_length=options.new_tokens, rollout_prompts=len(batch)
