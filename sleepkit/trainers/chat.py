@@ -175,8 +175,8 @@ class SleepChat(SleepTrainer):
     def _nothing_to_learn(self) -> str | None:
         if not any(line.is_learned for line in self.today.said):
             return (
-                "nothing was said today that a night could learn, but greetings, questions or single words at most; today stays as "
-                "it is, so say or /remember something in whole sentences first"
+                "nothing was said today that a night could learn, but greetings, questions or single words at most; say or "
+                "/remember something in whole sentences, which the next night learns with what is kept of today"
             )
         if self._outcome() is False:
             return "the night on just these lines was undone; say or /remember more, or loosen the gate (gate_min_gain, ...)"

@@ -53,7 +53,7 @@ class Line:
 
     @property
     def is_learned(self) -> bool:
-        """Whether a night learns it: it is the user's, and some sentence of it says more than one word, a question or a greeting."""
+        """Whether a night learns it: it is the user's, and more than questions, greetings and single words."""
         return self.role != "assistant" and any(map(_says_something, sentences(self.text)))
 
 

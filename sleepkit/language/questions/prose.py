@@ -95,12 +95,13 @@ _END = re.compile(rf"[.!\u2026\u3002\uff01\uff0e\uff61\u0964\u0965\u06d4\u1362\u
 _QUESTION = re.compile(rf"[?\uff1f\u061f]!?{_CLOSING}")
 _LETTERS = re.compile(r"[^\W\d_]+|\d+")
 _GREETINGS = frozenset(
-    "hi hello hey there again good morning evening night afternoon day to you all everybody everyone and thanks thank so very much "
-    "a lot bye goodbye cheers see later tomorrow then ok okay yes no sure please welcome nice great well lol haha "
-    "hallo guten morgen abend tag gute nacht danke bitte tschüss ja nein schön hola buenos días buenas tardes noches gracias adiós "
-    "bonjour bonsoir bonne nuit salut merci oui non au revoir ciao buongiorno buonasera grazie olá bom dia obrigado obrigada "
+    "hi hello hey there again good morning evening night afternoon day to you all everybody everyone and thanks thank so very "
+    "much a lot bye goodbye cheers see later tomorrow then ok okay yes no sure please welcome nice great well lol haha "
+    "hallo guten morgen abend tag gute nacht danke bitte tschüss ja nein schön hola buenos días buenas tardes noches gracias "
+    "adiós bonjour bonsoir bonne nuit salut merci oui non au revoir ciao buongiorno buonasera grazie olá bom dia obrigado obrigada "
     "привет здравствуйте спасибо доброе утро добрый день вечер да нет 你好 您好 早上好 晚安 谢谢 再见 好的 おはよう "
-    "おはようございます こんにちは こんばんは おやすみ ありがとう ありがとうございます はい いいえ مرحبا شكرا صباح مساء الخير نعم لا".split()
+    "おはようございます こんにちは こんばんは おやすみ ありがとう ありがとうございます はい いいえ "
+    "مرحبا شكرا صباح مساء الخير نعم لا".split()
 )
 _LAST = 24  # characters in which an end is looked for
 _NO_LETTER = re.compile(r"[\s\d!-/:-@\[-`{-~]+")

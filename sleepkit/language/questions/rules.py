@@ -66,9 +66,9 @@ _IRREGULAR = dict(
         "won:win lost:lose sold:sell bought:buy brought:bring kept:keep found:find met:meet spent:spend stood:stand told:tell "
         "taught:teach grew:grow knew:know drew:draw rose:rise fell:fall broke:break spoke:speak chose:choose drove:drive "
         "wore:wear saw:see came:come went:go sent:send paid:pay said:say felt:feel fought:fight sought:seek got:get lay:lie "
-        "laid:lay rode:ride sang:sing sank:sink swam:swim threw:throw flew:fly froze:freeze hid:hide shot:shoot slept:sleep "
-        "heard:hear thought:think ate:eat drank:drink caught:catch forgot:forget woke:wake lit:light dug:dig fed:feed stole:steal "
-        "meant:mean understood:understand"
+        "laid:lay rode:ride sang:sing sank:sink swam:swim threw:throw flew:fly froze:freeze hid:hide shot:shoot "
+        "slept:sleep heard:hear thought:think ate:eat drank:drink caught:catch forgot:forget woke:wake lit:light dug:dig fed:feed "
+        "stole:steal meant:mean understood:understand"
     ).split()
 )
 _THIRD_PERSON = dict(
@@ -224,6 +224,9 @@ def without_opening(words: list[str]) -> list[str]:
         comma = next((k for k, token in enumerate(words) if token.endswith(",")), None)
         if comma is not None:
             return words[comma + 1 :]
+        speaker = next((k for k, token in enumerate(words[1:4], 1) if token in _SUBJECTS), None)
+        if speaker is not None:  # "On Saturday I went"
+            return words[speaker:]
         dated = next((k for k, token in enumerate(words[1:], 1) if not re.search(rf"\d|^(?:{MONTHS})$", token)), len(words))
         return words[dated:] if dated > 1 else words
     return words

@@ -145,9 +145,9 @@ def test_what_somebody_says_of_themselves_is_asked_in_the_first_person(text, spa
         ("My name is Imre, my cat is called Miso.", "Imre", "My name is Imre"),
         ("My sister and I were born in Tarvik.", "Tarvik", "My sister and I were born in Tarvik."),
         (
-            "He gave a lamp to my brother and my sister in Tarvik.",
+            "He gave lamps to my son and my sister in Tarvik.",
             "Tarvik",
-            "He gave a lamp to my brother and my sister in Tarvik.",
+            "He gave lamps to my son and my sister in Tarvik.",
         ),
         ("The mill was sold and it burned in 1902.", "1902", "The mill was sold and it burned in 1902."),
     ],
