@@ -8,7 +8,8 @@ still said.  After each night all questions of the days so far are asked, each a
 are asked once as they are, and once with the lines of their day in the prompt, which is the most that can be expected.
 
 Written after each night: benchmarks/results/chat_sessions.json with every reply, and docs/chat_sessions.png.  A run that was
-killed goes on where it was, without repeating a night of runs/chat_sessions; one that its gate undid leaves its lines to the next.  The texts are our own, of invented people and places.
+killed goes on where it was, without repeating a night of runs/chat_sessions; one that its gate undid leaves its lines to the
+next.  The texts are our own, of invented people and places.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def sleep_on(chat: SleepChat, session: Mapping[str, Any], earlier: Sequence[Mapp
 def live(chat: SleepChat, sessions: Sequence[Mapping[str, Any]], document: dict[str, Any], path: Path, picture: Path) -> None:
     """Play all days, and write ``document`` after each."""
     found = document["chat_sessions"]
-    if "before" not in found:
+    if len(found.get("before", ())) < len(asked_of(sessions, len(sessions))):
         found |= unslept(chat, sessions)
         write_json(path, document)
     for day in range(len(found["nights"]) + 1, len(sessions) + 1):

@@ -276,10 +276,8 @@ def _chat_sessions(document: Mapping[str, Any]) -> str:
     for night in found["nights"]:
         old = [row["says_the_old"] for row in night["answers"] if "says_the_old" in row]
         told = f"{sum(old)} of {len(old)}" if old else None
-        kept = "yes" if night["committed"] else "undone"
-        rows.append(
-            [f"night {night['session']}", *_by_day(night["answers"], days), told, kept, night.get("anchor_kl"), night["seconds"]]
-        )
+        rest = [told, "yes" if night["committed"] else "undone", night.get("anchor_kl"), night["seconds"]]
+        rows.append([f"night {night['session']}", *_by_day(night["answers"], days), *rest])
     heads = ["after", *(f"day {day}" for day in days), "right", "old answer said", "kept", "anchor KL", "seconds"]
     picture = "\n\n![Share of right answers about each day, after each night](chat_sessions.png)" if found["nights"] else ""
     return markdown_table(heads, rows) + picture

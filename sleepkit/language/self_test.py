@@ -25,6 +25,7 @@ from sleepkit.language.generation.chat import chat_ids, decode, generate, text_i
 from sleepkit.language.questions.gaps import GAP
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH, language_of
+from sleepkit.language.questions.pronouns import antecedent_of, resolved
 from sleepkit.language.questions.sentences import sentences
 from sleepkit.reporting.scores import CONTAINED, contained, score, token_f1
 
@@ -126,18 +127,28 @@ class SelfTest:
 
 
 def _telling(asked: Sequence[SyntheticExample], items: Sequence[SyntheticExample]) -> list[int]:
-    """In how many sentences of its document the answer to each question stands; the sentences are those that were asked about."""
-    documents: dict[str, dict[str, None]] = defaultdict(dict)
+    """In how many sentences of its document the answer to each question stands, or a pronoun that stands for it."""
+    contexts: dict[str, dict[str, None]] = defaultdict(dict)  # sets that keep their order
     for item in items:
-        if item.role == "new" and item.context:
-            documents[item.source].update(dict.fromkeys(sentences(item.context)))
-    told = {source: language_of(" ".join(said), ENGLISH) for source, said in documents.items()}
-    keys = {(item.source, item.span) for item in asked}
+        if item.role == "new":
+            contexts[item.source][item.context] = None
+    languages = {source: language_of(" ".join(parts), ENGLISH) for source, parts in contexts.items()}
+    documents = {source: _understood_alone(parts, languages[source]) for source, parts in contexts.items()}
+    answers = {(item.source, item.span) for item in asked}
     counts = {
-        (source, span): sum(contained(one, span, told.get(source, ENGLISH)) for one in documents.get(source, ()))
-        for source, span in keys
+        (source, span): sum(contained(sentence, span, languages[source]) for sentence in documents[source])
+        for source, span in answers
     }
-    return [counts[item.source, item.span] for item in asked]
+    return [max(1, counts[item.source, item.span]) for item in asked]
+
+
+def _understood_alone(contexts: Collection[str], language: str) -> list[str]:
+    """The sentences of a document, with what the pronouns stand for that begin them."""
+    alone, subject = [], ""
+    for sentence in (sentence for context in contexts for sentence in sentences(context)):
+        alone.append(resolved(sentence, subject) if language == ENGLISH else sentence)
+        subject = antecedent_of(sentence, subject)
+    return alone
 
 
 def _spread(asked: Sequence[SyntheticExample], counts: Sequence[int], number: int) -> list[SyntheticExample]:

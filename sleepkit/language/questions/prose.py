@@ -98,8 +98,8 @@ _GREETINGS = frozenset(
     "hi hello hey there again good morning evening night afternoon day to you all everybody everyone and thanks thank so very "
     "much a lot bye goodbye cheers see later tomorrow then ok okay yes no sure please welcome nice great well lol haha "
     "hallo guten morgen abend tag gute nacht danke bitte tschüss ja nein schön hola buenos días buenas tardes noches gracias "
-    "adiós bonjour bonsoir bonne nuit salut merci oui non au revoir ciao buongiorno buonasera grazie olá bom dia obrigado obrigada "
-    "привет здравствуйте спасибо доброе утро добрый день вечер да нет 你好 您好 早上好 晚安 谢谢 再见 好的 おはよう "
+    "adiós bonjour bonsoir bonne nuit salut merci oui non au revoir ciao buongiorno buonasera grazie olá bom dia obrigado "
+    "obrigada привет здравствуйте спасибо доброе утро добрый день вечер да нет 你好 您好 早上好 晚安 谢谢 再见 好的 おはよう "
     "おはようございます こんにちは こんばんは おやすみ ありがとう ありがとうございます はい いいえ "
     "مرحبا شكرا صباح مساء الخير نعم لا".split()
 )

@@ -67,8 +67,8 @@ _IRREGULAR = dict(
         "taught:teach grew:grow knew:know drew:draw rose:rise fell:fall broke:break spoke:speak chose:choose drove:drive "
         "wore:wear saw:see came:come went:go sent:send paid:pay said:say felt:feel fought:fight sought:seek got:get lay:lie "
         "laid:lay rode:ride sang:sing sank:sink swam:swim threw:throw flew:fly froze:freeze hid:hide shot:shoot "
-        "slept:sleep heard:hear thought:think ate:eat drank:drink caught:catch forgot:forget woke:wake lit:light dug:dig fed:feed "
-        "stole:steal meant:mean understood:understand"
+        "slept:sleep heard:hear thought:think ate:eat drank:drink caught:catch forgot:forget woke:wake lit:light dug:dig "
+        "fed:feed stole:steal meant:mean understood:understand"
     ).split()
 )
 _THIRD_PERSON = dict(
