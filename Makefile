@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults test-models test-serve lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life bench-writers bench-cost tables docs clean
+.PHONY: help install demo test test-slow test-faults test-models test-serve lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life bench-chat bench-writers bench-cost tables docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -89,6 +89,9 @@ bench-dream2learn: install ## prompts led in one batch against one at a time, an
 
 bench-life: install ## what SmolLM2 answers after each day of a user's life: 15 minutes
 	$(BIN)/python benchmarks/life.py
+
+bench-chat: install ## ten days of chats with SmolLM2, a night after each, and what it knows then: hours
+	$(BIN)/python benchmarks/chat_sessions.py
 
 bench-writers: install ## a night in five languages on SmolLM2 and Gemma 3 270M, by who writes the questions: hours
 	$(BIN)/python benchmarks/writers.py

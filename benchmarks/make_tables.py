@@ -268,6 +268,28 @@ def _costs(document: Mapping[str, Any]) -> str:
     return markdown_table(heads, rows)
 
 
+def _chat_sessions(document: Mapping[str, Any]) -> str:
+    """Right answers about each day after each night, and before any; the picture of the same behind it."""
+    found = document["chat_sessions"]
+    days = sorted({row["session"] for row in found.get("before", ())})
+    rows = [[name, *_by_day(found[key], days), None, None, None, None] for name, key in UNSLEPT.items() if key in found]
+    for night in found["nights"]:
+        old = [row["says_the_old"] for row in night["answers"] if "says_the_old" in row]
+        told = f"{sum(old)} of {len(old)}" if old else None
+        rest = [told, "yes" if night["committed"] else "undone", night.get("anchor_kl"), night["seconds"]]
+        rows.append([f"night {night['session']}", *_by_day(night["answers"], days), *rest])
+    heads = ["after", *(f"day {day}" for day in days), "right", "old answer said", "kept", "anchor KL", "seconds"]
+    picture = "\n\n![Share of right answers about each day, after each night](chat_sessions.png)" if found["nights"] else ""
+    return markdown_table(heads, rows) + picture
+
+
+def _by_day(answers: Sequence[Mapping[str, Any]], days: Sequence[int]) -> list[str | None]:
+    """Right answers about each day, and about all."""
+    right = [[row["right"] for row in answers if row["session"] == day] for day in days]
+    return [str(sum(one)) if one else None for one in right] + [f"{sum(map(sum, right))} of {len(answers)}"]
+
+
+UNSLEPT = {"nothing": "before", "nothing, the day's lines in the prompt": "in_context"}
 KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "runs": lambda document: runs_table([meaningful(run) for run in document["runs"]]),
     "systems": _systems,
@@ -278,6 +300,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "images_per_second": _sprites,
     "sensitivity": _sensitivity,
     "image_runs": _image_runs,
+    "chat_sessions": _chat_sessions,
     "writers": _writers,
     "costs": _costs,
     "metrics": _measures,

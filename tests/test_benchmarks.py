@@ -13,8 +13,10 @@ from tiny_painter import save_tiny_generator
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.results import RunRecord
+from sleepkit.reporting.scores import contained
 from sleepkit.runs.arguments.images import parse_dream2learn
-from sleepkit.utils.files import read_json
+from sleepkit.trainers.today import Line
+from sleepkit.utils.files import read_json, read_jsonl
 from sleepkit.vision.data.streams import build_stream
 from sleepkit.vision.dream2learn import dreaming
 from sleepkit.vision.incremental.output_units import DREAM, REAL
@@ -22,6 +24,7 @@ from sleepkit.vision.incremental.output_units import DREAM, REAL
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import chat_sessions  # noqa: E402
 import cost  # noqa: E402
 import dream_controls  # noqa: E402
 import image_table  # noqa: E402
@@ -358,3 +361,80 @@ def test_a_language_that_the_model_cannot_answer_in_view_is_told_and_left_out(tm
     assert nights == [("smollm2", "de", ["--question_writer", "rules"])]
     shown = capsys.readouterr().out
     assert "| smollm2 | de | rules | 90 |" in shown and "| smollm2 | ar | none | – |" in shown
+
+
+# -- ten days of chats -------------------------------------------------------------------------------------------------
+def test_the_sessions_answer_their_questions_and_say_what_replaces_them():
+    sessions = read_jsonl(chat_sessions.SESSIONS)
+    assert [session["day"] for session in sessions] == list(range(1, 11))
+    said = {session["day"]: " ".join(line for line in session["lines"] if Line("user", line).is_learned) for session in sessions}
+    replaced = []
+    for session in sessions:
+        assert 6 <= len(session["lines"]) <= 9 and len(session["questions"]) == 4
+        for row in session["questions"]:
+            assert contained(said[session["day"]], row["answer"]) and 1 <= len(row["answer"].split()) <= 3
+            assert not contained(row["question"], row["answer"]) and row["question"] not in session["lines"]
+            if later := row.get("replaced"):
+                replaced.append(later)
+                assert later["day"] > session["day"] and contained(said[later["day"]], later["answer"])
+    assert len(replaced) > 4
+
+
+def test_a_replaced_answer_is_right_until_its_day():
+    rows = [chat_sessions.asked_of(read_jsonl(chat_sessions.SESSIONS), day) for day in (3, 4)]
+    (early,), (late,) = ([row for row in found if row["question"] == "Who employs me?"] for found in rows)
+    assert early["gold"] == "Corvel Loft" and "old" not in early
+    assert (late["gold"], late["old"]) == ("Ashgrove School", "Corvel Loft")
+    (scored,) = chat_sessions.scored([late], ["You worked for Corvel Loft."])
+    assert not scored["right"] and scored["says_the_old"]
+
+
+def chat_command(tmp_path, sessions):
+    """A run of few days with a tiny model."""
+    small = "--expert_width 4 --expert_slots 4 --max_steps 1 --general_items 2 --general_tokens 4 --max_new_tokens 4 --gate false"
+    small += " --styles cloze --question_writer rules --per_device_train_batch_size 2 --context_max_tokens 700 --use_cpu true"
+    paths = {"--folder": "run", "--results": "chat_sessions.json", "--picture": "picture.png"}
+    words = [word for option, name in paths.items() for word in (option, str(tmp_path / name))]
+    return ["--model", str(tmp_path / "base"), "--sessions", str(sessions), "--reply_tokens", "4", *words, "--", *small.split()]
+
+
+def test_days_of_a_chat_are_played_once_and_go_on(tmp_path, monkeypatch, capsys):
+    tiny_model(max_position_embeddings=2048).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    monkeypatch.setattr(chat_sessions.SleepChat, "ask", lambda self, asked, before=False: ["Pockle, so Pockle." for _ in asked])
+    assert chat_sessions.main(chat_command(tmp_path, 1)) == 0
+    first = read_json(tmp_path / "chat_sessions.json")["chat_sessions"]
+    assert [len(first[name]) for name in ("before", "in_context", "nights")] == [4, 4, 1]
+    slept, sleep = [], chat_sessions.SleepChat.sleep
+    monkeypatch.setattr(chat_sessions.SleepChat, "sleep", lambda self: slept.append(self.today.experience()) or sleep(self))
+    assert chat_sessions.main(chat_command(tmp_path, 2)) == 0
+    found = read_json(tmp_path / "chat_sessions.json")["chat_sessions"]
+    assert len(slept) == 1 and "Jory" in slept[0].documents[0] and "Pockle" not in slept[0].documents[0]
+    assert found["nights"][0] == first["nights"][0] and [len(night["answers"]) for night in found["nights"]] == [4, 8]
+    assert chat_sessions.shares(found["nights"]) == [[0.25, None], [0.25, 0.0]] and (tmp_path / "picture.png").is_file()
+    assert len(found["before"]) == 8  # of the days that are new too
+    assert "| night 2 | 1 | 0 | 1 of 8 | – | yes |" in capsys.readouterr().out
+
+
+def test_lines_of_a_day_that_was_undone_or_killed_are_not_said_twice():
+    days = [{"lines": ["a b", "c d"]}, {"lines": ["e f", "g h"]}, {"lines": ["i j"]}]
+
+    def spoken(waiting, day):
+        said = []
+        today = SimpleNamespace(said=[SimpleNamespace(text=text) for text in waiting])
+        chat_sessions.sleep_on(SimpleNamespace(today=today, reply=said.append, sleep=lambda: None), days[day], days[:day])
+        return said
+
+    assert spoken([], 1) == ["e f", "g h"] and spoken(["e f"], 1) == ["g h"]
+    assert spoken(["a b", "c d"], 1) == ["e f", "g h"] and spoken(["a b", "c d", "e f"], 1) == ["g h"]
+    assert spoken(["e f", "g h"], 2) == ["i j"] and spoken(["e f", "g h", "i j"], 2) == []
+
+
+def test_the_table_of_chats_tells_what_was_undone_and_which_old_answers_are_still_said():
+    answer = {"session": 1, "question": "?", "gold": "Orta", "reply": "Velm", "right": False}
+    night = {"session": 1, "committed": False, "anchor_kl": 0.01, "seconds": 60.0, "answers": [answer | {"says_the_old": True}]}
+    found = {"before": [answer], "in_context": [answer | {"right": True}], "nights": [night]}
+    table = make_tables.render({"chat_sessions": found})
+    assert "| nothing | 0 | 0 of 1 |" in table and "in the prompt | 1 | 1 of 1 |" in table
+    assert "| night 1 | 0 | 0 of 1 | 1 of 1 | undone |" in table and "(chat_sessions.png)" in table
+    assert "png" not in make_tables.render({"chat_sessions": found | {"nights": []}})

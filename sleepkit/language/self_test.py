@@ -11,6 +11,7 @@ Ours: all of it.  Left out: the limits of what is kept (sleepkit/cycle/gate.py).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,9 @@ from sleepkit.language.generation.chat import chat_ids, decode, generate, text_i
 from sleepkit.language.questions.gaps import GAP
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH, language_of
-from sleepkit.reporting.scores import CONTAINED, score, token_f1
+from sleepkit.language.questions.pronouns import antecedent_of, resolved
+from sleepkit.language.questions.sentences import sentences
+from sleepkit.reporting.scores import CONTAINED, contained, score, token_f1
 
 __all__ = ["QUIZ_ITEMS", "QUIZ_STYLES", "Answer", "Evaluation", "SelfTest", "compared", "graded"]
 
@@ -104,6 +107,9 @@ class SelfTest:
     def keep_back(self, items: Sequence[SyntheticExample], told: Collection[str] = ()) -> list[SyntheticExample]:
         """Choose questions for the gate, spread evenly over those that can be asked; something new is left to learn.
 
+        Those whose answer the fewest sentences of the document hold are asked first: what all of it is about is in every reply,
+        so that a model which learned nothing but that would be right.
+
         Args:
             items: of tonight.
             told: replies of older versions of today's documents; what a newer version says for the first time is asked first.
@@ -111,13 +117,48 @@ class SelfTest:
         askable = list(filter(self._can_be_asked, items))
         fresh = [item for item in askable if item.reply not in told] or askable
         number = min(QUIZ_ITEMS, max(len(fresh) // 8, min((len(fresh) + 1) // 2, LEAST_QUIZ)))
-        chosen = [fresh[k * len(fresh) // number] for k in range(number)]
+        chosen = _spread(fresh, _telling(fresh, items), number)
         return chosen if len(chosen) < sum(item.role == "new" for item in items) else chosen[1:]
 
     def _can_be_asked(self, item: SyntheticExample) -> bool:
         """Whether an item is a question of tonight with an answer, to which the reply that is taught is right."""
         is_question = item.style in QUIZ_STYLES or (item.style == "cloze" and GAP in item.prompt)
         return item.role == "new" and is_question and self.score(item, item.reply) == 1
+
+
+def _telling(asked: Sequence[SyntheticExample], items: Sequence[SyntheticExample]) -> list[int]:
+    """In how many sentences of its document the answer to each question stands, or a pronoun that stands for it."""
+    contexts: dict[str, dict[str, None]] = defaultdict(dict)  # sets that keep their order
+    for item in items:
+        if item.role == "new":
+            contexts[item.source][item.context] = None
+    languages = {source: language_of(" ".join(parts), ENGLISH) for source, parts in contexts.items()}
+    documents = {source: _understood_alone(parts, languages[source]) for source, parts in contexts.items()}
+    answers = {(item.source, item.span) for item in asked}
+    counts = {
+        (source, span): sum(contained(sentence, span, languages[source]) for sentence in documents[source])
+        for source, span in answers
+    }
+    return [max(1, counts[item.source, item.span]) for item in asked]
+
+
+def _understood_alone(contexts: Collection[str], language: str) -> list[str]:
+    """The sentences of a document, with what the pronouns stand for that begin them."""
+    alone, subject = [], ""
+    for sentence in (sentence for context in contexts for sentence in sentences(context)):
+        alone.append(resolved(sentence, subject) if language == ENGLISH else sentence)
+        subject = antecedent_of(sentence, subject)
+    return alone
+
+
+def _spread(asked: Sequence[SyntheticExample], counts: Sequence[int], number: int) -> list[SyntheticExample]:
+    """``number`` questions in their order: of the lowest counts all, and of the last that is needed some, spread evenly."""
+    chosen: list[int] = []
+    for count in sorted(set(counts)):
+        alike = [k for k, one in enumerate(counts) if one == count]
+        wanted = min(number - len(chosen), len(alike))
+        chosen += [alike[k * len(alike) // wanted] for k in range(wanted)]
+    return [asked[k] for k in sorted(chosen)]
 
 
 def compared(items: Sequence[SyntheticExample], before: Sequence[Answer], after: Sequence[Answer]) -> list[dict[str, Any]]:

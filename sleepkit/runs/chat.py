@@ -167,7 +167,7 @@ class Conversation:
         said = self.chat.today.said
         print(f"today, in {self.chat.today.path}:" if said else "nothing was said today")
         for number, line in enumerate(said, 1):
-            print(f"{number:4}  {_safe(line.text)}{'' if line.is_learned else '   (only asks: not learned)'}")
+            print(f"{number:4}  {_safe(line.text)}{'' if line.is_learned else '   (states nothing: not learned)'}")
         sys.stdout.flush()
 
 

@@ -120,6 +120,8 @@ class SleepChat(SleepTrainer):
         """Keep a text for the night, without an answer."""
         if not text.strip():
             raise SleepkitError("there is nothing to remember; give a text")
+        if not Line("remember", text).is_learned:
+            raise SleepkitError(f"{shown(text)} states nothing that a night could learn; remember a whole sentence")
         self.today.add("remember", text.strip())
 
     def context(self, line: str = "") -> list[dict[str, str]]:
@@ -172,7 +174,10 @@ class SleepChat(SleepTrainer):
 
     def _nothing_to_learn(self) -> str | None:
         if not any(line.is_learned for line in self.today.said):
-            return "nothing was said today that a night could learn; say or /remember something first"
+            return (
+                "nothing was said today that a night could learn, but greetings, questions or single words at most; say or "
+                "/remember something in whole sentences, which the next night learns with what is kept of today"
+            )
         if self._outcome() is False:
             return "the night on just these lines was undone; say or /remember more, or loosen the gate (gate_min_gain, ...)"
         return None

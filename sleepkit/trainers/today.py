@@ -10,8 +10,9 @@ The file is written anew for each line, whole or not at all, so that a chat whic
 stays on this machine: what a run publishes is its `model/` alone.  Its first line has the settings of the run too, so that a
 chat goes on as it began before any night.
 
-A night learns what the user said and told it to remember, line by line.  Left out are lines of questions alone, which say
-nothing, and the model's replies, which may be wrong.
+A night learns what the user said and told it to remember, as the user's turns of a transcript: what somebody says of themselves
+is then answered to them.  Left out are lines of questions and greetings alone, which say nothing, and the model's replies, which
+may be wrong.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from sleepkit.errors import SleepkitError, first_line
-from sleepkit.language.data.experience import Experience
-from sleepkit.language.questions.prose import is_question
+from sleepkit.language.data.experience import Experience, render_message
+from sleepkit.language.questions.prose import is_greeting, is_question
 from sleepkit.language.questions.sentences import sentences
+from sleepkit.reporting.scripts import is_unspaced
 from sleepkit.utils.files import plain, read_jsonl, write_jsonl
 from sleepkit.utils.options import shown
 
@@ -51,8 +53,13 @@ class Line:
 
     @property
     def is_learned(self) -> bool:
-        """Whether a night learns it."""
-        return self.role == "remember" or self.role == "user" and not all(map(is_question, sentences(self.text)))
+        """Whether a night learns it: it is the user's, and more than questions, greetings and single words."""
+        return self.role != "assistant" and any(map(_says_something, sentences(self.text)))
+
+
+def _says_something(sentence: str) -> bool:
+    is_word = len(sentence.split()) == 1 and not is_unspaced(sentence)
+    return not (is_word or is_question(sentence) or is_greeting(sentence))
 
 
 def turns_of(lines: Sequence[Line]) -> list[dict[str, str]]:
@@ -115,8 +122,9 @@ class Today:
         return forgotten
 
     def experience(self) -> Experience:
-        """What a night learns, as one document."""
-        return Experience(self.title, ["\n\n".join(line.text for line in self.said if line.is_learned)])
+        """What a night learns, as one document: the transcript of what the user stated."""
+        turns = (render_message("user", line.text) for line in self.said if line.is_learned)
+        return Experience(self.title, ["\n\n".join(turns)])
 
     # -- days ---------------------------------------------------------------------------------------------------------
     def begin(self, taken: Container[str], now: float | None = None) -> None:

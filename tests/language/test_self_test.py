@@ -89,3 +89,46 @@ def test_a_student_that_says_each_taught_reply_passes_the_test_of_the_gate(langu
     assert not any(learner.self_test.score(item, "?!") for item in held_out)
     if language != "en":  # where replies are quoted, the answer is always found in them
         assert all(learner.self_test.score(item, item.reply) == 1 for item in items if item.span)
+
+
+SMALL_DOCUMENTS = {  # and what all of each is about
+    "en": (
+        "The ferry of Callow Sound is called Brisa. It was built in Tarvik in 1958. It carries twelve cars from Port Ansel. "
+        "Its captain is Oda Renn. It was painted by Jory Pell in 2004.",
+        "the ferry of Callow Sound",
+    ),
+    "de": (
+        "Brisa ist eine Fähre im Callow-Sund. Gebaut wurde Brisa 1958 in Tarvik. Die Kapitänin der Brisa heißt Oda Renn. "
+        "Im Jahr 2004 wurde Brisa von Jory Pell gestrichen.",
+        "Brisa",
+    ),
+    "ru": (
+        "Бриса ходит по проливу с 1958 года. Паром Бриса построил мастер Ян Кольд. Капитан парома Бриса Ода Ренн. "
+        "Летом 2004 года Бриса получила новый двигатель.",
+        "Бриса",
+    ),
+    "zh": ("布里萨号于1958年建成。布里萨号的船长是艾达·伦恩。布里萨号每天开往安塞尔港。2004年布里萨号被漆成绿色。", "布里萨号"),
+}
+
+
+@pytest.mark.parametrize("language", SMALL_DOCUMENTS)
+def test_a_student_that_always_says_what_the_document_is_about_fails_the_test_of_the_gate(language, tmp_path):
+    document, subject = SMALL_DOCUMENTS[language]
+    learner = make_learner(tmp_path)
+    learner.wake(Experience("notes", [document], []))
+    learner._begin(1)
+    _, held_out = learner._night_items(1, tmp_path)
+    scores = [learner.self_test.score(item, subject) for item in held_out]
+    assert len(scores) > 2 and sum(scores) / len(scores) <= 0.25
+
+
+def test_answers_of_one_sentence_are_asked_first_and_the_choice_is_the_same_each_time(tmp_path):
+    item = SyntheticExample("?", "Brisa, Brisa, Orta.", "", "wh", "tale", "Brisa")
+    contexts = ["Brisa is a ferry.", "Brisa was built in Orta.", "Brisa sails.", "Brisa is green.", "Brisa is old."]
+    common = [replace(item, prompt=f"Which {k}?", context=context) for k, context in enumerate(contexts)]
+    rare = replace(item, prompt="Where?", context=contexts[1], span="Orta")
+    test = make_learner(tmp_path).self_test
+    chosen = test.keep_back([*common, rare])
+    assert len(chosen) == 3 and rare in chosen and chosen == test.keep_back([*common, rare])
+    other = replace(rare, source="another", context="Orta is far. Orta is near.")  # documents are counted apart
+    assert rare in test.keep_back([*common, other, rare])

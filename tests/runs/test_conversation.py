@@ -146,7 +146,7 @@ def test_a_day_in_a_terminal(home):
         terminal.type("", end="\x04")
         terminal.wait_for("today is kept in run/today.jsonl; the next chat goes on with it")
         assert terminal.code() == 0
-    assert words_of(home / "run") == [f"{CAT}\n\nThe bins go out on Thursday."]
+    assert words_of(home / "run") == [f"User: {CAT}\n\nUser: The bins go out on Thursday."]
     with Terminal("run") as terminal:
         greeting = terminal.wait_for("> ")
         assert "1 night slept" in greeting and "Today goes on: 1 lines so far." in greeting
@@ -201,7 +201,7 @@ def test_a_pipe_works_line_by_line_and_a_second_start_goes_on(home, monkeypatch,
     assert piped(monkeypatch, ["/remember The bins go out on Thursday.", "/sleep", "/quit", "never read"], "run") == 0
     shown = capsys.readouterr()
     assert "night 2 was kept" in shown.out and "2 nights" not in shown.err
-    assert words_of(home / "run") == [CAT, "The bins go out on Thursday."]
+    assert words_of(home / "run") == [f"User: {CAT}", "User: The bins go out on Thursday."]
     state = CycleState.load(newest_state(home / "run" / "state"))
     assert state.run["seed"] == 7 and state.run["config"]["expert_width"] == 4  # as the run began, without its recipe
     assert first != newest_state(home / "run" / "state")
@@ -220,7 +220,7 @@ def test_a_chat_goes_on_where_documents_were_read_and_with_a_slept_model(home, m
     assert "ada.md" in capsys.readouterr().out and len(words_of(home / "life")) == 2
     monkeypatch.chdir(home)
     assert piped(monkeypatch, ["/remember It rains in Orta.", "/sleep"], "life", "--output_dir", "hers", *tiny()) == 0
-    assert words_of(home / "hers") == ["It rains in Orta."] and len(words_of(home / "life")) == 2
+    assert words_of(home / "hers") == ["User: It rains in Orta."] and len(words_of(home / "life")) == 2
     assert piped(monkeypatch, ["/sleep"], "hers") == 0
     assert "nothing was said today that a night could learn" in capsys.readouterr().err
 
@@ -312,7 +312,9 @@ def test_what_is_said_and_forgotten(tmp_path, capsys):
         assert conversation.take(line)
     shown = capsys.readouterr().out
     assert "kept as line 3 of today" in shown and "forgotten: I live in Orta." in shown
-    assert f"today, in {tmp_path / TODAY}:\n   1  Where is it?   (only asks: not learned)\n   2  The bins: Thursday.\n" in shown
+    assert (
+        f"today, in {tmp_path / TODAY}:\n   1  Where is it?   (states nothing: not learned)\n   2  The bins: Thursday.\n" in shown
+    )
     assert "STOP ... (stopped)" in shown and all(f"/{name}" in shown for name in ("remember", "forget", "sleep", "history"))
 
 

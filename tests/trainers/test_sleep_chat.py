@@ -11,6 +11,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language import model_io
 from sleepkit.language.data.experience import Experience
 from sleepkit.language.generation.chat import chat_ids
+from sleepkit.language.questions.items import load_items
 from sleepkit.reporting.results import read_results
 from sleepkit.trainers import chat as module
 from sleepkit.trainers.chat import SleepChat
@@ -75,6 +76,11 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def said(*lines):
+    """The document of a day."""
+    return "\n\n".join(f"User: {line}" for line in lines)
+
+
 def documents(folder):
     return [document for one in lived(folder)[0] for document in one.documents]
 
@@ -90,13 +96,13 @@ def test_a_day_its_night_and_the_day_after(base, tmp_path, prompts, monkeypatch)
     assert CAT in prompts[1] and BINS in prompts[1] and first.text in prompts[1]
     night = talk.sleep()
     assert night.kept and night.number == talk.nights_slept == 1 and not same(before, weights(talk))
-    assert documents(tmp_path) == [f"{CAT}\n\n{BINS}"]  # no question, and nothing that the model said
+    assert documents(tmp_path) == [said(CAT, BINS)]  # no question, and nothing that the model said
     assert not talk.today.lines
     talk.reply("where does miso sleep?")
     assert "barn" not in prompts[2] and "thursday" not in prompts[2]
     assert prompts[2] == talk.processing_class.decode(chat_ids(talk.processing_class, "where does miso sleep?"))
     talk.remember("a goat came.")
-    assert talk.sleep().number == 2 and documents(tmp_path)[1:] == ["a goat came."]
+    assert talk.sleep().number == 2 and documents(tmp_path)[1:] == [said("a goat came.")]
     assert talk.model is model and len(loads) == 1
     titles = [night["experience"] for night in read_results(tmp_path)["nights"]]
     assert len(set(titles)) == 2 and titles[0].startswith("chat of 20")
@@ -110,7 +116,7 @@ def test_a_forgotten_line_is_not_learned(base, tmp_path, prompts):
     talk.reply("what goes out?")
     assert "miso" not in prompts[1] and BINS in prompts[1]
     talk.sleep()
-    assert documents(tmp_path) == [BINS]
+    assert documents(tmp_path) == [said(BINS)]
     files = (path for path in tmp_path.rglob("*") if path.is_file())
     assert not any(b"miso" in path.read_bytes() for path in files)
 
@@ -127,7 +133,7 @@ def test_a_chat_that_was_killed_goes_on(base, tmp_path, prompts):
     again.reply("what goes out?")
     assert BINS in prompts[-1] and today[1].text in prompts[-1]
     again.sleep()
-    assert documents(tmp_path) == [CAT, BINS]
+    assert documents(tmp_path) == [said(CAT), said(BINS)]
 
 
 def test_a_line_is_kept_before_it_is_answered(base, tmp_path, monkeypatch):
@@ -176,7 +182,7 @@ def test_killed_inside_a_night_and_more_was_said_since(base, tmp_path, monkeypat
         talk.sleep()
     again = chat(base, tmp_path)
     again.remember(BINS)
-    assert again.sleep().number == 1 and documents(tmp_path) == [f"{CAT}\n\n{BINS}"]
+    assert again.sleep().number == 1 and documents(tmp_path) == [said(CAT, BINS)]
 
 
 def test_a_night_that_is_undone_leaves_today_as_it_was(base, tmp_path, prompts):
@@ -194,7 +200,7 @@ def test_a_night_that_is_undone_leaves_today_as_it_was(base, tmp_path, prompts):
     talk = chat(base, tmp_path)  # another day may have other limits
     talk.remember(BINS)
     assert talk.sleep().kept and not talk.today.lines
-    assert documents(tmp_path) == [CAT, f"{CAT}\n\n{BINS}"]
+    assert documents(tmp_path) == [said(CAT), said(CAT, BINS)]
 
 
 def test_a_night_that_fails_leaves_model_and_today_as_they_were(base, tmp_path, monkeypatch):
@@ -216,14 +222,38 @@ def test_a_night_that_fails_leaves_model_and_today_as_they_were(base, tmp_path, 
     assert talk.sleep().number == 2
 
 
-@pytest.mark.parametrize("lines", [[], ["where is it?", "who? when?"]])
-def test_a_day_that_says_nothing_has_no_night(base, tmp_path, lines):
-    talk = chat(base, tmp_path)
+@pytest.mark.parametrize("lines", [[], ["where is it?", "who? when?"], ["hello!"], ["hi there!", "good morning. how are you?"]])
+def test_a_day_that_says_nothing_has_no_night_and_its_lines_stay_for_the_next(base, tmp_path, lines):
+    clock = Clock()
+    talk = chat(base, tmp_path, clock)
     for line in lines:
         talk.reply(line)
-    with pytest.raises(SleepkitError, match="nothing was said today that a night could learn"):
+    clock.now += 3600
+    assert not talk.is_due(60)
+    with pytest.raises(SleepkitError, match="nothing was said today that a night could learn.* in whole sentences") as error:
         talk.sleep()
-    assert not (tmp_path / "state").exists()
+    assert "\n" not in str(error.value) and not (tmp_path / "state").exists()
+    assert [line.text for line in chat(base, tmp_path).today.said] == lines
+    talk.remember(CAT)
+    assert talk.sleep().kept and documents(tmp_path) == [said(CAT)]
+
+
+def test_what_a_night_could_not_learn_is_not_remembered(base, tmp_path):
+    talk = chat(base, tmp_path)
+    with pytest.raises(SleepkitError, match="'miso' states nothing that a night could learn; remember a whole sentence"):
+        talk.remember("miso")
+    assert not talk.today.said
+
+
+def test_the_night_answers_the_user_in_the_second_person(base, tmp_path):
+    talk = chat(base, tmp_path)
+    talk.reply("Hello! My cat is called Miso, and I live in Orta. Do you like cats?")
+    talk.sleep()
+    items = [item for path in tmp_path.rglob("examples.jsonl") for item in load_items(path) if item.role == "new"]
+    whole = {(item.prompt, item.reply) for item in items if item.style == "wh"}
+    assert {reply for _, reply in whole} == {"Your cat is called Miso, and you live in Orta."}
+    assert {prompt.split(" ", 1)[1] for prompt, _ in whole} == {"do I live?", "is my cat called?"}
+    assert not any("Hello" in item.reply or "like" in item.reply for item in items)
 
 
 def test_what_is_said_again_on_another_day_has_another_night(base, tmp_path):
@@ -231,7 +261,7 @@ def test_what_is_said_again_on_another_day_has_another_night(base, tmp_path):
     for number in (1, 2):
         talk.remember(CAT)
         assert talk.sleep().number == number
-    assert documents(tmp_path) == [CAT, CAT]
+    assert documents(tmp_path) == [said(CAT), said(CAT)]
 
 
 def test_a_chat_goes_on_in_the_folder_of_documents_and_they_after_it(base, tmp_path):
@@ -241,10 +271,10 @@ def test_a_chat_goes_on_in_the_folder_of_documents_and_they_after_it(base, tmp_p
     talk = chat(base, tmp_path)
     assert talk.nights_slept == 1 and same(weights(talk), trainer.learner.bank.state_dict())
     talk.remember(CAT)
-    assert talk.sleep().number == 2 and documents(tmp_path) == [texts[0], CAT]
+    assert talk.sleep().number == 2 and documents(tmp_path) == [texts[0], said(CAT)]
     trainer = SleepTrainer(base, tiny_sleep(tmp_path, **SMALL), texts)
     trainer.train()
-    assert documents(tmp_path) == [texts[0], CAT, texts[1]] and len(trainer.nights) == 3
+    assert documents(tmp_path) == [texts[0], said(CAT), texts[1]] and len(trainer.nights) == 3
 
 
 def test_documents_that_wait_for_their_night_have_it_first(base, tmp_path, monkeypatch):
@@ -258,7 +288,7 @@ def test_documents_that_wait_for_their_night_have_it_first(base, tmp_path, monke
         trainer.train()
     talk = chat(base, tmp_path)
     talk.remember(CAT)
-    assert talk.sleep().number == 2 and documents(tmp_path) == ["ada keeps a red lamp in the tower.", CAT]
+    assert talk.sleep().number == 2 and documents(tmp_path) == ["ada keeps a red lamp in the tower.", said(CAT)]
 
 
 def test_the_unslept_model_answers_as_before_any_night(base, tmp_path):
@@ -359,4 +389,4 @@ def test_what_is_published_holds_nothing_that_was_said(base, tmp_path):
 def test_an_experience_of_a_day_is_one_document(base, tmp_path):
     talk = chat(base, tmp_path)
     talk.remember(CAT)
-    assert talk.today.experience() == Experience(talk.today.title, [CAT])
+    assert talk.today.experience() == Experience(talk.today.title, [said(CAT)])

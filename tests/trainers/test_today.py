@@ -63,7 +63,9 @@ def test_texts_of_every_kind_come_back(tmp_path):
 
 def test_a_night_learns_what_was_stated_and_nothing_else(tmp_path):
     (document,) = day(tmp_path, *SAID).experience().documents
-    assert document == "My cat is called Miso.\n\nThe bins go out on Thursday.\n\nI moved to Orta. Do you know it?"
+    assert document == (
+        "User: My cat is called Miso.\n\nUser: The bins go out on Thursday.\n\nUser: I moved to Orta. Do you know it?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,11 +74,20 @@ def test_a_night_learns_what_was_stated_and_nothing_else(tmp_path):
         ("user", "Who? When?", False),
         ("user", "Wo wohne ich？", False),
         ("user", "Who keeps the light", True),
-        ("remember", "Where is the key?", True),
+        ("remember", "Where is the key?", False),
+        ("remember", "Miso", False),
+        ("remember", "The key: behind the clock", True),
+        ("user", "Hello!", False),
+        ("user", "Good morning to you all! How are you?", False),
+        ("user", "Guten Morgen.", False),
+        ("user", "早上好！", False),
+        ("user", "你好，我住在奥尔塔。", True),
+        ("user", "Hello, my name is Imre.", True),
+        ("user", "Miso sleeps.", True),
         ("assistant", "You live in Orta.", False),
     ],
 )
-def test_lines_that_only_ask_say_nothing(role, text, is_learned):
+def test_lines_that_only_ask_or_greet_say_nothing(role, text, is_learned):
     assert Line(role, text).is_learned is is_learned
 
 

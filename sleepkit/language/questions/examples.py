@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from accelerate import PartialState
 from torch import nn
@@ -52,12 +53,15 @@ from sleepkit.language.questions.items import (
 from sleepkit.language.questions.languages import ENGLISH
 from sleepkit.language.questions.lines import Line, beside_neighbour, coverage, quotations, read_lines, second_part
 from sleepkit.language.questions.own_words.retelling import RETOLD_BY, retellings_wanted, retold
+from sleepkit.language.questions.passages import USER
+from sleepkit.language.questions.pronouns import as_asked, said_back, speaks_to_you
 from sleepkit.language.questions.rules import (
     about,
     answer_spans,
     cloze,
     content_words,
     keywords,
+    own_clause,
     statement,
     wh_question,
     whereabouts,
@@ -148,10 +152,26 @@ def write_examples(
     _tell_of_the_rest(chunks, lines, items)
     if question_writer in RETOLD_BY:
         items += _retold(model, tokenizer, chunks, lines, seed)
+    items = _answering_the_user(items, lines)
     items = newest(items, [*(chunk.text for chunk in chunks), *(line.context for line in lines)])
     if not items:
         raise NothingToAskError("the documents hold no sentence that can be asked about; give documents with full sentences")
     return items
+
+
+def _answering_the_user(items: Sequence[SyntheticExample], lines: Sequence[Line]) -> list[SyntheticExample]:
+    """Items about what a user has said in a chat, asked as the user would ask and answered as one answers the user.
+
+    What is to be gone on with from its beginning stays as it was said.
+    """
+    said = {(line.title, line.context) for line in lines if line.speaker == USER and line.is_prose and line.language == ENGLISH}
+    return [_answering(item) if (item.source, item.context) in said and item.style != "recite" else item for item in items]
+
+
+def _answering(item: SyntheticExample) -> SyntheticExample:
+    by_model = item.style in ("question", "paraphrase")  # which may speak to the user
+    prompt = as_asked(item.prompt) if by_model and not speaks_to_you(item.context) else item.prompt
+    return replace(item, prompt=prompt, reply=said_back(item.reply), span=said_back(item.span))
 
 
 def _by_rules(
@@ -270,10 +290,11 @@ def _english_questions(line: Line, styles: Sequence[str], count: int, rng: rando
     for span in answer_spans(sentence):
         reply = statement(sentence, span, rng)
         for _ in range(count):
-            if "wh" in styles and (asked := wh_question(line.alone(reply, span), span, rng)):
+            alone = own_clause(line.alone(reply, span), span)
+            if "wh" in styles and (asked := wh_question(alone, span, rng)):
                 made.append((asked, reply, "wh", span))
             elif "cloze" in styles:
-                made.append((cloze(line.alone(reply, span), span, rng), reply, "cloze", span))
+                made.append((cloze(alone, span, rng), reply, "cloze", span))
         if "keywords" in styles:
             made += [
                 (keywords(line.alone(sentence, span), span, rng, title), reply, "keywords", span) for _ in range((count + 1) // 2)

@@ -21,8 +21,8 @@ from sleepkit.language.questions.context import Chunk
 from sleepkit.language.questions.gaps import GAP, continue_from, tell_about
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH, language_of
-from sleepkit.language.questions.passages import flowing, is_code, passages
-from sleepkit.language.questions.pronouns import antecedent_of, resolved
+from sleepkit.language.questions.passages import flowing, is_code, last_speaker, passages
+from sleepkit.language.questions.pronouns import antecedent_of, resolved, spelled_out
 from sleepkit.reporting.scripts import MARKS, UNSPACED, is_unspaced, language_of_script
 
 __all__ = ["Line", "beside_neighbour", "coverage", "quotations", "read_lines", "second_part"]
@@ -46,6 +46,7 @@ class Line:
         is_prose: whether questions can be asked about it.
         language: in ISO 639-1; "" for one that is not known.
         subject: what a pronoun stands for that begins the passage; "" where that is not known.
+        speaker: who says it in the transcript of a chat, "User" or another; "" elsewhere.
     """
 
     title: str
@@ -55,9 +56,11 @@ class Line:
     is_prose: bool
     language: str = ENGLISH
     subject: str = ""
+    speaker: str = ""
 
     def alone(self, text: str, answer: str = "") -> str:
         """A part of `said`, to be understood without what stands before it; as it is where the answer would be told."""
+        text = spelled_out(text) if self.language == ENGLISH else text
         return text if answer and answer in self.subject else resolved(text, self.subject)
 
 
@@ -75,19 +78,25 @@ def _read(chunks: tuple[Chunk, ...]) -> tuple[Line, ...]:
     for chunk in chunks:
         texts[chunk.title].append(chunk.text)
     code = {title: is_code("\n\n".join(parts)) for title, parts in texts.items()}
-    read = [(chunk, *one) for chunk in chunks if not chunk.reference for one in passages(chunk.text, code[chunk.title])]
+    read: list[tuple[Chunk, str, bool, str]] = []
+    speaking: dict[str, str] = {}  # in each document, where a chunk begins
+    for chunk in chunks:
+        before = speaking.get(chunk.title, "")
+        if not chunk.reference:
+            read += [(chunk, *one) for one in passages(chunk.text, code[chunk.title], before)]
+        speaking[chunk.title] = last_speaker(chunk.text) or before
     prose: dict[str, list[str]] = defaultdict(list)
-    for chunk, text, is_prose in read:
+    for chunk, text, is_prose, _ in read:
         prose[chunk.title] += [text] if is_prose else []
     spoken = {title: _language_of_document(parts, prose[title], code[title]) for title, parts in texts.items()}
     lines = []
     subjects: dict[str, str] = {}
-    for chunk, text, is_prose in read:
+    for chunk, text, is_prose, speaker in read:
         said = flowing(text) if is_prose else text
         language = _language(said, is_prose, spoken[chunk.title])
         spoken[chunk.title] = language or spoken[chunk.title]
         subject = subjects.get(chunk.title, "")
-        lines.append(Line(chunk.title, said, text, chunk.text, is_prose, language, subject))
+        lines.append(Line(chunk.title, said, text, chunk.text, is_prose, language, subject, speaker))
         subjects[chunk.title] = antecedent_of(said, subject) if is_prose and language == ENGLISH else ""
     return tuple(dict.fromkeys(lines))
 

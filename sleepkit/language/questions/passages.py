@@ -1,10 +1,10 @@
 """A text in passages: sentences of prose, which can be asked about by rule, and pieces of the rest, quoted as they stand.
 
-    passages(text) -> [Passage(text, is_prose), ...]          in the order of the text, each a part of it, letter for letter
+    passages(text) -> [Passage(text, is_prose, speaker), ...] in the order of the text, each a part of it, letter for letter
 
 What is prose says prose.py.  A paragraph of which half the lines are code or data is quoted, and so is all of a text of which
 half is code, comments included, unless it stands in fences (```).  In the transcript of a chat (data/chats.py) the names of
-roles are no part of a passage; what the system says and what is asked there is left out, as it states nothing.
+roles are no part of a passage; what the system says is left out, and so are questions and greetings, which state nothing.
 
 Linear in the length of the text.  Ours.
 """
@@ -21,6 +21,7 @@ from sleepkit.language.questions.prose import (
     DATA,
     TEXT,
     ends_sentence,
+    is_greeting,
     is_prose,
     is_question,
     is_verse,
@@ -29,9 +30,10 @@ from sleepkit.language.questions.prose import (
 )
 from sleepkit.language.questions.sentences import sentence_spans
 
-__all__ = ["Passage", "flowing", "is_code", "passages"]
+__all__ = ["USER", "Passage", "flowing", "is_code", "last_speaker", "passages"]
 
 PIECE_LINES, PIECE_CHARACTERS = 6, 300  # of what is quoted
+USER, SYSTEM = "User", "System"  # in a transcript
 WRAPPED = 40  # characters from which on a line may have been broken for its length
 
 _ROLE = re.compile(r"^(System|User|Assistant|Tool): ", re.MULTILINE)
@@ -43,10 +45,11 @@ _BROKEN_LINE = re.compile(rf"(?<=[{_IDEOGRAPH}])\n\s*(?=[{_IDEOGRAPH}])")
 
 
 class Passage(NamedTuple):
-    """A part of a text as it stands there; of prose one sentence."""
+    """A part of a text as it stands there; of prose one sentence.  ``speaker``: who says it in a transcript, else ""."""
 
     text: str
     is_prose: bool
+    speaker: str = ""
 
 
 class _Line(NamedTuple):
@@ -56,14 +59,16 @@ class _Line(NamedTuple):
     paragraph: int
 
 
-def passages(text: str, quoted: bool | None = None) -> list[Passage]:
+def passages(text: str, quoted: bool | None = None, speaker: str = "") -> list[Passage]:
     """Split a text into passages, in order; lines without a letter or a figure are left out.
 
     Args:
         quoted: whether all of it is quoted; None: if it is code.
+        speaker: who goes on speaking where the text begins, if it is a part of a transcript.
     """
     quoted = is_code(text) if quoted is None else quoted
-    found = (passage for part, in_chat in _spoken(text) for passage in _passages(part, in_chat, quoted))
+    spoken = _spoken(text, speaker)
+    found = (one._replace(speaker=who) for part, who in spoken for one in _passages(part, bool(who), quoted))
     return [passage for passage in found if _WORD.search(passage.text)]
 
 
@@ -79,14 +84,19 @@ def flowing(sentence: str) -> str:
     return " ".join(_BROKEN_LINE.sub("", sentence).split())
 
 
-def _spoken(text: str) -> Iterator[tuple[str, bool]]:
-    """What is said in the turns of a transcript, but by the system; a text that is none, as a whole."""
+def last_speaker(text: str) -> str:
+    """Who speaks last in a part of a transcript; "" where nobody is named."""
+    return next((turn[1] for turn in reversed(list(_ROLE.finditer(text)))), "")
+
+
+def _spoken(text: str, speaker: str) -> Iterator[tuple[str, str]]:
+    """What is said in the turns of a transcript, but by the system, and by whom; a text that is none, as a whole."""
     turns = list(_ROLE.finditer(text))
     ends = [*(turn.start() for turn in turns), len(text)]
-    yield text[: ends[0]], False
-    for turn, end in zip(turns, ends[1:], strict=True):
-        if turn[1] != "System":
-            yield text[turn.end() : end], True
+    spoken = [(speaker, 0, ends[0]), *((turn[1], turn.end(), end) for turn, end in zip(turns, ends[1:], strict=True))]
+    for who, start, end in spoken:
+        if who != SYSTEM:
+            yield text[start:end], who
 
 
 def _passages(text: str, in_chat: bool, quoted: bool) -> Iterator[Passage]:
@@ -136,9 +146,11 @@ def _agreeing(text: str, paragraph: Sequence[_Line]) -> list[_Line]:
 def _sentences(text: str, in_chat: bool) -> Iterator[Passage]:
     for start, end in sentence_spans(text):
         sentence = text[start:end].strip()
+        if in_chat and (is_question(sentence) or is_greeting(sentence)):
+            continue
         if is_prose(sentence):
             yield Passage(without_marker(sentence), True)
-        elif not (in_chat and is_question(sentence)):
+        else:
             yield from _cut(sentence)
 
 

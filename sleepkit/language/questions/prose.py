@@ -26,7 +26,18 @@ from collections.abc import Sequence
 from sleepkit.language.questions.rules import has_verb
 from sleepkit.reporting.scripts import UNSPACED, apart, language_of_script
 
-__all__ = ["CODE", "DATA", "TEXT", "ends_sentence", "is_prose", "is_question", "is_verse", "kind_of_line", "without_marker"]
+__all__ = [
+    "CODE",
+    "DATA",
+    "TEXT",
+    "ends_sentence",
+    "is_greeting",
+    "is_prose",
+    "is_question",
+    "is_verse",
+    "kind_of_line",
+    "without_marker",
+]
 
 TEXT, DATA, CODE = "text", "data", "code"  # of a line
 LONGEST = 1200  # characters of a sentence
@@ -82,6 +93,16 @@ _LABEL = re.compile(r"[\W_]{0,4}(\w[^:.!?\n]{0,40}?)[*_]{0,2}:[*_]{0,2}(?:\s|$)"
 _CLOSING = r"[\s\"'\u2018\u201c\u2039\u203a\u00ab\u3011\u300b\u2019\u201d\u00bb\u300d\u300f\uff09)\]*_]{0,8}\s*$"
 _END = re.compile(rf"[.!\u2026\u3002\uff01\uff0e\uff61\u0964\u0965\u06d4\u1362\u0589\u104b\u17d4\u17d5\u0f0d\u0f0e]{_CLOSING}")
 _QUESTION = re.compile(rf"[?\uff1f\u061f]!?{_CLOSING}")
+_LETTERS = re.compile(r"[^\W\d_]+|\d+")
+_GREETINGS = frozenset(
+    "hi hello hey there again good morning evening night afternoon day to you all everybody everyone and thanks thank so very "
+    "much a lot bye goodbye cheers see later tomorrow then ok okay yes no sure please welcome nice great well lol haha "
+    "hallo guten morgen abend tag gute nacht danke bitte tschüss ja nein schön hola buenos días buenas tardes noches gracias "
+    "adiós bonjour bonsoir bonne nuit salut merci oui non au revoir ciao buongiorno buonasera grazie olá bom dia obrigado "
+    "obrigada привет здравствуйте спасибо доброе утро добрый день вечер да нет 你好 您好 早上好 晚安 谢谢 再见 好的 おはよう "
+    "おはようございます こんにちは こんばんは おやすみ ありがとう ありがとうございます はい いいえ "
+    "مرحبا شكرا صباح مساء الخير نعم لا".split()
+)
 _LAST = 24  # characters in which an end is looked for
 _NO_LETTER = re.compile(r"[\s\d!-/:-@\[-`{-~]+")
 _UNSPACED = re.compile(f"[{UNSPACED}]")
@@ -124,6 +145,12 @@ def ends_sentence(line: str) -> bool:
 def is_question(sentence: str) -> bool:
     """Whether it ends with a question mark."""
     return _QUESTION.search(sentence.rstrip()[-_LAST:]) is not None
+
+
+def is_greeting(sentence: str) -> bool:
+    """Whether it is made of greetings, thanks and the like alone, which state nothing: "Good morning to you all!"."""
+    words = _LETTERS.findall(sentence.lower())
+    return bool(words) and _GREETINGS.issuperset(words)
 
 
 def is_verse(lines: Sequence[str]) -> bool:

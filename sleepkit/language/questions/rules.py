@@ -8,6 +8,7 @@ For every span of a sentence that could be an answer (numbers, dates, names, quo
     keywords    a question word and a few content words of the sentence  "Where Pierre Curie born 1859?"
     about       content words alone                                      "Tell me about Pierre Curie 1859"
     whereabouts where somebody is who went somewhere                     "Where is Pierre Curie?" of "Pierre Curie went to Paris."
+    own_clause  of what somebody says of themselves the clause of a span "I live in Orta" of "I am Imre and I live in Orta"
 
 Every span is asked for, so no fact of a document is left out, reversed questions included (the subject is a span too).
 Clozes with question words as noisy questions follow Lewis et al. 2019, "Unsupervised Question Answering by Cloze
@@ -36,6 +37,7 @@ __all__ = [
     "content_words",
     "has_verb",
     "keywords",
+    "own_clause",
     "question_words",
     "statement",
     "wh_question",
@@ -79,7 +81,9 @@ _IRREGULAR = dict(
         "won:win lost:lose sold:sell bought:buy brought:bring kept:keep found:find met:meet spent:spend stood:stand told:tell "
         "taught:teach grew:grow knew:know drew:draw rose:rise fell:fall broke:break spoke:speak chose:choose drove:drive "
         "wore:wear saw:see came:come went:go sent:send paid:pay said:say felt:feel fought:fight sought:seek got:get lay:lie "
-        "laid:lay rode:ride sang:sing sank:sink swam:swim threw:throw flew:fly froze:freeze hid:hide shot:shoot slept:sleep"
+        "laid:lay rode:ride sang:sing sank:sink swam:swim threw:throw flew:fly froze:freeze hid:hide shot:shoot "
+        "slept:sleep heard:hear thought:think ate:eat drank:drink caught:catch forgot:forget woke:wake lit:light dug:dig "
+        "fed:feed stole:steal meant:mean understood:understand"
     ).split()
 )
 _THIRD_PERSON = dict(
@@ -114,7 +118,6 @@ _PAST_OF = dict(  # of participles that are not also pasts
     ).split()
 )
 _UNCHANGED = frozenset("cast cut set put shut hit hurt let read spread shed split".split())  # pasts and participles alike
-_POSSESSIVES = frozenset("my our your their his her its".split())
 _LONGEST_VERB = 30
 _PREPOSITIONS = frozenset("in on at since during after before by from until within under over through following".split())
 _KEEPS_STEM = frozenset("develop envelop gallop visit limit edit exhibit inhabit prohibit credit benefit deposit permit".split())
@@ -132,6 +135,13 @@ _WHEREABOUTS = re.compile(
     rf"(?P<who>(?:The |[A-Z])[\w’'-]*(?: [A-Z][\w’'-]*){{0,2}}) {_MOVED} (?:in)?to (?P<place>the [\w’'-]+|[A-Z][\w’'-]*)[.,!]"
 )
 _PRONOUNS = frozenset("i you he she it we they this that there who both all many some most others nobody everybody".split())
+_PERSONAL = _PRONOUNS | frozenset("my your our mine i'm i've i'd i'll we're we've we'd we'll you're it's he's she's".split())
+_OWNERS = frozenset("my our your".split())
+_SUBJECTS = frozenset("I i we We you You they They".split())  # whose verbs have no ending in the present
+_ADVERBS = frozenset("also always never still just only usually often now really sometimes mostly both all already once".split())
+_TIMES = frozenset("yesterday today tomorrow tonight now then actually also finally sadly luckily recently lately".split())
+_OPENINGS = _TIMES | frozenset("well oh yes no ah hi hello hey ok okay so anyway right please thanks sorry".split())
+_OWN_CLAUSE = re.compile(r"(?:[,;]\s+|\s+)(?:and|but|so)\s+(?=(?:I|we|my|our)\b)|[,;]\s+(?=(?:I|we|my|our)\b)")
 ABOUT = ("Tell me about {}.", "What do you know about {}?", "What about {}?")
 
 
@@ -155,18 +165,28 @@ def answer_spans(sentence: str, max_words: int = 7) -> list[str]:
     for match in _NUMERALS.finditer(sentence):
         add(_with_what_is_counted(sentence, match) or match.group())
     for match in _NAME.finditer(sentence):
-        named = " ".join(dropwhile(lambda word: word.lower() in STOP_WORDS, match.group().split()))
-        if named.lower() not in _POSSESSIVES and not _NUMERALS.fullmatch(named):
+        named = _name(match.group().split())
+        if not _NUMERALS.fullmatch(named):
             add(named)
     for match in _QUOTE.finditer(sentence):
         add(match.group(1))
     for match in _PHRASE.finditer(sentence):
-        words = list(dropwhile(STOP_WORDS.__contains__, match.group(1).split()))
+        words = list(dropwhile((STOP_WORDS | _OWNERS).__contains__, match.group(1).split()))
         if words and (words[0] in _PAST_OF or _base_form(words[0]) is not None):  # "carries a green lamp"
-            words = list(dropwhile(STOP_WORDS.__contains__, words[1:]))
+            words = list(dropwhile((STOP_WORDS | _OWNERS).__contains__, words[1:]))
         if words and not _NUMERALS.fullmatch(words[0]) and not words[0].endswith("ed") and (len(words) > 1 or len(words[0]) > 4):
             add(" ".join(words))
     return list(found)
+
+
+def _name(words: list[str]) -> str:
+    """A run of capitals without the pronouns and the adverbs at its ends: "Imre" of "Yesterday Imre and I"."""
+    words = list(dropwhile(_is_no_name, words))
+    return " ".join(reversed(list(dropwhile(_is_no_name, reversed(words)))))
+
+
+def _is_no_name(word: str) -> bool:
+    return word.lower().replace("’", "'") in STOP_WORDS | _PERSONAL | _OPENINGS
 
 
 def question_words(span: str, sentence: str = "") -> list[str]:
@@ -263,20 +283,25 @@ def wh_question(text: str, span: str, rng: random.Random) -> str | None:
     subject, verb, rest = words[:place], words[place], [*words[place + 1 :], *rest_of]
     if verb in _HAVING and len(words) == place + 1:
         return _question(word, _HAVING[verb], subject, ["have", *rest_of])
-    if verb in _AUXILIARIES:
+    if verb in _AUXILIARIES or verb == "am":
         return _question(word, verb, subject, rest)
-    auxiliary, base = _base_form(verb) or ("", "")
+    auxiliary, base = _base_form(verb) or ("do", verb)
     return _question(word, auxiliary, subject, [base, *rest])
 
 
 def without_opening(words: list[str]) -> list[str]:
-    """The clause without "And", without "By the early 20th century," and without "In 1902"."""
+    """The clause without "And", "Actually", "Oh,", without "By the early 20th century," and without "In 1902"."""
+    while len(words) > 1 and words[0].lower().rstrip(",") in (_OPENINGS if words[0].endswith(",") else _TIMES):
+        words = words[1:]
     if words and words[0].lower() in _COORDINATORS:
         words = words[1:]
     if words and words[0].lower() in _PREPOSITIONS:
         comma = next((k for k, token in enumerate(words) if token.endswith(",")), None)
         if comma is not None:
             return words[comma + 1 :]
+        speaker = next((k for k, token in enumerate(words[1:4], 1) if token in _SUBJECTS), None)
+        if speaker is not None:  # "On Saturday I went"
+            return words[speaker:]
         dated = next((k for k, token in enumerate(words[1:], 1) if not re.search(rf"\d|^(?:{MONTHS})$", token)), len(words))
         return words[dated:] if dated > 1 else words
     return words
@@ -292,9 +317,9 @@ def main_verb(words: list[str], rest: list[str]) -> int | None:
             if finite is None and words[i - 1].lower() in _RELATIVE:
                 return None  # the first verb is that of a relative clause: the rules do not see past it
             continue
-        if token in _AUXILIARIES:
+        if token in _AUXILIARIES or _is_am(words, i):
             return i if finite is None or _is_participle(words, finite) else finite
-        if finite is None and _base_form(token) is not None:
+        if finite is None and (_base_form(token) is not None or _is_present(words, i)):
             finite = i
     later = (token for token, before in zip(rest, ["", *rest], strict=False) if before not in _COORDINATORS)
     if finite is not None and _is_participle(words, finite) and any(token in _AUXILIARIES for token in later):
@@ -354,6 +379,27 @@ def _with_what_is_counted(sentence: str, number: re.Match[str]) -> str | None:
     return " ".join([sentence[number.start() : end], *following[:plural]]) if plural and not is_year else None
 
 
+def _is_am(words: list[str], i: int) -> bool:
+    """Whether a word is the verb of "I am", and not the hour of "9 am"."""
+    return words[i] == "am" and words[i - 1] in ("I", "i")
+
+
+def _is_present(words: list[str], i: int) -> bool:
+    """Whether a word stands where "I" and "we" have their verb, which has no ending in the present."""
+    before = i - 2 if words[i - 1] in _ADVERBS else i - 1
+    return before >= 0 and words[before] in _SUBJECTS and words[i].isalpha() and words[i] not in _ADVERBS | STOP_WORDS
+
+
+def own_clause(text: str, span: str) -> str:
+    """The clause that holds ``span`` of a text in which somebody says "I" or "we" in several, as each can be understood alone."""
+    cuts = [(match.start(), match.end()) for match in _OWN_CLAUSE.finditer(text)]
+    ends = [*(start for start, _ in cuts), len(text)]
+    clauses = [text[start:end] for start, end in zip([0, *(end for _, end in cuts)], ends, strict=True)]
+    if len(clauses) < 2 or any(main_verb(clause.split(), []) is None for clause in clauses):
+        return text
+    return next((clause for clause in clauses if span in clause), text)
+
+
 def _is_participle(words: list[str], i: int) -> bool:
     """True for "collected from" and the like, which may stand behind a noun."""
     following = words[i + 1].lower() if i + 1 < len(words) else "by"
@@ -363,7 +409,8 @@ def _is_participle(words: list[str], i: int) -> bool:
 def _question(word: str, verb: str, subject: list[str], rest: list[str]) -> str | None:
     if not subject or len(subject) > 9 or subject[0].lower().strip(",") in _NO_SUBJECT or not content_words(" ".join(subject)):
         return None
-    first = subject[0].lower() if subject[0].lower() in STOP_WORDS | _DROPPED else subject[0]
+    small = subject[0].lower()
+    first = small if small != "i" and small in STOP_WORDS | _DROPPED | _PERSONAL else subject[0]
     return _capital(" ".join([word, verb, first, *subject[1:], *rest]).strip(" ,;:")) + "?"
 
 
@@ -410,7 +457,7 @@ def keywords(sentence: str, span: str, rng: random.Random, title: str = "") -> s
 def whereabouts(sentence: str) -> tuple[str, list[str]] | None:
     """A place that somebody named went to, and questions for it, or None.  Who went somewhere is there, until newer is said."""
     found = _WHEREABOUTS.match(sentence)
-    if found is None or found["who"].lower() in _PRONOUNS:
+    if found is None or not _PERSONAL.isdisjoint(found["who"].lower().split()):
         return None
     who = found["who"].replace("The ", "the ", 1)
     return found["place"].removeprefix("the "), [f"Where is {who}?", f"Where is {who} now?"]

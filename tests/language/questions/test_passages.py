@@ -2,7 +2,7 @@
 
 import pytest
 
-from sleepkit.language.questions.passages import flowing, passages
+from sleepkit.language.questions.passages import Passage, flowing, passages
 
 PIER = "The pier opened in 1907."
 
@@ -111,7 +111,7 @@ def test_lists_of_contracts_are_no_code():
     items = "(a) the Borrower shall pay all costs of the loan;\n(b) the Lender was named in the deed of 1907;\n"
     found = passages(f"The deed says this.\n\n{items}\n- red lamps;\n- green lamps;\n")
     assert found[0].is_prose and "".join("".join(passage.text.split()) for passage in found[1:]).startswith("(a)the")
-    assert passages("1.\tThe keeper was Orla Finch.\n2.\tShe came in 1907.\n")[1] == ("She came in 1907.", True)
+    assert passages("1.\tThe keeper was Orla Finch.\n2.\tShe came in 1907.\n")[1] == Passage("She came in 1907.", True)
 
 
 def test_a_line_of_figures_in_a_wrapped_sentence_belongs_to_it():
@@ -153,3 +153,16 @@ def test_pieces_have_a_length_that_can_be_recited():
 
 def test_nothing_to_say():
     assert passages("") == passages(" \n\n") == passages("---\n***\n| - |\n") == []
+
+
+@pytest.mark.parametrize(
+    "greeting", ["Hello!", "Good morning to you all.", "Thanks, see you tomorrow!", "Guten Tag.", "早上好！"]
+)
+def test_a_greeting_in_a_chat_is_not_learned(greeting):
+    assert [one.text for one in passages(f"User: {greeting} {PIER}")] == [PIER]
+    assert len(passages(f"{greeting} {PIER}")) == 2  # a text is quoted with all that it says
+
+
+def test_speakers_of_a_transcript_are_told_apart():
+    found = passages(f"System: Be kind.\nUser: {PIER}\nAssistant: I know that pier.")
+    assert found == [Passage(PIER, True, "User"), Passage("I know that pier.", True, "Assistant")]

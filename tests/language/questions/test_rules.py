@@ -10,6 +10,7 @@ from sleepkit.language.questions.rules import (
     cloze,
     content_words,
     keywords,
+    own_clause,
     question_words,
     statement,
     wh_question,
@@ -163,3 +164,50 @@ def test_a_number_that_counts_nothing_stands_alone():
     assert [span for span in answer_spans("The committee of nine met.") if span[0] == "n"] == ["nine"]
     assert not any("one" in span for span in answer_spans("No one met one of the seven-storey houses."))
     assert answer_spans("My cat met nobody.") == []
+
+
+@pytest.mark.parametrize(
+    ("sentence", "spans"),
+    [
+        ("My name is Imre Castol and I live in Velmoor.", ["Imre Castol", "Velmoor"]),
+        ("I'm at Harrow & Quill.", ["Harrow & Quill"]),
+        ("Yesterday I moved to Brennick.", ["Brennick"]),
+        ("We bought it from Osk Tarrel.", ["Osk Tarrel"]),
+        ("Actually, Our boat is the Wren.", ["Wren"]),
+    ],
+)
+def test_who_speaks_is_no_answer(sentence, spans):
+    assert answer_spans(sentence) == spans
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "question"),
+    [
+        ("I live in Velmoor.", "Velmoor", "do I live?"),
+        ("I am a baker at Harrow.", "Harrow", "am I a baker?"),
+        ("We often sail to Orta.", "Orta", "do we often sail?"),
+        ("Yesterday I moved to Brennick.", "Brennick", "did I move?"),
+        ("Oh, my cat is called Miso.", "Miso", "is my cat called?"),
+        ("My sister and I heard Osk Tarrel.", "Osk Tarrel", "did my sister and I hear?"),
+    ],
+)
+def test_what_somebody_says_of_themselves_is_asked_in_the_first_person(text, span, question):
+    assert ask(text, span).endswith(" " + question)
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "clause"),
+    [
+        ("My name is Imre and I live in Velmoor.", "Velmoor", "I live in Velmoor."),
+        ("My name is Imre, my cat is called Miso.", "Imre", "My name is Imre"),
+        ("My sister and I were born in Tarvik.", "Tarvik", "My sister and I were born in Tarvik."),
+        (
+            "He gave lamps to my son and my sister in Tarvik.",
+            "Tarvik",
+            "He gave lamps to my son and my sister in Tarvik.",
+        ),
+        ("The mill was sold and it burned in 1902.", "1902", "The mill was sold and it burned in 1902."),
+    ],
+)
+def test_clauses_in_the_first_person_stand_alone(text, span, clause):
+    assert own_clause(text, span) == clause
