@@ -82,7 +82,7 @@ def parsers() -> Iterator[tuple[str, str, Parser, Sequence[str]]]:
     for name in cli.COMMANDS:
         if name != "sleep":
             parser = caught(lambda name=name: cli.main([name, "--help"]))
-            known = [one for one in listed["sleep"] if one != "model"] if name == "chat" else ()
+            known = [one for one in listed["sleep"] if one != "model"] if name in ("chat", "serve") else ()
             same = " All options of `sleepkit sleep` that say how a night is are its options too." if known else ""
             yield f"sleepkit {name}", f"{described(parser)}{same}", parser, known
 

@@ -188,6 +188,13 @@ def _chat(arguments: Sequence[str]) -> None:
     run_chat(*parse_chat(arguments))
 
 
+def _serve(arguments: Sequence[str]) -> None:
+    from sleepkit.runs.arguments.serve import parse_serve
+    from sleepkit.runs.serving.serve import run_serve
+
+    run_serve(*parse_serve(arguments))
+
+
 def _ask(options: argparse.Namespace) -> None:
     from accelerate import PartialState
 
@@ -336,6 +343,7 @@ COMMANDS = {
     "sleep": Command("read documents, sleep, and answer about them", _sleep),
     "ask": Command("ask a slept model with nothing in its context", _ask, _ask_options),
     "chat": Command("talk to a model that sleeps on what was said", _chat),
+    "serve": Command("let any chat client talk to a model, by OpenAI's protocol", _serve),
     "report": Command(
         "write the report of a run again, compare several runs, or write the page of an experiment", _report, _report_options
     ),

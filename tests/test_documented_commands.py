@@ -6,14 +6,17 @@ import runpy
 import shlex
 import sys
 
+import httpx
 import pytest
 import tomllib
 from launch import ROOT
 from local_hub import LocalHub
+from served import Server
 from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit import cli
 from sleepkit.reporting.results import read_results
+from sleepkit.trainers.today import Today
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes").rglob("README.md"))]
 HEADERS = [*sorted((ROOT / "recipes").rglob("*.yaml")), *sorted((ROOT / "recipes").glob("*.py"))]
@@ -114,8 +117,9 @@ def is_parsed(words, monkeypatch):
     if command.options is None:
         from sleepkit.runs.arguments.chat import parse_chat
         from sleepkit.runs.arguments.language import parse
+        from sleepkit.runs.arguments.serve import parse_serve
 
-        {"sleep": parse, "chat": parse_chat}[name](seen[0])
+        {"sleep": parse, "chat": parse_chat, "serve": parse_serve}[name](seen[0])
 
 
 def is_read(path, words, monkeypatch, tmp_path):
@@ -180,7 +184,8 @@ def test_the_chats_of_their_page_are_held(tmp_path, monkeypatch, capsys):
     (tmp_path / "notes" / "barn.md").write_text("The barn was built by Orla Finch in 1871.")
     monkeypatch.chdir(tmp_path)
     small = "--use_cpu --max_steps 2 --general_items 2 --general_tokens 4 --context_max_tokens 300 --no_gate --max_new_tokens 4"
-    lines = list(blocks((ROOT / "docs" / "chat.md").read_text()))
+    page = (ROOT / "docs" / "chat.md").read_text()
+    lines = [line for line in blocks(page) if " serve" not in line and not line.startswith("pip")]
     assert len(lines) == 6
     for number, line in enumerate(lines):
         told, _, command = line.rpartition(" | ")
@@ -191,3 +196,24 @@ def test_the_chats_of_their_page_are_held(tmp_path, monkeypatch, capsys):
         assert "was kept" in capsys.readouterr().out or words[0] == "sleep", line
     nights = {run: len(read_results(f"runs/{run}")["nights"]) for run in ("chat", "life")}
     assert nights == {"chat": 4, "life": 2}
+
+
+@pytest.mark.slow
+def test_the_servers_of_the_page_answer_its_request(tmp_path):
+    """Every `sleepkit serve` of docs/chat.md, on a tiny model and a free port, and the request that stands below them."""
+    tiny_model(max_position_embeddings=4096).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    run = tmp_path / "runs" / "chat"
+    Today(run, {"seed": 0, "config": {"model": str(tmp_path / "base")}})
+    page = (ROOT / "docs" / "chat.md").read_text()
+    lines = [line for line in blocks(page) if line.startswith("sleepkit serve")]
+    (curl,) = [shlex.split(block) for block in re.findall(r"```console\n(curl .*?)```", page, re.DOTALL)]
+    assert len(lines) == 3 and curl[2::2] == ["-H", "-d"]
+    for line in lines:
+        with Server(*shlex.split(line.replace("runs/chat", str(run)))[2:], "--use_cpu", "true") as server:
+            name, _, value = curl[3].partition(": ")
+            answer = httpx.post(curl[1].replace(":8000/", f":{server.port}/"), headers={name: value}, content=curl[5], timeout=60)
+            assert answer.status_code == 200 and answer.json()["model"] == "chat", answer.text
+            assert server.end() == 0
+    said = [line.text for line in Today(run, {}).said]
+    assert said == ["Where does Miso sleep?"]  # once: the second server heard it again

@@ -30,8 +30,9 @@ from sleepkit.utils.sealed import locked
 if TYPE_CHECKING:
     from sleepkit.trainers.chat import SleepChat
     from sleepkit.trainers.config import SleepConfig
+    from sleepkit.trainers.outputs import Night
 
-__all__ = ["Conversation", "run_chat"]
+__all__ = ["Conversation", "outcome", "run_chat"]
 
 HELP = """/remember TEXT   keep a text for the night, without an answer
 /forget N        take line N of today out of it (/history numbers them), or the line with these words
@@ -156,11 +157,7 @@ class Conversation:
         print(f"forgotten: {_safe(line.text)}", flush=True)
 
     def _sleep(self) -> None:
-        night = self.chat.sleep()
-        if night.kept:
-            print(f"night {night.number} was kept ({night.reason}); a new day begins, with nothing in the context", flush=True)
-        else:
-            print(f"night {night.number} was undone ({night.reason}); today stays, and the next night tries again", flush=True)
+        print(outcome(self.chat.sleep()), flush=True)
 
     def _history(self) -> None:
         print(history_text(self.chat.folder) if self.chat.nights_slept else "no night yet")
@@ -169,6 +166,13 @@ class Conversation:
         for number, line in enumerate(said, 1):
             print(f"{number:4}  {_safe(line.text)}{'' if line.is_learned else '   (states nothing: not learned)'}")
         sys.stdout.flush()
+
+
+def outcome(night: Night) -> str:
+    """One line about a night of a chat."""
+    if night.kept:
+        return f"night {night.number} was kept ({night.reason}); a new day begins, with nothing in the context"
+    return f"night {night.number} was undone ({night.reason}); today stays, and the next night tries again"
 
 
 @contextmanager

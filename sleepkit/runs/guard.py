@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from sleepkit.errors import SleepkitError, first_line, show_tracebacks, tracebacks_are_shown
 from sleepkit.reporting.live.noise import hush_late
 
-__all__ = ["guard"]
+__all__ = ["guard", "report"]
 
 LONGEST = 500  # characters of another library's message
 CONTINUES = "the same command continues a run where it stopped"
@@ -58,6 +58,11 @@ def guard(command: Callable[[], object]) -> int:
             return 141
         _say(error, _described(error))
     return 1
+
+
+def report(error: Exception) -> None:
+    """Print an error as the last line of a command, where the command goes on."""
+    _say(error, " ".join(str(error).split()) if isinstance(error, SleepkitError) else _described(error))
 
 
 def _described(error: Exception) -> str:

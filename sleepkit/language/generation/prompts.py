@@ -115,18 +115,24 @@ class PromptFormat:
             return whole[len(before) :]
         return [*self._ids(self._lead), *self.text(text)]
 
-    def said(self, ids: Sequence[int]) -> str:
-        """The reply in generated token ids, as stripped text: without its end, and without what was thought before it."""
+    def said(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """The reply in generated token ids, as stripped text: without its end, and without what was thought before it.
+
+        Args:
+            ids: what was generated.
+            stop: texts that end it, beside those of the format.
+        """
         if (mark := self._end_of_thought) in (tokens := list(ids)):
             tokens = tokens[len(tokens) - tokens[::-1].index(mark) :]
-        return until(str(self.tokenizer.decode(tokens, skip_special_tokens=True)), self.stop_strings).strip()
+        return until(str(self.tokenizer.decode(tokens, skip_special_tokens=True)), (*self.stop_strings, *stop)).strip()
 
-    def so_far(self, ids: Sequence[int]) -> str:
+    def so_far(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
         """The part of `said` that is sure while more tokens are to come: no half character, no thought, no half of a stop."""
         if self.thinks and self._end_of_thought not in ids:
             return ""
-        text = self.said(ids).rstrip("\N{REPLACEMENT CHARACTER}")
-        halves = [k for stop in self.stop_strings for k in range(1, len(stop)) if text.endswith(stop[:k])]
+        text = self.said(ids, stop).rstrip("\N{REPLACEMENT CHARACTER}")
+        stops = (*self.stop_strings, *stop)
+        halves = [k for one in stops for k in range(1, len(one)) if text.endswith(one[:k])]
         return text[: len(text) - max(halves, default=0)].rstrip()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Arguments of `sleepkit chat`: whom to talk to, when it sleeps, and all options of its nights.
+"""Arguments of `sleepkit chat`: whom to talk to, when it sleeps, and all options of its nights.  `sleepkit serve` has them too.
 
     parse_chat(["runs/life", "--sleep_every", "24h"])  ->  (ChatArguments, SleepConfig)
 
@@ -14,18 +14,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleepkit.errors import SleepkitError
 from sleepkit.runs.arguments.command_line import home_expanded, read
-from sleepkit.runs.arguments.run_of import beginning_of, refuse_seeds, settings_of
-from sleepkit.trainers.today import TODAY
+from sleepkit.runs.arguments.run_of import beginning_of, is_run, settings_of
 from sleepkit.utils.options import option, require, shown
 
 if TYPE_CHECKING:
     from sleepkit.trainers.config import SleepConfig
 
-__all__ = ["ChatArguments", "parse_chat"]
+__all__ = ["ChatArguments", "TalkArguments", "is_its_own", "parse_chat", "parse_talk"]
+
+Arguments = TypeVar("Arguments", bound="TalkArguments")
 
 NEW = "runs/chat"  # folder of a chat with a model
 _PERIOD = re.compile(r"([1-9]\d{0,5})([mhd])")
@@ -39,8 +40,8 @@ _NOT_HERE = {
 
 
 @dataclass
-class ChatArguments:
-    """Options of a chat beside a `SleepConfig`.
+class TalkArguments:
+    """Options of what talks, beside a `SleepConfig`.
 
     Raises `SleepkitError` for a value that cannot be used, naming it and what can.
     """
@@ -49,7 +50,6 @@ class ChatArguments:
         "", "Output folder of a run, or Hub id or folder of a model, slept or not; may be the first word. Required."
     )
     model: str | None = option(None, "What the run began with, if it is no longer where the run found it.")
-    compare: bool = option(False, "Also show what the model said before it slept.")
     sleep_every: str | None = option(
         None, "Sleep before a line is answered if so long has passed since the last night: 30m, 24h, 7d."
     )
@@ -59,7 +59,7 @@ class ChatArguments:
 
     def __post_init__(self) -> None:
         if not self.run.strip():
-            raise SleepkitError("nobody is named to talk to; give a run or a model: sleepkit chat runs/life")
+            raise SleepkitError("nobody is named to talk to; give a run or a model, such as runs/life, as the first word")
         require(self, ("reply_tokens",), lambda value: value >= 1, "a whole number of at least 1")
         if self.sleep_every is not None and not _PERIOD.fullmatch(self.sleep_every):
             raise SleepkitError(f"sleep_every is {shown(self.sleep_every)}; give minutes, hours or days, such as 30m, 24h or 7d")
@@ -71,6 +71,13 @@ class ChatArguments:
         return int(found[1]) * _SECONDS[found[2]] if found else None
 
 
+@dataclass
+class ChatArguments(TalkArguments):
+    """Options of a chat."""
+
+    compare: bool = option(False, "Also show what the model said before it slept.")
+
+
 def parse_chat(argv: Sequence[str]) -> tuple[ChatArguments, SleepConfig]:
     """Read the command line of `sleepkit chat`; the model that it names is the one that the run began with.
 
@@ -78,17 +85,45 @@ def parse_chat(argv: Sequence[str]) -> tuple[ChatArguments, SleepConfig]:
         SleepkitError: as `language.parse`; or the run is damaged, or one of several seeds.
         SystemExit: after `--help`.
     """
+    description = "Talk to a model that sleeps on what you said: `sleepkit chat RUN|MODEL`, and /help in the chat."
+    args, config = parse_talk(argv, ChatArguments, "sleepkit chat", description)
+    if args.model is None and is_its_own(args, config):
+        args.model, config.model_revision = beginning_of(Path(args.run), config.model_revision)
+    return args, config
+
+
+def parse_talk(argv: Sequence[str], kind: type[Arguments], prog: str, description: str) -> tuple[Arguments, SleepConfig]:
+    """Read a command line whose first word is a run or a model, and that has all options of a night.
+
+    Args:
+        argv: arguments without the name of the program.
+        kind: class of the options beside those of a night.
+        prog, description: what `--help` says.
+
+    Raises:
+        SleepkitError: as `parse_chat`.
+        SystemExit: after `--help`.
+    """
+
+    def given(defaults: Mapping[str, Any]) -> tuple[Arguments, SleepConfig]:
+        from sleepkit.trainers.config import SleepConfig
+
+        args, config = read(words, (kind, SleepConfig), prog=prog, description=description, ignored=_NOT_HERE, defaults=defaults)
+        return args, config
+
     words = list(argv)
     first = words[:1] if words and not words[0].startswith("-") else []
     words = [*(["--run", *first] if first else []), *words[len(first) :]]
     run = home_expanded("run", _value_of("--run", words))
-    args, config = _read(words, {"output_dir": run if _is_run(Path(run)) else NEW})
-    folder = Path(str(config.output_dir))
-    if known := settings_of(folder):
-        args, config = _read(words, {**known, "output_dir": str(folder)})
-    if args.model is None and os.path.abspath(args.run) == os.path.abspath(folder):
-        args.model, config.model_revision = beginning_of(folder, config.model_revision)
-    return args, config
+    args, config = given({"output_dir": run if is_run(Path(run)) else NEW})
+    folder = str(config.output_dir)
+    known = settings_of(Path(folder))
+    return given({**known, "output_dir": folder}) if known else (args, config)
+
+
+def is_its_own(args: TalkArguments, config: SleepConfig) -> bool:
+    """Whether the run that is named is the one that goes on, and not the beginning of another life."""
+    return os.path.abspath(args.run) == os.path.abspath(str(config.output_dir))
 
 
 def _value_of(name: str, words: Sequence[str]) -> str:
@@ -96,22 +131,3 @@ def _value_of(name: str, words: Sequence[str]) -> str:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument(name, nargs="?", default="", const="")
     return str(parser.parse_known_args(words)[0].run)
-
-
-def _read(words: Sequence[str], defaults: Mapping[str, Any]) -> tuple[ChatArguments, SleepConfig]:
-    from sleepkit.trainers.config import SleepConfig
-
-    args, config = read(
-        words,
-        (ChatArguments, SleepConfig),
-        prog="sleepkit chat",
-        description="Talk to a model that sleeps on what you said: `sleepkit chat RUN|MODEL`, and /help in the chat.",
-        ignored=_NOT_HERE,
-        defaults=defaults,
-    )
-    return args, config
-
-
-def _is_run(folder: Path) -> bool:
-    refuse_seeds(folder)
-    return (folder / "state").is_dir() or (folder / TODAY).is_file()

@@ -46,6 +46,7 @@ PLACES = frozenset(
     "backbone output_dir output folder folders run".split()
 )
 MAY_BE_EMPTY = frozenset(("dataset", "debug", "run"))  # whose own checks say what is missing
+SECRET = frozenset(("api_key", "hub_token"))  # which no message shows
 LONGEST_NAME, LONGEST_PATH = 255, 3500  # bytes of a file's name, and of a folder's path that leaves room for names below it
 
 # What other programs call our options.
@@ -311,7 +312,8 @@ def check_text(name: str, value: Any) -> None:
         if not text.strip() and name not in MAY_BE_EMPTY:
             raise SleepkitError(f"{name} is empty; give a value, or leave it out")
         if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise SleepkitError(f"{name} is {shown(text)}, which has bytes that are no text in UTF-8; write it anew")
+            value = "..." if name in SECRET else shown(text)
+            raise SleepkitError(f"{name} is {value}, which has bytes that are no text in UTF-8; write it anew")
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

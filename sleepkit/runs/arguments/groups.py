@@ -11,7 +11,9 @@ __all__ = ["COMMON", "arrange"]
 # The class that brings an option in -> the title of its group.  Fields of transformers stand with the training.
 TITLES = {
     "SleepArguments": "data",
+    "TalkArguments": "chat",
     "ChatArguments": "chat",
+    "ServeArguments": "server",
     "BaselineArguments": "method",
     "VisionArguments": "data, model and method",
     "DataConfig": "data",
@@ -38,7 +40,7 @@ RUN = ("output_dir", "seed", "seeds", "resume", "overwrite", "config", "tracebac
 COMMON = frozenset(
     (
         *RUN,
-        *("run", "compare", "sleep_every", "reply_tokens"),
+        *("run", "compare", "sleep_every", "reply_tokens", "host", "port", "api_key", "remember"),
         *("model", "dtype", "load_in_4bit", "load_in_8bit", "trust_remote_code", "attn_implementation"),
         *("dataset", "dataset_split", "test_dataset", "text_column", "label_column", "answer_column", "passages_per_night"),
         *("nights", "order", "general_prompts", "anchors"),

@@ -14,13 +14,13 @@ from sleepkit.cycle.state import CycleState
 from sleepkit.errors import SleepkitError
 from sleepkit.runs.arguments.command_line import read
 from sleepkit.runs.arguments.language import SleepArguments
-from sleepkit.trainers.today import run_of
+from sleepkit.trainers.today import TODAY, run_of
 from sleepkit.utils.states import newest_state
 
 if TYPE_CHECKING:
     from sleepkit.trainers.config import SleepConfig
 
-__all__ = ["beginning_of", "parse_run", "refuse_seeds", "settings_of"]
+__all__ = ["beginning_of", "is_run", "parse_run", "refuse_seeds", "settings_of"]
 
 
 def refuse_seeds(folder: Path) -> None:
@@ -28,6 +28,12 @@ def refuse_seeds(folder: Path) -> None:
     seeds = sorted(path.parent for path in folder.glob("seed_*/state"))
     if seeds:
         raise SleepkitError(f"{folder} holds a run of each seed; give one of them, such as {seeds[0]}")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds the nights or the day of a run; raises `SleepkitError` if it holds several seeds."""
+    refuse_seeds(folder)
+    return (folder / "state").is_dir() or (folder / TODAY).is_file()
 
 
 def settings_of(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,50 @@ def test_ctrl_c_ends_a_reply_with_what_was_said():
     assert not model.training
 
 
+def test_a_reply_that_nobody_waits_for_ends():
+    model, tokenizer, parts = tiny_model(), tiny_tokenizer(), []
+    reply = streamed(model, tokenizer, "who keeps the light?", 400, parts.append, lambda: len(parts) == 4)
+    assert reply.stopped and not reply.cut and reply.text == "".join(parts).strip() and reply.tokens < 20
+
+
+def test_a_reply_is_cut_where_it_may_have_no_more_tokens():
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    reply = streamed(model, tokenizer, "who keeps the light?", 7, lambda _: None)
+    assert reply.cut and reply.tokens == 7
+    model.generation_config.eos_token_id = list(range(64))  # whatever comes ends the turn
+    reply = streamed(model, tokenizer, "who keeps the light?", 1, lambda _: None)
+    assert not reply.cut and reply.tokens == 1 and reply.text == ""
+
+
+def test_a_text_ends_a_reply_and_no_part_of_it_is_shown():
+    model, tokenizer, parts = tiny_model(), tiny_tokenizer(), []
+    whole = streamed(model, tokenizer, "who keeps the light?", 40, lambda _: None).text
+    stop = whole[10:13]
+    reply = streamed(model, tokenizer, "who keeps the light?", 40, parts.append, stop=[stop])
+    assert reply.text == "".join(parts) == whole[: whole.index(stop)].rstrip() and not reply.cut and not reply.stopped
+    assert reply.tokens <= 13
+    last = whole.index(stop) + 3  # the same where the last token that it may have ends the text
+    assert not streamed(model, tokenizer, "who keeps the light?", last, lambda _: None, stop=[stop]).cut
+
+
+def test_a_text_before_the_reply_ends_it_too():
+    tokenizer = merging_tokenizer()
+    ids = tokenizer("\n\nOrla", add_special_tokens=False)["input_ids"]
+    voice = _Voice(tiny_model(vocab_size=len(tokenizer)), tokenizer, print, stop=["\n"])
+    assert voice.prompts.so_far(ids, ["\n"]) == voice.prompts.said(ids, ["\n"]) == ""
+    assert voice.prompts.so_far(ids, ["laz"]) == "Or"  # it may go on as the text that ends it
+    assert voice.prompts.said(ids, ["laz"]) == "Orla"
+
+
+def test_draws():
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+
+    def drawn(seed):
+        return streamed(model, tokenizer, "who?", 20, lambda _: None, temperature=1.5, top_p=1.0, seed=seed).text
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
 def test_a_model_that_says_nothing():
     tokenizer = tiny_tokenizer()
     shown = []
