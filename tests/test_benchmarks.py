@@ -24,6 +24,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import cost  # noqa: E402
 import dream_controls  # noqa: E402
+import forget  # noqa: E402
 import image_table  # noqa: E402
 import make_tables  # noqa: E402
 import run_table  # noqa: E402
@@ -358,3 +359,38 @@ def test_a_language_that_the_model_cannot_answer_in_view_is_told_and_left_out(tm
     assert nights == [("smollm2", "de", ["--question_writer", "rules"])]
     shown = capsys.readouterr().out
     assert "| smollm2 | de | rules | 90 |" in shown and "| smollm2 | ar | none | – |" in shown
+
+
+# -- nights that are taken out -----------------------------------------------------------------------------------------
+def fake_life(calls):
+    """In place of the recipe and of `sleepkit forget`: leaves results."""
+
+    def run(command, **_):
+        calls.append(command[1:])
+        if command[1].endswith("sleep.py"):
+            rows = [{"night": k, "experience": f"page {k}", "committed": k != 2} for k in range(1, 6)]
+            RunRecord("any", 0, {"max_steps": 3}, nights=rows).save(command[command.index("--output_dir") + 1])
+            return
+        folder, night = command[4], int(command[-1])
+        record = RunRecord.load(folder)
+        assert not any(row.get("forgotten") for row in record.nights)  # a copy of its own
+        measured = {"forgotten_before": 0.75, "forgotten_after": 0.0, "others_before": 0.5, "membership_after": 0.51}
+        record.nights[night - 1] |= {"forgotten": True, **measured, "forgetting_steps": 40, "forgetting_seconds": 12.0}
+        record.save(folder)
+
+    return run
+
+
+def test_three_nights_are_taken_out_of_copies_of_a_run_that_stays(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(forget.subprocess, "run", fake_life(calls))
+    command = ["--run", str(tmp_path / "slept"), "--results", str(tmp_path / "forget.json")]
+    assert forget.main([*command, "--", "--seed", "3"]) == 0
+    assert calls[0][-2:] == ["--seed", "3"] and "field_notebook" in " ".join(calls[0])
+    rows = read_json(tmp_path / "forget.json")["forgotten"]
+    assert [row["night"] for row in rows] == [1, 3, 5] and rows[1]["experience"] == "page 3"  # night 2 was undone
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["slept"]
+    assert not any(row.get("forgotten") for row in RunRecord.load(tmp_path / "slept").nights)
+    assert "| 3 of 4 | 0.750 | 0.000 | – | 0.500 |" in capsys.readouterr().out
+    assert forget.main([*command, "--nights", "4"]) == 0  # the run is there
+    assert [row["night"] for row in read_json(tmp_path / "forget.json")["forgotten"]] == [4] and len(calls) == 5
