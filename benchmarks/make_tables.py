@@ -290,6 +290,20 @@ def _by_day(answers: Sequence[Mapping[str, Any]], days: Sequence[int]) -> list[s
 
 
 UNSLEPT = {"nothing": "before", "nothing, the day's lines in the prompt": "in_context"}
+
+
+def _forgotten(document: Mapping[str, Any]) -> str:
+    """What is left of each night that was taken out, and what is lost of the others."""
+    heads = ["night", "its questions: before", "after", "unslept", "all others: before", "after"]
+    heads += ["loss on its text: before", "after", "unslept", "AUC: before", "after", "traces: before", "after"]
+    names = [f"forgotten_{when}" for when in ("before", "after", "unslept")] + ["others_before", "others_after"]
+    names += [f"forgotten_loss_{when}" for when in ("before", "after", "unslept")]
+    names += [f"{name}_{when}" for name in ("membership", "traces") for when in ("before", "after")]
+    names += ["forgetting_steps", "forgetting_seconds", "seconds"]
+    rows = [[f"{run['night']} of {document['nights']}", *map(run.get, names)] for run in document["forgotten"]]
+    return markdown_table([*heads, "steps", "seconds of training", "in all"], rows)
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "runs": lambda document: runs_table([meaningful(run) for run in document["runs"]]),
     "systems": _systems,
@@ -303,6 +317,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "chat_sessions": _chat_sessions,
     "writers": _writers,
     "costs": _costs,
+    "forgotten": _forgotten,
     "metrics": _measures,
 }
 """What a results file holds -> its table; the first that is there counts."""

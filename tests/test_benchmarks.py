@@ -27,6 +27,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import chat_sessions  # noqa: E402
 import cost  # noqa: E402
 import dream_controls  # noqa: E402
+import forget  # noqa: E402
 import image_table  # noqa: E402
 import make_tables  # noqa: E402
 import run_table  # noqa: E402
@@ -438,3 +439,38 @@ def test_the_table_of_chats_tells_what_was_undone_and_which_old_answers_are_stil
     assert "| nothing | 0 | 0 of 1 |" in table and "in the prompt | 1 | 1 of 1 |" in table
     assert "| night 1 | 0 | 0 of 1 | 1 of 1 | undone |" in table and "(chat_sessions.png)" in table
     assert "png" not in make_tables.render({"chat_sessions": found | {"nights": []}})
+
+
+# -- nights that are taken out -----------------------------------------------------------------------------------------
+def fake_life(calls):
+    """In place of the recipe and of `sleepkit forget`: leaves results."""
+
+    def run(command, **_):
+        calls.append(command[1:])
+        if command[1].endswith("sleep.py"):
+            rows = [{"night": k, "experience": f"page {k}", "committed": k != 2} for k in range(1, 6)]
+            RunRecord("any", 0, {"max_steps": 3}, nights=rows).save(command[command.index("--output_dir") + 1])
+            return
+        folder, night = command[4], int(command[-1])
+        record = RunRecord.load(folder)
+        assert not any(row.get("forgotten") for row in record.nights)  # a copy of its own
+        measured = {"forgotten_before": 0.75, "forgotten_after": 0.0, "others_before": 0.5, "membership_after": 0.51}
+        record.nights[night - 1] |= {"forgotten": True, **measured, "forgetting_steps": 40, "forgetting_seconds": 12.0}
+        record.save(folder)
+
+    return run
+
+
+def test_three_nights_are_taken_out_of_copies_of_a_run_that_stays(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(forget.subprocess, "run", fake_life(calls))
+    command = ["--run", str(tmp_path / "slept"), "--results", str(tmp_path / "forget.json")]
+    assert forget.main([*command, "--", "--seed", "3"]) == 0
+    assert calls[0][-2:] == ["--seed", "3"] and "field_notebook" in " ".join(calls[0])
+    rows = read_json(tmp_path / "forget.json")["forgotten"]
+    assert [row["night"] for row in rows] == [1, 3, 5] and rows[1]["experience"] == "page 3"  # night 2 was undone
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["slept"]
+    assert not any(row.get("forgotten") for row in RunRecord.load(tmp_path / "slept").nights)
+    assert "| 3 of 4 | 0.750 | 0.000 | – | 0.500 |" in capsys.readouterr().out
+    assert forget.main([*command, "--nights", "4"]) == 0  # the run is there
+    assert [row["night"] for row in read_json(tmp_path / "forget.json")["forgotten"]] == [4] and len(calls) == 5

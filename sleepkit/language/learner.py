@@ -38,6 +38,8 @@ from sleepkit.language.day import Day
 from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.dreaming.dreams import Context, Dream, context_name
 from sleepkit.language.dreaming.night import DREAMS_FOLDER, forget_dreams, keep_dreams, rehearsed
+from sleepkit.language.forgetting.traces import ROUND_STEPS, Forgotten, Traces
+from sleepkit.language.forgetting.trainer import OBJECTIVE, UnlearningTrainer
 from sleepkit.language.generation.chat import chat_ids, decode, generate, window_of
 from sleepkit.language.levels import ExpertLevels, experts_of
 from sleepkit.language.models.fingerprint import model_identity
@@ -308,6 +310,7 @@ class LanguageLearner:
         folder: Path,
         max_steps: int | None = None,
         epochs: float | None = None,
+        changes: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         args = replace(  # made anew, as DeepSpeed takes the plugin of a configuration once only
@@ -317,6 +320,7 @@ class LanguageLearner:
             seed=derive_seed(self.seeding.seed, "train", night, folder.name),
             max_steps=max_steps or self.seeding.max_steps,
             num_train_epochs=epochs or self.seeding.num_train_epochs,
+            **(changes or {}),
         )
         training = trainer(self.model, args, items, self.tokenizer, callbacks=self.callbacks, **options)
         outcome = training.run(f"night {night}")
@@ -389,23 +393,48 @@ class LanguageLearner:
             self.rehearsal.general = general_items(*given)
         return self.rehearsal.general
 
-    def forget(self, nights: Collection[int], outdated: Mapping[str, int]) -> list[int]:
-        """Mask the experts of some nights, and take what these have left for later ones out of the rehearsal buffer.
+    def traces(self, nights: Collection[int]) -> Traces:
+        """Return what of some nights is to be forgotten, and in which experts it is.
 
         Args:
             nights (collection of `int`): their numbers.
-            outdated (mapping): the titles of documents of which there is a newer version without these nights, and its night.
-
-        Returns:
-            list of `int`: the slots that are free again.
 
         Raises:
-            SleepkitError: one of the nights shares its expert with others; nothing is changed then.
+            SleepkitError: one of the nights shares its expert with others and has left no items, or no expert is known to hold
+                it.
         """
-        slots = self.levels.holding(nights)
-        self.levels.free(slots)
-        self.rehearsal.forget(nights, outdated)
-        return slots
+        given = (self.model, self.tokenizer, self.bank, self.levels, self.rehearsal, nights)
+        return Traces(*given, derive_seed(self.seeding.seed, "traces"))
+
+    def forget(
+        self, traces: Traces, outdated: Mapping[str, int], folder: Path, is_recalled: Callable[[], bool] = lambda: False
+    ) -> Forgotten:
+        """Mask the experts of some nights, train away what others hold of them, and empty the rehearsal buffer of them.
+
+        Args:
+            traces (`Traces`): of these nights.
+            outdated (mapping): the titles of documents of which there is a newer version without these nights, and its night.
+            folder (`Path`): for checkpoints of the training, if the settings want any.
+            is_recalled (callable): whether a question about them is answered that the model before them did not answer.
+
+        Returns:
+            `Forgotten`: the slots that are free again, and what was trained.
+        """
+        self.levels.free(traces.own)
+        options = {"before": traces.before, "kept": {}}
+
+        def train(number: int, slots: Sequence[int]) -> dict[str, Any]:
+            self.bank.train_only(slots)
+            examples = traces.examples(self._general_items(), self.seeding.replay_items)
+            trainer = partial(UnlearningTrainer, slots=slots, **options)
+            changes = {**OBJECTIVE, "min_steps": ROUND_STEPS}
+            place = folder / f"round_{number}"
+            return self._teach(trainer, examples, traces.nights[0], place, max_steps=-1, epochs=1, changes=changes)
+
+        outcome = traces.train_away(train, is_recalled)
+        self.levels.strike(traces.nights)
+        self.rehearsal.forget(traces.nights, outdated)
+        return outcome
 
     # -- keeping ----------------------------------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Tensor]:

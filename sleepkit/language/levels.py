@@ -3,7 +3,7 @@
     take(night)              a fresh expert; in a full pool the two oldest of the slowest level are merged first
     take_over(level, night)  a fresh expert of a slower level, fitted to the outputs of all faster ones
     free(slots)              what has passed on, or is to be forgotten, is reset
-    holding(nights)          the experts that hold these nights and no others
+    holding(nights)          the experts that hold these nights and no others; sharing(nights): those that hold others too
 
 Source of the chain: schedule.py.  Ours: the fit (merge.py), on what the model reads of earlier nights, so that a quarter of the
 epochs is enough.
@@ -114,18 +114,27 @@ class ExpertLevels:
         """Return the slots of the experts that hold these nights and no others.
 
         Raises:
-            SleepkitError: one of the nights shares its expert with others.
+            SleepkitError: no expert is known to hold one of the nights.
         """
-        slots = [slot for slot, held in self.nights.items() if set(held) <= set(nights)]
-        alone = {night for slot in slots for night in self.nights[slot]}
-        for night in sorted(set(nights) - alone):
-            held = next((held for held in self.nights.values() if night in held), [])
-            others = [f"of night {other}" if other else "of before" for other in held if other not in nights]
+        known = {night for held in self.nights.values() for night in held}
+        for night in sorted(set(nights) - known):
             raise SleepkitError(
-                f"night {night} has no expert of its own any more: it was merged with, or passed on to, one that also holds what "
-                f"is known {', '.join(others)}; start anew without its documents (--overwrite true)"
+                f"it is not known which expert holds night {night}, as an older version has slept it; start anew without its "
+                "documents (--overwrite true)"
             )
-        return slots
+        return [slot for slot, held in self.nights.items() if set(held) <= set(nights)]
+
+    def sharing(self, nights: Collection[int]) -> dict[int, list[int]]:
+        """Return the experts that hold some of these nights beside others, as `nights` has them."""
+        return {slot: held for slot, held in self.nights.items() if set(held) & set(nights) and not set(held) <= set(nights)}
+
+    def before(self, night: int, forgotten: Collection[int] = ()) -> list[int]:
+        """Return the slots of the experts that hold nothing but earlier nights than this one, and none of those forgotten."""
+        return [slot for slot in self.bank.active if all(held < night and held not in forgotten for held in self.nights[slot])]
+
+    def strike(self, nights: Collection[int]) -> None:
+        """Note that no expert holds these nights any more."""
+        self.nights = {slot: [night for night in held if night not in nights] for slot, held in self.nights.items()}
 
     def _merge_oldest(self, night: int) -> None:
         """Make room: one expert takes over from two, fitted on what the model says of earlier nights."""

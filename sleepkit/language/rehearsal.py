@@ -128,6 +128,17 @@ class Rehearsal:
         return random.Random(derive_seed(self.seeding.seed, "quiz", night)).sample(quiz, min(most, len(quiz)))
 
     # -- what is forgotten --------------------------------------------------------------------------------------------
+    def only_of(self, nights: Collection[int], items: Iterable[SyntheticExample]) -> list[SyntheticExample]:
+        """Those of some items that these nights alone have left: no other night asks the same, or says it in the same sentence.
+
+        A reply that is no more than its answer, such as a label, is no sentence.
+        """
+        others = [item for item in (*self.replay, *self.quiz, *self.dreams.items) if item.night not in nights]
+        prompts = {item.prompt for item in others}
+        sentences = {item.reply for item in others if item.reply != item.span}
+        own = (item for item in items if item.night in nights)
+        return [item for item in own if item.prompt not in prompts and item.reply not in sentences]
+
     def forget(self, nights: Collection[int], outdated: Mapping[str, int]) -> None:
         """Take out all that some nights have left.
 

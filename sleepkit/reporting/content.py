@@ -155,6 +155,10 @@ COLUMNS: dict[str, tuple[Callable[[Row], Any], tuple[str, ...]]] = {
     "experience": (_experience, ("experience", "documents")),
     "verdict": (lambda night: _fate(night), ("committed", "forgotten", "forgotten_date", "rollback_to")),
     "why": (lambda night: gate_words(night.get("reason")), ("reason",)),
+    "of what was forgotten": (
+        lambda night: _left(night),
+        tuple(f"{name}_{when}" for name in ("forgotten", "forgotten_loss") for when in ("before", "after", "unslept", "n")),
+    ),
     "own questions": (_both("held_out"), ("held_out", "held_out_before", "held_out_after", "held_out_n")),
     "earlier nights": (_both("retention"), ("retention", "retention_before", "retention_after", "retention_n")),
     "closed book": (lambda night: change(None, night.get("closed_book")), ("closed_book",)),
@@ -162,6 +166,17 @@ COLUMNS: dict[str, tuple[Callable[[Row], Any], tuple[str, ...]]] = {
     "anchor KL": (_field("anchor_kl"), ("anchor_kl",)),
     "time": (_minutes, ("seconds",)),
 }  # heading -> the cell of a night, and the fields that it shows
+
+
+def _left(night: Row) -> str | None:
+    """Closed book on what was forgotten, and the loss on its text, before, after and without any sleep."""
+    parts = []
+    if (answered := change(night.get("forgotten_before"), night.get("forgotten_after"), night.get("forgotten_n"))) is not None:
+        parts.append(f"answered {answered} (unslept {night['forgotten_unslept']:.0%})")
+    if night.get("forgotten_loss_after") is not None:
+        before, after, unslept = (night[f"forgotten_loss_{when}"] for when in ("before", "after", "unslept"))
+        parts.append(f"loss {before:.2f} → {after:.2f} (unslept {unslept:.2f})")
+    return ", ".join(parts) or None
 
 
 def _fate(night: Row) -> str | None:

@@ -1,16 +1,24 @@
 """Take nights out of a life: `SleepTrainer.forget`, `SleepTrainer.rollback` and the commands of these names.
 
 One expert is one night, so masking it takes out exactly what only it holds: the model is then, bit for bit, the one with all
-other experts.  With it go
+other experts.  What those hold of the night, as they rehearsed its items or took it over, is trained away where it can be
+measured (language/forgetting/traces.py).  With it go
 
     state/          the night's items, questions and dreams for rehearsal, its documents, questions and answers; both states
     night_<NN>/     of the night all, of later ones what they wrote, as they rehearsed its items
     model/ dreams/  the expert, the card, the accepted dreams
 
-and `results.json` has in the row of the night when it was forgotten, and closed book before, after and of the unslept model, on
-its own questions (those of the data; where there are none, those that it kept back from training) and on those of all others.
+and `results.json` has in the row of the night, each before, after and of the unslept model
 
-Left out: training away what later nights have learned of it by rehearsal.  The measurement shows whether there is any.
+    forgotten_*, others_*             closed book on its own questions and on those of all others: those of the data; where there
+                                      are none, those that a night kept back from training
+    forgotten_loss_*, others_loss_*   loss on what they had read, nats per token; never_read_loss_* on the retention set's prompts
+    membership_before, _after         AUC of an attack by that loss (language/forgetting/membership.py)
+    traces_before, _after             what other experts held of it, nats per token of its replies; others_lost is what those of
+                                      other nights lost by the training, with forgetting_steps and forgetting_seconds
+
+A command that is killed before its end has changed nothing, or is ended by the same command; a training goes on from its last
+checkpoint, where the settings of the run want any.
 """
 
 from __future__ import annotations
@@ -19,10 +27,13 @@ import shutil
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.data.experience import Experience
+from sleepkit.language.forgetting.membership import NEVER, Losses, Reading, membership
+from sleepkit.language.forgetting.report import POINTS, lines_of
+from sleepkit.language.forgetting.traces import Forgotten
 from sleepkit.reporting.live import progress
 from sleepkit.reporting.results import in_model
 from sleepkit.trainers.life import blank, lived, replaced_in
@@ -35,7 +46,20 @@ if TYPE_CHECKING:
 
 __all__ = ["forget", "night_of"]
 
-Recall = dict[int, tuple[float, int]]  # share of right answers, and number of questions, by night
+Means = dict[int, tuple[float, int]]  # a mean of each night, and of how many
+
+
+class _Measured(NamedTuple):
+    """What the model answers and how likely texts are to it."""
+
+    recall: Means  # share of right answers, and number of questions
+    scores: list[Score | None]
+    losses: Losses
+
+    @property
+    def loss(self) -> Means:
+        """Mean loss of each night's passages."""
+        return {night: (sum(row) / len(row), len(row)) for night, row in self.losses.items() if row}
 
 
 def forget(trainer: SleepTrainer, folder: Path, nights: Collection[int] | None = None, to: int | None = None) -> list[int]:
@@ -48,7 +72,7 @@ def forget(trainer: SleepTrainer, folder: Path, nights: Collection[int] | None =
         to: for a rollback, the last night that stays; 0 leaves none.
 
     Raises:
-        SleepkitError: there is no such night, it is not in the model, or it shares its expert with others.
+        SleepkitError: there is no such night, it is not in the model, or it can neither be masked nor trained away.
     """
     with main_holds(folder):
         life, rows = lived(folder)
@@ -117,7 +141,7 @@ def _refusal(folder: Path, rows: Sequence[dict[str, Any]], nights: Collection[in
 
 
 class _Forgetting:
-    """What `SleepCycle.revise` calls: measures, masks the experts, empties the rehearsal buffer, measures again."""
+    """What `SleepCycle.revise` calls: measures, masks and trains the experts, empties the rehearsal buffer, measures again."""
 
     def __init__(
         self,
@@ -128,35 +152,39 @@ class _Forgetting:
         to: int | None,
     ) -> None:
         self.learner, self.cycle, self.life, self.nights, self.to = trainer.learner, cycle, list(life), nights, to
+        self.never = [row["prompt"] for row in trainer.anchors.prompts]
 
     def __call__(self, state: CycleState) -> list[Experience]:
         self._require_no_rewriting()
+        self.traces = self.learner.traces(self.nights)  # refused before anything is asked
         left = [blank(one) if k in self.nights else one for k, one in enumerate(self.life, 1)]
         kept = [row["night"] for row in state.nights if in_model(row)]
         replaced = replaced_in(left)
         self.without = [j for j, later in replaced.items() if later < len(state.nights) and j + 1 not in self.nights]
         self.quiz = {night: [item for item in self.learner.rehearsal.quiz if item.night == night] for night in kept}
         others = [night for night in kept if night not in self.nights and night - 1 not in self.without]
-        self.learner.levels.holding(self.nights)  # refused before anything is asked
+        read = {night: self.life[night - 1] for night in kept}
+        reading = Reading(self.learner.model, self.learner.tokenizer, read, self.never)
 
-        before, _ = self._asked()
+        before = self._measured(reading)
         with self.learner.bank.view(()):
-            unslept, _ = self._asked()
+            unslept = self._measured(reading)
         counted = len(self.learner.rehearsal.replay) + len(self.learner.rehearsal.quiz)
-        slots = self.learner.forget(self.nights, self._outdated(left, [night for night in kept if night not in self.nights]))
+        outdated = self._outdated(left, [night for night in kept if night not in self.nights])
+        place = self.cycle.output_dir / f"night_{self.nights[0]:02d}" / "forgetting"  # which `_remove` deletes
+        outcome = self.learner.forget(self.traces, outdated, place, self._is_recalled)
         counted -= len(self.learner.rehearsal.replay) + len(self.learner.rehearsal.quiz)
-        after, state.final = self._asked()
+        after = self._measured(reading)
 
-        state.replaced = self.cycle.replaced = replaced
+        state.final, state.replaced, self.cycle.replaced = after.scores, replaced, replaced
         state.forget(self.nights)
         measured = {"before": before, "after": after, "unslept": unslept}
         date = main_finds(lambda: time.strftime("%Y-%m-%d"))
         for night in self.nights:
             row = state.nights[night - 1]
-            row |= {"forgotten": True, "forgotten_date": date} | _measures("forgotten", measured, [night])
-            row |= _measures("others", measured, others)
+            row |= {"forgotten": True, "forgotten_date": date} | _row(measured, [night], others, outcome)
             row |= {} if self.to is None else {"rollback_to": self.to}
-        self._tell(state, slots, counted, measured, others)
+        self._tell(state, outcome, counted, _row(measured, self.nights, others, outcome))
         return left
 
     def _require_no_rewriting(self) -> None:
@@ -173,46 +201,68 @@ class _Forgetting:
         """The newest night that read a document again, of those that are left, by title."""
         return {title: night for night in sorted(kept) for title in left[night - 1].replaces}
 
-    def _asked(self) -> tuple[Recall, list[Score | None]]:
+    def _measured(self, reading: Reading) -> _Measured:
+        recall, scores = self._asked(self.without)
+        return _Measured(recall, scores, reading.losses())
+
+    def _asked(self, without: Sequence[int]) -> tuple[Means, list[Score | None]]:
         """Closed book on the questions of each night, or where it has none on those that it kept back; and the cycle's scores."""
-        scores = self.cycle.scores(self.life, without=self.without)
-        recall: Recall = {}
+        scores = self.cycle.scores(self.life, without=without)
+        recall: Means = {}
         for night, own in self.quiz.items():
             score = scores[night - 1]
             if score is not None:
                 recall[night] = score["contained"], score["n"]
-            elif own and night - 1 not in self.without:
+            elif own and night - 1 not in without:
                 right = [share for _, share in self.learner.self_test.answered(own)]
                 recall[night] = sum(right) / len(right), len(right)
         return recall, scores
 
-    def _tell(
-        self, state: CycleState, slots: Sequence[int], items: int, measured: dict[str, Recall], others: Collection[int]
-    ) -> None:
+    def _is_recalled(self) -> bool:
+        """Whether more of what is forgotten is answered than by the model before its night, by more than `POINTS`."""
+
+        def shares(night: int) -> float:
+            recall, _ = self._asked([j for j in range(len(self.life)) if j + 1 != night])
+            return recall.get(night, (0.0, 0))[0]
+
+        now = {night: shares(night) for night in self.nights}
+        for night, slots in self.traces.before.items():
+            with self.learner.bank.view(slots):
+                now[night] -= shares(night)
+        return main_finds(lambda: max(now.values()) > POINTS)
+
+    def _tell(self, state: CycleState, outcome: Forgotten, items: int, row: dict[str, float | int]) -> None:
         named = ", ".join(f"night {night} ({state.nights[night - 1]['experience']})" for night in self.nights)
-        free = f"{len(slots)} {'expert is' if len(slots) == 1 else 'experts are'} free again"
+        count = len(outcome.slots)
+        free = (
+            f"{count} {'expert is' if count == 1 else 'experts are'} free again" if count else "its expert holds other nights too"
+        )
         progress.say(f"forgotten: {named}; {free}, and {items} items and questions are not rehearsed any more")
-        own, rest = _measures("x", measured, self.nights), _measures("x", measured, others)
-        if not own:
-            progress.say("there are no questions about it, so nothing could be measured")
-        for what, row in (("closed book on what was forgotten", own), ("closed book on all other nights", rest)):
-            if row:
-                progress.say(
-                    f"{what}: {row['x_before']:.1%} before, {row['x_after']:.1%} now, {row['x_unslept']:.1%} without any sleep "
-                    f"({row['x_n']} questions)"
-                )
-        if own and own["x_after"] > own["x_unslept"]:
-            progress.say(
-                "that is more than the model without any sleep answers: other nights hold some of it, such as those that "
-                "rehearsed its items"
-            )
+        for line in lines_of(row):
+            progress.say(line)
 
 
-def _measures(name: str, measured: dict[str, Recall], nights: Collection[int]) -> dict[str, float | int]:
-    """Shares of right answers over all questions of some nights, and their number; nothing where there are none."""
+def _row(
+    measured: dict[str, _Measured], nights: Sequence[int], others: Sequence[int], outcome: Forgotten
+) -> dict[str, float | int]:
+    """All measures of some nights and of the others, as the module lists them."""
+    recalls = {when: one.recall for when, one in measured.items()}
+    losses = {when: one.loss for when, one in measured.items()}
+    row = _measures("forgotten", recalls, nights) | _measures("others", recalls, others)
+    for name, chosen in (("forgotten_loss", nights), ("others_loss", others), ("never_read_loss", [NEVER])):
+        row |= _measures(name, losses, chosen)
+    told = {when: membership(measured[when].losses, measured["unslept"].losses, nights) for when in ("before", "after")}
+    found = {f"membership_{when}": auc for when, auc in told.items()}
+    found |= {"traces_before": outcome.gap_before, "traces_after": outcome.gap_after}
+    row |= {name: value for name, value in found.items() if value is not None}
+    return row | {"others_lost": outcome.lost, "forgetting_steps": outcome.steps, "forgetting_seconds": outcome.seconds}
+
+
+def _measures(name: str, measured: dict[str, Means], nights: Collection[int]) -> dict[str, float | int]:
+    """Means over all questions or passages of some nights, and their number; nothing where there are none."""
     found: dict[str, float | int] = {}
-    for when, recall in measured.items():
-        scores = [recall[night] for night in nights if night in recall]
+    for when, means in measured.items():
+        scores = [means[night] for night in nights if night in means]
         count = sum(n for _, n in scores)
         if count:
             found |= {f"{name}_{when}": sum(share * n for share, n in scores) / count, f"{name}_n": count}

@@ -236,22 +236,24 @@ class SleepTrainer:
         return self.record
 
     def forget(self, *nights: int) -> list[Night]:
-        """Take nights out of the model, which answers then as the one with the experts of all other nights, bit for bit.
+        """Take nights out of the model: their experts are masked, and what other experts hold of them is trained away.
 
-        What later nights would rehearse of them goes too, and so do their documents in ``args.output_dir``; a document that was
-        forgotten is not slept on again unless it is changed.  Afterwards closed book is measured and printed, on what was
-        forgotten and on all else.  Call it on all processes.
+        What only those experts held is gone exactly: where no others hold any of it, the model answers as the one with the
+        experts of all other nights, bit for bit.  What later nights would rehearse of them goes too, and so do their documents in
+        ``args.output_dir``; a document that was forgotten is not slept on again unless it is changed.  What is answered, and how
+        likely the texts are, is measured before and after, and printed.  Call it on all processes.
 
         Args:
             nights (`int`): their numbers, from 1.
 
         Returns:
             list of `Night`: the nights that were forgotten, whose ``metrics`` have what was measured: ``forgotten_before``,
-            ``forgotten_after``, ``forgotten_unslept``, and the same of ``others``.
+            ``forgotten_after``, ``forgotten_unslept`` (share of its questions that are answered), ``forgotten_loss_before`` and
+            so on (nats per token of its text), the same of ``others``, ``membership_before`` and ``membership_after`` (AUC).
 
         Raises:
-            SleepkitError: there is no such night, it was undone or forgotten already, or it shares its expert with others, as
-                where a full pool was merged.
+            SleepkitError: there is no such night, it was undone or forgotten already, or it shares its expert with others and has
+                left no items by which it could be trained away.
 
         Example:
 

@@ -45,6 +45,22 @@ def test_days_give_dates_and_changed_settings(tmp_path, capsys):
     assert lines[5:] == ["", "from night 2: max_steps 200 → 100, gate None → False"]
 
 
+def test_what_is_left_of_a_night_that_was_forgotten(tmp_path, capsys):
+    measured = {"forgotten_before": 0.75, "forgotten_after": 0.0, "forgotten_unslept": 0.25, "forgotten_n": 4}
+    measured |= {"forgotten_loss_before": 1.5, "forgotten_loss_after": 4.125, "forgotten_loss_unslept": 4.0}
+    forgotten = {"committed": True, "forgotten": True, "forgotten_date": "2026-05-01"}
+    nights = [
+        {"night": 1, "experience": "a.md", **forgotten, **measured},
+        {"night": 2, "experience": "b.md", "committed": True},
+        {"night": 3, "experience": "c.md", **forgotten},  # of an older version, or without questions
+    ]
+    write_json(tmp_path / "results.json", sample_run(nights=nights))
+    head, _, first, second, third = lines_of(tmp_path, capsys)
+    assert "of what was forgotten" in head
+    assert "answered 75% → 0% of 4 (unslept 25%), loss 1.50 → 4.12 (unslept 4.00)" in first
+    assert "answered" not in second + third
+
+
 def test_other_runs_have_what_they_have(tmp_path, capsys):
     write_json(tmp_path / "results.json", image_run())
     assert lines_of(tmp_path, capsys)[0].split() == "night experience verdict class-IL why".split()

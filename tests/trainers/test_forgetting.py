@@ -12,6 +12,8 @@ from sleepkit import cli
 from sleepkit.cycle.cycle import SleepCycle
 from sleepkit.errors import SleepkitError
 from sleepkit.language.experts.bank import ExpertBank, read_bank_config
+from sleepkit.language.forgetting import traces
+from sleepkit.language.forgetting.trainer import UnlearningTrainer
 from sleepkit.language.model_io import load_slept
 from sleepkit.reporting.results import read_results
 from sleepkit.trainers.forgetting import _refusal, night_of
@@ -33,8 +35,8 @@ def write(home, keepers):
     (home / "notes.jsonl").write_text("".join(json.dumps(row(name, *facts)) + "\n" for name, facts in keepers.items()))
 
 
-def sleep(home):
-    text = f"""sleep --model {home.parent / "base"} --dataset {home}/notes.jsonl --output_dir {home}/life --expert_slots 3
+def sleep(home, slots=3):
+    text = f"""sleep --model {home.parent / "base"} --dataset {home}/notes.jsonl --output_dir {home}/life --expert_slots {slots}
         --expert_width 4 --use_cpu --max_steps 3 --learning_rate 0.01 --warmup_steps 0 --per_device_train_batch_size 2
         --context_max_tokens 300 --max_new_tokens 2
         --general_items 2 --general_tokens 2 --styles wh cloze --logging_steps 1 --no_gate --question_writer rules"""
@@ -68,6 +70,24 @@ def home(three, request):
     return copy
 
 
+@pytest.fixture(scope="module")
+def merged(three):
+    """A life of three nights of which the first two share an expert."""
+    home = three.parent / "merged"
+    home.mkdir()
+    write(home, KEEPERS)
+    assert sleep(home, slots=2) == 0
+    return home
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Traces are taken to be left whatever is measured, so that each forgetting trains two rounds of a step."""
+    for name, value in (("TOLERANCE", -100.0), ("ROUNDS", 2), ("ROUND_STEPS", 1)):
+        monkeypatch.setattr(traces, name, value)
+    monkeypatch.setattr("sleepkit.language.learner.ROUND_STEPS", 1)
+
+
 def logits(folder, slots=None):
     """Of the model of a run, or of its state, with the experts of some slots."""
     model, tokenizer, bank = load_slept(str(folder))
@@ -99,6 +119,11 @@ def test_a_night_is_forgotten_and_the_life_goes_on(home, capsys):
     assert second["forgotten_n"] == 1 and second["others_n"] == 2
     assert second["others_before"] == second["others_after"]
     assert {"forgotten_before", "forgotten_after", "forgotten_unslept", "others_unslept"} <= second.keys()
+    assert second["forgetting_steps"] == 0 and second["traces_before"] == second["traces_after"] <= traces.TOLERANCE
+    assert second["forgotten_loss_n"] == 2 and second["others_loss_n"] == 4 and second["never_read_loss_n"] >= 48
+    assert second["others_loss_before"] == second["others_loss_after"] and "membership_after" not in second  # too few sentences
+    assert second["forgotten_loss_before"] < second["forgotten_loss_unslept"]
+    assert "other experts hold no traces of it" in said and "loss on the text that was forgotten" in said
     assert told(home, "history") == 0
     assert f"forgotten {second['forgotten_date']}" in capsys.readouterr().out
     assert "Forgotten since" in (life / "report.md").read_text()
@@ -174,3 +199,79 @@ def test_rollback(home, capsys):
     assert told(home, "history") == 0
     assert capsys.readouterr().out.count("(back to night 1)") == 2
     assert ExpertBank.of(load_slept(str(life))[0]).active == [0]
+
+
+def test_what_others_hold_of_a_night_is_trained_away_and_all_of_it_leaves_the_folder(home, trained, capsys):
+    life = home / "life"
+    masked, fresh = logits(life, (1, 2)), logits(life, ())
+    assert told(home, "forget", "--night", "1") == 0
+    said = capsys.readouterr().out
+    assert "they are trained away" in said and "1 expert is free again" in said
+    now = logits(life)
+    assert not torch.equal(now, masked) and not torch.equal(now, fresh)
+    first = nights(home)[0]
+    assert first["forgetting_steps"] > 0 and first["forgetting_seconds"] > 0
+    assert holds(life, ["orla finch", "lamp of ada is"]) == [] and not (life / "night_01").exists()
+    assert sleep(home) == 0 and len(nights(home)) == 3  # and the life is whole
+
+
+def test_a_forgetting_that_is_killed_in_its_training_ends_equal(home, trained, request, monkeypatch):
+    other = home.with_name(f"{request.node.name}_at_once")
+    shutil.copytree(home, other)
+    assert told(other, "forget", "--night", "1") == 0
+    life, old = home / "life", logits(home / "life")
+    run, done = UnlearningTrainer.run, []
+
+    def killed(self, what):
+        if done:
+            raise SleepkitError("killed")
+        done.append(run(self, what))
+        return done[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UnlearningTrainer, "run", killed)
+        assert told(home, "forget", "--night", "1") == 2
+    assert done and torch.equal(logits(life), old) and "forgotten" not in lived(life)[1][0]
+    assert told(home, "forget", "--night", "1") == 0
+    assert torch.equal(logits(life), logits(other / "life"))
+    assert nights(home)[0]["traces_after"] == nights(other)[0]["traces_after"]
+
+
+def test_a_night_that_shares_its_expert_is_forgotten_and_its_sibling_later(merged, trained, capsys):
+    life = merged / "life"
+    assert told(merged, "forget", "--night", "2") == 0
+    said = capsys.readouterr().out
+    assert "forgotten: night 2 (bert); its expert holds other nights too" in said
+    assert read_bank_config(life / "model")["active"] == [0, 1]
+    assert holds(life, ["milo hart", "lamp of bert is"]) == []
+    assert told(merged, "forget", "--night", "1") == 0  # now alone in it
+    assert "1 expert is free again" in capsys.readouterr().out
+    assert read_bank_config(life / "model")["active"] == [1]
+    assert told(merged, "rollback", "--to", "1") == 2
+    assert "night 3 merged older experts" in capsys.readouterr().err
+
+
+def test_several_nights_at_once_and_one_twice(home, capsys):
+    life = home / "life"
+    expected = logits(life, (1,))
+    assert told(home, "forget", "--night", "3", "1") == 0
+    said = capsys.readouterr().out
+    assert "forgotten: night 1 (ada), night 3 (cleo); 2 experts are free again" in said
+    assert torch.equal(logits(life), expected) and holds(life, ["orla finch", "ines vole"]) == []
+    assert told(home, "forget", "--night", "2", "3") == 2
+    assert "night 3 of" in (error := capsys.readouterr().err) and "was forgotten already" in error
+    assert told(home, "forget", "--experience", "ada") == 2
+    assert "night 1 of" in (error := capsys.readouterr().err) and "was forgotten already" in error
+
+
+def test_the_only_night_leaves_the_unslept_model(home, capsys):
+    life = home / "life"
+    fresh = logits(life, ())
+    assert told(home, "rollback", "--to", "1") == 0
+    assert told(home, "forget", "--experience", "ada") == 0
+    assert torch.equal(logits(life), fresh) and read_bank_config(life / "model")["active"] == []
+    assert nights(home)[0]["forgotten_after"] == nights(home)[0]["forgotten_unslept"] and "others_n" not in nights(home)[0]
+    capsys.readouterr()
+    assert told(home, "history") == 0
+    assert capsys.readouterr().out.count("forgotten 2") == 3
+    assert cli.main(["ask", str(life), "--max_new_tokens", "2", "Who built the tower of ada?"]) == 0

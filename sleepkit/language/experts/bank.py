@@ -210,11 +210,11 @@ class ExpertBank:
         self.train_only(slot)
         return slot
 
-    def train_only(self, slot: int | None) -> None:
-        """Let gradients reach one slot (or none) and nothing else of the model."""
+    def train_only(self, slots: int | Iterable[int] | None) -> None:
+        """Let gradients reach one slot, several or none (None), and nothing else of the model."""
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
-        if slot is not None:
+        for slot in (slots,) if isinstance(slots, int) else slots or ():
             for parameter in self.parameters(slot):
                 parameter.requires_grad_(True)
 

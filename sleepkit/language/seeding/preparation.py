@@ -46,7 +46,7 @@ class Preparation:
     Args:
         seeding: its shortcuts are switched off here where they are not exact.
         keeps_lower: whether frozen layers run once an item, if ``seeding`` wants it; False where they are sharded.
-        kept: general items as they were prepared on an earlier night of the same settings; those that are missing are added.
+        kept: items as they were prepared before, with the same settings; general ones that are missing are added.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Preparation:
         self.prefix = common_prefix(prepared) if self.seeding.packing else 0
         for general, view in ((True, unslept_view), (False, teacher_view)):  # apart, so that others change no bit
             chosen = [i for i, item in enumerate(items) if (item.style == "general") == general]
-            if general and all(items[i] in self.kept for i in chosen):
+            if all(items[i] in self.kept for i in chosen):
                 for i in chosen:
                     prepared[i] = self.kept[items[i]]
                 continue

@@ -73,7 +73,7 @@ class KnowledgeSeedingTrainer(Trainer):
         args (`KnowledgeSeedingConfig`): how the night is trained.
         items (sequence of `SyntheticExample`): new, general and replayed items; replies to the last two are the model's own.
         processing_class (`PreTrainedTokenizerBase`): tokenizer of the model.
-        slot (`int`): the slot that trains; the teacher sees the model without it.
+        slot (`int`): the slot that trains (`trained` holds it); the teacher sees the model without it.
         senders (sequence of `int`): slots that the teacher has and the student has not: their content moves into ``slot``.
         kept (`dict`, *optional*): general items as they were prepared on an earlier night of the same settings, which makes
             no difference to them; those that are missing are added.
@@ -111,6 +111,7 @@ class KnowledgeSeedingTrainer(Trainer):
         unsplit(model)
         self.bank = ExpertBank.of(model)
         self.slot, self.senders = slot, tuple(senders)
+        self.trained: tuple[int, ...] = (slot,)
         self.chat_tokenizer, self.lm = processing_class, model
         self.seeding = args
         self.head = OutputHead.of(model)
@@ -311,12 +312,13 @@ class KnowledgeSeedingTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Two groups: experts, and what decides where they are open, with its own learning rate."""
         if self.optimizer is None:
-            named, fast = self.bank.named_parameters(self.slot), self.bank.fast_parameters(self.slot)
             cls, options = self.get_optimizer_cls_and_kwargs(self.args)
             rate = self.args.learning_rate
             groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-            for name, factor in self.bank.rates(self.slot, self.seeding.gate_lr_scale).items():
-                groups.setdefault((factor, name in fast), []).append(named[name])
+            for slot in self.trained:
+                named, fast = self.bank.named_parameters(slot), self.bank.fast_parameters(slot)
+                for name, factor in self.bank.rates(slot, self.seeding.gate_lr_scale).items():
+                    groups.setdefault((factor, name in fast), []).append(named[name])
             settings = [
                 {"params": group, "lr": rate * factor, "weight_decay": 0.0 if is_fast else self.args.weight_decay}
                 for (factor, is_fast), group in groups.items()
@@ -339,9 +341,9 @@ class KnowledgeSeedingTrainer(Trainer):
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Checkpoints hold tonight's expert alone: safetensors, kilobytes to megabytes.  All ranks call it."""
+        """Checkpoints hold what trains alone: safetensors, kilobytes to megabytes.  All ranks call it."""
         folder = Path(output_dir or self.args.output_dir or ".")
-        named = self.bank.named_parameters(self.slot)
+        named = self._trained_parameters()
         with whole(named.values()):
             state = {name: parameter.detach().cpu().clone() for name, parameter in named.items()}
         if self.args.should_save:
@@ -355,8 +357,12 @@ class KnowledgeSeedingTrainer(Trainer):
         except Exception as error:
             raise SleepkitError(f"{path} cannot be read ({error}); delete the checkpoint to repeat the night") from error
         with torch.no_grad():
-            for name, parameter in self.bank.named_parameters(self.slot).items():
+            for name, parameter in self._trained_parameters().items():
                 parameter.copy_(state[name])
+
+    def _trained_parameters(self) -> dict[str, nn.Parameter]:
+        named = {slot: self.bank.named_parameters(slot) for slot in self.trained}
+        return {f"slot.{slot}.{name}": parameter for slot, own in named.items() for name, parameter in own.items()}
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint as transformers does, and seal it, with what was counted up to here."""
@@ -376,7 +382,7 @@ class KnowledgeSeedingTrainer(Trainer):
             "settings": settings_digest(self.seeding),
             "weights": weights_fingerprint(self.lm),
             "experts": digest({**self.bank.state_dict(), **trained}),
-            "slots": [self.slot, *self.senders],
+            "slots": {"trained": self.trained, "senders": self.senders},
         }
 
     @property
