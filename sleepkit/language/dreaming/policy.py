@@ -44,7 +44,7 @@ from sleepkit.language.seeding.packing import (
     through_wrapper,
 )
 from sleepkit.reporting.live.observer import observe
-from sleepkit.utils.files import read_json, writable, write_json
+from sleepkit.utils.files import open_to_all, read_json, writable, write_json
 from sleepkit.utils.training import recomputing_here
 
 if TYPE_CHECKING:
@@ -232,6 +232,7 @@ def save_dreamer(adapted: Any, folder: Path) -> None:
     """Write a dreamer; of a set that PEFT would list in any order, in one."""
     with writable(folder):
         adapted.save_pretrained(folder)
+        open_to_all(folder)
     path = folder / "adapter_config.json"
     config = read_json(path)
     write_json(path, {key: sorted(value) if key == "target_modules" else value for key, value in config.items()})
