@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from sleepkit.errors import SleepkitError
 from sleepkit.trainers.stream import StreamTrainer
 from sleepkit.utils.digests import digest
-from sleepkit.utils.ram import require_memory
 from sleepkit.utils.files import open_to_all
+from sleepkit.utils.ram import require_memory
 from sleepkit.utils.sealed import MANIFEST, damage
 from sleepkit.utils.seeds import derive_seed
 
