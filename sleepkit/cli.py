@@ -90,27 +90,26 @@ def _report_options(parser: Parser) -> None:
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="output folder of a run, or an experiment's file")
 
 
-def _push_options(parser: Parser) -> None:
-    parser.description = (
-        "Upload the model of a finished run, its accepted dreams, or both. What is uploaded is listed first; repositories are "
-        "private unless --public is given. A run of several seeds has a repository for each."
-    )
-    parser.epilog = "example: sleepkit push runs/demo me/skarrowmere --dreams me/skarrowmere-dreams"
-    parser.add_argument("folder", help="output folder of a finished run")
-    parser.add_argument("repo_id", nargs="?", metavar="owner/name", help="repository of the model")
-    parser.add_argument("--dreams", metavar="owner/name", help="repository of the accepted dreams: text that the model wrote")
-    parser.add_argument("--rehearsal", action="store_true", help="with the model its rehearsal buffer: text of the documents")
-    parser.add_argument("--public", action="store_true", help="let all read what is pushed (default: private)")
-
-
 def _publish_options(parser: Parser) -> None:
+    from sleepkit.language.config import PublishedForm
+
     parser.description = (
-        "Write a slept model as a plain model of its architecture, with wider feed-forward blocks: transformers, vLLM and others "
-        "load it without sleepkit. What `sleepkit push` uploads are its experts, which are small and need sleepkit."
+        "Write the model of a finished run to a folder, or upload it, its accepted dreams, or both to the Hugging Face Hub. What is "
+        "uploaded is listed first; repositories are private unless --public is given. A run of several seeds has a place for each."
     )
-    parser.epilog = "example: sleepkit publish runs/demo published"
-    parser.add_argument("folder", help="output folder of a finished run, or Hub id of a slept model")
-    parser.add_argument("target", help="a new folder, or owner/name on the Hub (private)")
+    parser.epilog = "example: sleepkit publish runs/demo published, or: sleepkit publish runs/demo me/skarrowmere --form experts"
+    parser.add_argument("folder", help="output folder of a finished run; for a plain model also the Hub id of a slept one")
+    parser.add_argument("target", nargs="?", help="where the model goes: a new folder, or owner/name on the Hub")
+    parser.add_argument(
+        "--form",
+        choices=get_args(PublishedForm),
+        default="auto",
+        help="plain: a whole model, which any program loads; experts: a few megabytes, which sleepkit loads beside the base; lora: "
+        "an adapter of PEFT, trained now to answer as the slept model, and what it loses is measured; auto: plain where the model "
+        "has such a form, else experts",
+    )
+    parser.add_argument("--dreams", metavar="owner/name", help="repository of the accepted dreams: text that the model wrote")
+    parser.add_argument("--rehearsal", action="store_true", help="with experts their rehearsal buffer: text of the documents")
     parser.add_argument("--model", help="id or folder of the base model, if it is not where the run found it")
     parser.add_argument("--public", action="store_true", help="let all read what is pushed (default: private)")
     add_loading(parser)
@@ -202,7 +201,7 @@ def _ask(options: argparse.Namespace) -> None:
     from sleepkit.language.model_io import load_model, load_slept, move
 
     how = {"device_map": options.device_map, **loading(options)}
-    if (Path(options.folder) / "config.json").is_file() and not options.compare and not options.model:  # as `publish` writes it
+    if _is_whole(options.folder, options.model_revision) and not options.compare and not options.model:
         model, tokenizer = load_model(options.folder, **how)
     else:
         model, tokenizer, bank = load_slept(options.folder, options.model, **how)
@@ -235,6 +234,16 @@ def _ask(options: argparse.Namespace) -> None:
             answer(question)
         elif interactive:
             break
+
+
+def _is_whole(name: str, revision: str | None) -> bool:
+    """Whether a name is that of a model without experts, as `publish` writes it: a plain one, or an adapter of PEFT."""
+    from sleepkit.language.models.base_model import ADAPTER_CONFIG, BaseModel, fetched, find_slept
+
+    if find_slept(name, revision) is not None:
+        return False
+    base, folder = BaseModel.named(name, revision), Path(name).expanduser()
+    return any((folder / file).is_file() or fetched(base, file) is not None for file in ("config.json", ADAPTER_CONFIG))
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -281,18 +290,21 @@ def _rollback(options: argparse.Namespace) -> None:
     run_rollback(options.folder, options.to, options.model)
 
 
-def _push(options: argparse.Namespace) -> None:
-    from sleepkit.trainers.publish import push_run
-
-    pushed = push_run(options.folder, options.repo_id, options.dreams, rehearsal=options.rehearsal, public=options.public)
-    if not pushed:
-        raise SleepkitError(f"{options.folder} has nothing to push (see above)")
-
-
 def _publish(options: argparse.Namespace) -> None:
-    from sleepkit.trainers.publish import publish_plain
+    from sleepkit.trainers.publish import publish
 
-    print(publish_plain(options.folder, options.target, base_model=options.model, public=options.public, **loading(options)))
+    done = publish(
+        options.folder,
+        options.target,
+        options.dreams,
+        form=options.form,
+        rehearsal=options.rehearsal,
+        public=options.public,
+        base_model=options.model,
+        **loading(options),
+    )
+    if not done:
+        raise SleepkitError(f"{options.folder} has nothing to publish (see above)")
 
 
 def _seed_folders(folder: str) -> list[str]:
@@ -350,8 +362,9 @@ COMMANDS = {
     "history": Command("list the nights of a run", _history, _history_options),
     "forget": Command("take a night out of a slept model", _forget, _forget_options),
     "rollback": Command("forget all nights after one", _rollback, _rollback_options),
-    "push": Command("upload what a finished run has to publish to the Hugging Face Hub", _push, _push_options),
-    "publish": Command("write a slept model as a plain one, which any program loads", _publish, _publish_options),
+    "publish": Command(
+        "write a slept model for other programs, or upload it to the Hugging Face Hub", _publish, _publish_options
+    ),
     "expand": Command("grow a model by silent experts and save them", _expand, _expand_options),
     "idsprites": Command("draw a contact sheet of Infinite dSprites", _idsprites, _idsprites_options),
 }

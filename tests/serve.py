@@ -300,12 +300,12 @@ def tried(run: Path, engines: Sequence[str], plain: Path) -> tuple[str, list[str
 
     from sleepkit.reporting.results import read_results
     from sleepkit.reporting.scores import score
-    from sleepkit.trainers.publish import publish_plain
+    from sleepkit.trainers.publish import publish
     from sleepkit.utils.files import read_json
 
     asked, limit = questions_of(run), int(read_results(run)["config"]["max_new_tokens"])
     questions = [question for question, _, _ in asked]
-    publish_plain(run, str(plain))
+    publish(run, plain, form="plain")
     rows = [ask_transformers(plain, questions, limit), ask_sleepkit(run, questions, limit)]
     rows += [ask_engine(name, plain, questions, limit) for name in engines]
     dtype = read_json(plain / "config.json")["dtype"]

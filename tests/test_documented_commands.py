@@ -150,7 +150,7 @@ def test_the_life_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     """The block "Day after day", line by line, on a tiny model in the place of the real one."""
     text = (ROOT / "README.md").read_text().split("## Day after day")[1]
     lines = list(blocks(text))[:8]
-    assert [line.split()[1] for line in lines] == ["sleep", "sleep", "history", "forget", "ask", "chat", "push", "sleep"]
+    assert [line.split()[1] for line in lines] == ["sleep", "sleep", "history", "forget", "ask", "chat", "publish", "sleep"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("/remember The barn was sold in 1902.\n/sleep\n"))
     tiny_model(max_position_embeddings=4096).save_pretrained(tmp_path / "base")
     tiny_tokenizer().save_pretrained(tmp_path / "base")

@@ -34,6 +34,7 @@ __all__ = [
 WORDS = 2000  # of documents that share a night
 Attention = Literal["sdpa", "eager"]
 ExpertKind = Literal["auto", "ffn", "gated", "ungated"]
+PublishedForm = Literal["auto", "plain", "experts", "lora"]
 AnswerScore = Literal["contained", "chrf", "number"]  # as `scores.score` knows them
 Part = TypeVar("Part")
 
@@ -213,6 +214,11 @@ class HubConfig:
 
     dream_set: str | None = option(None, "Published dreams, a folder or Hub id: used in place of own ones, where they fit.")
     push_to_hub_repo: str | None = option(None, "Upload the slept model to this Hub repository (private) at the end.")
+    push_to_hub_form: PublishedForm = option(
+        "auto",
+        "Form of what is uploaded: plain, a whole model for any program; experts, a few megabytes for sleepkit; lora, an adapter "
+        "of PEFT; auto: plain where the model has such a form, else experts.",
+    )
     push_to_hub_dreams_repo: str | None = option(None, "Upload the accepted dreams to this Hub repository (private).")
     push_to_hub_rehearsal: bool = option(
         False, "With it the rehearsal buffer, so that others' nights go on from there: text of the documents."
@@ -220,6 +226,7 @@ class HubConfig:
 
     def __post_init__(self) -> None:
         require_repo(self, ("push_to_hub_repo", "push_to_hub_dreams_repo"))
+        require_choice(self, "push_to_hub_form", get_args(PublishedForm))
 
 
 def check_revision(model: str, revision: str | None) -> None:

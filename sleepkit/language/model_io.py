@@ -44,6 +44,7 @@ from sleepkit.language.models.base_model import (
     resolve_base,
 )
 from sleepkit.language.models.loading import let_experts_train, model_options, move
+from sleepkit.utils.files import open_to_all
 from sleepkit.utils.precision import DTYPES, computes
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     base = {name: value for name, value in model.state_dict().items() if ".sleep_experts." not in name}
     try:
         model.save_pretrained(place, state_dict=base)
+        open_to_all(place)
         tokenizer.save_pretrained(place)
         if grown:
             ExpertBank.of(model).save(folder, INSIDE)
@@ -351,6 +353,7 @@ def smollm2_folder() -> Path:
         with tempfile.TemporaryDirectory(prefix=".draft-", dir=cache, ignore_cleanup_errors=True) as parent:
             draft = Path(parent) / folder.name
             model.save_pretrained(draft)
+            open_to_all(draft)
             tokenizer.save_pretrained(draft)
             try:
                 os.rename(draft, folder)

@@ -66,25 +66,33 @@ class RetentionSet:
         prompts: rows ``{prompt, answer?}``, as `read_prompts` returns them.
         reply_tokens: tokens of a reply at most.
         batch_size: prompts that pass through the model at a time.
+        compared_with: experts of the model that is compared with, in place of the unslept one.
     """
 
-    def __init__(self, prompts: Sequence[dict[str, Any]], reply_tokens: int = 40, batch_size: int = 16) -> None:
+    def __init__(
+        self,
+        prompts: Sequence[dict[str, Any]],
+        reply_tokens: int = 40,
+        batch_size: int = 16,
+        compared_with: Sequence[int] = (),
+    ) -> None:
         self.prompts = list(prompts)
         self.reply_tokens = reply_tokens
         self.batch_size = batch_size
+        self.compared_with = tuple(compared_with)
         self._items: list[PreparedItem] = []
         self.accuracy_before = float("nan")
 
     def prepare(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, bank: ExpertBank) -> None:
-        """Let the unslept model reply, and keep its last hidden states (1 KB a token, not 100 KB of logits).
+        """Let the model that is compared with reply, and keep its last hidden states (1 KB a token, not 100 KB of logits).
 
         Args:
-            model: grown; it is asked without its experts.
+            model: grown; it is asked with the experts ``compared_with`` alone.
             tokenizer: its tokenizer.
             bank: its experts.
         """
         prompts = [chat_ids(tokenizer, row["prompt"]) for row in self.prompts]
-        with bank.view(()):
+        with bank.view(self.compared_with):
             replies = generate(model, tokenizer, prompts, self.reply_tokens, description="anchors")
         end = PromptFormat.of(tokenizer).end
         self.accuracy_before = self._accuracy(tokenizer, replies)
@@ -93,7 +101,7 @@ class RetentionSet:
         ]
         self._items = [item for item in self._items if item.reply_ids]
         head, backbone = OutputHead.of(model), Backbone(model, bank)
-        with torch.no_grad(), bank.view(()):
+        with torch.no_grad(), bank.view(self.compared_with):
             for hidden, batch, items in self._hidden(model, tokenizer, backbone):
                 for k, item in enumerate(items):
                     item.teacher = TeacherTargets.from_hidden(hidden[batch.item_of == k], head)

@@ -30,7 +30,16 @@ from sleepkit.reporting.tables import (
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCard, ModelCard, ModelCardData
 
-__all__ = ["REPOSITORY", "canonicalizer_card", "classifier_card", "dataset_card", "model_card", "model_name", "published_name"]
+__all__ = [
+    "REPOSITORY",
+    "canonicalizer_card",
+    "classifier_card",
+    "dataset_card",
+    "is_hub_id",
+    "model_card",
+    "model_name",
+    "published_name",
+]
 
 _TAGS = ["sleepkit", "continual-learning", "knowledge-seeding"]
 _PAPER = "[Language Models Need Sleep](https://arxiv.org/abs/2606.03979)"
@@ -38,6 +47,12 @@ REPOSITORY = "OWNER/NAME"
 _SECRET = re.compile(r"(token|api_key|password|secret)$", re.IGNORECASE)  # names of fields
 _TOKEN = re.compile(r"\bhf_\w{8,}")
 _FOLDERS = re.compile(r"""(?<![\w.:/])(?:~?/|[A-Za-z]:[\\/])(?:[^\s/\\'"]+[/\\])+(?=[^\s/\\'"])""")  # above a file, within a text
+_ASKED = """asked = [{"role": "user", "content": "What have you read?"}]
+options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True, "enable_thinking": False}
+inputs = tokenizer.apply_chat_template(asked, **options)
+reply = model.generate(**inputs, do_sample=False, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]
+print(tokenizer.decode(reply, skip_special_tokens=True))
+```"""
 PLAIN_USE = f"""It is an ordinary checkpoint of its architecture, with wider feed-forward blocks, and needs no code of sleepkit:
 
 ```python
@@ -45,12 +60,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{REPOSITORY}")
 model = AutoModelForCausalLM.from_pretrained("{REPOSITORY}")
-asked = [{{"role": "user", "content": "What have you read?"}}]
-options = {{"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True, "enable_thinking": False}}
-inputs = tokenizer.apply_chat_template(asked, **options)
-reply = model.generate(**inputs, do_sample=False, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]
-print(tokenizer.decode(reply, skip_special_tokens=True))
-```"""
+{_ASKED}"""
+_LIBRARIES = {"plain": "transformers", "experts": "sleepkit", "lora": "peft"}
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 
 
@@ -63,7 +74,8 @@ def model_card(
     license: str | None = None,
     language: str | Sequence[str] | None = None,
     baselines: Sequence[Mapping[str, Any]] = (),
-    plain: bool = False,
+    form: str = "experts",
+    lora: Mapping[str, Any] | None = None,
 ) -> ModelCard:
     """The card of a model that has slept, with its metrics also as a `model-index` that the Hub reads.
 
@@ -75,7 +87,8 @@ def model_card(
         license: licence of the weights as the Hub spells it, usually the base model's; None leaves it open.
         language: ISO 639 code or codes.
         baselines: results of other methods on the same data, for a table of comparison.
-        plain: whether it is a whole model that needs no sleepkit, or its experts alone.
+        form: ``experts`` alone, ``plain`` (a whole model that needs no sleepkit), or ``lora`` (an adapter of PEFT).
+        lora: of form ``lora`` its measures and settings, as `lora_export.distilled` returns them.
 
     Raises:
         SleepkitError: if the run has no metrics.
@@ -85,6 +98,8 @@ def model_card(
     metrics = {name: value for name, value in results["metrics"].items() if value is not None}
     if not metrics:
         raise SleepkitError(f"the run of {results['method']!r} has no metrics for a card; evaluate it first")
+    if lora is not None:  # the numbers of the run are those of the model that it was distilled from
+        metrics = {name: shares["lora"] for name, shares in lora["measures"].items()}
     scores = [
         EvalResult(
             task_type="question-answering",
@@ -97,24 +112,26 @@ def model_card(
     ]
     data = ModelCardData(
         model_name=model_name,
-        base_model=base_model if _is_hub_id(base_model) else None,
-        base_model_relation=("finetune" if plain else "adapter") if _is_hub_id(base_model) else None,
+        base_model=base_model if is_hub_id(base_model) else None,
+        base_model_relation=("finetune" if form == "plain" else "adapter") if is_hub_id(base_model) else None,
         language=[language] if isinstance(language, str) else list(language or []) or None,
         license=license,
-        library_name="transformers" if plain else "sleepkit",
+        library_name=_LIBRARIES[form],
         pipeline_tag="text-generation",
         tags=_TAGS,
         eval_results=scores,
     )
-    name = base_model if _is_hub_id(base_model) else Path(base_model).name
+    name = base_model if is_hub_id(base_model) else Path(base_model).name
     nights = results.get("nights") or []
     kept = sum(map(in_model, nights))
+    about = f"{_read(name, results, dataset, len(nights), kept)} Made with sleepkit, which follows {_PAPER}."
     sections = {
-        "": f"{_read(name, results, dataset, len(nights), kept)} Made with sleepkit, which follows {_PAPER}.",
-        "Results": markdown_table(["measure", "value"], headline(results)),
+        "": about if lora is None else f"A LoRA, distilled from {about}",
+        "What the LoRA loses": "" if lora is None else _lost(lora),
+        "Results" if lora is None else "Results of the slept model": markdown_table(["measure", "value"], headline(results)),
         "Nights": f"{len(nights)} nights, of which {kept} were kept; the others were rolled back or forgotten." if nights else "",
         "Compared with other methods": comparison_table([results, *baselines]) if baselines else "",
-        "Use": PLAIN_USE if plain else _use(name, _is_hub_id(base_model)),
+        "Use": {"plain": PLAIN_USE, "lora": _use_of_lora(name)}.get(form) or _use(name, is_hub_id(base_model)),
         "Limits": "Answers about what was read come from the weights, without a source, and can be wrong; "
         "the scores above say how often. The biases and limits of the base model remain.",
         "Training": _training(results),
@@ -152,6 +169,47 @@ def _use(name: str, on_hub: bool) -> str:
         f'model, tokenizer = load_model("{REPOSITORY}"{where})\n'
         f'print(reply_texts(model, tokenizer, ["What have you read?"])[0])\n```{note}'
     )
+
+
+def _use_of_lora(name: str) -> str:
+    """How to put a LoRA on its base."""
+    note = "" if is_hub_id(name) else f"\n\nThe base, {name}, is a folder: give the one where you have it."
+    return (
+        "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{REPOSITORY}")\n'
+        f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{name}"), "{REPOSITORY}")\n{_ASKED}{note}'
+    )
+
+
+def _lost(lora: Mapping[str, Any]) -> str:
+    """What was measured of base, slept model and LoRA, as a table with a few words."""
+    measures = lora["measures"]
+    titles = {
+        "closed_book": "right answers to the run's own questions",
+        "kl_questions": "KL to the slept model on these questions, nats per token",
+        "kl_general": "KL to the slept model on general prompts, nats per token",
+    }
+    rows = [
+        (title, *(_number(name, measures[name].get(which)) for which in ("base", "slept", "lora")), measures[name]["n"])
+        for name, title in titles.items()
+        if name in measures
+    ]
+    table = markdown_table(["measure", "base", "slept model", "this LoRA", "prompts"], rows)
+    made = (
+        f"Rank {lora['rank']}, alpha {lora['alpha']}, {lora['steps']} steps on {lora['items']} examples of its nights and "
+        f"{lora['general_items']} general prompts, seed {lora['seed']}; all in `distillation.json`."
+    )
+    return (
+        "A night adds hidden units, which a LoRA can only approximate. The slept model in its plain form answers exactly as it "
+        f"does; this LoRA is for programs that swap adapters.\n\n{table}\n\n{made}"
+    )
+
+
+def _number(name: str, value: float | None) -> str:
+    """A measure as a card shows it; the divergence of the slept model from itself is not measured."""
+    if value is None:
+        return "0" if name.startswith("kl_") else ""
+    return f"{value:.0%}" if name == "closed_book" else f"{value:.4f}"
 
 
 def published_name(dataset: str) -> str:
@@ -248,7 +306,7 @@ def _image_card(
         raise SleepkitError(f"the run of {results['method']!r} has no metrics for a card; evaluate it first")
     data = ModelCardData(
         model_name=model_name,
-        base_model=base_model if base_model and _is_hub_id(base_model) else None,
+        base_model=base_model if base_model and is_hub_id(base_model) else None,
         library_name="sleepkit",
         pipeline_tag="image-classification",
         tags=["sleepkit", "continual-learning", f"{results['config']['scenario']}-incremental"],
@@ -313,7 +371,7 @@ def dataset_card(
         task_categories=["question-answering"],
         tags=[*_TAGS, "synthetic"],
     )
-    model = writer if _is_hub_id(writer) else Path(writer).name
+    model = writer if is_hub_id(writer) else Path(writer).name
     body = (
         f"# {name}\n\n"
         f"Written by {model} with {source} in view, to consolidate it into weights with sleepkit ({_PAPER}). Nobody "
@@ -360,9 +418,16 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _is_hub_id(name: str) -> bool:
-    """Whether `name` is of the form owner/name and not a folder here."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".") and not Path(name).exists()
+def is_hub_id(name: str, to_be_made: bool = False) -> bool:
+    """Whether ``name`` is of the form owner/name, and no path of this machine.
+
+    Args:
+        name: as it was typed, or as a configuration has it.
+        to_be_made: it names what is to be written: then it is a folder where ``owner`` is one here, too.
+    """
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) is None or name[0] in ".~":
+        return False
+    return not (Path(name).parent if to_be_made else Path(name)).exists()
 
 
 def _slug(name: str) -> str:

@@ -64,7 +64,7 @@ def run_comparison(argv: Sequence[str]) -> str:
         description="Run several methods for several seeds on one stream of images, and compare them.",
     )
     folder = Path(config.output_dir)
-    check_publishing(args, config, "a comparison has many models: push the run of one of them by `sleepkit push`")
+    check_publishing(args, config, "a comparison has many models: publish the run of one of them by `sleepkit publish`")
     records = []
     for method in comparison.methods:
         for seed in args.seeds or [config.seed]:

@@ -49,7 +49,7 @@ def run_dream2learn(args: VisionArguments, config: Dream2LearnConfig) -> RunReco
     from sleepkit.vision.dream2learn.tiny_diffusion import TinyDiffusionConfig
 
     require_choice(args, "method", DREAMING)
-    check_publishing(args, config, "a comparison has many models: push the run of one of them by `sleepkit push`")
+    check_publishing(args, config, "a comparison has many models: publish the run of one of them by `sleepkit publish`")
     base = args.method.removeprefix("d2l_")
     folder = Path(str(config.output_dir))
     if args.dataset == "procedural" and config.dreams and not all_find(Path(config.generator)):

@@ -34,7 +34,7 @@ def run_sleep(args: SleepArguments, config: SleepConfig) -> list[RunRecord]:
 
     check_publishing(args, config)
     records = run_seeds(args, config, lambda seeded: _run_seed(SleepTrainer, args, seeded))
-    publish_if_asked(args, config)
+    publish_if_asked(args, config, trust_remote_code=config.trust_remote_code)
     return records
 
 

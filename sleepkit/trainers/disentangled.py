@@ -18,7 +18,7 @@ from sleepkit.reporting.results import RunRecord
 from sleepkit.reporting.tables import markdown_table
 from sleepkit.trainers.stream import StreamTrainer
 from sleepkit.utils.digests import digest
-from sleepkit.utils.files import save_figure, write_text
+from sleepkit.utils.files import open_to_all, save_figure, write_text
 from sleepkit.utils.ranks import main_only
 from sleepkit.utils.seeds import derive_seed
 
@@ -106,6 +106,7 @@ class DisentangledTrainer(StreamTrainer):
 
         record = self._require_record()
         self.model.save_pretrained(folder)
+        open_to_all(folder)
         self.learner.exemplars.save(folder / "exemplars")
         dataset = published_name(self.choices["dataset"]) if self.choices["dataset"] else "Infinite dSprites"
         name = model_name(self.args.push_to_hub_repo, "canonicalizer")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleepkit.errors import SleepkitError, first_line
-from sleepkit.reporting.cards import REPOSITORY
+from sleepkit.reporting.cards import REPOSITORY, published_name
 from sleepkit.utils.files import read_json
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ _TOKENIZER = (
 )
 _ALLOWED = {
     "model": (
-        rf"README\.md|expert_bank\.(json|safetensors)|(base/)?({_MODEL}|{_TOKENIZER})|generators/night_\d+/({_MODEL})"
+        r"README\.md|adapter_config\.json|adapter_model\.safetensors|distillation\.json|expert_bank\.(json|safetensors)"
+        rf"|(base/)?({_MODEL}|{_TOKENIZER})|generators/night_\d+/({_MODEL})"
         r"|exemplars/exemplars\.(json|safetensors)|rehearsal/((general|replay|quiz)\.jsonl|(dreams|outdated)\.json)"
     ),
     "dataset": r"README\.md|(night|round)_\d+\.jsonl|data/[\w-]+\.parquet",
@@ -93,7 +94,10 @@ def published(folder: str | Path, kind: str = "model") -> Published:
             content.left.append(name)
             continue
         content.files[name] = path
-        if re.search(r"(^|_)config\.json$", path.name):
+        if name == "adapter_config.json":  # its base is what an adapter is loaded onto
+            value = read_json(path)
+            content.files[name] = _as_json(value | {"base_model_name_or_path": published_name(value["base_model_name_or_path"])})
+        elif re.search(r"(^|_)config\.json$", path.name):
             content.files[name] = _as_json(_without_names(read_json(path)))
         elif name == BANK:
             content.files[name] = _as_json(_without_folder(read_json(path)))

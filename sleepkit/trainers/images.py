@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from sleepkit.errors import SleepkitError
 from sleepkit.trainers.stream import StreamTrainer
 from sleepkit.utils.digests import digest
+from sleepkit.utils.files import open_to_all
 from sleepkit.utils.ram import require_memory
 from sleepkit.utils.sealed import MANIFEST, damage
 from sleepkit.utils.seeds import derive_seed
@@ -128,6 +129,7 @@ class ImageTrainer(StreamTrainer):
 
         record, model = self._require_record(), cast(Any, self.model)
         model.save_pretrained(folder)
+        open_to_all(folder)
         generators = sorted(
             self.output_dir.glob("night_*/generator"), key=lambda path: int(path.parent.name.removeprefix("night_"))
         )
@@ -135,7 +137,8 @@ class ImageTrainer(StreamTrainer):
         for generator in generators:
             if reason := damage(generator):
                 raise SleepkitError(f"{generator} is damaged ({reason}); bring back a copy, or delete it to save without it")
-            shutil.copytree(generator, folder / "generators" / generator.parent.name, ignore=notes, dirs_exist_ok=True)
+            copy = shutil.copytree(generator, folder / "generators" / generator.parent.name, ignore=notes, dirs_exist_ok=True)
+            open_to_all(copy)
         dataset = published_name(self.choices["dataset"] or "images")
         card = classifier_card(
             record.to_dict(),

@@ -29,10 +29,12 @@ from sleepkit.reporting.live import progress
 from sleepkit.reporting.live.watch import watched
 from sleepkit.reporting.results import RunRecord
 from sleepkit.trainers.config import SleepConfig
+from sleepkit.trainers.forms import chosen_form, rehearsal_folder
+from sleepkit.trainers.hub import Target
 from sleepkit.trainers.inputs import published_dreams, ready_model, ready_passages, rows_as_questions
 from sleepkit.trainers.life import live_on
 from sleepkit.trainers.outputs import Night, nights_of, write_card, write_dreams
-from sleepkit.trainers.publish import push_run, rehearsal_folder
+from sleepkit.trainers.publish import publish
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ranks import main_finds, main_holds, main_only
 from sleepkit.utils.seeds import derive_seed
@@ -435,17 +437,27 @@ class SleepTrainer:
                 write_card(target, self.model, self.record, self.args.push_to_hub_repo)
 
     def push_to_hub(
-        self, repo_id: str | None = None, *, dreams: str | None = None, rehearsal: bool = False, public: bool = False
+        self,
+        repo_id: str | None = None,
+        *,
+        form: str | None = None,
+        dreams: str | None = None,
+        rehearsal: bool = False,
+        public: bool = False,
     ) -> list[str]:
         """Upload the slept model of the finished run, after what is uploaded is listed.  Call it on all processes.
 
         Args:
             repo_id (`str`, *optional*):
                 ``owner/name``; ``args.push_to_hub_repo`` if it is left out.
+            form (`str`, *optional*):
+                ``"plain"``, a whole model for any program; ``"experts"``, a few megabytes for sleepkit; ``"lora"``, an adapter
+                of PEFT that is distilled now; ``"auto"``, plain where the model has such a form, else experts.
+                ``args.push_to_hub_form`` if it is left out.
             dreams (`str`, *optional*):
                 Repository of the accepted dreams, which are text that the model wrote.
             rehearsal (`bool`, defaults to `False`):
-                With the model its rehearsal buffer, which holds text of the documents.
+                With the experts their rehearsal buffer, which holds text of the documents.
             public (`bool`, defaults to `False`):
                 Let all read it; repositories are private otherwise.
 
@@ -460,11 +472,14 @@ class SleepTrainer:
             >>> trainer.push_to_hub("me/slept")
         """
         args, folder = self.args, Path(str(self.args.output_dir))
-        target, token = repo_id or args.push_to_hub_repo, args.hub_token or None
+        target, token, form = repo_id or args.push_to_hub_repo, args.hub_token or None, form or args.push_to_hub_form
+        chosen_form(form, rehearsal)  # where it is refused, it is on all processes
         if self.record is not None and target is not None:
             record = self.record
             main_only(lambda: write_card(folder / "model", self.model, record, target))  # which names the repository
-        return main_finds(lambda: push_run(folder, target, dreams, rehearsal=rehearsal, public=public, token=token))
+        where = None if target is None else Target(target)
+        options: Any = {"form": form, "rehearsal": rehearsal, "public": public, "trust_remote_code": args.trust_remote_code}
+        return main_finds(lambda: publish(folder, where, dreams, token=token, **options))
 
     def _crowded(self, experiences: Sequence[Experience]) -> list[str]:
         """Say in a line what happens to a stream of more nights than experts; nothing where there are enough.

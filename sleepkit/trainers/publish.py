@@ -1,12 +1,13 @@
-"""Publish a finished run: what `sleepkit push` and `sleepkit publish` do, and a run that was asked to at its end.
+"""Publish a finished run: what `sleepkit publish` and `trainer.push_to_hub` do, and a run that was asked to at its end.
 
-    push_run("runs/owl", "me/owl", dreams="me/owl-dreams")
-    publish_plain("runs/owl", "me/owl-plain")                 a whole model for any program; or into a folder
+    publish("runs/owl", "me/owl", dreams="me/owl-dreams")     a whole model for any program, and its dreams
+    publish("runs/owl", "me/owl", form="experts")             a few megabytes, for sleepkit
+    publish("runs/owl", "published")                          the same files, in a folder
 
-    <run>/model/       slept model, classifier or canonicalizer, with its card           -> me/owl
-    <run>/dreams/      accepted dreams (text); of recipes/dream.py those of all rounds   -> me/owl-dreams
-    <run>/state/       rehearsal buffer (text), only if asked for                        -> me/owl, below rehearsal/
-    <run>/seed_<n>/    each such run by itself                                           -> me/owl-seed-<n>
+    <run>/model/       slept model in one of its forms (forms.py), classifier or canonicalizer, with its card   -> me/owl
+    <run>/dreams/      accepted dreams (text); of recipes/dream.py those of all rounds                          -> me/owl-dreams
+    <run>/state/       rehearsal buffer (text), only if asked for                            -> me/owl, below rehearsal/
+    <run>/seed_<n>/    each such run by itself                                               -> me/owl-seed-<n>
 
 A run of which no night was kept has nothing to publish, and says so.  What is uploaded is listed before it is.
 """
@@ -14,224 +15,168 @@ A run of which no night was kept has nothing to publish, and says so.  What is u
 from __future__ import annotations
 
 import json
-import re
+import os
 import shlex
+import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleepkit.errors import SleepkitError
-from sleepkit.reporting.cards import REPOSITORY, model_card, model_name, published_name
+from sleepkit.reporting.cards import is_hub_id, published_name
 from sleepkit.reporting.results import FILE_NAME, in_model, read_results
+from sleepkit.trainers.forms import Made, as_experts, as_form, chosen_form
 from sleepkit.trainers.hub import BANK, CARD, Published, Target, check_access, published, push_files
-from sleepkit.utils.files import read_json, read_jsonl, write_json
+from sleepkit.utils.files import read_json, read_jsonl, writable
 from sleepkit.utils.ranks import main_only
-from sleepkit.utils.states import newest_state
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-__all__ = ["check_publishing", "publish_if_asked", "publish_plain", "push_run", "rehearsal_folder"]
-
-REHEARSAL = "rehearsal"
-REHEARSAL_FILES = (
-    "general.jsonl",
-    "replay.jsonl",
-    "quiz.jsonl",
-    "dreams.json",
-    "outdated.json",
-)  # as `Rehearsal.save` writes them
-REHEARSAL_NOTE = f"""
-## Rehearsal buffer
-
-`{REHEARSAL}/` holds what later nights rehearse: questions, answers and dreams, which are text of the documents.
-`sleepkit sleep --model {REPOSITORY}` goes on with it.
-"""
+__all__ = ["check_publishing", "publish", "publish_if_asked"]
 
 
 @dataclass
-class _Push:
-    """Repository that is to be written, or the reason why it is not."""
+class _Part:
+    """What goes to one place: `make` writes it into the folder that it is given; None where ``reason`` says why nothing goes."""
 
-    target: Target
-    content: Published
-    says: str
+    place: Target | Path
+    make: Callable[[Path], Made] | None
     reason: str = ""
 
+    @property
+    def name(self) -> str:
+        return self.place.repo_id if isinstance(self.place, Target) else str(self.place)
 
-def push_run(
+
+def publish(
     run: str | Path,
-    repo_id: str | None = None,
+    target: str | Path | Target | None = None,
     dreams: str | None = None,
     *,
+    form: str = "auto",
     rehearsal: bool = False,
     public: bool = False,
+    base_model: str | None = None,
     token: str | None = None,
+    **loading: Any,
 ) -> list[str]:
-    """Upload what a finished run has to publish, after it is listed; returns the addresses of the commits.
+    """Publish what a finished run has made: write it to a folder, or upload it after it is listed.
 
     Args:
-        run: output folder of a run, also one with several seeds, each of which gets a repository of its own.
-        repo_id: repository of the model, ``owner/name``; None uploads none.
+        run: output folder of a run, also one with several seeds, each of which gets a place of its own; for a plain model in a
+            folder also the Hub id of a slept one, or a folder of saved experts.
+        target: where the model goes: a folder, which must be empty or new, or ``owner/name`` on the Hub, where there is no
+            folder ``owner`` here; None publishes none.
         dreams: repository of the accepted dreams, a data set; None uploads none.
-        rehearsal: upload the rehearsal buffer with the model, which holds text of the documents.
+        form: ``plain``, a whole model for any program; ``experts``, for sleepkit; ``lora``, an adapter of PEFT that is distilled
+            now; ``auto``: plain where the model has such a form, else experts.
+        rehearsal: the rehearsal buffer with the experts, which holds text of the documents.
         public: let all read what is pushed; otherwise repositories are private.
-        token: access token; None takes the one of `hf auth login`.
-
-    Raises:
-        SleepkitError: no finished run there, nothing asked for, or as `hub.push_files`.
-    """
-    if repo_id is None and dreams is None:
-        raise SleepkitError("nothing to push is named; give owner/name for the model, --dreams owner/name, or both")
-    if rehearsal and repo_id is None:
-        raise SleepkitError("the rehearsal buffer goes with the model; give owner/name for it too")
-    with tempfile.TemporaryDirectory() as scratch:
-        pushes = [
-            push for folder, suffix in _runs(Path(run)) for push in _plan(folder, suffix, repo_id, dreams, rehearsal, scratch)
-        ]
-        wanted = [push for push in pushes if not push.reason]
-        for push in pushes:
-            if push.reason:
-                print(f"not pushed to {push.target.repo_id}: {push.reason}")
-        if wanted:
-            check_access([push.target for push in wanted], private=not public, token=token)
-        return [_push(push, public, token) for push in wanted]
-
-
-def publish_plain(
-    run: str | Path, target: str, *, base_model: str | None = None, public: bool = False, token: str | None = None, **loading: Any
-) -> str:
-    """Write a slept model as a plain one of its architecture, which any program loads, to a folder or to the Hub.
-
-    Args:
-        run: output folder of a run, or Hub id of a slept model.
-        target: a folder, which must be empty or new; or ``owner/name`` of a repository, where there is no folder ``owner`` here.
         base_model: Hub id or folder of the base, if it is no longer where the experts say.
-        public: let all read what is pushed; otherwise the repository is private.
         token: access token; None takes the one of `hf auth login`.
         loading: how the base is loaded, as `load_model` takes it.
 
     Returns:
-        The folder, or the address of the commit.
+        The folders, and the addresses of the commits.
 
     Raises:
-        SleepkitError: nothing has slept there, its experts have no plain form, the folder holds something, or as `push_files`.
+        SleepkitError: no finished run there, nothing asked for, a form that the model does not have, a folder that holds
+            something, or as `hub.push_files`.
     """
-    on_hub, path = is_repository(target), Path(target).expanduser()
-    if on_hub:
-        check_access([Target(target)], private=not public, token=token)
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise SleepkitError(f"{target} holds something already; choose a folder that is new or empty")
-    if not on_hub:
-        return _write_plain(run, path, target, base_model, loading)
+    if target is None and dreams is None:
+        raise SleepkitError(
+            "nothing to publish is named; give owner/name or a folder for the model, --dreams owner/name, or both"
+        )
+    if target is None and (rehearsal or form != "auto"):
+        what = "the rehearsal buffer goes" if rehearsal else f"form {form} is one of a model, which goes"
+        raise SleepkitError(f"{what} where the model goes; give owner/name or a folder for it too")
     with tempfile.TemporaryDirectory() as scratch:
-        _write_plain(run, Path(scratch), target, base_model, loading)
-        content = published(scratch)
-        return _push(_Push(Target(target), content, "a whole model, and no text that it has read"), public, token)
+        parts = []
+        for folder, suffix in _runs(run):
+            if target is not None:
+                parts.append(_model_part(folder, _place(target, suffix), form, rehearsal, base_model, loading))
+            if dreams is not None:
+                parts.append(_dreams_part(Path(folder), Target(dreams + suffix, "dataset"), Path(scratch) / (suffix or "run")))
+        for part in parts:
+            if part.reason:
+                print(f"not published as {part.name}: {part.reason}")
+        wanted = [part for part in parts if part.make]
+        _check_places(wanted, public, token)
+        return [_published(part, public, token) for part in wanted]
 
 
-def is_repository(target: str) -> bool:
-    """Whether a target is ``owner/name`` on the Hub, and no folder: one that is there, or whose parent is, is a folder."""
-    path = Path(target).expanduser()
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", target) is not None and target[0] not in ".~" and not path.parent.exists()
+def _runs(run: str | Path) -> list[tuple[str | Path, str]]:
+    """The folder of a run, or those of its seeds, each with what its place is called by besides; or a slept model, as it is."""
+    seeds = sorted(path.parent for path in Path(run).glob(f"seed_*/{FILE_NAME}"))
+    return [(seed, f"-{seed.name.replace('_', '-')}") for seed in seeds] or [(run, "")]
 
 
-def _write_plain(run: str | Path, folder: Path, name: str, base_model: str | None, loading: dict[str, Any]) -> str:
-    from sleepkit.language.experts.export import export_plain
-    from sleepkit.language.generation.prompts import PromptFormat
-    from sleepkit.language.model_io import load_slept
-    from sleepkit.trainers.outputs import base_name
-
-    model, tokenizer, bank = load_slept(run, base_model, **loading)
-    plain = export_plain(bank)
-    tokenizer.chat_template = PromptFormat.of(tokenizer).template
-    folder.mkdir(parents=True, exist_ok=True)
-    plain.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    _name_for_all(folder / "tokenizer_config.json")
-    if (Path(run) / FILE_NAME).is_file():
-        results = read_results(run)
-        dataset = published_name(str(results["config"]["dataset"]))
-        card = model_card(results, model_name=model_name(name, name), base_model=base_name(model), dataset=dataset, plain=True)
-        card.save(folder / CARD)
-    return str(folder)
+def _place(target: str | Path | Target, suffix: str) -> Target | Path:
+    """Where a target is: a name with an owner is on the Hub unless it can be a folder here."""
+    if isinstance(target, Target):
+        return Target(target.repo_id + suffix, target.kind)
+    if isinstance(target, str) and is_hub_id(target, to_be_made=True):
+        return Target(target + suffix)
+    return Path(f"{target}{suffix}").expanduser()
 
 
-def _name_for_all(path: Path) -> None:
-    """Call a tokenizer without a family by the name that transformers 4 knows too, which converters and engines still pin."""
-    if path.is_file() and (config := read_json(path)).get("tokenizer_class") == "TokenizersBackend":
-        write_json(path, {**config, "tokenizer_class": "PreTrainedTokenizerFast"})
+def _check_places(parts: Sequence[_Part], public: bool, token: str | None) -> None:
+    """Raise `SleepkitError` for what could not be written, before anything is made."""
+    for path in (part.place for part in parts if isinstance(part.place, Path)):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise SleepkitError(f"{path} holds something already; choose a folder that is new or empty")
+    if targets := [part.place for part in parts if isinstance(part.place, Target)]:
+        check_access(targets, private=not public, token=token)
 
 
-def _push(push: _Push, public: bool, token: str | None) -> str:
-    sizes = push.content.sizes()
-    who = "all may read it" if public else "private"
-    print(f"pushing to {push.target.repo_id} ({push.target.kind}, {who}): {push.says}")
-    for name, size in sizes.items():
-        print(f"  {name}  {size:,} bytes")
-    for name in push.content.left:
-        print(f"  (stays here: {name})")
-    print(f"  {len(sizes)} files, {sum(sizes.values()):,} bytes", flush=True)
-    address = push_files(push.content.files, push.target, private=not public, token=token)
-    print(f"pushed: {address}", flush=True)
-    return address
-
-
-def _runs(run: Path) -> list[tuple[Path, str]]:
-    """The folder of a run, or those of its seeds, each with what its repository is called by besides."""
-    if (run / FILE_NAME).is_file() and not any(run.glob(f"seed_*/{FILE_NAME}")):
-        return [(run, "")]
-    seeds = sorted(path.parent for path in run.glob(f"seed_*/{FILE_NAME}"))
-    if not seeds:
-        raise SleepkitError(f"{run} holds no finished run; give the output folder of one")
-    return [(folder, f"-{folder.name.replace('_', '-')}") for folder in seeds]
-
-
-def _plan(run: Path, suffix: str, repo_id: str | None, dreams: str | None, rehearsal: bool, scratch: str) -> list[_Push]:
-    plans = []
-    nights = read_results(run).get("nights") or []
-    lost = bool(nights) and not any(map(in_model, nights))
-    if repo_id is not None:
-        if lost:
-            plans.append(_Push(Target(repo_id + suffix), Published(), "", f"none of the {len(nights)} nights of {run} was kept"))
-        else:
-            plans.append(_plan_model(run, Target(repo_id + suffix), rehearsal))
-    if dreams is not None:
-        plans.append(_plan_dreams(run, Target(dreams + suffix, "dataset"), Path(scratch) / (suffix or "run")))
-    return plans
-
-
-def _plan_model(run: Path, target: Target, rehearsal: bool) -> _Push:
+# -- what there is ----------------------------------------------------------------------------------------------------
+def _model_part(
+    run: str | Path, place: Target | Path, form: str, rehearsal: bool, base_model: str | None, loading: dict[str, Any]
+) -> _Part:
+    chosen, why = chosen_form(form, rehearsal)
+    if not (Path(run) / FILE_NAME).is_file():
+        if chosen != "plain" or isinstance(place, Target):
+            raise SleepkitError(f"{run} holds no finished run; give the output folder of one")
+        return _Part(place, lambda folder: as_form("plain", run, folder, place.name, base_model, loading))
+    run = Path(run)
+    if reason := _nothing_kept(run):
+        return _Part(place, None, reason)
     if not (run / "model" / CARD).is_file():
-        raise SleepkitError(f"{run} has no model to push; give the folder of a run that makes one, or only --dreams owner/name")
-    content, says = published(run / "model"), "no text that the model has read"
-    bank: Any = json.loads(bytes(content.files[BANK])) if BANK in content.files else None
-    if bank is not None and not bank["active"]:
-        return _Push(target, Published(), "", f"{run} holds no expert that is in use")
-    if rehearsal:
-        folder = rehearsal_folder(run)
-        if folder is None:
-            raise SleepkitError(f"{run} has no rehearsal buffer; leave --rehearsal out")
-        content.files |= {f"{REHEARSAL}/{name}": folder / name for name in REHEARSAL_FILES if (folder / name).is_file()}
-        card = (run / "model" / CARD).read_text(encoding="utf-8")
-        content.files[CARD] = (card + REHEARSAL_NOTE).encode()
-        says = f"with the rehearsal buffer, which holds TEXT OF THE DOCUMENTS ({REHEARSAL}/)"
-    if bank is not None and bank.get("base_model") is None:
-        name = bank.get("base_name")
-        says += f"; its base, {name}, is a folder of this machine: who loads it must have it and give --model"
-    return _Push(target, content, says)
+        raise SleepkitError(
+            f"{run} has no model to publish; give the folder of a run that makes one, or only --dreams owner/name"
+        )
+    if not (run / "model" / BANK).is_file():  # a model of images
+        if form != "auto" or rehearsal:
+            raise SleepkitError(f"{run} holds no language model, and so one form alone; leave --form and --rehearsal out")
+        return _Part(place, lambda _: as_experts(run))
+    if not read_json(run / "model" / BANK)["active"]:
+        return _Part(place, None, f"{run} holds no expert that is in use")
+    if chosen == "experts":
+        return _Part(place, lambda _: as_experts(run, rehearsal, why))
+    name = place.repo_id if isinstance(place, Target) else place.name
+    return _Part(place, lambda folder: as_form(form, run, folder, name, base_model, loading))
 
 
-def _plan_dreams(run: Path, target: Target, scratch: Path) -> _Push:
+def _nothing_kept(run: Path) -> str:
+    """Why a run has nothing to publish, if no night of it was kept."""
+    nights = read_results(run).get("nights") or []
+    return f"none of the {len(nights)} nights of {run} was kept" if nights and not any(map(in_model, nights)) else ""
+
+
+def _dreams_part(run: Path, target: Target, scratch: Path) -> _Part:
+    if not (run / FILE_NAME).is_file():
+        raise SleepkitError(f"{run} holds no finished run; give the output folder of one")
     folder = run / "dreams"
     if not (folder / CARD).is_file() and any(folder.glob("round_*")):
         folder = _dreams_of_rounds(run, scratch)
     if not (folder / CARD).is_file():
-        return _Push(target, Published(), "", f"{run} has no accepted dreams")
+        return _Part(target, None, f"{run} has no accepted dreams")
     content = published(folder, "dataset")
     content.files |= {name: _without_folders(source) for name, source in content.files.items() if name.endswith(".jsonl")}
-    return _Push(target, content, "dreams, which hold TEXT OF THE DOCUMENTS as the model wrote it")
+    return _Part(target, lambda _: (content, "dreams, which hold TEXT OF THE DOCUMENTS as the model wrote it"))
 
 
 def _without_folders(file: Any) -> bytes:
@@ -257,92 +202,134 @@ def _dreams_of_rounds(run: Path, folder: Path) -> Path:
     return folder
 
 
-def rehearsal_folder(name_or_path: str | Path, revision: str | None = None) -> Path | None:
-    """Folder with the rehearsal buffer of a slept model, as `Rehearsal.load` reads it; None if there is none.
-
-    Args:
-        name_or_path: output folder of a run, its ``model/``, or a Hub id, to which it was pushed only if that was asked for.
-        revision: branch, tag or commit of a Hub id.
-
-    Raises:
-        SleepkitError: it is there and cannot be fetched.
-    """
-    from sleepkit.language.models.base_model import find_slept
-
-    slept = find_slept(str(name_or_path), revision)
-    if slept is None:
-        return None
-    if not Path(name_or_path).expanduser().is_dir():
-        return _fetched(str(name_or_path), slept.name)
-    places = (slept / REHEARSAL, newest_state(slept.parent / "state"))
-    return next((place for place in places if place is not None and (place / REHEARSAL_FILES[0]).is_file()), None)
+# -- where it goes ----------------------------------------------------------------------------------------------------
+def _published(part: _Part, public: bool, token: str | None) -> str:
+    """Make a part in a folder of its own, so that one that fails leaves nothing, and put it in its place."""
+    assert part.make is not None
+    if isinstance(part.place, Target):
+        with tempfile.TemporaryDirectory() as draft:
+            return _pushed(part.place, *part.make(Path(draft)), public, token)
+    place = part.place.absolute()
+    with writable(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as draft:
+            content, says = part.make(Path(draft))
+            _put(content, place, Path(draft))
+    print(f"written to {part.place}: {says} ({_size(content)})", flush=True)
+    return str(part.place)
 
 
-def _fetched(name: str, commit: str) -> Path | None:
-    from huggingface_hub import errors, hf_hub_download
+def _put(content: Published, folder: Path, draft: Path) -> None:
+    """Move what was made in a draft into a folder, and copy the rest."""
+    for name, source in content.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(source, bytes):
+            path.write_bytes(source)
+        elif draft in source.parents:
+            os.replace(source, path)
+        else:
+            shutil.copyfile(source, path)
+        content.files[name] = path
 
-    folder = None
-    for file in REHEARSAL_FILES:
-        try:
-            folder = Path(hf_hub_download(name, f"{REHEARSAL}/{file}", revision=commit)).parent
-        except (errors.RemoteEntryNotFoundError, errors.LocalEntryNotFoundError):
-            if folder is None:
-                return None  # it was not pushed
-        except (OSError, ValueError) as error:
-            raise SleepkitError(f"the rehearsal buffer of {name} cannot be fetched; check the network") from error
-    return folder
+
+def _pushed(target: Target, content: Published, says: str, public: bool, token: str | None) -> str:
+    print(f"pushing to {target.repo_id} ({target.kind}, {'all may read it' if public else 'private'}): {says}")
+    for name, size in content.sizes().items():
+        print(f"  {name}  {size:,} bytes")
+    for name in content.left:
+        print(f"  (stays here: {name})")
+    print(f"  {_size(content)}", flush=True)
+    address = push_files(content.files, target, private=not public, token=token)
+    print(f"pushed: {address}", flush=True)
+    return address
+
+
+def _size(content: Published) -> str:
+    sizes = content.sizes()
+    return f"{len(sizes)} files, {sum(sizes.values()):,} bytes"
 
 
 # -- of a run, from its arguments -------------------------------------------------------------------------------------
+@dataclass
+class _Asked:
+    """What is to be pushed at the end of a run, as the arguments of a command or its configuration say."""
+
+    repo_id: str | None
+    form: str
+    dreams: str | None
+    rehearsal: bool
+
+    @classmethod
+    def by(cls, *given: Any) -> _Asked:
+        """Take of each option the first value that is given."""
+
+        def named(name: str) -> Any:
+            return next((value for choice in given if (value := getattr(choice, f"push_to_hub_{name}", None))), None)
+
+        return cls(named("repo"), named("form") or "auto", named("dreams_repo"), bool(named("rehearsal")))
+
+    def command(self, run: str, token: str | None) -> str:
+        """Write the command that does it."""
+        words = ["sleepkit publish", shlex.quote(run), _with_owner(self.repo_id, token) if self.repo_id else ""]
+        words += [f"--form {self.form}" if self.form != "auto" else "", f"--dreams {self.dreams}" if self.dreams else ""]
+        return " ".join(filter(None, [*words, "--rehearsal" if self.rehearsal else ""]))
+
+
+def _with_owner(name: str, token: str | None) -> str:
+    """A repository as `sleepkit publish` takes it, to which a name without an owner is a folder."""
+    if "/" in name:
+        return name
+    try:
+        return check_access([Target(name)], private=False, token=token)[0]
+    except SleepkitError:  # which is why the push has failed
+        return f"OWNER/{name}"
+
+
 def check_publishing(args: Any, config: TrainingArguments, refused: str = "") -> None:
     """Before the first night: raise `SleepkitError` if what is to be pushed at the end could not be, so that no hour is lost.
 
     Args:
-        args: with ``push_to_hub_repo``, and what else of ``seeds``, ``push_to_hub_dreams_repo`` and ``push_to_hub_rehearsal``
-            the method has.
+        args: with ``push_to_hub_repo``, and what else of ``seeds``, ``push_to_hub_form``, ``push_to_hub_dreams_repo`` and
+            ``push_to_hub_rehearsal`` the method has.
         config: with the token.
         refused: why a run like this one has nothing to push.
     """
-    repo_id, dreams, rehearsal = _asked(args, config)
-    if rehearsal and repo_id is None:
-        raise SleepkitError("push_to_hub_rehearsal goes with the model; give push_to_hub_repo too, or leave it out")
-    if repo_id is None and dreams is None:
+    asked = _Asked.by(args, config)
+    if asked.repo_id is None and (asked.rehearsal or asked.form != "auto"):
+        name = "rehearsal" if asked.rehearsal else "form"
+        raise SleepkitError(f"push_to_hub_{name} goes with the model; give push_to_hub_repo too, or leave it out")
+    if asked.repo_id is None and asked.dreams is None:
         return
     if refused:
-        raise SleepkitError(f"push_to_hub_{'repo' if repo_id else 'dreams_repo'} is given and {refused}; leave it out")
+        raise SleepkitError(f"push_to_hub_{'repo' if asked.repo_id else 'dreams_repo'} is given and {refused}; leave it out")
+    chosen_form(asked.form, asked.rehearsal)
     suffixes = [f"-seed-{seed}" for seed in getattr(args, "seeds", None) or []] or [""]
-    targets = [Target(repo_id + suffix) for suffix in suffixes if repo_id]
-    targets += [Target(dreams + suffix, "dataset") for suffix in suffixes if dreams]
+    targets = [Target(asked.repo_id + suffix) for suffix in suffixes if asked.repo_id]
+    targets += [Target(asked.dreams + suffix, "dataset") for suffix in suffixes if asked.dreams]
     main_only(lambda: check_access(targets, private=True, token=config.hub_token or None))
 
 
-def publish_if_asked(args: Any, config: TrainingArguments) -> None:
+def publish_if_asked(args: Any, config: TrainingArguments, **loading: Any) -> None:
     """After the results are written and printed: push what was asked for.
 
+    Args:
+        args, config: as for `check_publishing`.
+        loading: how the base is loaded, as `load_model` takes it.
+
     Raises:
-        SleepkitError: the upload failed; it can be repeated by `sleepkit push`.
+        SleepkitError: the upload failed; it can be repeated by `sleepkit publish`.
     """
-    repo_id, dreams, rehearsal = _asked(args, config)
-    if repo_id is None and dreams is None:
+    asked, run, token = _Asked.by(args, config), str(config.output_dir), config.hub_token or None
+    if asked.repo_id is None and asked.dreams is None:
         return
-    again = " ".join(
-        ["sleepkit push", shlex.quote(str(config.output_dir)), repo_id or "", f"--dreams {dreams}" if dreams else ""]
-        + ["--rehearsal" if rehearsal else ""]
-    )
+    target = None if asked.repo_id is None else Target(asked.repo_id)
 
     def push() -> None:
         try:
-            push_run(str(config.output_dir), repo_id, dreams, rehearsal=rehearsal, token=config.hub_token or None)
+            publish(run, target, asked.dreams, form=asked.form, rehearsal=asked.rehearsal, token=token, **loading)
         except SleepkitError as error:
-            raise SleepkitError(f"the run is finished and its push is not: {error}; then: {' '.join(again.split())}") from error
+            again = asked.command(run, token)
+            raise SleepkitError(f"the run is finished and its push is not: {error}; then: {again}") from error
 
     main_only(push)
-
-
-def _asked(*given: Any) -> tuple[str | None, str | None, bool]:
-    """Return what is to be pushed, as the arguments of a command or its configuration say."""
-
-    def named(name: str) -> Any:
-        return next((value for choice in given if (value := getattr(choice, name, None))), None)
-
-    return named("push_to_hub_repo"), named("push_to_hub_dreams_repo"), bool(named("push_to_hub_rehearsal"))

@@ -160,12 +160,14 @@ class StreamTrainer(ABC):
 
             >>> trainer.push_to_hub("me/classifier")
         """
-        from sleepkit.trainers.publish import push_run
+        from sleepkit.trainers.hub import Target
+        from sleepkit.trainers.publish import publish
 
         self.args.push_to_hub_repo = repo_id or self.args.push_to_hub_repo
         self.save_model()  # with the name of the repository on its card
         target, token = self.args.push_to_hub_repo, self.args.hub_token or None
-        return main_finds(lambda: push_run(self.output_dir, target, public=public, token=token))
+        where = None if target is None else Target(target)
+        return main_finds(lambda: publish(self.output_dir, where, public=public, token=token))
 
     def settings(self) -> dict[str, Any]:
         """Return all that decides the result besides seed and stream, as it is recorded in ``results.json``."""

@@ -3,6 +3,7 @@
     with replacing(path) as draft: ...     write ``draft``; afterwards it is on the disk and in the place of ``path``
     with writable(path): ...               what fails inside because of the disk is one line that names ``path``
     write_text(path, text)                 the same for a text, and `save_figure` for a picture
+    open_to_all(folder)                    weights that another library wrote there get the mode of other new files
 
 Left out: a folder of many files, which `phases.PhaseFolder` and `sealed.seal` look after.
 """
@@ -24,6 +25,7 @@ from sleepkit.errors import SleepkitError, first_line
 
 __all__ = [
     "encoded",
+    "open_to_all",
     "plain",
     "read_json",
     "read_jsonl",
@@ -79,7 +81,8 @@ def writable(path: str | Path) -> Iterator[None]:
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a draft to write inside the block; it takes the place of ``path`` in one step, or is removed where anything fails.
 
-    Missing folders are made.  The draft does not have the suffix of ``path``, so that nobody takes it for a result.
+    Missing folders are made.  The draft does not have the suffix of ``path``, so that nobody takes it for a result.  The file has
+    the mode that the umask gives, whoever wrote the draft.
 
     Raises:
         SleepkitError: the disk does not take it.
@@ -90,11 +93,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield draft
+            draft.chmod(_usual_mode())
             sync(draft)
             os.replace(draft, path)
         finally:
             with suppress(OSError):
                 draft.unlink()
+
+
+def open_to_all(folder: str | Path) -> None:
+    """Give the weights in a folder the mode that the umask gives to new files: safetensors writes them for their owner alone."""
+    for path in Path(folder).glob("*.safetensors"):
+        path.chmod(_usual_mode())
+
+
+def _usual_mode() -> int:
+    mask = os.umask(0o077)  # it can be read in no other way than by setting one
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def encoded(text: str) -> bytes:

@@ -31,8 +31,9 @@ from sleepkit.runs.arguments.images import parse_mygo, parse_vision
 from sleepkit.runs.compare import run_comparison
 from sleepkit.runs.disentangled import run_disentangled
 from sleepkit.runs.images import run_vision
+from sleepkit.trainers.forms import rehearsal_folder
 from sleepkit.trainers.language import SleepTrainer
-from sleepkit.trainers.publish import publish_plain, push_run, rehearsal_folder
+from sleepkit.trainers.publish import publish
 from sleepkit.utils.files import read_json, write_json
 
 ROWS = [
@@ -56,6 +57,7 @@ TEXT = (
     b"Ledger",
 )
 
+EXPERTS = ("--push_to_hub_form", "experts")
 DREAMS = "--dream_rounds 1 --trial_steps 2 --trial_control false --trial_rank 2 --dreamer_rank 2 --styles wh cloze".split()
 IMAGES = """--experiences 2 --cnn_widths 4 --hidden_size 8 --num_train_epochs 2 --per_device_train_batch_size 8
     --learning_rate 0.01 --replay_batch_size 8 --buffer_size 12 --use_cpu""".split()
@@ -95,7 +97,7 @@ def world(tmp_path_factory):
 def slept(world):
     """A run with dreams on a base from the Hub, pushed at its end; what left, and what was said."""
     seen = len(world.hub.requests)
-    more = ["--model", "org/base", *DREAMS, "--push_to_hub_repo", "ada/slept", "--hub_token", world.token]
+    more = ["--model", "org/base", *DREAMS, "--push_to_hub_repo", "ada/slept", "--hub_token", world.token, *EXPERTS]
     more += ["--expert_slots", "4"]
     assert cli.main(command(world.files, world.runs / "slept", *more)) == 0
     return LocalHubPart(world.hub, seen).received()
@@ -130,7 +132,7 @@ def test_a_trainer_pushes_what_a_run_does(world, slept):
     args = tiny_sleep(world.runs / "python", hub_token=world.token, context_max_tokens=300, gate=False, styles=["cloze"])
     trainer = SleepTrainer("org/base", args, [row["context"] for row in ROWS[:1]], **given)
     trainer.train()
-    (address,) = trainer.push_to_hub("ada/from-python")
+    (address,) = trainer.push_to_hub("ada/from-python", form="experts")
     assert "ada/from-python" in address
     files = world.hub.repository("ada/from-python").files
     assert {*files} == {".gitattributes", "README.md", "expert_bank.json", "expert_bank.safetensors"}
@@ -141,7 +143,7 @@ def test_a_trainer_pushes_what_a_run_does(world, slept):
 
 def test_dreams_are_pushed_when_asked_and_hold_text_and_no_path(world, slept, capsys):
     run, seen = world.runs / "slept", len(world.hub.requests)
-    assert cli.main(["push", str(run), "--dreams", "slept-dreams"]) == 0
+    assert cli.main(["publish", str(run), "--dreams", "slept-dreams"]) == 0
     assert "dreams, which hold TEXT OF THE DOCUMENTS" in capsys.readouterr().out
     left = LocalHubPart(world.hub, seen).received()
     assert b"vermilion" in left
@@ -156,17 +158,17 @@ def test_runs_of_earlier_versions_tell_no_folder_either(world, slept, tmp_path):
     dreams.write_text("".join(json.dumps(json.loads(line) | {"model": "/PRIVATE/base"}) + "\n" for line in dreams.open()))
     write_json(bank, read_json(bank) | {"base_model": "/PRIVATE/base"})
     seen = len(world.hub.requests)
-    push_run(run, "ada/old", "ada/old-dreams")
+    publish(run, "ada/old", "ada/old-dreams", form="experts")
     assert b"PRIVATE" not in LocalHubPart(world.hub, seen).received()
     assert b'"model": "base"' in world.hub.repository("ada/old-dreams", "dataset").files["night_01.jsonl"]
     write_json(bank, read_json(bank) | {"active": []})
-    assert push_run(run, "ada/empty") == []
+    assert publish(run, "ada/empty") == []
 
 
 def test_the_rehearsal_buffer_leaves_only_when_asked(world, slept, capsys):
     run, seen = world.runs / "slept", len(world.hub.requests)
     assert rehearsal_folder("ada/slept") is None
-    assert cli.main(["push", str(run), "ada/with-buffer", "--rehearsal"]) == 0
+    assert cli.main(["publish", str(run), "ada/with-buffer", "--rehearsal"]) == 0
     said = capsys.readouterr().out
     assert "with the rehearsal buffer, which holds TEXT OF THE DOCUMENTS" in said and "rehearsal/replay.jsonl  " in said
     left = LocalHubPart(world.hub, seen).received()
@@ -186,7 +188,7 @@ def test_the_rehearsal_buffer_leaves_only_when_asked(world, slept, capsys):
     assert buffers[0].replay and all(one.replay == buffers[0].replay and one.quiz == buffers[0].quiz for one in buffers)
     assert rehearsal_folder("org/base") is None and rehearsal_folder(world.files / "base") is None
 
-    assert cli.main(["push", str(run), "ada/with-buffer"]) == 0  # taken back
+    assert cli.main(["publish", str(run), "ada/with-buffer", "--form", "experts"]) == 0  # taken back
     assert not any("rehearsal" in name for name in world.hub.repository("ada/with-buffer").files)
 
 
@@ -213,7 +215,7 @@ def test_a_second_user_loads_it_sleeps_on_it_and_publishes(world, slept, capsys)
     world.hub.repository("ada/slept").private = False
     with world.hub.used_by(world.hub.token("bob"), world.place / "bob"):
         assert cli.main(["ask", "ada/slept", "who keeps the lamp?", "--max_new_tokens", "3"]) == 0
-        more = ["--model", "ada/slept", "--nights", "1", "--push_to_hub_repo", "on-it"]
+        more = ["--model", "ada/slept", "--nights", "1", "--push_to_hub_repo", "on-it", *EXPERTS]
         assert cli.main(command(world.files, world.runs / "bob", *more)) == 0
         model, _, bank = load_slept("bob/on-it")
         before = load_slept("ada/slept")[2]
@@ -250,7 +252,7 @@ def test_images_are_checked_beforehand_too(world, tmp_path):
         run_vision(*parse_vision([*line, "--push_to_hub_repo", "bob/x"]))
     with pytest.raises(SleepkitError, match="cannot push to bob/x"):
         run_disentangled(*parse_disentangled([*SPRITES, "--output_dir", str(tmp_path / "run"), "--push_to_hub_repo", "bob/x"]))
-    with pytest.raises(SleepkitError, match="a comparison has many models: push the run of one of them by `sleepkit push`"):
+    with pytest.raises(SleepkitError, match="a comparison has many models: publish the run of one of them by `sleepkit publish`"):
         run_comparison([*line, "--methods", "er", "der", "--push_to_hub_repo", "ada/x"])
     assert not (tmp_path / "run").exists()
 
@@ -258,12 +260,12 @@ def test_images_are_checked_beforehand_too(world, tmp_path):
 def test_an_upload_that_fails_keeps_the_results_and_can_be_repeated(world, capsys, tmp_path):
     world.hub.cut("POST /api/models/ada/late/commit", 1)
     run = tmp_path / "run"
-    assert cli.main(command(world.files, run, "--nights", "1", "--push_to_hub_repo", "ada/late")) == 2
+    assert cli.main(command(world.files, run, "--nights", "1", "--push_to_hub_repo", "ada/late", *EXPERTS)) == 2
     shown = capsys.readouterr()
     assert "written to" in shown.out and (run / "report.md").is_file()
     error = shown.err.splitlines()[-1]
     assert error.startswith("sleepkit: error: the run is finished and its push is not: ")
-    assert error.endswith(f"then: sleepkit push {run} ada/late")
+    assert error.endswith(f"then: sleepkit publish {run} ada/late --form experts")
     assert cli.main(shlex.split(error.split("then: sleepkit ")[1])) == 0
     assert "expert_bank.safetensors" in world.hub.repository("ada/late").files
 
@@ -273,15 +275,15 @@ def test_a_run_of_which_no_night_was_kept_is_not_pushed(world, capsys, tmp_path)
     more = ("--nights", "1", "--push_to_hub_repo", "ada/lost", "--gate", "true", "--gate_anchor_kl", "0")
     assert cli.main(command(world.files, run, *more)) == 0
     said = capsys.readouterr().out
-    assert f"not pushed to ada/lost: none of the 1 nights of {run} was kept" in said
+    assert f"not published as ada/lost: none of the 1 nights of {run} was kept" in said
     card = (run / "model" / "README.md").read_text()
     assert "base as it was: it slept on rows.jsonl by knowledge_seeding, and no night was kept" in card
-    assert cli.main(["push", str(run), "ada/lost"]) == 2
+    assert cli.main(["publish", str(run), "ada/lost"]) == 2
     assert ("model", "ada/lost") not in world.hub.repositories
 
 
 def test_each_seed_has_its_repository(world, capsys, tmp_path):
-    more = ("--nights", "1", "--seeds", "3", "4", "--push_to_hub_repo", "many")
+    more = ("--nights", "1", "--seeds", "3", "4", "--push_to_hub_repo", "many", *EXPERTS)
     assert cli.main(command(world.files, tmp_path / "runs", *more)) == 0
     one, other = (world.hub.repository(f"ada/many-seed-{seed}").files["expert_bank.safetensors"] for seed in (3, 4))
     assert one != other
@@ -289,23 +291,23 @@ def test_each_seed_has_its_repository(world, capsys, tmp_path):
         load_slept(tmp_path / "runs")
 
 
-def test_refusals_of_push(world, slept, capsys, tmp_path):
+def test_refusals_of_what_is_pushed(world, slept, capsys, tmp_path):
     def refused(words, *line):
-        assert cli.main(["push", *map(str, line)]) == 2
+        assert cli.main(["publish", *map(str, line)]) == 2
         assert words in capsys.readouterr().err
 
     run = world.runs / "slept"
-    refused("nothing to push is named; give owner/name for the model, --dreams owner/name, or both", run)
+    refused("nothing to publish is named; give owner/name or a folder for the model, --dreams owner/name, or both", run)
     refused("holds no finished run", tmp_path, "ada/x")
     refused("holds no finished run", tmp_path / "absent", "ada/x")
-    refused("the rehearsal buffer goes with the model", run, "--dreams", "ada/x", "--rehearsal")
+    refused("the rehearsal buffer goes where the model goes", run, "--dreams", "ada/x", "--rehearsal")
     world.hub.publish("ada/open", {"README.md": b""})
     refused("ada/open is public already; push with --public", run, "ada/open")
-    assert cli.main(["push", str(run), "ada/open", "--public"]) == 0
+    assert cli.main(["publish", str(run), "ada/open", "--public", "--form", "experts"]) == 0
     assert "all may read it" in capsys.readouterr().out
     write_json(tmp_path / "results.json", read_json(run / "results.json"))
-    refused("has no model to push", tmp_path, "ada/x")
-    refused("has nothing to push", tmp_path, "--dreams", "ada/x")
+    refused("has no model to publish", tmp_path, "ada/x")
+    refused("has nothing to publish", tmp_path, "--dreams", "ada/x")
 
 
 def test_dreams_of_the_dreaming_experiment(world, tmp_path, capsys):
@@ -315,7 +317,7 @@ def test_dreams_of_the_dreaming_experiment(world, tmp_path, capsys):
     more = ["--dream_held_out", "1", "--nights", "1", *DREAMS]
     run_dream(*parse(command(world.files, tmp_path / "run", *more)[1:]))
     seen = len(world.hub.requests)
-    (address,) = push_run(tmp_path / "run", dreams="round-dreams")
+    (address,) = publish(tmp_path / "run", dreams="round-dreams")
     assert "/datasets/ada/round-dreams/" in address
     assert b"vermilion" in world.hub.repository("ada/round-dreams", "dataset").files["round_01.jsonl"]
     assert not any(marker in LocalHubPart(world.hub, seen).received() for marker in private(world))
@@ -341,7 +343,9 @@ def answers_alone(name, questions):
 def test_a_plain_model_answers_as_the_slept_one_does(world, slept, tmp_path, capsys):
     run, questions = world.runs / "slept", ["who keeps the lamp?", "Who built it in 1871?"]
     assert cli.main(["publish", str(run), str(tmp_path / "plain")]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "plain")
+    assert capsys.readouterr().out.startswith(
+        f"written to {tmp_path}/plain: a whole model, and no text that it has read (6 files, "
+    )
     model, tokenizer, _ = load_slept(run)
     rows = generate(model, tokenizer, [chat_ids(tokenizer, question) for question in questions], 12)
     said, _ = answers_alone(tmp_path / "plain", questions)
@@ -374,7 +378,7 @@ def test_a_plain_model_is_pushed_and_loaded_by_its_id(world, slept, capsys):
 
 
 def test_what_was_published_by_its_id_can_be_made_plain(world, slept, tmp_path):
-    publish_plain("ada/slept", str(tmp_path / "plain"))
+    publish("ada/slept", str(tmp_path / "plain"))
     assert read_json(tmp_path / "plain" / "tokenizer_config.json")["tokenizer_class"] == "PreTrainedTokenizerFast"
     answers_alone(tmp_path / "plain", ["who?"])
 
@@ -386,7 +390,7 @@ def test_a_base_model_gets_a_template_that_writes_its_format(world, tmp_path):
     tiny_model().save_pretrained(base)
     tokenizer.save_pretrained(base)
     assert cli.main(command(world.files, tmp_path / "run", "--model", str(base), "--nights", "1")) == 0
-    publish_plain(tmp_path / "run", str(tmp_path / "plain"))
+    publish(tmp_path / "run", tmp_path / "plain")
     _, slept_tokenizer, _ = load_slept(tmp_path / "run")
     plain = AutoTokenizer.from_pretrained(tmp_path / "plain")
     turns = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Who?"}]
@@ -405,10 +409,36 @@ def test_refusals_of_publish(world, slept, capsys, tmp_path):
     (tmp_path / "full" / "mine.txt").touch()
     refused("full holds something already; choose a folder that is new or empty", world.runs / "slept", tmp_path / "full")
     refused("holds no slept model", world.files / "base", tmp_path / "new")
+    refused("holds no finished run", world.files / "base", "ada/new")
     refused("cannot push to bob/x", world.runs / "slept", "bob/x")
     assert cli.main(command(world.files, tmp_path / "gated", "--nights", "1", "--expert_kind", "gated")) == 0
-    refused("experts are of kind 'gated', which no FFN block of llama can hold", tmp_path / "gated", tmp_path / "new")
+    refused(
+        "experts are of kind 'gated', which no FFN block of llama can hold",
+        tmp_path / "gated",
+        tmp_path / "new",
+        "--form",
+        "plain",
+    )
     assert not (tmp_path / "new").exists()
+    for form in ("plain", "lora"):
+        words = f"form is {form} and the rehearsal buffer goes with experts"
+        refused(words, world.runs / "slept", "ada/new", "--rehearsal", "--form", form)
+    refused("form lora is one of a model", world.runs / "slept", "--dreams", "ada/new", "--form", "lora")
+    assert not any(tmp_path.glob("*new*"))  # nor a draft of it
+
+
+def test_what_has_no_plain_form_is_published_as_experts_and_says_so(world, tmp_path, capsys):
+    run = tmp_path / "gated"
+    assert cli.main(command(world.files, run, "--nights", "1", "--expert_kind", "gated")) == 0
+    for target in (tmp_path / "published", "ada/gated"):
+        capsys.readouterr()
+        assert cli.main(["publish", str(run), str(target)]) == 0
+        line, *_ = capsys.readouterr().out.splitlines()
+        assert line.startswith(f"{run} is published as experts, not as a plain model: these experts are of kind 'gated'")
+    files = {"README.md", "expert_bank.json", "expert_bank.safetensors"}
+    assert {path.name for path in (tmp_path / "published").iterdir()} == files
+    assert {*world.hub.repository("ada/gated").files} == {*files, ".gitattributes"}
+    load_model(tmp_path / "published", base_model=str(world.files / "base"))
 
 
 # -- images, and the code of all cards --------------------------------------------------------------------------------
@@ -442,7 +472,7 @@ def blocks(card, language):
 
 
 def test_the_code_of_every_card_runs_as_printed(world, slept, pictures, tmp_path):
-    push_run(world.runs / "slept", dreams="slept-dreams")
+    publish(world.runs / "slept", dreams="slept-dreams")
     kinds = {"ada/slept": "model", "ada/slept-dreams": "dataset"} | dict.fromkeys(("ada/mygo", "ada/er", "ada/straight"), "model")
     cards = {name: world.hub.repository(name, kind).files["README.md"].decode() for name, kind in kinds.items()}
     code = [block for card in cards.values() for block in blocks(card, "python")]

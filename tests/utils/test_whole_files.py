@@ -6,9 +6,11 @@ import os
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import tiny_model, tiny_tokenizer
 
 from sleepkit.errors import SleepkitError
-from sleepkit.utils.files import read_jsonl, replacing, save_figure, writable, write_json, write_jsonl, write_text
+from sleepkit.language.model_io import save_model
+from sleepkit.utils.files import open_to_all, read_jsonl, replacing, save_figure, writable, write_json, write_jsonl, write_text
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path):
@@ -94,3 +96,19 @@ def test_half_a_row_is_an_error(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ValueError):
         read_jsonl(path)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_weights_have_the_mode_of_all_other_files(mask, mode, tmp_path):
+    """safetensors writes for the owner alone, so that a model in a shared folder could be read by nobody else."""
+    before = os.umask(mask)
+    try:
+        with replacing(tmp_path / "experts.safetensors") as draft:
+            save_file({"a": torch.zeros(1)}, draft)
+        save_model(tiny_model(), tiny_tokenizer(), tmp_path / "plain")
+        open_to_all(tmp_path / "nothing there")
+        write_text(tmp_path / "text", "")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5 and {path.stat().st_mode & 0o777 for path in files} == {mode}

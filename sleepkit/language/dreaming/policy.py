@@ -44,7 +44,7 @@ from sleepkit.language.seeding.packing import (
     through_wrapper,
 )
 from sleepkit.reporting.live.observer import observe
-from sleepkit.utils.files import read_json, writable, write_json
+from sleepkit.utils.files import writable
 from sleepkit.utils.training import recomputing_here
 
 if TYPE_CHECKING:
@@ -226,15 +226,6 @@ def new_dreamer(model: nn.Module, rank: int, seed: int = 0) -> Iterator[Any]:
         yield adapted
     finally:
         adapted.unload()
-
-
-def save_dreamer(adapted: Any, folder: Path) -> None:
-    """Write a dreamer; of a set that PEFT would list in any order, in one."""
-    with writable(folder):
-        adapted.save_pretrained(folder)
-    path = folder / "adapter_config.json"
-    config = read_json(path)
-    write_json(path, {key: sorted(value) if key == "target_modules" else value for key, value in config.items()})
 
 
 @contextmanager

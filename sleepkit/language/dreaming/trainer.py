@@ -45,13 +45,13 @@ from sleepkit.language.dreaming.policy import (
     new_dreamer,
     policy_items,
     policy_settings,
-    save_dreamer,
 )
 from sleepkit.language.dreaming.scores import GradientScorer, select
 from sleepkit.language.dreaming.trials import Trials, prepare_rows
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.generation.chat import is_zero3
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+from sleepkit.language.seeding.lora import save_adapter
 from sleepkit.language.seeding.packing import Backbone
 from sleepkit.utils.files import read_json, write_json
 from sleepkit.utils.phases import PhaseFile, PhaseFolder, digest_of
@@ -315,7 +315,7 @@ class DreamingTrainer:
                 trainer = DreamPolicyTrainer(adapted, args, items, self.tokenizer)
                 trainer.train()
                 conclude(trainer, f"dreamer {number}")
-            main_only(lambda: save_dreamer(adapted, phase.draft))
+            main_only(lambda: save_adapter(adapted, phase.draft))
         counts = style_counts(before)
         for one in dreams:
             if one.reward is not None:

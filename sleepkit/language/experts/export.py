@@ -28,13 +28,17 @@ from sleepkit.language.models.decoder import find_decoder_layers, find_ffn, text
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["export_plain"]
+__all__ = ["NoPlainFormError", "check_kind", "export_plain"]
 
 WIDTHS = ("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim")  # names of a block's width in configurations
 LARGEST_MULTIPLE = 256
 PROBED = 24  # tokens that both models read
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # of logits, relative to the largest
 KEEP = "keep the slept folder, which `load_model` reads"
+
+
+class NoPlainFormError(SleepkitError):
+    """A slept model cannot be written as a plain one, for a reason that its owner cannot take away."""
 
 
 @torch.no_grad()
@@ -45,7 +49,8 @@ def export_plain(bank: ExpertBank) -> PreTrainedModel:
     ``save_pretrained``.
 
     Raises:
-        SleepkitError: it cannot be exact; the message says why.
+        NoPlainFormError: it cannot be exact; the message says why.
+        SleepkitError: it carries an adapter, or its base is loaded in few bits.
 
     Example:
 
@@ -78,13 +83,18 @@ def _check(bank: ExpertBank) -> None:
     model: Any = bank.model
     if hasattr(model, "peft_config"):
         raise SleepkitError("the model carries a PEFT adapter; call `merge_and_unload()` before the export")
-    if bank.config.kind != "ffn":
-        raise SleepkitError(
-            f"these experts are of kind {bank.config.kind!r}, which no FFN block of {model.config.model_type} can hold; "
-            f"{KEEP}, or sleep with expert_kind ffn where the model allows it"
-        )
+    check_kind(bank.config.kind, model.config.model_type)
     if getattr(model, "is_quantized", False):
         raise SleepkitError("the base is held in few bits; load it without load_in_4bit and load_in_8bit to export")
+
+
+def check_kind(kind: str, family: str) -> None:
+    """Raise `NoPlainFormError` for experts of a kind that no block of a family of models can hold."""
+    if kind != "ffn":
+        raise NoPlainFormError(
+            f"these experts are of kind {kind!r}, which no FFN block of {family} can hold; "
+            f"{KEEP}, or sleep with expert_kind ffn where the model allows it"
+        )
 
 
 def _added(width: int, units: int) -> int:
@@ -120,7 +130,7 @@ def _empty(model: Any, width: int, new: int) -> Any:
     text = config.get_text_config()
     name = next((name for name in WIDTHS if hasattr(text, name)), None)
     if name is None:
-        raise SleepkitError(f"the configuration of {config.model_type} does not say how wide its FFN blocks are; {KEEP}")
+        raise NoPlainFormError(f"the configuration of {config.model_type} does not say how wide its FFN blocks are; {KEEP}")
     stated = getattr(text, name) or width
     setattr(text, name, stated * new // width if isinstance(stated, int) else [size * new // width for size in stated])
     if getattr(text, "block_auto_adjust_ff_dim", False):  # LFM2, which derives the width from what is stated
@@ -137,14 +147,14 @@ def _load(plain: Any, state: dict[str, Tensor]) -> None:
         plain.load_state_dict(state, assign=True)
     except RuntimeError as error:
         reason = str(error).split("\n")[1:2] or [str(error)]
-        raise SleepkitError(
+        raise NoPlainFormError(
             f"{plain.config.model_type} has no plain form with wider FFN blocks ({reason[0].strip()}); {KEEP}"
         ) from None
     plain.tie_weights()
 
 
 def _compare(plain: Any, slept: nn.Module) -> None:
-    """Raise `SleepkitError` unless both models compute the same of a few tokens."""
+    """Raise `NoPlainFormError` unless both models compute the same of a few tokens."""
     device = next(slept.parameters()).device
     vocabulary = plain.config.get_text_config().vocab_size
     ids = torch.randint(vocabulary, (1, PROBED), generator=torch.Generator().manual_seed(0)).to(device)
@@ -154,7 +164,7 @@ def _compare(plain: Any, slept: nn.Module) -> None:
     slept.train(training)
     difference = ((found - expected).abs().max() / expected.abs().max()).item()
     if not difference <= TOLERANCE[plain.dtype]:
-        raise SleepkitError(
+        raise NoPlainFormError(
             f"the plain form of {plain.config.model_type} does not compute what the slept model does "
             f"(logits differ by {difference:.2g} of the largest); {KEEP}"
         )

@@ -19,7 +19,7 @@ from sleepkit.language.models.decoder import find_decoder, find_decoder_layers
 from sleepkit.language.questions.context import Chunk
 from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.reporting.live.observer import observe
-from sleepkit.utils.files import writable
+from sleepkit.utils.files import open_to_all, read_json, writable, write_json
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import conclude, recomputing_here
 
@@ -47,6 +47,20 @@ def add_lora(model: nn.Module, layers: Iterable[int], seed: int = 0) -> PeftMode
     names = list(linear_maps(model, layers))
     set_seed(seed)  # PEFT draws from the global generator, which a resumed run finds in another state
     return get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=names, task_type="CAUSAL_LM"))
+
+
+def save_adapter(adapted: PeftModel, folder: Path) -> None:
+    """Write an adapter as PEFT does, readable by all; of a set that PEFT would list in any order, in one.
+
+    Raises:
+        SleepkitError: the disk does not take it.
+    """
+    with writable(folder):
+        adapted.save_pretrained(str(folder), save_embedding_layers=False)
+        open_to_all(folder)
+    path = folder / "adapter_config.json"
+    config = read_json(path)
+    write_json(path, {key: sorted(value) if key == "target_modules" else value for key, value in config.items()})
 
 
 def linear_maps(model: nn.Module, layers: Iterable[int]) -> dict[str, nn.Module]:

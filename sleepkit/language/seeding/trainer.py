@@ -55,7 +55,7 @@ from sleepkit.language.seeding.preparation import Preparation
 from sleepkit.language.seeding.rollouts import sample_rollouts
 from sleepkit.reporting.live.observer import observe
 from sleepkit.utils.digests import digest
-from sleepkit.utils.files import writable
+from sleepkit.utils.files import replacing, writable
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ranks import main_finds, main_only
 from sleepkit.utils.seeds import derive_seed
@@ -347,8 +347,8 @@ class KnowledgeSeedingTrainer(Trainer):
         with whole(named.values()):
             state = {name: parameter.detach().cpu().clone() for name, parameter in named.items()}
         if self.args.should_save:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(state, folder / EXPERT_STATE)
+            with replacing(folder / EXPERT_STATE) as draft:
+                save_file(state, draft)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         path = Path(resume_from_checkpoint) / EXPERT_STATE

@@ -32,10 +32,10 @@ NEW = "runs/chat"  # folder of a chat with a model
 _PERIOD = re.compile(r"([1-9]\d{0,5})([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 _GOES_ON = "a chat goes on with what is in its folder; leave it out, or give another --output_dir"
-_PRIVATE = "a chat uploads nothing; leave it out, and see `sleepkit push --help`"
+_PRIVATE = "a chat uploads nothing; leave it out, and see `sleepkit publish --help`"
 _NOT_HERE = {
     **dict.fromkeys(("resume", "overwrite"), _GOES_ON),
-    **dict.fromkeys(("push_to_hub_repo", "push_to_hub_dreams_repo", "push_to_hub_rehearsal"), _PRIVATE),
+    **dict.fromkeys(("push_to_hub_repo", "push_to_hub_form", "push_to_hub_dreams_repo", "push_to_hub_rehearsal"), _PRIVATE),
 }
 
 

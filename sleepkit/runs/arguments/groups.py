@@ -47,7 +47,7 @@ COMMON = frozenset(
         *("styles", "num_train_epochs", "max_steps", "learning_rate", "per_device_train_batch_size", "rehearse_as_new"),
         *("expert_slots", "expert_width", "expert_layers", "chain", "context_max_tokens", "max_new_tokens"),
         *("gate", "gate_anchor_kl", "gate_anchor_drop", "gate_min_gain", "gate_retention_drop"),
-        *("push_to_hub_repo", "push_to_hub_rehearsal", "dream_rounds", "dream_held_out", "dream_set"),
+        *("push_to_hub_repo", "push_to_hub_form", "push_to_hub_rehearsal", "dream_rounds", "dream_held_out", "dream_set"),
         # images
         *("backbone", "pretrained", "method", "experiences", "scenario", "domains", "class_order", "image_size", "channels"),
         *("test_share", "augmentation", "buffer_size", "replay_batch_size", "hidden_size", "replay_space", "generator"),

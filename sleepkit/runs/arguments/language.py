@@ -139,7 +139,7 @@ _NO_EXPERTS = "a baseline has no experts to upload; leave it out"
 _WHOLE_WEIGHTS = "a baseline changes whole weights, which cannot be done in 8 or 4 bits; use dtype"
 _NOT_OF_BASELINES = {
     **dict.fromkeys(("dream_rounds", "dream_set"), _NO_DREAMS),
-    **dict.fromkeys(("push_to_hub_repo", "push_to_hub_dreams_repo", "push_to_hub_rehearsal"), _NO_EXPERTS),
+    **dict.fromkeys(("push_to_hub_repo", "push_to_hub_form", "push_to_hub_dreams_repo", "push_to_hub_rehearsal"), _NO_EXPERTS),
     **dict.fromkeys(("load_in_8bit", "load_in_4bit"), _WHOLE_WEIGHTS),
 }
 
@@ -160,7 +160,8 @@ _NOT_IN_DREAM = (
     *("seeds", "passages_per_night", "anchors", "chain", "chain_epochs", "expansion"),
     *("gate", "gate_anchor_kl", "gate_anchor_drop", "gate_min_gain", "gate_retention_drop", "dream_set"),
     *("label_column", "answer_column", "answer_score", "task_column", "labels_per_task", "tasks", "test_dataset", "out_of_scope"),
-    *("rows_per_label", "test_rows_per_label", "instruction", "list_labels", "push_to_hub_repo", "push_to_hub_dreams_repo"),
+    *("rows_per_label", "test_rows_per_label", "instruction", "list_labels"),
+    *("push_to_hub_repo", "push_to_hub_form", "push_to_hub_dreams_repo"),
     *("dream_rehearsal_steps", "dream_replay_share", "dream_pool", "replay_items", "notes_kept", "rehearse_as_new"),
 )
 

@@ -22,7 +22,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore
 
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.live.observer import observe
-from sleepkit.utils.files import writable
+from sleepkit.utils.files import open_to_all, writable
 from sleepkit.utils.phases import PhaseFolder
 from sleepkit.utils.ranks import main_finds, main_only
 from sleepkit.utils.training import conclude
@@ -104,7 +104,9 @@ class IncrementalTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write the model for `save_model`: safetensors and JSON, without the pickle of arguments that Trainer leaves beside."""
         model: Any = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict, is_main_process=self.args.should_save)
+        folder = str(output_dir or self.args.output_dir)
+        model.save_pretrained(folder, state_dict=state_dict, is_main_process=self.args.should_save)
+        open_to_all(folder)
 
     def run(self) -> dict[str, Any]:
         """Train to the end; returns ``history``, ``steps`` and ``train_seconds``.
