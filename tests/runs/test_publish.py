@@ -343,9 +343,7 @@ def answers_alone(name, questions):
 def test_a_plain_model_answers_as_the_slept_one_does(world, slept, tmp_path, capsys):
     run, questions = world.runs / "slept", ["who keeps the lamp?", "Who built it in 1871?"]
     assert cli.main(["publish", str(run), str(tmp_path / "plain")]) == 0
-    assert capsys.readouterr().out.startswith(
-        f"written to {tmp_path}/plain: a whole model, and no text that it has read (6 files, "
-    )
+    assert f"written to {tmp_path}/plain: a whole model, and no text that it has read (" in capsys.readouterr().out
     model, tokenizer, _ = load_slept(run)
     rows = generate(model, tokenizer, [chat_ids(tokenizer, question) for question in questions], 12)
     said, _ = answers_alone(tmp_path / "plain", questions)
