@@ -105,7 +105,7 @@ def _publish_options(parser: Parser) -> None:
         choices=get_args(PublishedForm),
         default="auto",
         help="plain: a whole model, which any program loads; experts: a few megabytes, which sleepkit loads beside the base; "
-        "lora: an adapter of PEFT, trained now to answer as the slept model, and what it loses is measured; auto: plain where the "
+        "lora: an adapter of PEFT, trained now to answer as the slept model, with what it loses measured; auto: plain where the "
         "model has such a form, else experts",
     )
     parser.add_argument("--dreams", metavar="owner/name", help="repository of the accepted dreams: text that the model wrote")

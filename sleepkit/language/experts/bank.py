@@ -110,7 +110,7 @@ class ExpertBank:
         ffns: list[Any] = [find_ffn(decoder[index]) for index in indices]
         if None in ffns:
             raise SleepkitError(f"decoder layer {indices[ffns.index(None)]} has no FFN block; choose `layers` that have one")
-        found = widened(config.kind, [decoder[index] for index in indices], ffns, hidden_size)
+        found = widened(config.kind, ffns, hidden_size)
         kind = config.kind if config.kind != "auto" else "gated" if None in found else "ffn"
         config = replace(config, kind=kind, width=config.width or WIDTHS[kind])
         for index, ffn, matrices in zip(indices, ffns, found, strict=True):

@@ -64,16 +64,12 @@ class ExpertBankConfig:
         return cls(**saved)
 
 
-def widened(kind: str, layers: Sequence[nn.Module], ffns: Sequence[nn.Module], hidden_size: int) -> list[Matrices] | list[None]:
-    """Find the matrices of these FFN blocks to which experts add units; None for each where experts are low-rank blocks.
-
-    Where a layer normalises what its block puts out (Gemma, OLMo 2), units are taken only when they are asked for: the norm makes
-    much of little, and they move general text further than gated experts do, and recall less.
+def widened(kind: str, ffns: Sequence[nn.Module], hidden_size: int) -> list[Matrices] | list[None]:
+    """Find the matrices of FFN blocks to which experts add units; None for each where experts are low-rank blocks.
 
     Args:
         kind: as of `ExpertBankConfig`.
-        layers: that get experts.
-        ffns: their blocks.
+        ffns: the blocks of the layers that get experts.
         hidden_size: of the model.
 
     Raises:
@@ -81,7 +77,7 @@ def widened(kind: str, layers: Sequence[nn.Module], ffns: Sequence[nn.Module], h
     """
     if kind not in KINDS:
         raise SleepkitError(f"expert kind is {kind!r}; use one of {', '.join(KINDS)}")
-    if kind not in ("auto", "ffn") or kind == "auto" and any(map(has_output_norm, layers)):
+    if kind not in ("auto", "ffn"):
         return [None] * len(ffns)
     found = []
     for ffn in ffns:
