@@ -27,7 +27,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.data.columns import shown_path
 from sleepkit.language.data.row_files import file_rows
 from sleepkit.language.data.unpacking import decoded, file_bytes
-from sleepkit.language.questions.rules import whereabouts
+from sleepkit.language.questions.english.rules import whereabouts
 from sleepkit.language.questions.sentences import sentences
 from sleepkit.reporting.scripts import apart
 from sleepkit.utils.files import write_jsonl

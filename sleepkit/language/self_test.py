@@ -22,10 +22,10 @@ from transformers import PreTrainedTokenizerBase
 from sleepkit.language.config import LearnerConfig
 from sleepkit.language.data.experience import Question, word_count
 from sleepkit.language.generation.chat import chat_ids, decode, generate, text_ids
+from sleepkit.language.questions.english.pronouns import antecedent_of, resolved
 from sleepkit.language.questions.gaps import GAP
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH, language_of
-from sleepkit.language.questions.pronouns import antecedent_of, resolved
 from sleepkit.language.questions.sentences import sentences
 from sleepkit.reporting.scores import CONTAINED, contained, score, token_f1
 

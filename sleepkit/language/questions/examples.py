@@ -38,6 +38,10 @@ from transformers.utils import logging
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.questions.context import Chunk
+from sleepkit.language.questions.english.pronouns import as_asked, said_back, speaks_to_you
+from sleepkit.language.questions.english.rules import about, cloze, keywords, statement, wh_question, whereabouts
+from sleepkit.language.questions.english.spans import answer_spans
+from sleepkit.language.questions.english.verbs import own_clause
 from sleepkit.language.questions.gaps import GAP, continue_from, gap_questions
 from sleepkit.language.questions.items import (
     OWN,
@@ -54,19 +58,8 @@ from sleepkit.language.questions.languages import ENGLISH
 from sleepkit.language.questions.lines import Line, beside_neighbour, coverage, quotations, read_lines, second_part
 from sleepkit.language.questions.own_words.retelling import RETOLD_BY, retellings_wanted, retold
 from sleepkit.language.questions.passages import USER
-from sleepkit.language.questions.pronouns import as_asked, said_back, speaks_to_you
-from sleepkit.language.questions.rules import (
-    about,
-    answer_spans,
-    cloze,
-    content_words,
-    keywords,
-    own_clause,
-    statement,
-    wh_question,
-    whereabouts,
-)
 from sleepkit.language.questions.self_written import questions_about
+from sleepkit.language.questions.words import content_words
 from sleepkit.language.questions.writer import paraphrases, rewrites, written_questions
 from sleepkit.reporting.live import progress
 

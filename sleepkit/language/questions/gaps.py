@@ -18,8 +18,8 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 
+from sleepkit.language.questions.english.rules import ABOUT, clauses_around
 from sleepkit.language.questions.languages import ENGLISH, STOP_WORDS
-from sleepkit.language.questions.rules import ABOUT, clauses_around
 from sleepkit.language.questions.words import HAN_FUNCTION, content_words
 from sleepkit.reporting.scores import contained
 from sleepkit.reporting.scripts import HAN, MARKS, UNSPACED, apart, is_unspaced

@@ -18,11 +18,11 @@ from functools import lru_cache
 from itertools import accumulate
 
 from sleepkit.language.questions.context import Chunk
+from sleepkit.language.questions.english.pronouns import antecedent_of, resolved, spelled_out
 from sleepkit.language.questions.gaps import GAP, continue_from, tell_about
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.language.questions.passages import flowing, is_code, last_speaker, passages
-from sleepkit.language.questions.pronouns import antecedent_of, resolved, spelled_out
 from sleepkit.reporting.scripts import MARKS, UNSPACED, is_unspaced, language_of_script
 
 __all__ = ["Line", "beside_neighbour", "coverage", "quotations", "read_lines", "second_part"]

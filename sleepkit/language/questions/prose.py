@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sleepkit.language.questions.rules import has_verb
+from sleepkit.language.questions.english.verbs import has_verb
 from sleepkit.reporting.scripts import UNSPACED, apart, language_of_script
 
 __all__ = [

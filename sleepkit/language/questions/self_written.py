@@ -24,11 +24,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.language.generation.chat import chat_ids, decode, generate, window_of
+from sleepkit.language.questions.english.rules import statement
 from sleepkit.language.questions.gaps import quoted
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH, is_in
 from sleepkit.language.questions.own_words.worked_examples import examples_for
-from sleepkit.language.questions.rules import statement
 from sleepkit.language.questions.words import matching_words
 from sleepkit.language.questions.writer import answer_log_probs, room_for
 from sleepkit.reporting.scores import contained

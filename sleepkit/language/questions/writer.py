@@ -22,13 +22,15 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.language.generation.chat import decode, generate, raw_ids, reply_log_probs, text_ids, window_of
+from sleepkit.language.questions.english.rules import about, statement
+from sleepkit.language.questions.english.spans import answer_spans, question_words
 from sleepkit.language.questions.gaps import GAP, question_mark, tell_about
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH, is_in, language_of
 from sleepkit.language.questions.own_words.facts import agreement, lacking
 from sleepkit.language.questions.own_words.worked_examples import examples_for
 from sleepkit.language.questions.prose import ends_sentence, is_question
-from sleepkit.language.questions.rules import about, answer_spans, content_words, question_words, statement
+from sleepkit.language.questions.words import content_words
 from sleepkit.reporting.scores import contained
 
 if TYPE_CHECKING:

@@ -4,18 +4,10 @@ import random
 
 import pytest
 
-from sleepkit.language.questions.rules import (
-    about,
-    answer_spans,
-    cloze,
-    content_words,
-    keywords,
-    own_clause,
-    question_words,
-    statement,
-    wh_question,
-    whereabouts,
-)
+from sleepkit.language.questions.english.rules import about, cloze, keywords, statement, wh_question, whereabouts
+from sleepkit.language.questions.english.spans import answer_spans, question_words
+from sleepkit.language.questions.english.verbs import own_clause
+from sleepkit.language.questions.words import content_words
 
 MILL = "In 1902 the old mill at Tarn was sold to Edith Marlow for 340 pounds."
 

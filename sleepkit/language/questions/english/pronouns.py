@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 
-from sleepkit.language.questions.rules import main_verb, without_opening
+from sleepkit.language.questions.english.verbs import main_verb, without_opening
 
 __all__ = ["antecedent_of", "as_asked", "resolved", "said_back", "speaks_to_you", "spelled_out"]
 

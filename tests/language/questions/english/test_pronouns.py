@@ -5,9 +5,9 @@ import random
 import pytest
 
 from sleepkit.language.questions.context import Chunk
+from sleepkit.language.questions.english.pronouns import as_asked, said_back, spelled_out
 from sleepkit.language.questions.examples import rule_questions, write_examples
 from sleepkit.language.questions.lines import read_lines
-from sleepkit.language.questions.pronouns import as_asked, said_back, spelled_out
 
 
 def alone(text):
