@@ -94,8 +94,8 @@ def _publish_options(parser: Parser) -> None:
     from sleepkit.language.config import PublishedForm
 
     parser.description = (
-        "Write the model of a finished run to a folder, or upload it, its accepted dreams, or both to the Hugging Face Hub. What is "
-        "uploaded is listed first; repositories are private unless --public is given. A run of several seeds has a place for each."
+        "Write the model of a finished run to a folder, or upload it, its accepted dreams, or both to the Hugging Face Hub. What "
+        "is uploaded is listed first; repositories are private unless --public is given. Each of several seeds has its place."
     )
     parser.epilog = "example: sleepkit publish runs/demo published, or: sleepkit publish runs/demo me/skarrowmere --form experts"
     parser.add_argument("folder", help="output folder of a finished run; for a plain model also the Hub id of a slept one")
@@ -104,9 +104,9 @@ def _publish_options(parser: Parser) -> None:
         "--form",
         choices=get_args(PublishedForm),
         default="auto",
-        help="plain: a whole model, which any program loads; experts: a few megabytes, which sleepkit loads beside the base; lora: "
-        "an adapter of PEFT, trained now to answer as the slept model, and what it loses is measured; auto: plain where the model "
-        "has such a form, else experts",
+        help="plain: a whole model, which any program loads; experts: a few megabytes, which sleepkit loads beside the base; "
+        "lora: an adapter of PEFT, trained now to answer as the slept model, with what it loses measured; auto: plain where the "
+        "model has such a form, else experts",
     )
     parser.add_argument("--dreams", metavar="owner/name", help="repository of the accepted dreams: text that the model wrote")
     parser.add_argument("--rehearsal", action="store_true", help="with experts their rehearsal buffer: text of the documents")
@@ -354,9 +354,7 @@ COMMANDS = {
     "history": Command("list the nights of a run", _history, _history_options),
     "forget": Command("take a night out of a slept model", _forget, _forget_options),
     "rollback": Command("forget all nights after one", _rollback, _rollback_options),
-    "publish": Command(
-        "write a slept model for other programs, or upload it to the Hugging Face Hub", _publish, _publish_options
-    ),
+    "publish": Command("upload a slept model to the Hugging Face Hub, or write it to a folder", _publish, _publish_options),
     "expand": Command("grow a model by silent experts and save them", _expand, _expand_options),
     "idsprites": Command("draw a contact sheet of Infinite dSprites", _idsprites, _idsprites_options),
 }

@@ -149,7 +149,7 @@ def as_experts(run: Path, rehearsal: bool = False, why: str = "") -> Made:
         content.files[CARD] = (card + REHEARSAL_NOTE).encode()
         says = f"with the rehearsal buffer, which holds TEXT OF THE DOCUMENTS ({REHEARSAL}/)"
     if BANK in content.files:
-        bank = json.loads(bytes(content.files[BANK]))  # type: ignore[arg-type]
+        bank = json.loads(bytes(content.files[BANK]))
         if bank.get("base_model") is None:
             says += (
                 f"; its base, {bank.get('base_name')}, is a folder of this machine: who loads it must have it and give --model"
