@@ -11,27 +11,30 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import PartialState
 from drawing import draw_nothing
 from local_hub import LocalHub
+from peft import PeftModel
 from test_run import command
 from tiny import tiny_model, tiny_tokenizer
 from tiny_images import tiny_resnet, write_npz
 from tiny_night import tiny_sleep
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from sleepkit import cli
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming import trainer as dreaming_trainer
 from sleepkit.language.dreaming.dreams import Dream, Dreamed, context_name
 from sleepkit.language.generation.chat import chat_ids, generate
-from sleepkit.language.model_io import load_model, load_slept
+from sleepkit.language.model_io import load_model, load_slept, save_model
 from sleepkit.language.rehearsal import Rehearsal
 from sleepkit.runs.arguments.disentangled import parse_disentangled
 from sleepkit.runs.arguments.images import parse_mygo, parse_vision
 from sleepkit.runs.compare import run_comparison
 from sleepkit.runs.disentangled import run_disentangled
 from sleepkit.runs.images import run_vision
-from sleepkit.trainers.forms import rehearsal_folder
+from sleepkit.trainers.forms import chosen_form, rehearsal_folder
 from sleepkit.trainers.language import SleepTrainer
 from sleepkit.trainers.publish import publish
 from sleepkit.utils.files import read_json, write_json
@@ -371,6 +374,9 @@ def test_a_plain_model_is_pushed_and_loaded_by_its_id(world, slept, capsys):
     code = re.search(r"```python\n(.*?)```", world.hub.repository("ada/plain").files["README.md"].decode(), re.DOTALL)[1]
     assert "sleepkit" not in code
     exec(code.replace("max_new_tokens=64", "max_new_tokens=3"), {})
+    capsys.readouterr()
+    assert cli.main(["ask", "ada/plain", "who?", "--max_new_tokens", "3"]) == 0
+    assert capsys.readouterr().out
     model, _ = load_model("ada/plain")
     assert model.config.intermediate_size > 48
 
@@ -410,13 +416,8 @@ def test_refusals_of_publish(world, slept, capsys, tmp_path):
     refused("holds no finished run", world.files / "base", "ada/new")
     refused("cannot push to bob/x", world.runs / "slept", "bob/x")
     assert cli.main(command(world.files, tmp_path / "gated", "--nights", "1", "--expert_kind", "gated")) == 0
-    refused(
-        "experts are of kind 'gated', which no FFN block of llama can hold",
-        tmp_path / "gated",
-        tmp_path / "new",
-        "--form",
-        "plain",
-    )
+    line = (tmp_path / "gated", tmp_path / "new", "--form", "plain")
+    refused("experts are of kind 'gated', which no FFN block of llama can hold", *line)
     assert not (tmp_path / "new").exists()
     for form in ("plain", "lora"):
         words = f"form is {form} and the rehearsal buffer goes with experts"
@@ -437,6 +438,96 @@ def test_what_has_no_plain_form_is_published_as_experts_and_says_so(world, tmp_p
     assert {path.name for path in (tmp_path / "published").iterdir()} == files
     assert {*world.hub.repository("ada/gated").files} == {*files, ".gitattributes"}
     load_model(tmp_path / "published", base_model=str(world.files / "base"))
+
+
+# -- as a LoRA --------------------------------------------------------------------------------------------------------
+LORA = {"README.md", "adapter_config.json", "adapter_model.safetensors", "distillation.json"}
+LORA |= {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+
+
+def test_a_lora_is_distilled_pushed_and_loaded_by_peft_alone(world, slept, tmp_path, capsys):
+    seen = len(world.hub.requests)
+    assert cli.main(["publish", str(world.runs / "slept"), "ada/lora", "--form", "lora"]) == 0
+    assert "a LoRA for org/base, and no text that it has read" in capsys.readouterr().out
+    files = world.hub.repository("ada/lora").files
+    assert {*files} == {*LORA, ".gitattributes"} and world.hub.repository("ada/lora").private
+    assert not any(marker in LocalHubPart(world.hub, seen).received() for marker in (*TEXT, *private(world)))
+
+    report = json.loads(files["distillation.json"])
+    assert report["base_model"] == "org/base" and report["base_revision"] and report["base_fingerprint"]["sha256"]
+    assert (report["rank"], report["seed"], report["steps"]) == (32, 0, 4)  # those of two nights
+    assert {name: {*shares} for name, shares in report["measures"].items()} == {
+        "closed_book": {"n", "base", "slept", "lora"},
+        "kl_questions": {"n", "base", "lora"},
+        "kl_general": {"n", "base", "lora"},
+    }
+    config = json.loads(files["adapter_config.json"])
+    assert config["base_model_name_or_path"] == "org/base" and config["revision"] == report["base_revision"]
+    card = files["README.md"].decode()
+    assert "library_name: peft" in card and "base_model_relation: adapter" in card
+    assert "| right answers to the run's own questions | 0% | 0% | 0% | 2 |" in card
+    assert f"{report['measures']['kl_general']['lora']:.4f}" in card
+
+    (code,) = blocks(card, "python")
+    assert "sleepkit" not in code
+    program = code.replace("max_new_tokens=64", "max_new_tokens=3") + "\nprint(type(model).__name__)"
+    env = world.hub.env(world.token, tmp_path / "home")
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.endswith("PeftModelForCausalLM\n"), done.stderr[-3000:]
+    assert cli.main(["ask", "ada/lora", "who?", "--max_new_tokens", "3"]) == 0  # and so does sleepkit, with its base
+
+
+def test_a_lora_in_a_folder_of_a_base_in_a_folder(world, tmp_path):
+    run, target = tmp_path / "run", tmp_path / "published"
+    assert cli.main(command(world.files, run, "--nights", "1")) == 0
+    assert publish(run, target, form="lora") == [str(target)]
+    assert {path.name for path in target.iterdir()} == LORA
+    assert len({path.stat().st_mode for path in target.iterdir()}) == 1  # all as readable as the others
+    assert read_json(target / "adapter_config.json")["base_model_name_or_path"] == "base"
+    assert not any(marker in path.read_bytes() for path in target.iterdir() for marker in (*TEXT, *private(world)))
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(world.files / "base"), target)
+    with pytest.raises(SleepkitError, match="holds something already"):
+        publish(run, target, form="lora")
+    shutil.rmtree(run / "state")
+    with pytest.raises(
+        SleepkitError, match=r"has no saved items \(state/\) to distil a LoRA from; publish it as plain or experts"
+    ):
+        publish(run, tmp_path / "again", form="lora")
+    assert not (tmp_path / "again").exists()
+
+
+def test_forms_that_several_processes_cannot_make(monkeypatch):
+    from transformers import integrations
+
+    monkeypatch.setattr(PartialState, "num_processes", 4)
+    assert chosen_form("auto") == ("plain", "")
+    with pytest.raises(SleepkitError, match="a LoRA is distilled by one process, and there are 4; publish it afterwards"):
+        chosen_form("lora")
+    monkeypatch.setattr(integrations, "is_deepspeed_zero3_enabled", lambda: True)
+    form, why = chosen_form("auto")
+    assert form == "experts" and "ZeRO-3" in why and chosen_form("experts") == ("experts", "")
+    with pytest.raises(SleepkitError, match="afterwards: sleepkit publish RUN owner/name --form plain"):
+        chosen_form("plain")
+    with pytest.raises(SleepkitError, match="form is 'whole'; use one of auto, plain, experts, lora"):
+        chosen_form("whole")
+
+
+# -- what loads as what ------------------------------------------------------------------------------------------------
+def test_nothing_that_has_slept_loads_as_the_unslept_base(world, slept, tmp_path, caplog):
+    """Of a program that knows nothing of experts: an error, or the slept model, or at the least a loud warning."""
+    model, tokenizer, _ = load_slept(world.runs / "slept")
+    save_model(model, tokenizer, tmp_path / "whole")  # with the base inside
+    publish(world.runs / "slept", tmp_path / "experts", form="experts")
+    for name in (tmp_path / "whole", tmp_path / "experts", world.runs / "slept", world.runs / "slept" / "model", "ada/slept"):
+        with pytest.raises((OSError, ValueError)):
+            AutoModelForCausalLM.from_pretrained(name)
+    model.save_pretrained(tmp_path / "by_transformers")  # not by us
+    logging.enable_propagation()
+    AutoModelForCausalLM.from_pretrained(tmp_path / "by_transformers")
+    logging.disable_propagation()
+    assert "sleep_experts" in caplog.text and "UNEXPECTED" in caplog.text
+    with pytest.raises(SleepkitError, match="has experts among its weights"):
+        load_model(tmp_path / "by_transformers")
 
 
 # -- images, and the code of all cards --------------------------------------------------------------------------------
