@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleepkit.errors import SleepkitError
+from sleepkit.errors import SleepkitError, first_line
 from sleepkit.reporting.live import progress
 from sleepkit.runs.arguments.run_of import beginning_of, is_run
 from sleepkit.runs.arguments.serve import KEY, ServeArguments
@@ -121,7 +121,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         place = socket.create_server(address[:2], family=family)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else first_line(error).rpartition("] ")[2]  # or of a name
         raise SleepkitError(f"cannot listen at {host}, port {port} ({reason}); give another --port, or --host") from error
     with place:
         yield place

@@ -176,7 +176,7 @@ def test_ctrl_c_in_a_night_ends_the_server_and_today_is_kept(home, monkeypatch, 
     from sleepkit.runs.serving.desk import Desk
 
     class Chat:
-        today = Today(home / "run", {})
+        today = Today(home / "run", {"seed": 0, "config": {"model": "base"}})
 
         def is_due(self, period):
             return True
