@@ -121,12 +121,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         place = socket.create_server(address[:2], family=family)
     except OSError as error:
-<<<<<<< HEAD
-        known = error.errno and error.errno > 0  # those of names are below 0
-        reason = os.strerror(error.errno) if known else first_line(error).rpartition("] ")[2]  # type: ignore[arg-type]
-=======
         reason = os.strerror(error.errno) if (error.errno or 0) > 0 else first_line(error).rpartition("] ")[2]  # or of a name
->>>>>>> serve
         raise SleepkitError(f"cannot listen at {host}, port {port} ({reason}); give another --port, or --host") from error
     with place:
         yield place
