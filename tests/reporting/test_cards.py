@@ -5,7 +5,7 @@ import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
 from sleepkit.errors import SleepkitError
-from sleepkit.reporting.cards import dataset_card, model_card, published_name
+from sleepkit.reporting.cards import dataset_card, is_hub_id, model_card, published_name
 
 RESULTS = {
     "method": "knowledge seeding",
@@ -145,3 +145,37 @@ def test_dataset_card(tmp_path):
     assert "Written by owner/small-chat with my notes in view" in loaded.text
     with pytest.raises(SleepkitError, match="'empty' has no items"):
         dataset_card({}, name="empty", writer="w", source="s")
+
+
+def test_the_card_of_a_lora_has_its_own_numbers_beside_those_of_the_slept_model():
+    lora = {"rank": 32, "alpha": 64, "steps": 240, "items": 90, "general_items": 128, "seed": 7}
+    lora["measures"] = {
+        "closed_book": {"base": 0.0, "slept": 0.75, "lora": 0.5, "n": 12},
+        "kl_general": {"base": 0.0041, "lora": 0.0032, "n": 60},
+    }
+    made = card(form="lora", lora=lora)
+    assert (made.data.library_name, made.data.base_model_relation) == ("peft", "adapter")
+    assert {score.metric_type: score.metric_value for score in made.data.eval_results} == {
+        "closed_book": 0.5,
+        "kl_general": 0.0032,
+    }
+    assert "| right answers to the run's own questions | 0% | 75% | 50% | 12 |" in made.text
+    assert "| KL to the slept model on general prompts, nats per token | 0.0041 | 0 | 0.0032 | 60 |" in made.text
+    assert "Rank 32, alpha 64, 240 steps on 90 examples of its nights and 128 general prompts, seed 7" in made.text
+    assert "## Results of the slept model" in made.text and "sleepkit ask" not in made.text
+
+
+def test_what_is_an_id_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "here").mkdir(parents=True)
+    for name, read, written in [
+        ("me/slept", True, True),
+        ("runs/here", False, False),
+        ("runs/new", True, False),  # there is a folder runs, so what is written goes there
+        ("./me", False, False),
+        ("~/me", False, False),
+        ("slept", False, False),
+        ("a/b/c", False, False),
+        ("", False, False),
+    ]:
+        assert (is_hub_id(name), is_hub_id(name, to_be_made=True)) == (read, written), name

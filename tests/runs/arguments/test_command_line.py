@@ -243,7 +243,7 @@ SLEEP = """expert_slots 0|expert_width -1|nights 0|nights -3|passages_per_night 
     trial_learning_rate 0|trial_learning_rate nan|trial_rank 0|trial_seeds 0|dreamer me|dreamer_learning_rate -1
     dreamer_epochs 0|dreamer_rank 0|dream_replay_share 2|dream_rehearsal_steps 0|dream_held_out 0|dream_pool -1
     dream_styles some|dreamer_path nowhere|dtype int8|attn_implementation flash|push_to_hub_repo a/b/c
-    push_to_hub_repo -a/b|push_to_hub_dreams_repo a/b|model_revision v1|answer_score best|sender mail
+    push_to_hub_repo -a/b|push_to_hub_form whole|push_to_hub_dreams_repo a/b|model_revision v1|answer_score best|sender mail
     order up|label_column a --answer_column b"""
 VISION = """experiences 0|experiences -1|experiences 1.5|image_size 0|image_size 100000|channels 2|test_share 0
     test_share 1|test_share nan|cnn_widths 0|cnn_widths|hidden_size -1|top_size -1|probe_images -1|probe_draws 0
@@ -274,7 +274,7 @@ ARC = """arc_tasks 0|largest_grid 0|trial_rows 0|trial_layers some|dream_held_ou
     max_steps 5|replay_items 3|packing false|alpha 0.1|lmbda 0.5|save_strategy steps|dream_styles rewrite
     trial_control false|dream_pool 5"""
 DREAM = """gate false|gate_anchor_kl 0.1|chain 1 2|seeds 1 2
-    passages_per_night 2|push_to_hub_repo a/b|label_column label|instruction x|expansion false|dream_set x
+    passages_per_night 2|push_to_hub_repo a/b|push_to_hub_form lora|label_column label|instruction x|expansion false|dream_set x
     replay_items 1"""
 COMPARE = "method lwf|methods er2|methods er er|methods|methods mygo d2l_er|experiences 0"
 CASES = {
