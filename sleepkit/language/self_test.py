@@ -144,7 +144,8 @@ def _telling(asked: Sequence[SyntheticExample], items: Sequence[SyntheticExample
 
 def _understood_alone(contexts: Collection[str], language: str) -> list[str]:
     """The sentences of a document, with what the pronouns stand for that begin them."""
-    alone, subject = [], ""
+    alone: list[str] = []
+    subject = ""
     for sentence in (sentence for context in contexts for sentence in sentences(context)):
         alone.append(resolved(sentence, subject) if language == ENGLISH else sentence)
         subject = antecedent_of(sentence, subject)
