@@ -35,7 +35,7 @@ class Server:
     def said(self):
         return "".join(self.pipes.read())
 
-    def wait_for(self, pattern, seconds=200):
+    def wait_for(self, pattern, seconds=400):
         """The match of a pattern in what is printed, once it is there."""
         until = time.monotonic() + seconds
         while not (found := re.search(pattern, self.said)):
@@ -46,7 +46,7 @@ class Server:
     def end(self, number=signal.SIGTERM):
         """Send a signal; returns the exit code."""
         os.kill(self.process, number)
-        until = time.monotonic() + 100
+        until = time.monotonic() + 400
         while not self._ended():
             assert time.monotonic() < until, f"goes on: {self.said!r}"
             time.sleep(0.02)

@@ -212,7 +212,9 @@ def test_the_servers_of_the_page_answer_its_request(tmp_path):
     for line in lines:
         with Server(*shlex.split(line.replace("runs/chat", str(run)))[2:], "--use_cpu", "true") as server:
             name, _, value = curl[3].partition(": ")
-            answer = httpx.post(curl[1].replace(":8000/", f":{server.port}/"), headers={name: value}, content=curl[5], timeout=60)
+            answer = httpx.post(
+                curl[1].replace(":8000/", f":{server.port}/"), headers={name: value}, content=curl[5], timeout=400
+            )
             assert answer.status_code == 200 and answer.json()["model"] == "chat", answer.text
             assert server.end() == 0
     said = [line.text for line in Today(run, {}).said]

@@ -103,7 +103,7 @@ def test_a_name_that_is_nearly_right(command, capsys):
     assert cli.main([command, "--tracback"]) == 2
     assert "unknown argument '--tracback'; did you mean --traceback?" in one_line(capsys)
     assert cli.main([command[:-1] + "x"]) == 2
-    assert f"did you mean {command}?" in one_line(capsys)
+    assert f"did you mean {command}" in one_line(capsys)
 
 
 @pytest.mark.parametrize(

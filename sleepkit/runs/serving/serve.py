@@ -121,7 +121,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         place = socket.create_server(address[:2], family=family)
     except OSError as error:
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else first_line(error).rpartition("] ")[2]  # or of a name
+        number = error.errno or 0  # below 0 where a name is unknown
+        reason = os.strerror(number) if number > 0 else first_line(error).rpartition("] ")[2]
         raise SleepkitError(f"cannot listen at {host}, port {port} ({reason}); give another --port, or --host") from error
     with place:
         yield place

@@ -51,7 +51,7 @@ def home(tmp_path, monkeypatch):
 
 def ask(server, text, **fields):
     messages = [{"role": "user", "content": text}]
-    return httpx.post(f"{server.url}/v1/chat/completions", json={"messages": messages, **fields}, timeout=100)
+    return httpx.post(f"{server.url}/v1/chat/completions", json={"messages": messages, **fields}, timeout=400)
 
 
 def content(answer):
