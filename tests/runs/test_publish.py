@@ -499,7 +499,7 @@ def test_a_lora_in_a_folder_of_a_base_in_a_folder(world, tmp_path):
 def test_forms_that_several_processes_cannot_make(monkeypatch):
     from transformers import integrations
 
-    monkeypatch.setattr(PartialState, "num_processes", 4)
+    monkeypatch.setitem(PartialState()._shared_state, "num_processes", 4)
     assert chosen_form("auto") == ("plain", "")
     with pytest.raises(SleepkitError, match="a LoRA is distilled by one process, and there are 4; publish it afterwards"):
         chosen_form("lora")
