@@ -522,6 +522,7 @@ def test_nothing_that_has_slept_loads_as_the_unslept_base(world, slept, tmp_path
         with pytest.raises((OSError, ValueError)):
             AutoModelForCausalLM.from_pretrained(name)
     model.save_pretrained(tmp_path / "by_transformers")  # not by us
+    tokenizer.save_pretrained(tmp_path / "by_transformers")
     logging.enable_propagation()
     AutoModelForCausalLM.from_pretrained(tmp_path / "by_transformers")
     logging.disable_propagation()
