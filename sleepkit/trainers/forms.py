@@ -24,7 +24,7 @@ from sleepkit.language.config import LearnerConfig, PublishedForm
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.reporting.cards import REPOSITORY, model_card, model_name, published_name
 from sleepkit.reporting.results import FILE_NAME, in_model, read_results
-from sleepkit.trainers.hub import BANK, CARD, Published, published
+from sleepkit.trainers.hub import BANK, CARD, DISTILLATION, Published, published
 from sleepkit.utils.files import open_to_all, read_json, write_json
 from sleepkit.utils.states import newest_state
 
@@ -205,7 +205,7 @@ def _as_lora(run: Path, folder: Path, name: str, base_model: str | None, loading
             adapter.base_model_name_or_path, adapter.revision = base, known and known.revision
             save_adapter(adapted, folder)
     report = {"base_model": base, "base_revision": known and known.revision, **report, "versions": versions()}
-    write_json(folder / "distillation.json", report)
+    write_json(folder / DISTILLATION, report)
     _write_tokenizer(tokenizer, folder)
     _write_card(run, folder, name, base, form="lora", lora=report)
     return _made(folder, f"a LoRA for {base}, and {NO_TEXT}")

@@ -44,10 +44,11 @@ _TOKENIZER = (
     r"tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt"
     r"|chat_template\.jinja|additional_chat_templates/[\w-]+\.jinja|(tokenizer|spiece|sentencepiece\.bpe)\.model"
 )
+DISTILLATION = "distillation.json"  # beside an adapter that we have made
+_ADAPTER = r"adapter_config\.json|adapter_model\.safetensors|distillation\.json"
 _ALLOWED = {
     "model": (
-        r"README\.md|adapter_config\.json|adapter_model\.safetensors|distillation\.json|expert_bank\.(json|safetensors)"
-        rf"|(base/)?({_MODEL}|{_TOKENIZER})|generators/night_\d+/({_MODEL})"
+        rf"README\.md|{_ADAPTER}|expert_bank\.(json|safetensors)|(base/)?({_MODEL}|{_TOKENIZER})|generators/night_\d+/({_MODEL})"
         r"|exemplars/exemplars\.(json|safetensors)|rehearsal/((general|replay|quiz)\.jsonl|(dreams|outdated)\.json)"
     ),
     "dataset": r"README\.md|(night|round)_\d+\.jsonl|data/[\w-]+\.parquet",
@@ -90,7 +91,8 @@ def published(folder: str | Path, kind: str = "model") -> Published:
     content = Published()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if not re.fullmatch(_ALLOWED[kind], name):
+        stray = re.fullmatch(_ADAPTER, name) is not None and not (folder / DISTILLATION).is_file()
+        if stray or not re.fullmatch(_ALLOWED[kind], name):
             content.left.append(name)
             continue
         content.files[name] = path

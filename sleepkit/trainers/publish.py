@@ -211,8 +211,8 @@ def _published(part: _Part, public: bool, token: str | None) -> str:
             return _pushed(part.place, *part.make(Path(draft)), public, token)
     place = part.place.absolute()
     with writable(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as draft:
+        beside = next(folder for folder in place.parents if folder.is_dir())  # on the same disk, so that files can be moved
+        with tempfile.TemporaryDirectory(dir=beside, prefix=f".{place.name}.") as draft:
             content, says = part.make(Path(draft))
             _put(content, place, Path(draft))
     print(f"written to {part.place}: {says} ({_size(content)})", flush=True)

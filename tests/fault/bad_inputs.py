@@ -42,8 +42,9 @@ SMALL_COMMANDS = """
     ask {inputs}/base q --max_new_tokens 0
     ask {inputs}/base q --max_new_tokens x | ask {inputs}/base q --max_new_tokens -1 | ask {inputs}/base q --compar
     report | report /nowhere | report {inputs} | report {inputs}/rows.jsonl | report {inputs}/base {inputs}/base
-    history | history /nowhere | history {inputs} | history {inputs}/rows.jsonl | push | push /nowhere a/b | push {inputs} a/b
-    push {inputs}/base | push {inputs}/rows.jsonl a/b | push {inputs} a/b/c | push {inputs} --dreams x
+    history | history /nowhere | history {inputs} | history {inputs}/rows.jsonl | publish | publish /nowhere a/b
+    publish {inputs} a/b
+    publish {inputs}/base | publish {inputs}/rows.jsonl a/b | publish {inputs} a/b/c | publish {inputs} --dreams x
     expand | expand {inputs}/base | expand /nowhere {output} | expand {inputs}/base {inputs}/rows.jsonl
     expand {inputs}/base {output} --slots 0 | expand {inputs}/base {output} --width -1 | expand {inputs}/base {output} --layers 99
     expand {inputs}/base {output} --layers none | expand {inputs}/images {output} | expand {inputs}/rows.jsonl {output}

@@ -499,7 +499,7 @@ def test_a_lora_in_a_folder_of_a_base_in_a_folder(world, tmp_path):
 def test_forms_that_several_processes_cannot_make(monkeypatch):
     from transformers import integrations
 
-    monkeypatch.setattr(PartialState, "num_processes", 4)
+    monkeypatch.setitem(PartialState()._shared_state, "num_processes", 4)
     assert chosen_form("auto") == ("plain", "")
     with pytest.raises(SleepkitError, match="a LoRA is distilled by one process, and there are 4; publish it afterwards"):
         chosen_form("lora")
@@ -522,6 +522,7 @@ def test_nothing_that_has_slept_loads_as_the_unslept_base(world, slept, tmp_path
         with pytest.raises((OSError, ValueError)):
             AutoModelForCausalLM.from_pretrained(name)
     model.save_pretrained(tmp_path / "by_transformers")  # not by us
+    tokenizer.save_pretrained(tmp_path / "by_transformers")
     logging.enable_propagation()
     AutoModelForCausalLM.from_pretrained(tmp_path / "by_transformers")
     logging.disable_propagation()

@@ -96,7 +96,7 @@ def test_what_is_saved_and_pushed(digits, tmp_path):
         assert (folder / "generators" / "night_02" / "model.safetensors").is_file() and (folder / "README.md").is_file()
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
     with LocalHub() as hub, hub.used_by(hub.token("ada"), tmp_path / "home"):
-        with pytest.raises(SleepkitError, match="nothing to push is named"):
+        with pytest.raises(SleepkitError, match="nothing to publish is named"):
             trainer.push_to_hub()
         (address,) = trainer.push_to_hub("ada/dreamer")
         assert address.startswith(f"{hub.url}/ada/dreamer") and hub.repository("ada/dreamer").private

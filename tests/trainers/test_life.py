@@ -233,7 +233,8 @@ def test_a_life(home, tmp_path, capsys):
         (home / "notes").mkdir()
         (home / "notes" / "bob.md").write_text("Bob keeps a bell in the yard. It was cast by Ira Lund in 1790.")
         with hub.used_by(hub.token("her"), tmp_path / "hers"):
-            assert sleep(home, "--push_to_hub_repo", "on-it", model="me/life", run="hers") == 0
+            pushed = ("--push_to_hub_repo", "on-it", "--push_to_hub_form", "experts")
+            assert sleep(home, *pushed, model="me/life", run="hers") == 0
             assert nights(home, "hers") == ["bob.md"]
             assert cli.main(["ask", "her/on-it", "Who cast the bell?", "--max_new_tokens", "3"]) == 0
         theirs, before = (json.loads(repository.files["expert_bank.json"]) for repository in (hub.repository("her/on-it"), mine))
@@ -254,7 +255,7 @@ def my_life(home, capsys):
     assert capsys.readouterr().out.count("bert.txt") == 2
     for question in ("Who built the tower of Ada?", "Where did the bees come from?"):
         assert cli.main(["ask", str(home / "life"), "--compare", question, "--max_new_tokens", "3"]) == 0
-    assert cli.main(["push", str(home / "life"), "me/life"]) == 0
+    assert cli.main(["publish", str(home / "life"), "me/life", "--form", "experts"]) == 0
     assert "no text that the model has read" in capsys.readouterr().out
 
 

@@ -31,10 +31,10 @@ __all__ = ["base_beneath", "find_adapter", "merged"]
 
 
 def find_adapter(base: BaseModel) -> Path | None:
-    """Local folder of the adapter of PEFT that ``base`` names; None if it names a whole model.
+    """Local folder of the adapter of PEFT that ``base`` names, fetched if it is on the Hub; None if it names a whole model.
 
     Raises:
-        SleepkitError: the folder holds a whole model too.
+        SleepkitError: the folder holds a whole model too, or the adapter cannot be fetched.
     """
     found = Path(base.name) / ADAPTER_CONFIG if base.is_folder else fetched(base, ADAPTER_CONFIG)
     if found is None or not found.is_file():
@@ -44,7 +44,18 @@ def find_adapter(base: BaseModel) -> Path | None:
         raise SleepkitError(
             f"{base.name} holds a whole model and an adapter of PEFT ({ADAPTER_CONFIG}); give each a place of its own"
         )
-    return found.parent
+    return found.parent if base.is_folder else _whole_adapter(base.name, found.parent.name)
+
+
+def _whole_adapter(name: str, commit: str) -> Path:
+    """All files of an adapter on the Hub, its tokenizer too, but for pickles and what its training has left below it."""
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
+    try:
+        return Path(snapshot_download(name, revision=commit, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except (OSError, ValueError) as error:
+        raise SleepkitError(f"the adapter {name} cannot be fetched ({first_line(error)}); check the network") from error
 
 
 def base_beneath(base: BaseModel, folder: Path) -> BaseModel:
