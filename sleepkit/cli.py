@@ -124,9 +124,9 @@ def _history_options(parser: Parser) -> None:
 
 def _forget_options(parser: Parser) -> None:
     parser.description = (
-        "Take a night out of a slept model: its expert is masked, and what later nights would rehearse of it and its documents "
-        "are deleted. Closed book is measured before and after. A document that was forgotten is not slept on again unless it "
-        "is changed."
+        "Take a night out of a slept model: its expert is masked, what other experts hold of it is trained away, and its "
+        "documents and what later nights would rehearse of it are deleted. Closed book and the loss on its text are measured "
+        "before and after. A document that was forgotten is not slept on again unless it is changed."
     )
     parser.epilog = "example: sleepkit forget runs/life --night 3"
     parser.add_argument("folder", help="output folder of a run")
