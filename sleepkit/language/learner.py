@@ -39,7 +39,7 @@ from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.dreaming.dreams import Context, Dream, context_name
 from sleepkit.language.dreaming.night import DREAMS_FOLDER, forget_dreams, keep_dreams, rehearsed
 from sleepkit.language.forgetting.traces import ROUND_STEPS, Forgotten, Traces
-from sleepkit.language.forgetting.trainer import OBJECTIVE, UnlearningTrainer
+from sleepkit.language.forgetting.trainer import OBJECTIVE, PACE, UnlearningTrainer
 from sleepkit.language.generation.chat import chat_ids, decode, generate, window_of
 from sleepkit.language.levels import ExpertLevels, experts_of
 from sleepkit.language.models.fingerprint import model_identity
@@ -427,7 +427,7 @@ class LanguageLearner:
             self.bank.train_only(slots)
             examples = traces.examples(self._general_items(), self.seeding.replay_items)
             trainer = partial(UnlearningTrainer, slots=slots, **options)
-            changes = {**OBJECTIVE, "min_steps": ROUND_STEPS}
+            changes = {**OBJECTIVE, "min_steps": ROUND_STEPS, "learning_rate": PACE * self.seeding.learning_rate}
             place = folder / f"round_{number}"
             return self._teach(trainer, examples, traces.nights[0], place, max_steps=-1, epochs=1, changes=changes)
 

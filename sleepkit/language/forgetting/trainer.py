@@ -23,7 +23,9 @@ from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.seeding.packing import PreparedItem
 from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
 
-__all__ = ["OBJECTIVE", "UnlearningTrainer"]
+__all__ = ["OBJECTIVE", "PACE", "UnlearningTrainer"]
+
+PACE = 0.5  # learning rate, of that of a night: experts that know much lose less of it
 
 OBJECTIVE: dict[str, Any] = {
     **{"divergence": "reverse_kl", "top_k": 0, "reply_weight": 0.0, "mask_first_tokens": 0, "gate_penalty": 0.0},

@@ -70,7 +70,8 @@ def rehearsed(tmp_path_factory):
 
 
 @pytest.fixture
-def learner(rehearsed):
+def learner(rehearsed, monkeypatch):
+    monkeypatch.setattr(module, "ROUNDS", 4)
     learner, snapshot, replay = rehearsed
     learner.rehearsal.replay = list(replay)
     learner.restore(snapshot)
