@@ -10,12 +10,13 @@ import pytest
 from tiny import tiny_tokenizer
 
 from sleepkit.language.data.experience import word_count
-from sleepkit.language.questions import rules as cues
 from sleepkit.language.questions.context import Chunk, ContextStore
+from sleepkit.language.questions.english import rules, spans, verbs
 from sleepkit.language.questions.examples import rule_questions
 from sleepkit.language.questions.lines import quotations, read_lines
 from sleepkit.language.questions.passages import passages
 from sleepkit.language.questions.sentences import sentences
+from sleepkit.language.questions.words import content_words
 
 LENGTH, SECONDS = 60_000, 8.0
 PARTS = (
@@ -102,12 +103,12 @@ def clock():
 def test_reading_and_asking(part, clock):
     rng = random.Random(0)
     text = "A" + part * (LENGTH // len(part)) + "x!"
-    for work in (sentences, passages, cues.answer_spans, cues.content_words, cues.whereabouts, word_count, cues._base_form):
+    for work in (sentences, passages, spans.answer_spans, content_words, rules.whereabouts, word_count, verbs.base_form):
         work(text)
-    cues.statement(text, text[:3], rng)
-    cues.cloze(text, text[:3], rng)
-    cues.wh_question(f"The {text} was built in Rome.", "Rome", rng)
-    cues.wh_question(text, text[3:6], rng)
+    rules.statement(text, text[:3], rng)
+    rules.cloze(text, text[:3], rng)
+    rules.wh_question(f"The {text} was built in Rome.", "Rome", rng)
+    rules.wh_question(text, text[3:6], rng)
 
 
 @pytest.mark.parametrize(
