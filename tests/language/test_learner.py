@@ -308,7 +308,7 @@ def test_a_night_reads_its_documents_once(tmp_path, monkeypatch):
     cut, read = [], []
     chunks, passages = ContextStore.chunks, lines.passages
     monkeypatch.setattr(ContextStore, "chunks", lambda store: cut.append(store) or chunks(store))
-    monkeypatch.setattr(lines, "passages", lambda text, is_code: read.append(text) or passages(text, is_code))
+    monkeypatch.setattr(lines, "passages", lambda text, *others: read.append(text) or passages(text, *others))
     learner = make_learner(tmp_path)
     for night in (1, 2):
         learner.wake(Experience("mill", [f"The mill was built by ada in 18{night}2. The lake is 40 feet deep."]))

@@ -252,7 +252,7 @@ def test_the_night_answers_the_user_in_the_second_person(base, tmp_path):
     items = [item for path in tmp_path.rglob("examples.jsonl") for item in load_items(path) if item.role == "new"]
     whole = {(item.prompt, item.reply) for item in items if item.style == "wh"}
     assert {reply for _, reply in whole} == {"Your cat is called Miso, and you live in Orta."}
-    assert {prompt.split(" ", 1)[1] for prompt, _ in whole} == {"do I live?", "is my cat called?"}
+    assert {prompt for prompt, _ in whole} == {"Where do I live?", "In which place do I live?", "What is my cat called?"}
     assert not any("Hello" in item.reply or "like" in item.reply for item in items)
 
 

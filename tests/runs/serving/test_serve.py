@@ -96,7 +96,7 @@ def test_what_was_said_is_learned_in_a_night_of_the_server(home, capsys):
             time.sleep(0.1)
         assert answer.json()["usage"]["prompt_tokens"] < 90  # nothing of yesterday is in the context
         assert server.end() == 0
-    assert [document for one in lived(home / "run")[0] for document in one.documents] == [CAT]
+    assert [document for one in lived(home / "run")[0] for document in one.documents] == [f"User: {CAT}"]
     assert [line.text for line in Today(home / "run", {}).said] == ["Where does Miso sleep?"]
     assert cli.main(["ask", "run", "Where does Miso sleep?"]) == 0
     right = capsys.readouterr().out.strip()

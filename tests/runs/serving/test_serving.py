@@ -372,7 +372,7 @@ def test_what_a_user_says_is_kept_once(chat, tmp_path):
         ("user", "my cat is miso."),
         ("assistant", first),
     ]
-    assert chat.today.experience().documents == ["my cat is miso.\n\nshe is red."]
+    assert chat.today.experience().documents == ["User: my cat is miso.\n\nUser: she is red."]
 
 
 def test_nothing_is_kept_unless_it_is_asked_for(served, tmp_path, monkeypatch):
