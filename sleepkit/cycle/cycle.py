@@ -37,7 +37,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch import Tensor
 
 from sleepkit.cycle.gate import RetentionGate, Verdict, require_finite_measures
-from sleepkit.cycle.state import CycleState, Score, evenly
+from sleepkit.cycle.state import CycleState, Score
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.live import progress, tracking
 from sleepkit.reporting.report import write_report
@@ -49,7 +49,7 @@ from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ranks import main_finds, main_holds, main_only
 from sleepkit.utils.run_folder import RunFolder
 from sleepkit.utils.sealed import LOCK, damage, seal, sync
-from sleepkit.utils.seeds import derive_seed
+from sleepkit.utils.seeds import derive_seed, evenly
 from sleepkit.utils.states import newest_state, next_name, states
 
 __all__ = ["Evaluation", "Experience", "Learner", "SleepCycle", "WRITTEN"]

@@ -216,11 +216,6 @@ class CycleState:
         ]
 
 
-def evenly(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """At most ``count`` rows, spread evenly over all of them."""
-    return [rows[i * len(rows) // min(count, len(rows))] for i in range(min(count, len(rows)))]
-
-
 def _pooled(scores: Sequence[Score | None], key: str) -> float | None:
     """Mean over all questions; None where there is none."""
     measured = [score for score in scores if score]

@@ -105,7 +105,7 @@ class Exam:
         return len(self.questions or self.quiz)
 
     def prompts(self) -> list[str]:
-        """What is asked."""
+        """Return the questions as prompts."""
         return [question.question for question in self.questions] or [item.prompt for item in self.quiz]
 
     def right(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: LearnerConfig) -> float:

@@ -28,6 +28,7 @@ from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.language.questions.sentences import sentences
 from sleepkit.reporting.scores import CONTAINED, contained, score, token_f1
+from sleepkit.utils.seeds import evenly
 
 __all__ = ["QUIZ_ITEMS", "QUIZ_STYLES", "Answer", "Evaluation", "SelfTest", "compared", "graded"]
 
@@ -157,8 +158,7 @@ def _spread(asked: Sequence[SyntheticExample], counts: Sequence[int], number: in
     chosen: list[int] = []
     for count in sorted(set(counts)):
         alike = [k for k, one in enumerate(counts) if one == count]
-        wanted = min(number - len(chosen), len(alike))
-        chosen += [alike[k * len(alike) // wanted] for k in range(wanted)]
+        chosen += evenly(alike, number - len(chosen))
     return [asked[k] for k in sorted(chosen)]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from sleepkit.reporting.results import in_model
 from sleepkit.reporting.tables import METRICS, format_duration, format_memory, format_value, meaningful
+from sleepkit.utils.seeds import evenly
 
 __all__ = [
     "ExampleGroup",
@@ -270,10 +271,9 @@ def _groups(name: str, rows: Sequence[Row]) -> list[ExampleGroup]:
 
 
 def _group(name: str, rows: Sequence[Row], most: int, all_rows: int) -> ExampleGroup:
-    count = min(most, len(rows))
-    spread = [rows[k * len(rows) // count] for k in range(count)]
+    spread = evenly(rows, most)
     share = f"{len(rows)} of {all_rows}" if len(rows) < all_rows else f"{len(rows)}"
-    chosen = "" if count == len(rows) else f"; {count} of them, evenly spread"
+    chosen = "" if len(spread) == len(rows) else f"; {len(spread)} of them, evenly spread"
     return ExampleGroup(f"{name} ({share}{chosen})", spread)
 
 

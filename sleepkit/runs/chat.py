@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.history import history_text
 from sleepkit.reporting.live import progress
-from sleepkit.runs.arguments.chat import ChatArguments
+from sleepkit.runs.arguments.chat import ChatArguments, TalkArguments
 from sleepkit.runs.arguments.command_line import check_text
 from sleepkit.utils.sealed import locked
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sleepkit.trainers.config import SleepConfig
     from sleepkit.trainers.outputs import Night
 
-__all__ = ["Conversation", "outcome", "run_chat"]
+__all__ = ["Conversation", "chat_of", "outcome", "run_chat"]
 
 HELP = """/remember TEXT   keep a text for the night, without an answer
 /forget N        take line N of today out of it (/history numbers them), or the line with these words
@@ -49,17 +49,9 @@ def run_chat(args: ChatArguments, config: SleepConfig) -> None:
     Raises:
         SleepkitError: model or options that cannot be used, or a folder that belongs to another run or is in use.
     """
-    from sleepkit.trainers.chat import SleepChat
-
     with locked(Path(str(config.output_dir))):
         with progress.shown(plain=bool(config.disable_tqdm)):
-            chat = SleepChat(
-                args.model or args.run,
-                config,
-                general_prompts=args.general_prompts,
-                anchors=args.anchors,
-                reply_tokens=args.reply_tokens,
-            )
+            chat = chat_of(args, config)
         conversation = Conversation(chat, args.period, args.compare)
         if sys.stdin.isatty():
             import readline  # noqa: F401  input() then edits its line
@@ -70,6 +62,19 @@ def run_chat(args: ChatArguments, config: SleepConfig) -> None:
                 break
         if sys.stdin.isatty() and chat.today.said:
             print(f"today is kept in {chat.today.path}; the next chat goes on with it")
+
+
+def chat_of(args: TalkArguments, config: SleepConfig) -> SleepChat:
+    """Return the chat that a command line asks for."""
+    from sleepkit.trainers.chat import SleepChat
+
+    return SleepChat(
+        args.model or args.run,
+        config,
+        general_prompts=args.general_prompts,
+        anchors=args.anchors,
+        reply_tokens=args.reply_tokens,
+    )
 
 
 def _lines() -> Iterator[str]:

@@ -12,7 +12,7 @@ import time
 
 import pytest
 from launch import holding, preload
-from tiny import tiny_model, tiny_tokenizer
+from talk_tiny import CAT, RECIPE
 
 from sleepkit import cli
 from sleepkit.cycle.state import CycleState
@@ -25,32 +25,6 @@ from sleepkit.trainers.today import TODAY, Today
 from sleepkit.utils.states import newest_state
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-RECIPE = """use_cpu: true
-max_steps: 2
-general_items: 2
-general_tokens: 4
-context_max_tokens: 300
-max_new_tokens: 4
-expert_slots: 3
-expert_width: 4
-per_device_train_batch_size: 2
-styles: [wh, cloze]
-gate: false
-reply_tokens: 8
-seed: 7
-"""
-CAT = "My cat Miso sleeps in the barn of Orta."
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A folder with a tiny model and a recipe, from which commands are given."""
-    tiny_model(max_position_embeddings=600).save_pretrained(tmp_path / "base")
-    tiny_tokenizer().save_pretrained(tmp_path / "base")
-    (tmp_path / "tiny.yaml").write_text(RECIPE)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def piped(monkeypatch, lines, *words):

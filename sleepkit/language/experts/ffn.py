@@ -104,7 +104,7 @@ class FFNExpert(nn.Module):
 
     @property
     def paced(self) -> dict[str, str]:
-        """Which of the paces of its layer a parameter learns at, see `ExpertBank.paces`."""
+        """The field of a `Pace` that each parameter learns at, by name; others learn at 1, see `ExpertBank.paces`."""
         return {name: "inner" for name in (*self.matrices.inner, "shared")} | {self.matrices.outer: "outer"}
 
     @torch.no_grad()

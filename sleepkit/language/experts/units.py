@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.config import ExpertKind
 from sleepkit.language.experts.ffn import FFNExpert, Matrices, matrices_of
 from sleepkit.language.experts.gated import GatedExpert
 
 Expert = FFNExpert | GatedExpert
 OUTPUT_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")  # names in layers, of a norm behind the FFN block
 WIDTHS = {"ffn": 128, "gated": 192, "ungated": 192}  # hidden units; a unit of a block has three vectors, others two
-KINDS = ("auto", "ffn", "gated", "ungated")
 
 # Names for layers: the last of them, as a share of all.  Late experts keep to their own night: experts in the layers about the
 # middle open for other nights' words, where nothing tells yet whom a sentence is about.
@@ -75,8 +75,8 @@ def widened(kind: str, ffns: Sequence[nn.Module], hidden_size: int) -> list[Matr
     Raises:
         SleepkitError: units are asked for that one of the blocks cannot take, or an unknown kind.
     """
-    if kind not in KINDS:
-        raise SleepkitError(f"expert kind is {kind!r}; use one of {', '.join(KINDS)}")
+    if kind not in get_args(ExpertKind):
+        raise SleepkitError(f"expert kind is {kind!r}; use one of {', '.join(get_args(ExpertKind))}")
     if kind not in ("auto", "ffn"):
         return [None] * len(ffns)
     found = []

@@ -21,6 +21,7 @@ from sleepkit.language.forgetting.traces import mean_losses
 from sleepkit.language.generation.chat import raw_ids
 from sleepkit.language.questions.passages import passages
 from sleepkit.reporting.metrics import auroc
+from sleepkit.utils.seeds import evenly
 
 __all__ = ["LEAST", "NEVER", "Losses", "Reading", "membership", "passages_of"]
 
@@ -50,7 +51,7 @@ class Reading:
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.rows = {night: self._pieces(passages_of(experience)) for night, experience in nights.items()}
-        self.rows[NEVER] = self._pieces(_spread(never))
+        self.rows[NEVER] = self._pieces(evenly(never, MOST))
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text; one that is longer than `TOKENS` in several pieces."""
@@ -68,7 +69,7 @@ def passages_of(experience: Experience) -> list[str]:
     """Passages of what a night has read, and its notes, spread evenly over them if they are many."""
     read = [text for k, text in enumerate(experience.documents) if experience.is_read(k)]
     texts = [passage.text for document in read for passage in passages(document)]
-    return _spread([*texts, *(render_note(note.question, note.answer) for note in experience.notes)])
+    return evenly([*texts, *(render_note(note.question, note.answer) for note in experience.notes)], MOST)
 
 
 def membership(now: Losses, unslept: Losses, nights: Collection[int]) -> float | None:
@@ -76,8 +77,3 @@ def membership(now: Losses, unslept: Losses, nights: Collection[int]) -> float |
     scores = {night: [before - after for before, after in zip(unslept[night], now[night], strict=True)] for night in now}
     read = [score for night in nights for score in scores[night]]
     return auroc(read, scores[NEVER]) if min(len(read), len(scores[NEVER])) >= LEAST else None
-
-
-def _spread(texts: Sequence[str]) -> list[str]:
-    count = min(MOST, len(texts))
-    return [texts[k * len(texts) // count] for k in range(count)]

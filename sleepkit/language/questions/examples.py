@@ -62,6 +62,7 @@ from sleepkit.language.questions.self_written import questions_about
 from sleepkit.language.questions.words import content_words
 from sleepkit.language.questions.writer import paraphrases, rewrites, written_questions
 from sleepkit.reporting.live import progress
+from sleepkit.utils.seeds import evenly
 
 __all__ = [
     "OWN",
@@ -198,7 +199,7 @@ def _own_questions(
     rng = random.Random(seed)
     if writer != "auto":
         return questions_about(model, tokenizer, asked, rng, seed), writer
-    probe = [asked[k * len(asked) // PROBED] for k in range(PROBED)] if len(asked) > PROBED else list(asked)
+    probe = evenly(asked, PROBED)
     items = questions_about(model, tokenizer, probe, rng, seed)
     answered = {(item.source, item.context) for item in items}
     done = sum((line.title, line.context) in answered for line in probe)

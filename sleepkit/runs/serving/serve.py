@@ -27,6 +27,7 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.reporting.live import progress
 from sleepkit.runs.arguments.run_of import beginning_of, is_run
 from sleepkit.runs.arguments.serve import KEY, ServeArguments
+from sleepkit.runs.chat import chat_of
 from sleepkit.utils.sealed import locked
 
 if TYPE_CHECKING:
@@ -85,15 +86,8 @@ def _require_packages() -> None:
 # -- the model --------------------------------------------------------------------------------------------------------
 def _kept(args: ServeArguments, config: SleepConfig) -> Desk:
     from sleepkit.runs.serving.desk import Desk
-    from sleepkit.trainers.chat import SleepChat
 
-    chat = SleepChat(
-        args.model or args.run,
-        config,
-        general_prompts=args.general_prompts,
-        anchors=args.anchors,
-        reply_tokens=args.reply_tokens,
-    )
+    chat = chat_of(args, config)
     return Desk(chat.model, chat.processing_class, args.reply_tokens, chat, args.period)
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from launch import holding
 from served import Server
-from tiny import tiny_model, tiny_tokenizer
+from talk_tiny import CAT
 
 from sleepkit import cli
 from sleepkit.errors import SleepkitError
@@ -21,32 +21,6 @@ from sleepkit.runs.serving import serve as module
 from sleepkit.runs.serving.serve import listening, name_of
 from sleepkit.trainers.life import lived
 from sleepkit.trainers.today import TODAY, Today
-
-RECIPE = """use_cpu: true
-max_steps: 2
-general_items: 2
-general_tokens: 4
-context_max_tokens: 300
-max_new_tokens: 4
-expert_slots: 3
-expert_width: 4
-per_device_train_batch_size: 2
-styles: [wh, cloze]
-gate: false
-reply_tokens: 8
-"""
-CAT = "My cat Miso sleeps in the barn of Orta."
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A folder with a tiny model and a recipe, from which commands are given."""
-    tiny_model(max_position_embeddings=600).save_pretrained(tmp_path / "base")
-    tiny_tokenizer().save_pretrained(tmp_path / "base")
-    (tmp_path / "tiny.yaml").write_text(RECIPE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(KEY, raising=False)
-    return tmp_path
 
 
 def ask(server, text, **fields):

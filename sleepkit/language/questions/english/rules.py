@@ -8,7 +8,6 @@ For every span of a sentence that could be an answer (numbers, dates, names, quo
     keywords    a question word and a few content words of the sentence  "Where Pierre Curie born 1859?"
     about       content words alone                                      "Tell me about Pierre Curie 1859"
     whereabouts where somebody is who went somewhere                     "Where is Pierre Curie?" of "Pierre Curie went to Paris."
-    own_clause  of what somebody says of themselves the clause of a span "I live in Orta" of "I am Imre and I live in Orta"
 
 Every span is asked for, so no fact of a document is left out, reversed questions included (the subject is a span too).
 Clozes with question words as noisy questions follow Lewis et al. 2019, "Unsupervised Question Answering by Cloze
@@ -115,11 +114,8 @@ def wh_question(text: str, span: str, rng: random.Random) -> str | None:
         if before.partition(" ")[0].lower() not in PREPOSITIONS:
             return None
         words, rest_of = after.strip(" ,").split(), []
-    elif not words:  # the span is the subject, if a verb follows
-        following = rest_of[0].lower() if rest_of else ""
-        present = r"[a-z]{3,}" if word.startswith("how many") and following not in STOP_WORDS else r"[a-z]{3,}[^s]s"
-        is_verb = following in AUXILIARIES or base_form(following) is not None or re.fullmatch(present, following)
-        return _capital(f"{word}{after}".strip(" ,")) + "?" if is_verb else None
+    elif not words:
+        return _of_the_subject(word, after)
     words = without_opening(words)
     place = main_verb(words, rest_of)
     if place is None:
@@ -136,6 +132,14 @@ def wh_question(text: str, span: str, rng: random.Random) -> str | None:
         return _question(word, verb, subject, rest)
     auxiliary, base = base_form(verb) or ("do", verb)
     return _question(word, auxiliary, subject, [base, *rest])
+
+
+def _of_the_subject(word: str, after: str) -> str | None:
+    """A question whose answer begins the text, if a verb follows: "Who bought the mill?"."""
+    following = next(iter(after.split(",")[0].split()), "").lower()
+    present = r"[a-z]{3,}" if word.startswith("how many") and following not in STOP_WORDS else r"[a-z]{3,}[^s]s"
+    is_verb = following in AUXILIARIES or base_form(following) is not None or re.fullmatch(present, following)
+    return _capital(f"{word}{after}".strip(" ,")) + "?" if is_verb else None
 
 
 def _question(word: str, verb: str, subject: list[str], rest: list[str]) -> str | None:

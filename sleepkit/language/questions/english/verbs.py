@@ -130,7 +130,7 @@ def main_verb(words: list[str], rest: list[str]) -> int | None:
 
 
 def without_by(words: list[str]) -> list[str]:
-    """Of "A crack was mended by the smith" what stands before "by"; as a last word it was dropped already."""
+    """Return what stands before "by" in "A crack was mended by the smith"; as a last word it was dropped already."""
     by = next((k for k in range(len(words) - 1, 0, -1) if words[k] == "by"), len(words))
     return words[:by]
 
@@ -143,7 +143,7 @@ def past_of(participle: str) -> str | None:
 
 
 def without_next_predicate(rest: list[str]) -> list[str]:
-    """Of "in 1958 and carries twelve cars" what belongs to the verb before it, "in 1958"; of "and two windows" nothing."""
+    """Return what belongs to the verb before "in 1958 and carries twelve cars", "in 1958"; nothing of "and two windows"."""
     if rest[:1] == ["and"]:
         return []
     verbs = (k for k, word in enumerate(rest[1:]) if rest[k] == "and" and (word in AUXILIARIES or base_form(word) is not None))
@@ -151,9 +151,9 @@ def without_next_predicate(rest: list[str]) -> list[str]:
 
 
 def last_predicate(words: list[str], place: int) -> list[str]:
-    """Of "The ferry was built in 1958 and carries" what asks for the last verb, "The ferry carries", at the place of the first.
+    """Return the subject with its last verb, at the place of the first: "The ferry carries" of "The ferry was built and carries".
 
-    Of "The house has three rooms and" it is "The house has".
+    "The house has" is that of "The house has three rooms and".
     """
     if words[-1] == "and":
         return words[: place + 1]

@@ -1,0 +1,5 @@
+"""Fixtures of commands that talk."""
+
+from talk_tiny import home
+
+__all__ = ["home"]
