@@ -79,7 +79,8 @@ __all__ = [
     "write_examples",
 ]
 
-PROBED, CAPABLE, OF_USE = 10, 0.9, 0.1  # sentences that are tried, and the shares of them that make a writer
+PROBED, CAPABLE, OF_USE = 10, 0.9, 0.1  # sentences that are tried once, and the shares of them that make a writer
+ASKED_BY = {"written": 8, "both": 2}  # how often a writer asks the model about each sentence, for two questions each
 BY_RULE = ("wh", "cloze", "keywords", "about", "recite")
 QUOTED = 0.2  # share of a document from which on it is told that parts of it are not asked about
 
@@ -196,19 +197,16 @@ def _own_questions(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Line], writer: str, seed: int
 ) -> tuple[list[SyntheticExample], str]:
     """Questions of the model's own, and who writes: ``auto`` is decided by how many of a few sentences it can ask about."""
-    rng = random.Random(seed)
-    if writer != "auto":
-        return questions_about(model, tokenizer, asked, rng, seed), writer
-    probe = evenly(asked, PROBED)
-    items = questions_about(model, tokenizer, probe, rng, seed)
-    answered = {(item.source, item.context) for item in items}
-    done = sum((line.title, line.context) in answered for line in probe)
-    share = done / len(probe) if probe else 0.0
-    writer = "written" if share >= CAPABLE else "both" if share >= OF_USE else "rules"
-    if probe:
-        progress.say(f"the model asked about {done} of {len(probe)} sentences itself; question_writer is {writer}")
-    rest = [line for line in asked if line not in probe] if writer != "rules" else []
-    return items + questions_about(model, tokenizer, rest, rng, seed), writer
+    if writer == "auto":
+        probe = evenly(asked, PROBED)
+        answered = {(item.source, item.context) for item in questions_about(model, tokenizer, probe, random.Random(seed), seed, 1)}
+        done = sum((line.title, line.context) in answered for line in probe)
+        share = done / len(probe) if probe else 0.0
+        writer = "written" if share >= CAPABLE else "both" if share >= OF_USE else "rules"
+        if probe:
+            progress.say(f"the model asked about {done} of {len(probe)} sentences itself; question_writer is {writer}")
+    samples = ASKED_BY.get(writer, 0)
+    return questions_about(model, tokenizer, asked, random.Random(seed), seed, samples) if samples else [], writer
 
 
 def _retold(

@@ -1,11 +1,11 @@
 """Questions that the model itself writes about a text, in the language of the text: no rule of any language is needed.
 
-It is shown three worked examples as turns of a conversation, and then each sentence of the document: an English example and two
-in the language of the sentence, of English and where we have none an English, a German and a Chinese one
-(own_words/worked_examples.py).  Of what it writes a question is kept if
+It is shown three worked examples as turns of a conversation, and then each sentence of the document: of English all three are
+English, of other languages one is and two are in the language of the sentence, and where we have none one each is English, German
+and Chinese (own_words/worked_examples.py).  Of what it writes a question is kept if
 
 - it is in the language of the sentence;
-- its answer stands in the sentence, word for word, and not in the question;
+- its answer stands in the sentence, word for word but for capitals, and not in the question;
 - the document has most of its words, so that it is about this document;
 - the model, with the sentence in view, finds the answer likely.
 
@@ -51,7 +51,7 @@ MIN_LOG_PROB, MIN_GROUNDING = -3.0, 0.5
 
 
 def questions_about(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, lines: Sequence[Line], rng: random.Random, seed: int, samples: int = 2
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, lines: Sequence[Line], rng: random.Random, seed: int, samples: int
 ) -> list[SyntheticExample]:
     """Questions that the model writes about each line, in its language, without repeats.
 
@@ -67,7 +67,7 @@ def questions_about(
     for language in dict.fromkeys(line.language for line in lines):  # each by itself, as its prompts begin alike
         of_language = [line for line in lines if line.language == language]
         for line, text in _written_about(model, tokenizer, of_language, seed, samples):
-            pairs = ((question, answer.strip(_STOPS)) for question, answer in _PAIR.findall(text))
+            pairs = ((question, _as_it_stands(answer.strip(_STOPS), line.said)) for question, answer in _PAIR.findall(text))
             found.update(((line, question), answer) for question, answer in pairs if is_grounded(line, question, answer))
     triples = [(line.alone(line.said), question, answer) for (line, question), answer in found.items()]
     likely = answer_log_probs(model, tokenizer, triples)
@@ -116,6 +116,12 @@ def is_grounded(line: Line, question: str, answer: str) -> bool:
         and question != line.said
         and 0 < MIN_GROUNDING * len(words) <= shared
     )
+
+
+def _as_it_stands(answer: str, said: str) -> str:
+    """An answer with the capitals that it has in the sentence, if it stands there."""
+    start = said.lower().find(answer.lower())
+    return answer if start < 0 else said[start : start + len(answer)]
 
 
 def _reply(line: Line, answer: str, rng: random.Random) -> str:

@@ -34,7 +34,7 @@ def asks(text, says, **tokenizer):
     made = merging_tokenizer(**tokenizer)
     model = scripted_model(made, lambda prompt: says)
     lines = read_lines([Chunk(text, "Sund", 0, 9)])
-    return questions_about(model, made, lines, random.Random(0), 0), model
+    return questions_about(model, made, lines, random.Random(0), 0, 2), model
 
 
 @pytest.mark.parametrize("text", DOCUMENTS)
@@ -65,7 +65,7 @@ ENGLISH = "The mill of Sund was built by Orla Finch in 1802."
     "says",
     [
         "Q: Who built the mill of Sund?\nA: Ann Finch",  # not what the sentence says
-        "Q: Who built the mill of Sund?\nA: orla",  # not as it stands there
+        "Q: Who built the mill of Sund?\nA: rla Fin",  # no whole words
         "Q: Did Orla Finch build the mill of Sund?\nA: Orla Finch",  # says it itself
         "Q: Who wrote seventeen gloomy operas?\nA: Orla Finch",  # of another document
         "Q: Who?\nA: Orla Finch",  # of nothing
@@ -77,6 +77,11 @@ ENGLISH = "The mill of Sund was built by Orla Finch in 1802."
 )
 def test_what_cannot_be_checked_against_the_sentence_is_not_learned(says):
     assert asks(ENGLISH, says)[0] == []
+
+
+def test_an_answer_is_written_as_it_stands_in_the_sentence():
+    items, _ = asks(ENGLISH, "Q: What did Orla Finch build?\nA: The Mill of Sund")
+    assert [item.span for item in items] == ["The mill of Sund"]
 
 
 def test_an_unlikely_answer_is_not_learned(likely):
