@@ -142,6 +142,7 @@ def write_examples(
     own = questions_about(model, tokenizer, asked, random.Random(seed), seed, times) if times else []
     if question_writer == "written":
         styles = []
+        items += [item for line in asked for item in quotations(line, rng)]
     items += _by_rules(model, tokenizer, asked, styles, questions_per_span, rng, seed)
     items += own
     items += _of_the_rest(lines, items, set(styles) & set(BY_RULE) or question_writer == "written", rng)

@@ -84,6 +84,18 @@ def test_an_answer_is_written_as_it_stands_in_the_sentence():
     assert [item.span for item in items] == ["The mill of Sund"]
 
 
+def test_a_name_that_is_nearly_one_of_the_document_is_spelled_as_there():
+    items, _ = asks(
+        "The mill of Skarrowmere was built by Orla Finch in 1802.", "Q: Who built the mill of Skrowmere?\nA: Orla Finch"
+    )
+    assert [item.prompt for item in items] == ["Who built the mill of Skarrowmere?"]
+
+
+@pytest.mark.parametrize("question", ["Who built the mill of Sund in Belgium?", "Who built the mill of Sund in 1711?"])
+def test_a_question_with_a_name_or_a_number_that_the_document_lacks_is_not_learned(question):
+    assert asks(ENGLISH, f"Q: {question}\nA: Orla Finch")[0] == []
+
+
 def test_an_unlikely_answer_is_not_learned(likely):
     likely["Who built the mill of Sund?"] = -4.0
     says = "Q: Who built the mill of Sund?\nA: Orla Finch\nQ: When was the mill of Sund built?\nA: 1802"
@@ -123,7 +135,7 @@ def written(model_can, writer, capsys, sentences=20):
 @pytest.mark.parametrize(
     ("model_can", "styles", "line"),
     [
-        (range(20), {"question"}, "about 10 of 10 sentences itself; question_writer is written"),
+        (range(20), {"question", "about", "recite"}, "about 10 of 10 sentences itself; question_writer is written"),
         (range(0, 20, 4), {"question", "keywords"}, "question_writer is both"),
         (range(0), {"keywords"}, "about 0 of 10 sentences itself; question_writer is rules"),
     ],
