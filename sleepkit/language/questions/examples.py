@@ -79,7 +79,8 @@ __all__ = [
     "write_examples",
 ]
 
-PROBED, CAPABLE, OF_USE = 10, 0.9, 0.1  # sentences that are tried, and the shares of them that make a writer
+PROBED, CAPABLE, OF_USE = 10, 0.9, 0.1  # sentences that are tried once, and the shares of them that make a writer
+ASKED_BY = {"rules": 0, "both": 2, "written": 8}  # times that the model is asked for two questions about each sentence
 BY_RULE = ("wh", "cloze", "keywords", "about", "recite")
 QUOTED = 0.2  # share of a document from which on it is told that parts of it are not asked about
 
@@ -135,11 +136,13 @@ def write_examples(
     lines = read_lines(chunks)
     asked = [line for line in lines if line.is_prose]
     items = [item for line in lines if not line.is_prose for item in quotations(line, rng)]
-    own: list[SyntheticExample] = []
-    if question_writer != "rules":
-        own, question_writer = _own_questions(model, tokenizer, asked, question_writer, seed)
+    if question_writer == "auto":
+        question_writer = _writer_for(model, tokenizer, asked, seed)
+    times = ASKED_BY[question_writer]
+    own = questions_about(model, tokenizer, asked, random.Random(seed), seed, times) if times else []
     if question_writer == "written":
         styles = []
+        items += [item for line in asked for item in quotations(line, rng)]
     items += _by_rules(model, tokenizer, asked, styles, questions_per_span, rng, seed)
     items += own
     items += _of_the_rest(lines, items, set(styles) & set(BY_RULE) or question_writer == "written", rng)
@@ -192,23 +195,18 @@ def _by_rules(
     return items
 
 
-def _own_questions(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Line], writer: str, seed: int
-) -> tuple[list[SyntheticExample], str]:
-    """Questions of the model's own, and who writes: ``auto`` is decided by how many of a few sentences it can ask about."""
-    rng = random.Random(seed)
-    if writer != "auto":
-        return questions_about(model, tokenizer, asked, rng, seed), writer
+def _writer_for(model: nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Line], seed: int) -> str:
+    """Who asks, by how many of a few sentences the model has a question about when it is asked once; one line says so."""
     probe = evenly(asked, PROBED)
-    items = questions_about(model, tokenizer, probe, rng, seed)
-    answered = {(item.source, item.context) for item in items}
+    if not probe:
+        return "rules"
+    written = questions_about(model, tokenizer, probe, random.Random(seed), seed, samples=1)
+    answered = {(item.source, item.context) for item in written}
     done = sum((line.title, line.context) in answered for line in probe)
-    share = done / len(probe) if probe else 0.0
+    share = done / len(probe)
     writer = "written" if share >= CAPABLE else "both" if share >= OF_USE else "rules"
-    if probe:
-        progress.say(f"the model asked about {done} of {len(probe)} sentences itself; question_writer is {writer}")
-    rest = [line for line in asked if line not in probe] if writer != "rules" else []
-    return items + questions_about(model, tokenizer, rest, rng, seed), writer
+    progress.say(f"the model asked about {done} of {len(probe)} sentences itself; question_writer is {writer}")
+    return writer
 
 
 def _retold(

@@ -1,12 +1,13 @@
 """Questions that the model itself writes about a text, in the language of the text: no rule of any language is needed.
 
-It is shown three worked examples as turns of a conversation, and then each sentence of the document: an English example and two
-in the language of the sentence, of English and where we have none an English, a German and a Chinese one
-(own_words/worked_examples.py).  Of what it writes a question is kept if
+It is shown three worked examples as turns of a conversation, and then each sentence of the document: of English all three are
+English, of other languages one is and two are in the language of the sentence, and where we have none one each is English, German
+and Chinese (own_words/worked_examples.py).  Of what it writes a question is kept if
 
 - it is in the language of the sentence;
-- its answer stands in the sentence, word for word, and not in the question;
-- the document has most of its words, so that it is about this document;
+- its answer stands in the sentence, word for word but for capitals, and not in the question;
+- the document has most of its words and all its names and numbers, so that it is about this document: a name that is nearly one
+  of the document's is taken for that;
 - the model, with the sentence in view, finds the answer likely.
 
 The reply to learn is the sentence that answers it, as for all other items (examples.py).  After the self-study of "Cartridges"
@@ -18,6 +19,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -28,8 +30,9 @@ from sleepkit.language.questions.english.rules import statement
 from sleepkit.language.questions.gaps import quoted
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH, is_in
+from sleepkit.language.questions.own_words.facts import lacking
 from sleepkit.language.questions.own_words.worked_examples import examples_for
-from sleepkit.language.questions.words import matching_words
+from sleepkit.language.questions.words import content_words, matching_words
 from sleepkit.language.questions.writer import answer_log_probs, room_for
 from sleepkit.reporting.scores import contained
 from sleepkit.reporting.scripts import characters, is_unspaced
@@ -48,10 +51,11 @@ _STOPS = ".。!！ \t\"'“”„«»「」"
 TOKENS = 80  # of two English questions with their answers
 LONGEST_ANSWER = 60  # characters
 MIN_LOG_PROB, MIN_GROUNDING = -3.0, 0.5
+LIKENESS = 0.7  # of a misspelt name with the right one, as `difflib` measures it, from 0 to 1
 
 
 def questions_about(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, lines: Sequence[Line], rng: random.Random, seed: int, samples: int = 2
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, lines: Sequence[Line], rng: random.Random, seed: int, samples: int
 ) -> list[SyntheticExample]:
     """Questions that the model writes about each line, in its language, without repeats.
 
@@ -67,8 +71,10 @@ def questions_about(
     for language in dict.fromkeys(line.language for line in lines):  # each by itself, as its prompts begin alike
         of_language = [line for line in lines if line.language == language]
         for line, text in _written_about(model, tokenizer, of_language, seed, samples):
-            pairs = ((question, answer.strip(_STOPS)) for question, answer in _PAIR.findall(text))
-            found.update(((line, question), answer) for question, answer in pairs if is_grounded(line, question, answer))
+            for written, said in _PAIR.findall(text):
+                question, answer = _with_its_names(written, line), _as_it_stands(said.strip(_STOPS), line.said)
+                if is_grounded(line, question, answer):
+                    found[line, question] = answer
     triples = [(line.alone(line.said), question, answer) for (line, question), answer in found.items()]
     likely = answer_log_probs(model, tokenizer, triples)
     return [
@@ -115,7 +121,29 @@ def is_grounded(line: Line, question: str, answer: str) -> bool:
         and not contained(question, answer, line.language)
         and question != line.said
         and 0 < MIN_GROUNDING * len(words) <= shared
+        and not _names_anew(question, line)
     )
+
+
+def _names_anew(question: str, line: Line) -> list[str]:
+    """Numbers of a question, and names with a capital, that the document does not have."""
+    lacks = lacking(question, f"{line.title} {line.chunk}", line.language)
+    return [word for word in lacks if word[0].isupper() or word[0].isdigit()]
+
+
+def _with_its_names(question: str, line: Line) -> str:
+    """A question with the names that a small model misspells as the document spells them, "Skrowmere" as "Skarrowmere"."""
+    known = [word for word in content_words(f"{line.title} {line.chunk}", line.language) if word[0].isupper()]
+    for name in _names_anew(question, line):
+        if meant := get_close_matches(name, known, 1, LIKENESS):
+            question = re.sub(rf"\b{re.escape(name)}\b", meant[0], question)
+    return question
+
+
+def _as_it_stands(answer: str, said: str) -> str:
+    """An answer with the capitals that it has in the sentence, if it stands there."""
+    start = said.lower().find(answer.lower())
+    return answer if start < 0 else said[start : start + len(answer)]
 
 
 def _reply(line: Line, answer: str, rng: random.Random) -> str:

@@ -34,7 +34,7 @@ def asks(text, says, **tokenizer):
     made = merging_tokenizer(**tokenizer)
     model = scripted_model(made, lambda prompt: says)
     lines = read_lines([Chunk(text, "Sund", 0, 9)])
-    return questions_about(model, made, lines, random.Random(0), 0), model
+    return questions_about(model, made, lines, random.Random(0), 0, 2), model
 
 
 @pytest.mark.parametrize("text", DOCUMENTS)
@@ -65,7 +65,7 @@ ENGLISH = "The mill of Sund was built by Orla Finch in 1802."
     "says",
     [
         "Q: Who built the mill of Sund?\nA: Ann Finch",  # not what the sentence says
-        "Q: Who built the mill of Sund?\nA: orla",  # not as it stands there
+        "Q: Who built the mill of Sund?\nA: rla Fin",  # no whole words
         "Q: Did Orla Finch build the mill of Sund?\nA: Orla Finch",  # says it itself
         "Q: Who wrote seventeen gloomy operas?\nA: Orla Finch",  # of another document
         "Q: Who?\nA: Orla Finch",  # of nothing
@@ -77,6 +77,23 @@ ENGLISH = "The mill of Sund was built by Orla Finch in 1802."
 )
 def test_what_cannot_be_checked_against_the_sentence_is_not_learned(says):
     assert asks(ENGLISH, says)[0] == []
+
+
+def test_an_answer_is_written_as_it_stands_in_the_sentence():
+    items, _ = asks(ENGLISH, "Q: What did Orla Finch build?\nA: The Mill of Sund")
+    assert [item.span for item in items] == ["The mill of Sund"]
+
+
+def test_a_name_that_is_nearly_one_of_the_document_is_spelled_as_there():
+    items, _ = asks(
+        "The mill of Skarrowmere was built by Orla Finch in 1802.", "Q: Who built the mill of Skrowmere?\nA: Orla Finch"
+    )
+    assert [item.prompt for item in items] == ["Who built the mill of Skarrowmere?"]
+
+
+@pytest.mark.parametrize("question", ["Who built the mill of Sund in Belgium?", "Who built the mill of Sund in 1711?"])
+def test_a_question_with_a_name_or_a_number_that_the_document_lacks_is_not_learned(question):
+    assert asks(ENGLISH, f"Q: {question}\nA: Orla Finch")[0] == []
 
 
 def test_an_unlikely_answer_is_not_learned(likely):
@@ -118,7 +135,7 @@ def written(model_can, writer, capsys, sentences=20):
 @pytest.mark.parametrize(
     ("model_can", "styles", "line"),
     [
-        (range(20), {"question"}, "about 10 of 10 sentences itself; question_writer is written"),
+        (range(20), {"question", "about", "recite"}, "about 10 of 10 sentences itself; question_writer is written"),
         (range(0, 20, 4), {"question", "keywords"}, "question_writer is both"),
         (range(0), {"keywords"}, "about 0 of 10 sentences itself; question_writer is rules"),
     ],

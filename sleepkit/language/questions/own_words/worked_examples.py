@@ -82,7 +82,19 @@ _EXAMPLES = {
                 "Painted orange, the bridge has a length of 2,737 metres.",
             ),
         ),
-        asked=(_ASKED_IN_ENGLISH, _ASKED_IN_GERMAN, _ASKED_IN_CHINESE),
+        asked=(
+            _ASKED_IN_ENGLISH,
+            (
+                "The museum of Lindau keeps 340 clocks, the oldest of which is made of oak.",
+                "Q: How many clocks does the museum of Lindau keep?\nA: 340\n"
+                "Q: What is the oldest clock of Lindau made of?\nA: oak",
+            ),
+            (
+                "During the harvest of Brenn, children carry baskets of pears to a chapel on the hill.",
+                "Q: What do children carry during the harvest of Brenn?\nA: baskets of pears\n"
+                "Q: Where are pears brought during the harvest of Brenn?\nA: a chapel on the hill",
+            ),
+        ),
         names=("Question:", "In other words:", "Text:", "Said differently:"),
     ),
     "de": WorkedExamples(
@@ -255,4 +267,5 @@ _EXAMPLES = {
     ),
 }
 _ENGLISH = _EXAMPLES[ENGLISH]
-_OTHERS = WorkedExamples(_ENGLISH.paraphrases, _ENGLISH.rewrites, _ENGLISH.asked, _ENGLISH.names, _SAME_LANGUAGE)
+_ASKED = (_ASKED_IN_ENGLISH, _ASKED_IN_GERMAN, _ASKED_IN_CHINESE)
+_OTHERS = WorkedExamples(_ENGLISH.paraphrases, _ENGLISH.rewrites, _ASKED, _ENGLISH.names, _SAME_LANGUAGE)
