@@ -27,6 +27,7 @@ from sleepkit.utils.launch.ends import Last, end, heed, part, tell
 __all__ = ["guard", "report"]
 
 LONGEST = 500  # characters of another library's message
+_LOST = ("Connection closed by peer", "Connection reset by peer")  # as gloo says it
 CONTINUES = "the same command continues a run where it stopped"
 
 
@@ -84,6 +85,8 @@ def _described(error: Exception) -> str:
         return f"{error.strerror}{f': {places}' if places else ''}; {remedy}, {CONTINUES} ({more})"
     if _is_memory(error, said):
         return f"out of memory ({said}); use smaller batches, images or documents, or a smaller model ({more})"
+    if any(words in said for words in _LOST):
+        return f"another process of the run is gone, killed or out of memory ({said}); {CONTINUES}"
     kind = type(error).__name__
     return f"{kind}: {said}; nobody has foreseen this: {more}" if said != kind else f"{kind}; nobody has foreseen this: {more}"
 

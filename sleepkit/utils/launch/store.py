@@ -77,8 +77,9 @@ def store() -> Store:
             f"the {place().world} processes did not all meet at {where} within {PATIENCE:.0f} s; look at what each machine has "
             "printed, and whether the others can reach this address"
         ) from error
-    # The launcher may keep its store when it starts the processes again.
-    return PrefixStore(f"sleepkit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", shared)
+    # A launcher alone may keep its store when it starts the processes again; several count their starts differently.
+    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return PrefixStore(f"sleepkit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if alone else 0}", shared)
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, pause: float = 0.1) -> bool:
