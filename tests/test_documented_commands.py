@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import sys
+from itertools import dropwhile
 
 import httpx
 import pytest
@@ -87,7 +88,7 @@ def test_there_are_commands_of_each_kind():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_documented_command_is_one(command, monkeypatch, tmp_path):
-    words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=\S*", word)]
+    words = list(dropwhile(lambda word: re.fullmatch(r"[A-Z_]+=.*", word), shlex.split(command)))
     words[0] = words[0].removeprefix(".venv/bin/")
     monkeypatch.chdir(ROOT)
     if words[0] == "make":
@@ -103,6 +104,13 @@ def test_a_documented_command_is_one(command, monkeypatch, tmp_path):
         if "--config_file" in words[:place]:
             assert (ROOT / words[words.index("--config_file") + 1]).is_file()
         is_read(words[place], words[place + 1 :], monkeypatch, tmp_path)
+    elif words[0] == "sky":
+        assert (ROOT / words[3]).is_file()
+        chosen = dict(word.split("=", 1) for word in words[4:] if word != "--env")
+        is_read(f"recipes/{chosen['RECIPE']}.py", shlex.split(chosen["OPTIONS"]), monkeypatch, tmp_path)
+    elif words[0] == "sbatch" or words[0].startswith("recipes/launch/"):
+        script = next(k for k, word in enumerate(words) if (ROOT / word).is_file())
+        is_read(f"recipes/{words[script + 1]}.py", words[script + 2 :], monkeypatch, tmp_path)
     else:
         pytest.fail(f"{words[0]} is no command of ours")
 

@@ -102,7 +102,7 @@ def run_arc(args: ArcArguments, config: KnowledgeSeedingConfig) -> RunRecord:
         SleepkitError: no rounds, too few tasks, or a folder that belongs to another run or is in use.
     """
     out = folder_for_dreams(args.dreaming, config)
-    with main_holds(out), watched(config, settings(args, config)):
+    with watched(config, settings(args, config)), main_holds(out):
         return _run_arc(args, config, out)
 
 

@@ -70,7 +70,7 @@ def run_dream(args: SleepArguments, config: SleepConfig) -> RunRecord:
         SleepkitError: no rounds, too few passages, or a folder that belongs to another run or is in use.
     """
     out = folder_for_dreams(config, config)
-    with main_holds(out), watched(config, settings(args, config)):
+    with watched(config, settings(args, config)), main_holds(out):
         return _run_dream(args, config, out)
 
 

@@ -4,6 +4,7 @@
     130  Ctrl-C          143  SIGTERM                    141  nobody reads the output any more
 
 Each is one line on stderr, `sleepkit: error: ...`; ``--traceback`` or ``SLEEPKIT_TRACEBACK=1`` prints the traceback above it.
+Of several processes each machine prints one, the same, when the first of them ends (utils/launch/ends.py).
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from typing import Any, NoReturn
 
 from sleepkit.errors import SleepkitError, first_line, show_tracebacks, tracebacks_are_shown
 from sleepkit.reporting.live.noise import hush_late
+from sleepkit.utils.launch.ends import Last, end, heed, part, tell
 
 __all__ = ["guard", "report"]
 
 LONGEST = 500  # characters of another library's message
+_LOST = ("Connection closed by peer", "Connection reset by peer")  # as gloo says it
 CONTINUES = "the same command continues a run where it stopped"
 
 
@@ -40,29 +43,35 @@ def guard(command: Callable[[], object]) -> int:
     _write_any_letter()
     try:
         with _terminable():
+            heed()
             command()
             sys.stdout.flush()
+        part()
         return 0
     except SleepkitError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # one process per machine: all find the same
-            _say(error, " ".join(str(error).split()))
-        return 2
+        return _end(error, f"error: {' '.join(str(error).split())}", 2, is_users=True)
     except KeyboardInterrupt as error:
-        _say(error, f"interrupted; {CONTINUES}", "")
-        return 130
+        return _end(error, f"interrupted; {CONTINUES}", 130)
     except _Terminated as error:
-        _say(error, f"terminated; {CONTINUES}", "")
-        return 143
+        return _end(error, f"terminated; {CONTINUES}", 143)
     except Exception as error:
         if isinstance(_lost_output(), BrokenPipeError) and isinstance(error, BrokenPipeError):
             return 141
-        _say(error, _described(error))
-    return 1
+        return _end(error, f"error: {_described(error)}", 1)
 
 
 def report(error: Exception) -> None:
     """Print an error as the last line of a command, where the command goes on."""
-    _say(error, " ".join(str(error).split()) if isinstance(error, SleepkitError) else _described(error))
+    _trace(error)
+    line = " ".join(str(error).split()) if isinstance(error, SleepkitError) else _described(error)
+    with suppress(OSError, ValueError):  # there may be no stderr
+        print(f"sleepkit: error: {line}", file=sys.stderr, flush=True)
+
+
+def _end(error: BaseException, line: str, code: int, is_users: bool = False) -> int:
+    """Print the line of a command that ends, and let the other processes of its launch end with it; returns their exit code."""
+    _trace(error)
+    return end(tell(Last(line, code, is_users)))
 
 
 def _described(error: Exception) -> str:
@@ -76,6 +85,8 @@ def _described(error: Exception) -> str:
         return f"{error.strerror}{f': {places}' if places else ''}; {remedy}, {CONTINUES} ({more})"
     if _is_memory(error, said):
         return f"out of memory ({said}); use smaller batches, images or documents, or a smaller model ({more})"
+    if any(words in said for words in _LOST):
+        return f"another process of the run is gone, killed or out of memory ({said}); {CONTINUES}"
     kind = type(error).__name__
     return f"{kind}: {said}; nobody has foreseen this: {more}" if said != kind else f"{kind}; nobody has foreseen this: {more}"
 
@@ -84,12 +95,9 @@ def _is_memory(error: Exception, said: str) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "t allocate memory" in said
 
 
-def _say(error: BaseException, line: str, kind: str = "error: ") -> None:
+def _trace(error: BaseException) -> None:
     if tracebacks_are_shown():
         traceback.print_exception(type(error), error, error.__traceback__)
-    rank = os.environ.get("LOCAL_RANK", "0")
-    with suppress(OSError, ValueError):  # there may be no stderr
-        print(f"sleepkit: {kind}{line}" + ("" if rank == "0" else f" (process {rank})"), file=sys.stderr, flush=True)
 
 
 def _write_any_letter() -> None:

@@ -11,6 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from sleepkit.errors import SleepkitError, first_line
+from sleepkit.utils.launch.agreement import agree
 from sleepkit.utils.sealed import locked
 
 __all__ = ["all_find", "main_finds", "main_holds", "main_only"]
@@ -59,7 +60,8 @@ def all_find(path: Path) -> bool:
 
 @contextmanager
 def main_holds(folder: Path) -> Iterator[None]:
-    """Hold a folder for this run inside the block (`sealed.locked`); call it on all processes."""
+    """Hold a folder for this run inside the block (`sealed.locked`); call it on all processes, which must agree on it."""
+    agree(folder, {})
     with ExitStack() as stack:
         main_only(lambda: stack.enter_context(locked(folder)))
         yield

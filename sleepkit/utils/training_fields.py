@@ -22,7 +22,7 @@ from sleepkit.utils.options import check_numbers, require, require_choice, requi
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-__all__ = ["REFUSED", "USED", "check_machinery", "check_training", "own_fields", "settings"]
+__all__ = ["DDP_TIMEOUT", "DDP_TIMEOUT_HELP", "REFUSED", "USED", "check_machinery", "check_training", "own_fields", "settings"]
 
 USED = frozenset(
     # fmt: off
@@ -40,6 +40,9 @@ USED = frozenset(
     "disable_tqdm report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id".split()
     # fmt: on
 )
+
+DDP_TIMEOUT = 2 * 60 * 60  # an error of one process ends the others at once: this is for what the first does alone
+DDP_TIMEOUT_HELP = "Seconds that processes wait for one another; the first may upload a large model meanwhile."
 
 _PUSH = "give push_to_hub_repo with owner/name, which uploads what slept, privately, at the end"
 _MEASURES = "a run measures between its nights and never inside one; leave it out"

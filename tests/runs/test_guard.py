@@ -50,6 +50,11 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), 1, "out of memory (MemoryError); use smaller batches"),
         (OutOfMemoryError("CUDA out of memory. Tried\nmore"), 1, "out of memory (CUDA out of memory. Tried)"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 1, "out of memory ("),
+        (
+            RuntimeError("[gloo/pair.cc:553] Connection closed by peer [10.0.0.1]:1"),
+            1,
+            "another process of the run is gone, killed",
+        ),
         (zlib.error("Error -3 while decompressing data"), 1, "error: Error -3 while decompressing data"),
         (EOFError(), 1, "EOFError; nobody has foreseen this: --traceback shows where"),
         (UnicodeEncodeError("utf-8", "a\udc80", 1, 2, "surrogates not allowed"), 1, "UnicodeEncodeError: "),

@@ -15,7 +15,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.questions.items import QUESTION_WRITERS, STYLES
 from sleepkit.language.seeding.divergence import DIVERGENCES
 from sleepkit.utils.options import option, require, require_choice
-from sleepkit.utils.training_fields import check_training
+from sleepkit.utils.training_fields import DDP_TIMEOUT, DDP_TIMEOUT_HELP, check_training
 
 REHEARSE_AS_NEW = ("none", "notes", "all")
 
@@ -67,6 +67,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
         default=240, metadata={"help": "Steps that a short night by epochs has at least, up to 20 epochs: gates need them."}
     )
     per_device_train_batch_size: int = field(default=12, metadata={"help": "Items (packed into one row) per step and device."})
+    ddp_timeout: int = field(default=DDP_TIMEOUT, metadata={"help": DDP_TIMEOUT_HELP})
     save_strategy: str = field(default="no", metadata={"help": "Checkpoints inside a night: 'no' or 'steps'."})
     logging_steps: float = field(default=20, metadata={"help": "Steps between two lines of the log."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False: items are packed by the trainer."})

@@ -24,6 +24,7 @@ from sleepkit.errors import SleepkitError, first_line, show_tracebacks
 from sleepkit.language.generation.prompts import FORMATS, template_variables
 from sleepkit.runs.arguments.groups import COMMON, arrange
 from sleepkit.runs.arguments.recipe import read_recipe, typed
+from sleepkit.utils.launch.agreement import agree
 from sleepkit.utils.options import LARGEST, shown
 from sleepkit.utils.precision import DTYPES, check_quantization
 from sleepkit.utils.training_fields import REFUSED, check_machinery, own_fields
@@ -183,6 +184,8 @@ def read(
     if recipe is not None:
         parser.set_defaults(**_recipe_values(str(recipe), parser, classes))
         options = parser.parse_args(list(argv))
+    if options.output_dir:
+        agree(options.output_dir, vars(options))  # before a configuration looks for its device, and so for the other processes
     parsed = [_made(one, options, ignored or {}) for one in classes]
     check_folder("output_dir", parsed[-1].output_dir)
     check_machinery(parsed[-1])

@@ -36,7 +36,7 @@ from sleepkit.utils.phases import PhaseFolder, digest_of
 from sleepkit.utils.ranks import main_finds, main_holds, main_only
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import settings_digest
-from sleepkit.utils.training_fields import check_training
+from sleepkit.utils.training_fields import DDP_TIMEOUT, DDP_TIMEOUT_HELP, check_training
 from sleepkit.vision.incremental.config import UNUSED
 from sleepkit.vision.incremental.denoising import velocity_loss
 from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows
@@ -62,6 +62,7 @@ class TinyDiffusionConfig(TrainingArguments):
     per_device_train_batch_size: int = option(32, "Images per step and device.")
     caption_dropout: float = option(0.1, "Share of captions that are left empty, 0 to 1.")
     logging_steps: float = option(200, "Steps between two lines of the log.")
+    ddp_timeout: int = option(DDP_TIMEOUT, DDP_TIMEOUT_HELP)
     save_strategy: str = option("no", "Must stay 'no': it trains for minutes.")
     disable_tqdm: bool | None = option(False, "Plain lines instead of the live view of a terminal.")
     remove_unused_columns: bool = option(False, "Must stay False: batches are tensors, not columns.")

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.options import RunConfig, option, require, require_choice, require_repo
-from sleepkit.utils.training_fields import check_training
+from sleepkit.utils.training_fields import DDP_TIMEOUT, DDP_TIMEOUT_HELP, check_training
 from sleepkit.vision.data.augmentation import AUGMENTATIONS
 from sleepkit.vision.data.streams import DOMAINS, SCENARIOS
 from sleepkit.vision.incremental.replay_buffer import POLICIES
@@ -55,6 +55,7 @@ class ImageTrainingConfig(TrainingArguments, RunConfig):
     per_device_eval_batch_size: int = option(512, "Images per step where nothing is learned.")
     max_grad_norm: float = option(0.0, "Limit of the gradient's norm; 0 for none.")
     logging_steps: float = option(50, "Steps between two lines of the log.")
+    ddp_timeout: int = option(DDP_TIMEOUT, DDP_TIMEOUT_HELP)
     save_strategy: str = option("no", "Must stay 'no': a night that is killed is trained again from its start.")
     disable_tqdm: bool | None = option(False, "Plain lines instead of the live view of a terminal.")
     remove_unused_columns: bool = option(False, "Must stay False: batches are tensors, not columns.")
