@@ -291,6 +291,7 @@ class SleepCycle(Generic[E]):
         if state.nights:
             self.learner.load(newest)
             self._say(f"{self.output_dir}: {len(state.nights)} of {len(self.experiences)} nights are done already")
+            self._say_batch(state)
         return state
 
     def _continue(self, state: CycleState) -> None:
@@ -312,6 +313,18 @@ class SleepCycle(Generic[E]):
             state.days = [day for day in state.days if day["first_night"] <= same] + [self._today(same + 1)]
         state.experiences, state.replaced = today, self.replaced
         state.before, state.in_context = state.before[:same], state.in_context[:same]
+
+    def _say_batch(self, state: CycleState) -> None:
+        """Say if a step takes more or less from now on, as fewer or more processes share it."""
+        config, processes = self.record.config, self.ranks.num_processes
+        before, size = state.nights[-1].get("processes", processes), config.get("per_device_train_batch_size")
+        if before == processes or size is None or len(state.nights) == len(self.experiences):
+            return
+        here = size * config.get("gradient_accumulation_steps", 1)
+        self._say(
+            f"a step takes {here * processes} items from here on, {here} on each of {processes}; the last night ran on {before}: "
+            f"gradient_accumulation_steps and per_device_train_batch_size of another product would keep its steps"
+        )
 
     def _identity(self) -> dict[str, Any]:
         plain = self.record.to_dict()
@@ -420,7 +433,7 @@ class SleepCycle(Generic[E]):
         row: dict[str, Any] = {"night": night, "experience": experience.name, "date": state.days[-1]["date"]}
         row |= {"committed": verdict.commit, "reason": verdict.reason, **scores} | _held_out_rows(before, after)
         row |= after | {name: value for name, value in log.items() if isinstance(value, (int, float))}
-        row["seconds"] = seconds
+        row |= {"seconds": seconds, "processes": self.ranks.num_processes}
         state.nights.append(row)
         tracking.log_night(row)
         state.history += [{"night": night, **point} for point in log.get("history", [])]

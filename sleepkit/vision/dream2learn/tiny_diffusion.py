@@ -36,7 +36,7 @@ from sleepkit.utils.phases import PhaseFolder, digest_of
 from sleepkit.utils.ranks import main_finds, main_holds, main_only
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import settings_digest
-from sleepkit.utils.training_fields import check_training
+from sleepkit.utils.training_fields import check_launch, check_training, refuse_zero3
 from sleepkit.vision.incremental.config import UNUSED
 from sleepkit.vision.incremental.denoising import velocity_loss
 from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows
@@ -70,6 +70,8 @@ class TinyDiffusionConfig(TrainingArguments):
     def __post_init__(self) -> None:
         check_training(self, {**UNUSED, **dict.fromkeys(("num_train_epochs", "per_device_eval_batch_size"), _BY_STEPS)})
         super().__post_init__()
+        check_launch(self)
+        refuse_zero3("a generator is trained")
         require(self, ("max_steps", "autoencoder_steps", "autoencoder_batch_size"), lambda value: value >= 1, "at least 1")
         require(self, ("caption_dropout",), lambda value: 0 <= value < 1, "a number from 0 to 1, below 1")
 
