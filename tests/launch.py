@@ -166,7 +166,7 @@ def ranks(work, processes=2, config=None, seconds=SECONDS):
         children = [
             fork(lambda more=more: _rank(work, env | more), *pair.files) for more, pair in zip(places, pipes, strict=True)
         ]
-        codes = wait(children, seconds)
+        codes = wait(children, seconds, patience=10)  # for the line of the first of them
         return [subprocess.CompletedProcess(work, code, *pair.read()) for code, pair in zip(codes, pipes, strict=True)]
 
 
@@ -250,16 +250,18 @@ def _code(end):
     return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
 
 
-def wait(children, seconds):
-    """Exit codes of children, negative for a signal; once one has failed, or after ``seconds`` (-999), the others are killed."""
-    codes, until = {}, time.monotonic() + seconds
+def wait(children, seconds, patience=0):
+    """Exit codes of children, negative for a signal; ``patience`` seconds after one has failed, or after ``seconds`` (-999), the
+    others are killed."""
+    codes, until, failed = {}, time.monotonic() + seconds, None
     while len(codes) < len(children):
         for child in set(children) - set(codes):
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 codes[child] = os.waitstatus_to_exitcode(status)
+        failed = failed or (any(codes.values()) and time.monotonic())
         late = time.monotonic() > until
-        if late or any(codes.values()):
+        if late or (failed and time.monotonic() >= failed + patience):
             for child in set(children) - set(codes):
                 os.kill(child, signal.SIGKILL)
                 status = os.waitpid(child, 0)[1]

@@ -155,7 +155,7 @@ def check_launch(config: TrainingArguments) -> None:
 
 
 def one_device(args: TrainingArguments) -> None:
-    """Let a process use one GPU: of several, `Trainer` would make an `nn.DataParallel`, which shows our losses none of the model."""
+    """Let a process use one GPU: `Trainer` would wrap a model in `nn.DataParallel` for several, and take so many batches."""
     args._n_gpu = min(1, args.n_gpu)
 
 

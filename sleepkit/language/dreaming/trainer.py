@@ -58,8 +58,8 @@ from sleepkit.utils.ram import free_memory, returning_blocks
 from sleepkit.utils.ranks import main_finds, main_only
 from sleepkit.utils.sealed import file_digest
 from sleepkit.utils.seeds import derive_seed
-from sleepkit.utils.training_fields import refuse_zero3
 from sleepkit.utils.training import conclude
+from sleepkit.utils.training_fields import refuse_zero3
 
 STYLES_NAME = "styles.json"  # of a dreamer: {style: (dreams that helped, dreams that were tried)}
 TRIALS_AT_ONCE = 4  # of one process: so many LoRAs, with their rows, are in memory together

@@ -33,7 +33,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.utils.digests import digest
 from sleepkit.utils.options import option, require
 from sleepkit.utils.phases import PhaseFolder, digest_of
-from sleepkit.utils.ranks import main_finds, main_holds, main_only
+from sleepkit.utils.ranks import main_finds, main_holds, main_only, own_draws
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import settings_digest
 from sleepkit.utils.training_fields import check_launch, check_training, refuse_zero3
@@ -227,7 +227,7 @@ class Denoiser(nn.Module):
         self.parts, self.scheduler, self.empty, self.caption_dropout = parts, scheduler, empty, caption_dropout
 
     def forward(self, latents: Tensor, ids: Tensor) -> Tensor:
-        dropped = torch.rand(len(latents), 1, device=ids.device) < self.caption_dropout
+        dropped = own_draws(lambda count: torch.rand(count, 1, device=ids.device), len(latents)) < self.caption_dropout
         text = self.parts["text_encoder"](torch.where(dropped, self.empty, ids)).last_hidden_state
 
         def predict(noisy: Tensor, times: Tensor) -> Tensor:
