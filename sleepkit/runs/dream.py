@@ -44,7 +44,7 @@ from sleepkit.utils.phases import PhaseFile, PhaseFolder, digest_of
 from sleepkit.utils.ranks import main_finds, main_holds, main_only
 from sleepkit.utils.run_folder import RunFolder
 from sleepkit.utils.seeds import derive_seed
-from sleepkit.utils.training_fields import settings
+from sleepkit.utils.training_fields import refuse_zero3, settings
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -195,7 +195,8 @@ class Clock:
 
 
 def folder_for_dreams(dreaming: DreamingConfig, config: TrainingArguments) -> Path:
-    """The output folder.  Raises `SleepkitError` without a round of dreaming."""
+    """The output folder.  Raises `SleepkitError` without a round of dreaming, and under ZeRO-3."""
+    refuse_zero3("dreaming tries many LoRAs")
     if dreaming.dream_rounds < 1:
         raise SleepkitError("dream_rounds is 0; give the number of rounds, such as 2")
     return Path(config.output_dir or "")

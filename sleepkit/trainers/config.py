@@ -10,6 +10,7 @@ from sleepkit.language.config import DataConfig, HubConfig, LearnerConfig, Loadi
 from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.utils.options import RunConfig, check_numbers, option, require
+from sleepkit.utils.training_fields import refuse_zero3
 
 __all__ = ["GateConfig", "SleepConfig"]
 
@@ -95,6 +96,10 @@ class SleepConfig(
         for options in (LearnerConfig, DreamingConfig, DataConfig, LoadingConfig, GateConfig, HubConfig):
             options.__post_init__(self)
         super().__post_init__()
+        if self.dream_rounds:
+            refuse_zero3("dream_rounds tries many LoRAs", "or dream_rounds 0")
+        if self.sender == "adapter":
+            refuse_zero3("sender 'adapter' trains a LoRA", "or sender context")
         if self.push_to_hub_dreams_repo is not None and not self.dreams:
             raise SleepkitError(
                 "push_to_hub_dreams_repo is given and there are no dreams; give dream_rounds too, or leave it out"

@@ -15,6 +15,7 @@ from sleepkit.language.data.experience import Experience, Question
 from sleepkit.language.data.tasks import load_tasks
 from sleepkit.language.dreaming.dreams import Dream
 from sleepkit.reporting.live import progress
+from sleepkit.utils.training_fields import refuse_zero3
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -121,6 +122,7 @@ def ready_model(
 
     from sleepkit.language.generation.chat import require_window
     from sleepkit.language.model_io import fit_tokenizer, load_model, move
+    from sleepkit.language.models.decoder import mixes_experts
     from sleepkit.language.models.loading import check_plain, let_experts_train
 
     device = args.device  # starts the process group, which a model that ZeRO-3 splits needs before it is loaded
@@ -133,6 +135,8 @@ def ready_model(
         let_experts_train(model)
         model.eval()
         fit_tokenizer(loaded, tokenizer, **args.prompts())
+    if mixes_experts(loaded):
+        refuse_zero3("mixtures of experts are trained")
     length = args.context_max_tokens + args.max_new_tokens
     require_window(loaded, length, f"a chunk of {args.context_max_tokens} tokens with an answer of {args.max_new_tokens}")
     if not is_deepspeed_zero3_enabled():

@@ -134,7 +134,6 @@ class SleepTrainer:
         callbacks: Sequence[TrainerCallback] | None = None,
     ) -> None:
         from accelerate.utils import set_seed
-        from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
 
         from sleepkit.language.models.fingerprint import model_identity
 
@@ -146,10 +145,6 @@ class SleepTrainer:
         self.out_of_scope = args.out_of_scope and read_texts(args.out_of_scope, args.text_column, args.dataset_split)
         general = read_prompts(general_prompts, "general_prompts")
         retention = read_prompts(anchors, "anchors")
-        if args.sender == "adapter" and is_deepspeed_zero3_enabled():
-            raise SleepkitError(
-                "sender 'adapter' adds a LoRA to weights that ZeRO-3 splits; use ZeRO-2 or less, or sender context"
-            )
         self.dreams = [] if args.dream_set is None else published_dreams(args.dream_set, self.passages)
         set_seed(derive_seed(args.seed, "start"))
         self.model, self.processing_class = ready_model(model, processing_class, args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -14,7 +14,7 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.utils.launch.agreement import agree
 from sleepkit.utils.sealed import locked
 
-__all__ = ["all_find", "main_finds", "main_holds", "main_only"]
+__all__ = ["all_find", "main_finds", "main_holds", "main_only", "own_draws"]
 
 T = TypeVar("T")
 
@@ -65,3 +65,15 @@ def main_holds(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         main_only(lambda: stack.enter_context(locked(folder)))
         yield
+
+
+def own_draws(draw: Callable[[int], Any], count: int) -> Any:
+    """Random numbers for this process's items of a step: those that one process would draw for the items of all of them.
+
+    Args:
+        draw: makes numbers for so many items, a tensor or array ``(items, ...)``; its generator is equal on all processes.
+        count: items of this process; where others have more or fewer, the numbers are as random, and not those of one process.
+    """
+    ranks = PartialState()
+    first = ranks.process_index * count
+    return draw(ranks.num_processes * count)[first : first + count]

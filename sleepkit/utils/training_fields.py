@@ -1,6 +1,7 @@
 """Which fields of `transformers.TrainingArguments` mean something in a night, and what their values may be.
 
     check_training(config)    in each configuration's `__post_init__`: a field that is not used here must have its default
+    check_launch(config)      at the end of it: what the launcher asks for and no training here can do
     check_machinery(config)   when a command is parsed: what transformers itself would refuse after the first evaluation
 
 A night is no training of its own: sleepkit measures, keeps and publishes, so transformers' fields for that would do something
@@ -12,6 +13,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -22,7 +24,19 @@ from sleepkit.utils.options import check_numbers, require, require_choice, requi
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-__all__ = ["DDP_TIMEOUT", "DDP_TIMEOUT_HELP", "REFUSED", "USED", "check_machinery", "check_training", "own_fields", "settings"]
+__all__ = [
+    "DDP_TIMEOUT",
+    "DDP_TIMEOUT_HELP",
+    "REFUSED",
+    "USED",
+    "check_launch",
+    "check_machinery",
+    "check_training",
+    "one_device",
+    "own_fields",
+    "refuse_zero3",
+    "settings",
+]
 
 USED = frozenset(
     # fmt: off
@@ -119,6 +133,49 @@ def check_training(config: TrainingArguments, unused: Mapping[str, str] | None =
     _recompute_with_gradients(config)
     if config.trackio_space_id or config.trackio_bucket_id:
         config.hub_private_repo = True  # by which trackio makes its Space
+
+
+def check_launch(config: TrainingArguments) -> None:
+    """Take one device for this process, and refuse what the launcher asks for and no training here can do.
+
+    Args:
+        config: after `TrainingArguments.__post_init__`, which reads what the launcher has said.
+
+    Raises:
+        SleepkitError: FSDP, or DeepSpeed in half precision, which casts all weights that train.
+    """
+    one_device(config)
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1"):
+        raise SleepkitError(
+            "FSDP splits weights that a night writes and answers with, whole, on each process; launch with "
+            "accelerate_configs/multi_gpu.yaml, and load a model that does not fit on one GPU with load_in_4bit"
+        )
+    options = config.deepspeed_plugin.deepspeed_config if config.deepspeed_plugin is not None else {}
+    for name in ("bf16", "fp16"):
+        if str(options.get(name, {}).get("enabled", False)).lower() == "true":
+            raise SleepkitError(
+                f"DeepSpeed is launched in {name}, in which it would train too; launch with mixed_precision 'no', as "
+                "accelerate_configs/ has it: frozen weights stay in the type that dtype says, what trains is float32"
+            )
+
+
+def one_device(args: TrainingArguments) -> None:
+    """Let a process use one GPU: `Trainer` would wrap a model in `nn.DataParallel` for several, and take so many batches."""
+    args._n_gpu = min(1, args.n_gpu)
+
+
+def refuse_zero3(what: str, instead: str = "") -> None:
+    """Raise `SleepkitError` under ZeRO-3.
+
+    Args:
+        what: needs whole weights, as the beginning of a sentence: "dream_rounds tries many LoRAs".
+        instead: another remedy than another launch, such as "or dream_rounds 0".
+    """
+    from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
+
+    if is_deepspeed_zero3_enabled():
+        remedy = f"use ZeRO-2 or less, or accelerate_configs/multi_gpu.yaml{f', {instead}' if instead else ''}"
+        raise SleepkitError(f"{what} on whole weights, which ZeRO-3 splits; {remedy}")
 
 
 def _is_default(name: str, value: Any, item: dataclasses.Field[Any]) -> bool:

@@ -388,6 +388,20 @@ def test_the_next_day_is_slept_on_alone_and_keeps_all_that_was(tmp_path, capsys)
     assert timeless(again.to_dict()) == timeless(second.to_dict())
 
 
+@pytest.mark.parametrize(
+    ("size", "said"), [(8, "a step takes 16 items from here on, where it took 8: there are 2 processes"), (4, "")]
+)
+def test_a_run_on_more_processes_says_what_a_step_takes(size, said, tmp_path, capsys):
+    life(tmp_path, STREAM[:2], config={"per_device_train_batch_size": 8}).run()
+    cycle = life(tmp_path, STREAM, config={"per_device_train_batch_size": size}, changeable=("per_device_train_batch_size",))
+    cycle.ranks = SimpleNamespace(num_processes=2, is_main_process=True, wait_for_everyone=lambda: None)
+    record = cycle.run()
+    assert [line.startswith(said) for line in capsys.readouterr().out.splitlines() if "a step takes" in line] == [True] * bool(
+        said
+    )
+    assert [night["processes"] for night in record.nights] == [1, 1, 2]
+
+
 def test_a_next_day_killed_at_any_event_equals_one_that_was_not(tmp_path, counted_writes):
     counted_writes(Bomb())
     life(tmp_path / "first", STREAM[:2]).run()

@@ -1,14 +1,18 @@
 """Two processes, with DDP, ZeRO-2 and ZeRO-3, learn what one process learns with the same batches."""
 
 import json
+import logging
 import math
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from launch import command, deepspeed, succeed, together
+from launch import command, deepspeed, ranks, succeed, together
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
+from tiny_night import losses, tiny_grown, tiny_trainer
 
 HERE = Path(__file__).parent
 ITEMS = 4
@@ -100,3 +104,52 @@ def test_two_processes_try_the_same_dreams_as_one(tmp_path):
         ]
     assert [row["chosen"] for row in found["one"]] == [row["chosen"] for row in found["two"]]
     assert [row["reward"] for row in found["two"]] == pytest.approx([row["reward"] for row in found["one"]], abs=1e-5)
+
+
+def a_night(folder, **options):
+    """Four steps with a checkpoint after two; each rank says what came of them."""
+
+    def work():
+        logging.getLogger("sleepkit").addHandler(logging.StreamHandler(sys.stderr))  # pytest keeps what is logged to itself
+        trainer = tiny_trainer(folder, model=tiny_grown()[0], max_steps=4, save_strategy="steps", save_steps=2, **options)
+        log = trainer.run()
+        print(json.dumps({"tokens": log["train_tokens"], "losses": losses(trainer)}))
+
+    return work
+
+
+def said(done):
+    """What the first rank said, and what was logged."""
+    assert not any(one.returncode for one in done), done[0].stderr[-3000:] + done[-1].stderr[-3000:]
+    return json.loads(done[0].stdout.splitlines()[-1]), done[0].stderr
+
+
+def test_a_night_of_ddp_begins_again_under_zero(tmp_path):
+    """Its optimizer's state is of another form."""
+    pytest.importorskip("deepspeed")
+    first, _ = said(ranks(a_night(tmp_path), 2))
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    again, log = said(ranks(a_night(tmp_path), 2, "cpu_zero2"))
+    assert "checkpoint-2 is passed over and removed: it was written by 2 processes, and this is a run of 2 processes" in log
+    assert "under ZeRO-2; the training begins again" in log
+    assert again["losses"] == pytest.approx(first["losses"], abs=1e-5) and len(again["losses"]) == 4
+
+
+def test_a_checkpoint_under_deepspeed_holds_no_frozen_weight(tmp_path):
+    pytest.importorskip("deepspeed")
+    whole, _ = said(ranks(a_night(tmp_path), 2, "cpu_zero2"))
+    (states,) = (tmp_path / "checkpoint-2").rglob("mp_rank_00_model_states.pt")
+    kept = torch.load(states, weights_only=False)["module"]
+    assert kept and all(".sleep_experts.slots.0." in name for name in kept)
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    resumed, log = said(ranks(a_night(tmp_path), 2, "cpu_zero2"))
+    assert "passed over" not in log and resumed == whole
+
+
+def test_tokens_of_all_processes_are_counted(tmp_path):
+    """Each item in a row of its own: packed, the prefix that all share passes once on each process."""
+    one, _ = said(ranks(a_night(tmp_path / "one", packing=False, per_device_train_batch_size=4), 1))
+    two, _ = said(ranks(a_night(tmp_path / "two", packing=False, per_device_train_batch_size=2), 2))
+    shutil.rmtree(tmp_path / "two" / "checkpoint-4")
+    resumed, _ = said(ranks(a_night(tmp_path / "two", packing=False, per_device_train_batch_size=2), 2))
+    assert one["tokens"] == two["tokens"] == resumed["tokens"] > 0

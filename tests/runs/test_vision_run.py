@@ -230,9 +230,10 @@ def test_bad_input_is_one_line_before_training(digits, tmp_path, more, words):
 
 
 def test_zero_3_is_refused(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("sleepkit.vision.incremental.trainer.is_deepspeed_zero3_enabled", lambda: True)
-    with pytest.raises(SleepkitError, match="ZeRO-3 splits them; launch with ZeRO-2 or less"):
-        run(digits, tmp_path)
+    monkeypatch.setattr("transformers.integrations.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(SleepkitError, match="whole weights, which ZeRO-3 splits; use ZeRO-2 or less"):
+        run(digits, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -25,6 +25,7 @@ from sleepkit.language.generation.chat import chat_ids
 from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.reporting.live.observer import observe
 from sleepkit.utils.training import conclude, recomputing_here
+from sleepkit.utils.training_fields import one_device
 
 __all__ = ["MemoryDistillationTrainer", "distil", "rows_of"]
 
@@ -101,6 +102,7 @@ def distil(
         SleepkitError: the training was stopped before its last step, or its weights are not finite.
     """
     args = DistillationConfig(**options)
+    one_device(args)
     trainer = MemoryDistillationTrainer(
         student, teacher, args=args, train_dataset=rows_of(items), processing_class=_left_padded(tokenizer)
     )

@@ -49,7 +49,6 @@ from sleepkit.language.dreaming.policy import (
 from sleepkit.language.dreaming.scores import GradientScorer, select
 from sleepkit.language.dreaming.trials import Trials, prepare_rows
 from sleepkit.language.experts.bank import ExpertBank
-from sleepkit.language.generation.chat import is_zero3
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.lora import save_adapter
 from sleepkit.language.seeding.packing import Backbone
@@ -60,6 +59,7 @@ from sleepkit.utils.ranks import main_finds, main_only
 from sleepkit.utils.sealed import file_digest
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import conclude
+from sleepkit.utils.training_fields import refuse_zero3
 
 STYLES_NAME = "styles.json"  # of a dreamer: {style: (dreams that helped, dreams that were tried)}
 TRIALS_AT_ONCE = 4  # of one process: so many LoRAs, with their rows, are in memory together
@@ -124,8 +124,7 @@ class DreamingTrainer:
         night: int = 1,
         identity: Mapping[str, Any] | None = None,
     ) -> None:
-        if is_zero3():
-            raise SleepkitError("dreaming tries many LoRAs on weights that ZeRO-3 splits; use ZeRO-2 or less, or dream_rounds 0")
+        refuse_zero3("dreaming tries many LoRAs", "or dream_rounds 0")
         self.model, self.tokenizer, self.config, self.seeding = model, tokenizer, config, seeding
         self.slot, self.folder, self.night, self.identity = slot, Path(folder), night, dict(identity or {})
         if config.dreamer_path:

@@ -16,6 +16,7 @@ from torch import nn
 from sleepkit.errors import SleepkitError
 
 FFN_NAMES = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "shared_mlp", "mlp_block")
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")  # names in configurations
 STATELESS = {"full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
 
 
@@ -31,6 +32,12 @@ def find_decoder(model: nn.Module) -> nn.Module:
         return base.base_model
     layers = find_decoder_layers(base)  # Llama 4 has its decoder under another name than it says
     return next(module for module in base.modules() if any(child is layers for child in module.children()))
+
+
+def mixes_experts(model: nn.Module) -> bool:
+    """Whether FFN blocks of a causal LM are mixtures of experts."""
+    config = text_config(model)
+    return any((getattr(config, name, None) or 0) > 1 for name in EXPERT_COUNTS)
 
 
 def reach(model: nn.Module) -> float:

@@ -21,7 +21,7 @@ from sleepkit.utils.sealed import damage, seal
 
 __all__ = ["last_checkpoint", "seal_checkpoint"]
 
-NAME = "phase.json"
+NAME, LAUNCH = "phase.json", "launch"  # of an identity: the words for the processes that train
 logger = logging.getLogger(__name__)
 
 
@@ -29,6 +29,16 @@ def seal_checkpoint(folder: Path, identity: Mapping[str, Any], counters: Mapping
     """Finish a checkpoint that has been written, on the main process; ``counters`` are what the trainer goes on counting from."""
     write_json(folder / NAME, {"identity": identity, "counters": counters})
     seal(folder)
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """Why a training does not go on from a checkpoint; None if it does."""
+    if there == here:
+        return None
+    if {**there, LAUNCH: here[LAUNCH]} == here:
+        writer = there.get(LAUNCH, "an earlier version")
+        return f"it was written by {writer}, and this is a run of {here[LAUNCH]}; the training begins again"
+    return "it is of another training"
 
 
 def last_checkpoint(folder: Path, identity: Mapping[str, Any], every: int = 1) -> tuple[Path, dict[str, Any]] | None:
@@ -43,7 +53,7 @@ def last_checkpoint(folder: Path, identity: Mapping[str, Any], every: int = 1) -
         if reason is None:
             try:
                 note = read_json(path / NAME)
-                reason = None if note["identity"] == plain(identity) else "it is of another training"
+                reason = _difference(note["identity"], plain(identity))
             except (SleepkitError, KeyError, TypeError):
                 reason = f"its {NAME} cannot be read"
         if reason is None and step % every:

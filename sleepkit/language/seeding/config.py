@@ -15,7 +15,7 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.questions.items import QUESTION_WRITERS, STYLES
 from sleepkit.language.seeding.divergence import DIVERGENCES
 from sleepkit.utils.options import option, require, require_choice
-from sleepkit.utils.training_fields import DDP_TIMEOUT, DDP_TIMEOUT_HELP, check_training
+from sleepkit.utils.training_fields import DDP_TIMEOUT, DDP_TIMEOUT_HELP, check_launch, check_training
 
 REHEARSE_AS_NEW = ("none", "notes", "all")
 
@@ -147,6 +147,7 @@ class KnowledgeSeedingConfig(TrainingArguments):
     def __post_init__(self) -> None:
         check_training(self, dict.fromkeys(_UNUSED, "a night takes its batches and answers its questions itself; leave it out"))
         super().__post_init__()
+        check_launch(self)
         require(self, _SHARES, lambda value: 0 <= value <= 1, "a number from 0 to 1")
         require(self, _FROM_ONE, lambda value: value >= 1, "at least 1")
         require(self, _FROM_ZERO, lambda value: value >= 0, "at least 0")

@@ -22,6 +22,7 @@ from sleepkit.reporting.live.observer import observe
 from sleepkit.utils.files import open_to_all, read_json, writable, write_json
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import conclude, recomputing_here
+from sleepkit.utils.training_fields import one_device
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -143,6 +144,7 @@ def finetune(
             return (found[0] + added, found[1]) if return_outputs else found + added
 
     args = SFTConfig(**options, max_length=None, include_num_input_tokens_seen="non_padding")
+    one_device(args)
     with writable(str(args.output_dir)):  # which it makes
         trainer = PenalisedTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     observe(trainer, "fine-tuning")

@@ -27,9 +27,9 @@ output heads, vLLM rollouts.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from sleepkit.language.models.fingerprint import weights_fingerprint
 from sleepkit.language.models.zero3 import unsplit, whole
 from sleepkit.language.questions.examples import ROLES, SyntheticExample
 from sleepkit.language.seeding.batch_plan import BatchPlan
-from sleepkit.language.seeding.checkpoints import last_checkpoint, seal_checkpoint
+from sleepkit.language.seeding.checkpoints import LAUNCH, last_checkpoint, seal_checkpoint
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets, token_divergence, token_log_probs
 from sleepkit.language.seeding.imitation import clipped_surrogate
@@ -117,7 +117,7 @@ class KnowledgeSeedingTrainer(Trainer):
         self.head = OutputHead.of(model)
         self.backbone = Backbone(model, self.bank)
         self.tokens = TokenCount()
-        self.seconds_before = 0.0  # of sessions that were killed
+        self.tokens_before, self.seconds_before = 0, 0.0  # of sessions that were killed
         self._started = time.perf_counter()
         self._rollouts: list[PreparedItem] = []
         self._used_rollouts = 0
@@ -367,10 +367,14 @@ class KnowledgeSeedingTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint as transformers does, and seal it, with what was counted up to here."""
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self.is_deepspeed_enabled:  # whose own checkpoint would hold the base too
+            engine: Any = self.model_wrapped
+            engine.save_checkpoint = partial(type(engine).save_checkpoint, engine, exclude_frozen_parameters=True)
         with writable(folder):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each rank has written the state of its generators
-        counters = {"train_tokens": self.tokens.before(self.state.global_step), "train_seconds": self.train_seconds}
+        tokens = self._of_all_ranks(self.tokens.before(self.state.global_step))
+        counters = {"train_tokens": tokens, "train_seconds": self.train_seconds}
         main_only(lambda: seal_checkpoint(folder, self.identity, counters))
 
     @cached_property
@@ -383,7 +387,20 @@ class KnowledgeSeedingTrainer(Trainer):
             "weights": weights_fingerprint(self.lm),
             "experts": digest({**self.bank.state_dict(), **trained}),
             "slots": {"trained": self.trained, "senders": self.senders},
+            LAUNCH: self._launch(),
         }
+
+    def _launch(self) -> str:
+        """How its processes share the work: an optimizer's state is split so, and batches are."""
+        plugin = self.args.deepspeed_plugin
+        count = self.args.world_size
+        sharing = f" under ZeRO-{plugin.zero_stage}" if plugin is not None else ""
+        return f"{count} process{'es' if count > 1 else ''}{sharing}"
+
+    def _of_all_ranks(self, tokens: int) -> int:
+        """Tokens of all ranks and all sessions, given those of this one."""
+        counted = torch.tensor(tokens, device=self.args.device)
+        return self.tokens_before + int(self.accelerator.reduce(counted, "sum"))
 
     @property
     def train_seconds(self) -> float:
@@ -399,10 +416,10 @@ class KnowledgeSeedingTrainer(Trainer):
         checkpoint = self._resumed()
         self._started = time.perf_counter()
         training = self.lm.training
-        with self.student_view(), self.backbone.in_blocks(), recomputing_here(self.lm):
+        with self.student_view(), self.backbone.in_blocks(), recomputing_here(self.lm), _without_frozen(self.lm):
             self.preparation.check_shortcuts(self.prepared)
             self.train(resume_from_checkpoint=checkpoint)
-        seconds = self.train_seconds
+        seconds, tokens = self.train_seconds, self._of_all_ranks(self.tokens.total)
         if self.is_deepspeed_enabled:
             engine: Any = self.model_wrapped
             engine.destroy()
@@ -410,7 +427,7 @@ class KnowledgeSeedingTrainer(Trainer):
         conclude(self, what)
         self.lm.train(training)
         history = [line for line in self.state.log_history if "loss" in line]
-        return {"history": history, "train_tokens": self.tokens.total, "train_seconds": seconds}
+        return {"history": history, "train_tokens": tokens, "train_seconds": seconds}
 
     def _resumed(self) -> str | None:
         """The checkpoint to go on from, whose counts are taken over."""
@@ -423,15 +440,30 @@ class KnowledgeSeedingTrainer(Trainer):
         if checkpoint is None:
             return None
         path, counters = checkpoint
-        self.tokens, self.seconds_before = TokenCount(counters["train_tokens"]), counters["train_seconds"]
+        self.tokens_before, self.seconds_before = counters["train_tokens"], counters["train_seconds"]
         return str(path)
 
 
-class TokenCount:
-    """Tokens by step, as a checkpoint may be written in the middle of a step, which is then taken again."""
+@contextmanager
+def _without_frozen(model: nn.Module) -> Iterator[None]:
+    """Let ``model`` take up a checkpoint that leaves out what is frozen, inside the block; DeepSpeed would ask for all of it."""
 
-    def __init__(self, total: int = 0) -> None:
-        self.total, self._step, self._of_step = total, -1, 0
+    def are_here(_: nn.Module, keys: Any) -> None:
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        keys.missing_keys[:] = [name for name in keys.missing_keys if name in trained]
+
+    handle = model.register_load_state_dict_post_hook(are_here)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class TokenCount:
+    """Tokens of this rank by step, as a checkpoint may be written in the middle of a step, which is then taken again."""
+
+    def __init__(self) -> None:
+        self.total, self._step, self._of_step = 0, -1, 0
 
     def add(self, step: int, tokens: int) -> None:
         """Count tokens of a step."""

@@ -74,9 +74,7 @@ OTHER_NAMES = {
     "load_4bit": "load_in_4bit",
     "load_8bit": "load_in_8bit",
 }
-NO_OPTIONS = {
-    "device_map": "a night trains whole models; to split one, launch it with accelerate_configs/zero3.yaml or fsdp2.yaml"
-}
+NO_OPTIONS = {"device_map": "a night takes a model that fits on one GPU; for a larger one give load_in_4bit"}
 
 
 class Parser(argparse.ArgumentParser):

@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 
+from sleepkit.utils.ranks import own_draws
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.data.image_data import as_bytes
 from sleepkit.vision.disentangled.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, CanonicalizerConfig
@@ -170,20 +170,27 @@ class DisentangledLearner(Snapshots):
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """Return the loss of today's images, with exemplars in random poses beside them."""
         config, device = self.config, pixels.device
-        generator = np.random.default_rng([config.seed, self.night, step, PartialState().process_index])
+        generator, today = np.random.default_rng([config.seed, self.night, step, 0]), len(pixels)
+        replayed = config.pose_replay * today
+
+        def own(draw: Callable[[int], Any]) -> Tensor:
+            return torch.from_numpy(np.concatenate([own_draws(draw, today), own_draws(draw, replayed)]))
+
         images, matrix = pixels / 255, factors_to_matrix(labels[:, 1:])
-        if config.pose_replay:
-            places = torch.from_numpy(generator.integers(len(self.exemplars), size=config.pose_replay * len(pixels)))
-            poses = self._drawn_poses(len(places), generator).to(device)
+        if replayed:
+            known = len(self.exemplars)
+            places = torch.from_numpy(own_draws(lambda count: generator.integers(known, size=count), replayed))
+            poses = own_draws(lambda count: self._drawn_poses(count, generator), replayed).to(device)
             images = torch.cat([images, self.exemplars.warped(places, poses)])
             matrix = torch.cat([matrix, poses])
-        noise = torch.from_numpy(generator.standard_normal((len(images), OUTPUTS[config.output]), dtype=np.float32))
+        outputs = OUTPUTS[config.output]
+        noise = own(lambda count: generator.standard_normal((count, outputs), dtype=np.float32))
         extra = {}
         if config.turns > 1:
-            angles = generator.uniform(0, 2 * math.pi, len(images))
-            extra["turn"] = rotations(torch.from_numpy(angles).float()).to(device)
+            angles = own(lambda count: generator.uniform(0, 2 * math.pi, count))
+            extra["turn"] = rotations(angles.float()).to(device)
         low, high = math.log(config.spread_low), math.log(config.spread_high)
-        spread = torch.from_numpy(generator.uniform(low, high, (len(images), 1))).exp().float()
+        spread = own(lambda count: generator.uniform(low, high, (count, 1))).exp().float()
         loss: Tensor = model(pixel_values=images, matrix=matrix, noise=noise.to(device), spread=spread.to(device), **extra).loss
         return loss
 

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.files import write_json
-from sleepkit.utils.ranks import main_only
+from sleepkit.utils.ranks import main_only, own_draws
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.data.streams import ImageExperience
 from sleepkit.vision.dream2learn.audit import Judge, save_dreams, save_trajectories
@@ -223,8 +223,8 @@ class Dreaming(DreamBank):
     def _dream_loss(self, model: nn.Module, step: int, weight: float) -> Tensor | float:
         if self.dreamt is None or not weight:
             return 0.0
-        source = np.random.default_rng([self.config.seed, self.night, step, PartialState().process_index, 7])
-        rows = torch.from_numpy(source.integers(len(self.dreamt), size=self.config.dream_batch_size))
+        source, dreams = np.random.default_rng([self.config.seed, self.night, step, 0, 7]), len(self.dreamt)
+        rows = torch.from_numpy(own_draws(lambda count: source.integers(dreams, size=count), self.config.dream_batch_size))
         images, units = self.dreamt.pixel_values[rows], self.dreamt.labels[rows].to(self.model.device)
         with running_statistics(model):
             logits = self.forward(model, images.to(self.model.device))

@@ -33,10 +33,10 @@ from sleepkit.errors import SleepkitError
 from sleepkit.utils.digests import digest
 from sleepkit.utils.options import option, require
 from sleepkit.utils.phases import PhaseFolder, digest_of
-from sleepkit.utils.ranks import main_finds, main_holds, main_only
+from sleepkit.utils.ranks import main_finds, main_holds, main_only, own_draws
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import settings_digest
-from sleepkit.utils.training_fields import DDP_TIMEOUT, DDP_TIMEOUT_HELP, check_training
+from sleepkit.utils.training_fields import DDP_TIMEOUT, DDP_TIMEOUT_HELP, check_launch, check_training, refuse_zero3
 from sleepkit.vision.incremental.config import UNUSED
 from sleepkit.vision.incremental.denoising import velocity_loss
 from sleepkit.vision.incremental.trainer import IncrementalTrainer, TensorRows
@@ -71,6 +71,8 @@ class TinyDiffusionConfig(TrainingArguments):
     def __post_init__(self) -> None:
         check_training(self, {**UNUSED, **dict.fromkeys(("num_train_epochs", "per_device_eval_batch_size"), _BY_STEPS)})
         super().__post_init__()
+        check_launch(self)
+        refuse_zero3("a generator is trained")
         require(self, ("max_steps", "autoencoder_steps", "autoencoder_batch_size"), lambda value: value >= 1, "at least 1")
         require(self, ("caption_dropout",), lambda value: 0 <= value < 1, "a number from 0 to 1, below 1")
 
@@ -226,7 +228,7 @@ class Denoiser(nn.Module):
         self.parts, self.scheduler, self.empty, self.caption_dropout = parts, scheduler, empty, caption_dropout
 
     def forward(self, latents: Tensor, ids: Tensor) -> Tensor:
-        dropped = torch.rand(len(latents), 1, device=ids.device) < self.caption_dropout
+        dropped = own_draws(lambda count: torch.rand(count, 1, device=ids.device), len(latents)) < self.caption_dropout
         text = self.parts["text_encoder"](torch.where(dropped, self.empty, ids)).last_hidden_state
 
         def predict(noisy: Tensor, times: Tensor) -> Tensor:

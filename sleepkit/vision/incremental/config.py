@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.options import RunConfig, option, require, require_choice, require_repo
-from sleepkit.utils.training_fields import DDP_TIMEOUT, DDP_TIMEOUT_HELP, check_training
+from sleepkit.utils.training_fields import DDP_TIMEOUT, DDP_TIMEOUT_HELP, check_launch, check_training, refuse_zero3
 from sleepkit.vision.data.augmentation import AUGMENTATIONS
 from sleepkit.vision.data.streams import DOMAINS, SCENARIOS
 from sleepkit.vision.incremental.replay_buffer import POLICIES
@@ -67,6 +67,8 @@ class ImageTrainingConfig(TrainingArguments, RunConfig):
     def __post_init__(self) -> None:
         check_training(self, UNUSED)
         super().__post_init__()
+        check_launch(self)
+        refuse_zero3("images are learned")
         require_repo(self, ("push_to_hub_repo",))
 
 

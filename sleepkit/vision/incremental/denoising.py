@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sleepkit.utils.ranks import own_draws
+
 __all__ = ["velocity_loss"]
 
 
@@ -20,7 +22,8 @@ def velocity_loss(scheduler: Any, images: Tensor, predict: Callable[[Tensor, Ten
         images: ``(n, ...)``, or latents.
         predict: from noisy images and time steps ``(n,)`` to v.
     """
-    times = torch.randint(scheduler.config.num_train_timesteps, (len(images),), device=images.device)
-    noise = torch.randn_like(images)
+    steps, like = scheduler.config.num_train_timesteps, {"device": images.device}
+    times = own_draws(lambda count: torch.randint(steps, (count,), **like), len(images))
+    noise = own_draws(lambda count: torch.randn(count, *images.shape[1:], dtype=images.dtype, **like), len(images))
     found = predict(scheduler.add_noise(images, noise, times), times)
     return F.mse_loss(found, scheduler.get_velocity(images, noise, times))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sleepkit.errors import SleepkitError
+from sleepkit.utils.ranks import own_draws
 from sleepkit.vision.data.streams import ImageExperience
 from sleepkit.vision.incremental.classifier import IncrementalClassifier
 from sleepkit.vision.incremental.config import IncrementalTrainingConfig
@@ -123,8 +124,9 @@ class GenerativeClassifier(ImageLearner):
 
 
 def drawn(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Latents of Gaussian posteriors, ``(batch, latent)``."""
-    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+    """Latents of Gaussian posteriors of this process's items in a step, ``(batch, latent)``."""
+    noise = own_draws(lambda count: torch.randn(count, *mean.shape[1:], dtype=mean.dtype, device=mean.device), len(mean))
+    return mean + (0.5 * log_variance).exp() * noise
 
 
 def divergence_from_normal(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from sleepkit.utils.digests import digest
 from sleepkit.utils.files import replacing
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ram import require_memory
+from sleepkit.utils.ranks import own_draws
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import require_finite, settings_digest
 from sleepkit.vision.data.augmentation import augmentation
@@ -376,9 +377,9 @@ class ImageLearner(Snapshots):
     def draw(self, step: int, call: int = 0) -> Replayed:
         """A batch of the replay buffer, with replacement; another one for each rank, step and ``call``."""
         assert self.replayed is not None
-        rank = PartialState().process_index
-        generator = np.random.default_rng([self.config.seed, self.night, step, rank, call])
-        chosen = generator.integers(len(self.replayed.units), size=self.config.replay_batch_size)
+        rows = len(self.replayed.units)
+        generator = np.random.default_rng([self.config.seed, self.night, step, 0, call])
+        chosen = own_draws(lambda count: generator.integers(rows, size=count), self.config.replay_batch_size)
         return self.replayed.rows(torch.from_numpy(chosen).to(self.replayed.units.device))
 
     # -- costs ------------------------------------------------------------------------------------------------------

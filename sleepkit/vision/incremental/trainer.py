@@ -3,8 +3,8 @@
 Logging, schedules, DDP and DeepSpeed up to ZeRO-2 are Trainer's.  What is ours keeps the cost of a step near that of a plain
 loop: a batch is one indexing operation (`__getitems__`), not one per image.
 
-Left out: checkpoints inside a night (a killed night is trained again from the weights before it), and ZeRO-3: the
-learner uses the model between two nights, when its weights would be split.
+Left out: checkpoints inside a night (a killed night is trained again from the weights before it), and ZeRO-3, which the
+configurations refuse: the learner uses the model between two nights, when its weights would be split.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
 
-from sleepkit.errors import SleepkitError
 from sleepkit.reporting.live.observer import observe
 from sleepkit.utils.files import open_to_all, writable
 from sleepkit.utils.phases import PhaseFolder
@@ -64,9 +62,6 @@ class IncrementalTrainer(Trainer):
         seed, folder: of the night.
         callbacks: see transformers.
         what: is trained, such as "night 3", for a message.
-
-    Raises:
-        SleepkitError: under ZeRO-3.
     """
 
     def __init__(
@@ -80,8 +75,6 @@ class IncrementalTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
         what: str = "training",
     ) -> None:
-        if is_deepspeed_zero3_enabled():
-            raise SleepkitError("images are learned with whole weights and ZeRO-3 splits them; launch with ZeRO-2 or less")
         args = dataclasses.replace(  # anew, as DeepSpeed takes a plugin once only
             args, seed=seed, output_dir=str(folder), hub_token=None, logging_nan_inf_filter=False
         )

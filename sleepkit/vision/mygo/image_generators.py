@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from sleepkit.utils.ranks import own_draws
 from sleepkit.vision.incremental.denoising import velocity_loss
 from sleepkit.vision.mygo.generator_forms import DreamGeneratorConfig, Pixels, size_of, with_class
 
@@ -39,7 +40,7 @@ class ConditionalGan(nn.Module):
 
     def loss(self, x: Tensor, places: Tensor) -> Tensor:
         """Return the discriminator's cross-entropy plus the generator's."""
-        noise = torch.randn(len(x), self.latent, device=x.device)
+        noise = own_draws(lambda count: torch.randn(count, self.latent, device=x.device), len(x))
         dreams = self.decoder(with_class(noise, places, self.classes))
         seen = [with_class(images, places, self.classes) for images in (2 * x - 1, dreams.detach(), dreams)]
         real, fake = self.discriminator(torch.cat(seen[:2])).squeeze(1).chunk(2)

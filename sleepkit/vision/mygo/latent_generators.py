@@ -52,7 +52,8 @@ class VaePerClass(nn.Module):
         means, log_variances = (torch.cat(part) for part in zip(*parts, strict=True))
         self.latents.fit(means, log_variances, places)
         if isinstance(self.form, Features):
-            self.form.settle(x, self.decode(drawn(means, log_variances), places), places)
+            latents = means + (0.5 * log_variances).exp() * torch.randn_like(means)  # all processes settle the same rows
+            self.form.settle(x, self.decode(latents, places), places)
 
     def dream(self, noise: Tensor, places: Tensor) -> Tensor:
         """Pixels in [0, 1], or features; ``noise`` is (n, draws)."""

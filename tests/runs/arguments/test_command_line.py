@@ -82,7 +82,7 @@ def test_names_of_other_programs(typed, meant):
 
 
 def test_a_map_of_devices_is_said_to_be_for_launchers():
-    assert "accelerate_configs/zero3.yaml" in refused("sleep", "--device_map", "auto")
+    assert "for a larger one give load_in_4bit" in refused("sleep", "--device_map", "auto")
 
 
 # -- recipes ----------------------------------------------------------------------------------------------------------

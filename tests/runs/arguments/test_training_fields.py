@@ -19,6 +19,22 @@ from sleepkit.vision.mygo.config import GenerativeReplayConfig
 CONFIGS = [KnowledgeSeedingConfig, IncrementalTrainingConfig, GenerativeReplayConfig, TinyDiffusionConfig]
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_process_takes_one_of_eight_gpus(config, monkeypatch, tmp_path):
+    """`Trainer` would wrap the model in `nn.DataParallel`, and take eight times the batch."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    args = config(output_dir=str(tmp_path), per_device_train_batch_size=4)
+    assert (args.n_gpu, args.train_batch_size) == (1, 4)
+    assert dataclasses.replace(args, seed=1).n_gpu == 1
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_fsdp_is_refused(config, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(SleepkitError, match="FSDP splits weights .* launch with accelerate_configs/multi_gpu.yaml"):
+        config(output_dir=str(tmp_path), use_cpu=True)
+
+
 def refused(words, *line):
     with pytest.raises(SleepkitError) as error:
         parse(["--dataset", "x", *line])
