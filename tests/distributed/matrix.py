@@ -25,14 +25,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest import mock
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 sys.path[:0] = [str(Path(__file__).parents[1] / "fault"), str(Path(__file__).parents[1])]
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from commands import COMMANDS, DREAM, PASSAGES, SLEEP, given_dreams, prepare  # noqa: E402
+from drawing import draw_nothing  # noqa: E402
 from launch import ROOT, command, ranks  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from tiny import tiny_model, tiny_tokenizer  # noqa: E402
@@ -44,6 +46,8 @@ PAGE = ROOT / "docs" / "distributed.md"
 TABLE = re.compile(r"(?<=<!-- written by tests/distributed/matrix\.py -->\n).*?(?=<!-- end -->)", re.DOTALL)
 CONFIGS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "accelerate_configs").glob("*.yaml"))}
 ROUNDING, HALF, CLOSE = 1e-4, 3e-2, 0.1  # largest difference, against the largest value of the tensor, or 1
+# Of a file, what says where its processes run and how many there are; here there are two, or one, on this CPU.
+PLACES = ("use_cpu", "gpu_ids", "num_processes", "num_machines", "main_process_ip", "main_process_port")
 BATCHES = ("--per_device_train_batch_size", "--replay_batch_size")
 COSTS = re.compile("seconds|per_second|memory|runtime|cost_ratio|unet_calls|train_tokens")  # a prefix passes on each rank
 
@@ -103,8 +107,9 @@ CASES = {
 }
 
 
-def prepared(folder: Path) -> Path:
-    """Write the inputs of all cases."""
+def prepared(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Write the inputs of all cases; runs draw no pictures from now on, which would take most of their time."""
+    draw_nothing(patch)
     models = {"half": tiny_model(max_position_embeddings=2048).bfloat16()}
     models["mixture"] = tiny_model("mixtral", max_position_embeddings=2048)
     prepare(folder)
@@ -116,7 +121,7 @@ def prepared(folder: Path) -> Path:
 
 def by_itself(case: Case, inputs: Path, folder: Path) -> dict[str, torch.Tensor]:
     """What one process without a launcher makes of a case."""
-    with patch.object(dreaming_trainer, "dream", given_dreams):
+    with mock.patch.object(dreaming_trainer, "dream", given_dreams):
         (done,) = ranks(case.command(inputs, folder, 1), 1)
     assert done.returncode == 0, done.stderr[-3000:]
     return outcome(folder)
@@ -125,7 +130,7 @@ def by_itself(case: Case, inputs: Path, folder: Path) -> dict[str, torch.Tensor]
 def launched(case: Case, config: str, inputs: Path, folder: Path, expected: Mapping[str, torch.Tensor]) -> Cell:
     """Run a case by the launcher of a file, and compare."""
     processes = 1 if CONFIGS[config]["distributed_type"] == "NO" else 2
-    with patch.object(dreaming_trainer, "dream", given_dreams):
+    with mock.patch.object(dreaming_trainer, "dream", given_dreams):
         done = ranks(case.command(inputs, folder, processes), processes, config)
     said = [line.partition("error: ")[2] for one in done for line in one.stderr.splitlines() if line.startswith("sleepkit: ")]
     if all(one.returncode == 2 for one in done) and len(said) == 1 and not left(folder):
@@ -140,6 +145,12 @@ def launched(case: Case, config: str, inputs: Path, folder: Path, expected: Mapp
     if case.because and processes > 1:
         return Cell("close", case.because)
     return Cell("equal", f"{difference:.1e} at {name}")
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two files launch the same processes, here: then one of them is tried."""
+    first, second = ({key: value for key, value in CONFIGS[name].items() if key not in PLACES} for name in (one, other))
+    return first == second
 
 
 def left(folder: Path) -> list[str]:
@@ -186,12 +197,14 @@ def table(cells: Mapping[str, Mapping[str, Cell]]) -> str:
 def main(chosen: Sequence[str]) -> int:
     """Try all cases; the table is written when all files were tried."""
     cells: dict[str, dict[str, Cell]] = {}
-    with tempfile.TemporaryDirectory() as place:
-        inputs = prepared(Path(place) / "inputs")
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        inputs = prepared(Path(place) / "inputs", patch)
         for number, (name, case) in enumerate(CASES.items()):
             expected, cells[name] = by_itself(case, inputs, Path(place) / f"one_{number}"), {}
             for config in chosen or CONFIGS:
-                cell = launched(case, config, inputs, Path(place) / f"{config}_{number}", expected)
+                same = next((other for other in cells[name] if alike(other, config)), None)
+                output = Path(place) / f"{config}_{number}"
+                cell = cells[name][same] if same else launched(case, config, inputs, output, expected)
                 cells[name][config] = cell
                 print(f"{name:22} {config:16} {cell.result:8} {cell.detail}", flush=True)
     if not chosen:

@@ -4,7 +4,6 @@ import re
 
 import matrix
 import pytest
-from drawing import draw_nothing
 
 pytestmark = pytest.mark.distributed
 
@@ -24,8 +23,7 @@ def test_every_recipe_and_file_is_on_the_page_and_none_fails():
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch)
-        yield matrix.prepared(tmp_path_factory.mktemp("inputs"))
+        yield matrix.prepared(tmp_path_factory.mktemp("inputs"), patch)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ def velocity_loss(scheduler: Any, images: Tensor, predict: Callable[[Tensor, Ten
         images: ``(n, ...)``, or latents.
         predict: from noisy images and time steps ``(n,)`` to v.
     """
-    steps, like = scheduler.config.num_train_timesteps, {"device": images.device}
-    times = own_draws(lambda count: torch.randint(steps, (count,), **like), len(images))
-    noise = own_draws(lambda count: torch.randn(count, *images.shape[1:], dtype=images.dtype, **like), len(images))
+    steps, device = scheduler.config.num_train_timesteps, images.device
+    times = own_draws(lambda count: torch.randint(steps, (count,), device=device), len(images))
+    noise = own_draws(lambda count: torch.randn(count, *images.shape[1:], dtype=images.dtype, device=device), len(images))
     found = predict(scheduler.add_noise(images, noise, times), times)
     return F.mse_loss(found, scheduler.get_velocity(images, noise, times))
