@@ -49,7 +49,7 @@ from sleepkit.language.dreaming.policy import (
 from sleepkit.language.dreaming.scores import GradientScorer, select
 from sleepkit.language.dreaming.trials import Trials, prepare_rows
 from sleepkit.language.experts.bank import ExpertBank
-from sleepkit.language.generation.chat import is_zero3
+from sleepkit.language.models.zero3 import is_zero3
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.lora import save_adapter
 from sleepkit.language.seeding.packing import Backbone
