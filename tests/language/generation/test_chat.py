@@ -8,8 +8,8 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import DynamicCache
 
 from sleepkit.errors import SleepkitError
-from sleepkit.language.generation import cache as growing_cache
 from sleepkit.language.generation import batches, chat, decoding
+from sleepkit.language.generation import cache as growing_cache
 
 
 def test_long_prompts_make_smaller_batches_with_the_same_answers(monkeypatch):
