@@ -32,7 +32,7 @@ SMALL["trial_control"] = False  # each line of trials.txt is a dream
 
 
 def given(*_):
-    return Dreamed([Dream("rewrite", rows[0][1], rows, "orrin") for rows in [*DREAMS, QUESTIONS]])
+    return [Dreamed([Dream("rewrite", rows[0][1], rows, "orrin") for rows in [*DREAMS, QUESTIONS]])]
 
 
 def main() -> None:

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -142,7 +141,7 @@ class LanguageLearner:
     def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
         """Ask all questions of some experiences, and decode the answers greedily.
 
-        In context those of one document come after those of another: generation computes once what all its prompts begin with.
+        All are one queue, which is dealt out to the processes; a document that several prompts begin with is read once for them.
 
         Args:
             experiences (list of `Experience`): each with its questions; those without any are scored as NaN.
@@ -151,10 +150,8 @@ class LanguageLearner:
         Returns:
             list of `Evaluation`: scores and answers of each experience, in order.
         """
-        asked = [(e, q) for e in experiences for q in e.questions]
-        groups = groupby(asked, key=lambda pair: (pair[0].name, pair[1].document) if in_context else "all")
-        prompts = ([chat_ids(self.tokenizer, self.asked(e, q, in_context)) for e, q in group] for _, group in groups)
-        rows = (row for group in prompts for row in generate(self.model, self.tokenizer, group, self.config.max_new_tokens))
+        prompts = [chat_ids(self.tokenizer, self.asked(e, q, in_context)) for e in experiences for q in e.questions]
+        rows = iter(generate(self.model, self.tokenizer, prompts, self.config.max_new_tokens))
         return [graded(e.questions, [decode(self.tokenizer, next(rows)) for _ in e.questions]) for e in experiences]
 
     def asked(self, experience: Experience, question: Question, in_context: bool) -> str | list[dict[str, str]]:

@@ -4,18 +4,19 @@
     anchor_accuracy  share of its questions with a gold answer whose reply contains it
 
 The unslept model is a view of the same weights with every expert masked.  The prompts of the set are never trained on.
+Each process keeps the states of its share of the replies, and measures those.
 Ours: the whole measure; the paper reports no retention.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError
@@ -25,10 +26,12 @@ from sleepkit.language.data.row_files import file_rows
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.generation.chat import chat_ids, decode, generate
 from sleepkit.language.generation.prompts import PromptFormat
+from sleepkit.language.models.zero3 import passes_in_step, split_passes
 from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets, token_divergence
 from sleepkit.language.seeding.packing import Backbone, PreparedItem, flat_hidden, pad_rows
 from sleepkit.reporting.scores import contained
+from sleepkit.utils.ranks import shares
 
 _EXPECTED = "{prompt, answer?}"
 
@@ -96,15 +99,15 @@ class RetentionSet:
             replies = generate(model, tokenizer, prompts, self.reply_tokens, description="anchors")
         end = PromptFormat.of(tokenizer).end
         self.accuracy_before = self._accuracy(tokenizer, replies)
-        self._items = [
+        items = [
             PreparedItem(p, r + (end if len(r) < self.reply_tokens else []), False) for p, r in zip(prompts, replies, strict=True)
         ]
-        self._items = [item for item in self._items if item.reply_ids]
+        self._items = sorted((item for item in items if item.reply_ids), key=lambda item: len(item.sequence))
         head, backbone = OutputHead.of(model), Backbone(model, bank)
         with torch.no_grad(), bank.view(self.compared_with):
-            for hidden, batch, items in self._hidden(model, tokenizer, backbone):
-                for k, item in enumerate(items):
-                    item.teacher = TeacherTargets.from_hidden(hidden[batch.item_of == k], head)
+            for chosen, hidden, item_of in self._hidden(model, tokenizer, backbone, passes_in_step(self._dealt(), self._cut)):
+                for k, place in enumerate(chosen):
+                    self._items[place].teacher = TeacherTargets.from_hidden(hidden[item_of == k], head)
 
     @torch.no_grad()
     def measure(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, bank: ExpertBank) -> dict[str, float]:
@@ -120,26 +123,42 @@ class RetentionSet:
             if not bank.active:  # the model is the unslept one, which has just been asked
                 return {"anchor_kl": 0.0, "anchor_accuracy": self.accuracy_before, "anchor_n": len(asked)}
         head, backbone = OutputHead.of(model), Backbone(model, bank)
-        total, count = 0.0, 0
-        for hidden, _, items in self._hidden(model, tokenizer, backbone):
-            targets = TeacherTargets.cat([item.teacher for item in items if item.teacher is not None])
-            divergence = token_divergence(hidden, head, targets)
-            total, count = total + divergence.sum().item(), count + len(divergence)
+
+        def work(passes: list[list[int]]) -> dict[int, tuple[float, int]]:
+            found = {}
+            for chosen, hidden, item_of in self._hidden(model, tokenizer, backbone, passes):
+                targets = TeacherTargets.cat([target for i in chosen if (target := self._items[i].teacher) is not None])
+                divergence = token_divergence(hidden, head, targets)
+                found |= {
+                    place: (divergence[item_of == k].sum().item(), int((item_of == k).sum())) for k, place in enumerate(chosen)
+                }
+            return found
+
+        sums = split_passes(self._dealt(), self._cut, work)
+        count = sum(tokens for _, tokens in sums)
         replies = generate(model, tokenizer, asked, self.reply_tokens) if asked else []
         return {
-            "anchor_kl": total / max(1, count),
+            "anchor_kl": sum(total for total, _ in sums) / max(1, count),
             "anchor_accuracy": self._accuracy(tokenizer, replies, only_asked=True),
             "anchor_n": len(asked),
         }
 
-    def _hidden(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, backbone: Backbone):  # type: ignore[no-untyped-def]
+    def _dealt(self) -> list[list[int]]:
+        """Places of the replies of each process."""
+        return shares([len(item.sequence) for item in self._items])
+
+    def _cut(self, share: Sequence[int]) -> list[list[int]]:
+        return [list(share[start : start + self.batch_size]) for start in range(0, len(share), self.batch_size)]
+
+    def _hidden(
+        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, backbone: Backbone, passes: Sequence[list[int]]
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Places of the replies of each pass, hidden states ``(n, d)`` that predict their tokens, and whose each is ``(n,)``."""
         was_training = model.training
         model.eval()
-        order = sorted(self._items, key=lambda item: len(item.sequence))
-        for start in range(0, len(order), self.batch_size):
-            items = order[start : start + self.batch_size]
-            batch = pad_rows(items, tokenizer.pad_token_id or 0, next(model.parameters()).device)
-            yield flat_hidden(backbone.hidden(batch), batch), batch, items
+        for chosen in passes:
+            batch = pad_rows([self._items[i] for i in chosen], tokenizer.pad_token_id or 0, backbone.device)
+            yield chosen, flat_hidden(backbone.hidden(batch), batch), batch.item_of
         model.train(was_training)
 
     def _accuracy(self, tokenizer: PreTrainedTokenizerBase, replies: Sequence[list[int]], only_asked: bool = False) -> float:

@@ -1,20 +1,32 @@
-"""What the processes of a run do together: only one of them writes files, and all go by what that one finds."""
+"""What the processes of a run do together: only one of them writes files, and all go by what that one finds.
+
+Work that no process needs to repeat is dealt out, and its results are gathered::
+
+    shares([5, 1, 1, 1], 2)                [[0], [1, 2, 3]]            consecutive pieces, of about equal cost
+    split(shares(costs), work)             work([..]) of each share on one process, all results on all of them, in order
+    gathered_rows(own, counts)             the same for tensors whose sizes all know: nothing is pickled, devices stay
+
+What is drawn in a piece of work is seeded by the piece, not by the process, so that results are the same up to rounding however
+many processes there are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
 
 from sleepkit.errors import SleepkitError, first_line
 from sleepkit.utils.launch.agreement import agree
 from sleepkit.utils.sealed import locked
 
-__all__ = ["all_find", "main_finds", "main_holds", "main_only", "own_draws"]
+__all__ = ["all_find", "gathered_rows", "main_finds", "main_holds", "main_only", "own_draws", "shares", "split"]
 
 T = TypeVar("T")
 
@@ -77,3 +89,86 @@ def own_draws(draw: Callable[[int], Any], count: int) -> Any:
     ranks = PartialState()
     first = ranks.process_index * count
     return draw(ranks.num_processes * count)[first : first + count]
+
+
+def shares(costs: Sequence[float], count: int | None = None) -> list[list[int]]:
+    """Deal out consecutive pieces of work, so that the dearest share costs as little as it can; the same on all processes.
+
+    Args:
+        costs: of each piece, in any unit.
+        count: shares; None for as many as there are processes.
+
+    Returns:
+        Places of the pieces of each share; the last shares may be empty.
+    """
+    count = PartialState().num_processes if count is None else count
+    low, high = max([0.0, *costs, sum(costs) / count]), float(sum(costs))
+    while high - low > 1e-3 * low:
+        middle = (low + high) / 2
+        low, high = (low, middle) if len(_filled(costs, middle)) <= count else (middle, high)
+    found = _filled(costs, high)
+    return found + [[] for _ in range(count - len(found))]
+
+
+def _filled(costs: Sequence[float], most: float) -> list[list[int]]:
+    """Places of consecutive pieces in as few shares as cost at most ``most`` each."""
+    found: list[list[int]] = []
+    spent = 0.0
+    for place, cost in enumerate(costs):
+        if not found or spent + cost > most * (1 + 1e-9):
+            found.append([])
+            spent = 0.0
+        found[-1].append(place)
+        spent += cost
+    return found
+
+
+def split(dealt: Sequence[Sequence[int]], work: Callable[[Sequence[int]], Iterable[T]]) -> list[T]:
+    """Do each share on one process, and return the results of all pieces, in order, on all processes; call it on all.
+
+    Args:
+        dealt: places of the pieces of each process; of all together each once.
+        work: takes the places of a share, and returns a result for each of them.  It may meet other processes if all do so
+            equally often.
+
+    Raises:
+        SleepkitError: on another process than this one, something went wrong.
+    """
+    state = PartialState()
+    mine = dealt[state.process_index]
+    if state.num_processes == 1:
+        results = dict(zip(mine, work(mine), strict=True))
+        return [results[place] for place in sorted(results)]
+    own: dict[int, T] = {}
+    error: Exception | None = None
+    try:
+        own = dict(zip(mine, work(mine), strict=True))
+    except Exception as raised:
+        error = raised
+    parts = gather_object([(own, None if error is None else first_line(error))])
+    if error is not None:
+        raise error
+    reason = next((told for _, told in parts if told is not None), None)
+    if reason is not None:
+        raise SleepkitError(reason)
+    results = {place: result for part, _ in parts for place, result in part.items()}
+    return [results[place] for place in sorted(results)]
+
+
+def gathered_rows(own: Tensor, counts: Sequence[int]) -> Tensor:
+    """Rows of all processes, one after another, on all of them; call it on all.
+
+    Args:
+        own: rows of this process, ``(counts[rank], ...)``; of the same kind on all processes.
+        counts: rows of each process.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return own
+    rows = own.new_empty(sum(counts), *own.shape[1:])
+    for rank, part in enumerate(rows.split(list(counts))):
+        if rank == state.process_index:
+            part.copy_(own)
+        if part.numel():
+            torch.distributed.broadcast(part.view(torch.uint8), src=rank)
+    return rows

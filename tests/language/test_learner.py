@@ -235,13 +235,13 @@ def dreamed(monkeypatch):
     from sleepkit.language.dreaming import trainer as dreaming_trainer
     from sleepkit.language.dreaming.dreams import Dream, Dreamed, context_name
 
-    def dream(model, tokenizer, context, *_):
+    def dreamed(context):
         chunk = context.chunk
         lines = chunk.text.split(". ")
         good = Dream("rewrite", chunk.text, [(f"Tell me about {chunk.title}.", line) for line in lines], context_name(chunk))
         return Dreamed([good, Dream("long", "zzzz", [("say zz.", "zzzz zzzz zzzz")], context_name(chunk))])
 
-    monkeypatch.setattr(dreaming_trainer, "dream", dream)
+    monkeypatch.setattr(dreaming_trainer, "dream", lambda _, __, contexts, *___: list(map(dreamed, contexts)))
 
 
 def test_a_full_night_dreams_and_rehearses_and_later_nights_replay_dreams(tmp_path, dreamed):

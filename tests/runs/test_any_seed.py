@@ -38,8 +38,8 @@ def test_baselines(baseline, files, tmp_path):  # noqa: F811
 
 
 def test_dreams(files, tmp_path, monkeypatch):  # noqa: F811
-    def dream(model, tokenizer, context, *_):
-        return Dreamed([Dream("rewrite", "z", [("z", "z z")], context.name)])
+    def dream(model, tokenizer, contexts, *_):
+        return [Dreamed([Dream("rewrite", "z", [("z", "z z")], context.name)]) for context in contexts]
 
     monkeypatch.setattr(dreaming_trainer, "dream", dream)
     small = "--dream_rounds 1 --trial_steps 1 --trial_rank 2 --dreamer_rank 2 --dream_held_out 1 --nights 1 --styles wh cloze"

@@ -204,12 +204,12 @@ def test_a_dream_is_settings_in_json(dataset):
 def test_the_experiment(files, dataset, tmp_path, monkeypatch):  # noqa: F811
     from test_run import command
 
-    def dream(model, tokenizer, context, styles, *_):
+    def dream(model, tokenizer, contexts, styles, *_):
         texts = (
             '{"augmentations": ["flips"], "learning_rate": 0.005, "steps": 2}',
             '{"augmentations": [], "learning_rate": 1e-5, "steps": 1}',
         )
-        return Dreamed([context.read(styles[0], text, True) for text in texts])
+        return [Dreamed([context.read(styles[0], text, True) for text in texts]) for context in contexts]
 
     monkeypatch.setattr(dreaming_trainer, "dream", dream)
     given = command(files, tmp_path / "run")[1:]

@@ -23,13 +23,13 @@ def calls(monkeypatch):
     """A good and a useless dream of each context."""
     contexts = []
 
-    def dream(model, tokenizer, context, *_):
+    def dreamed(context):
         chunk = context.chunk
         contexts.append(chunk.title)
         rows = [(f"Tell me about {chunk.title}.", line) for line in chunk.text.split(". ")]
         return Dreamed([Dream("rewrite", chunk.text, rows, context_name(chunk)), Dream("long", "z", [("z", "z z")], chunk.title)])
 
-    monkeypatch.setattr(dreaming_trainer, "dream", dream)
+    monkeypatch.setattr(dreaming_trainer, "dream", lambda _, __, contexts, *___: list(map(dreamed, contexts)))
     return contexts
 
 

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,18 @@ from transformers import PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.dreaming.config import STYLES
-from sleepkit.language.generation.chat import chat_ids, decode, generate
+from sleepkit.language.generation.batches import costs_of, in_order, room_of
+from sleepkit.language.generation.chat import chat_ids, decode, require_window
+from sleepkit.language.generation.decoding import Decoding, continued, passes_of
 from sleepkit.language.questions.context import Chunk
 from sleepkit.language.questions.gaps import tell_about_title
 from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.language.questions.sentences import sentences
+from sleepkit.reporting.live import progress
 from sleepkit.reporting.scripts import apart
 from sleepkit.utils.files import read_jsonl, write_jsonl
+from sleepkit.utils.ranks import shares, split
+from sleepkit.utils.seeds import derive_seed
 
 _PROMPTS = {
     "rewrite": "Say what this text says in other words, one full sentence per line. Keep every name and number.\n\n{text}",
@@ -150,28 +157,65 @@ def context_name(chunk: Chunk) -> str:
 def dream(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    context: Context,
+    contexts: Sequence[Context],
     styles: Sequence[str] = STYLES,
     max_tokens: int = 192,
     temperature: float = 1.0,
     top_p: float = 0.95,
-    seed: int = 0,
-) -> Dreamed:
-    """Sample a dream of one context in each style; of those that teach the very same, all but one are dropped.
+    seeds: Sequence[int] = (0,),
+    while_dreaming: Callable[[int], AbstractContextManager[Any]] = nullcontext,
+) -> list[Dreamed]:
+    """Sample a dream of each context in each style; of one context's that teach the very same, all but one are dropped.
+
+    Dreams of all contexts are one queue, which is dealt out to the processes; call it on all.
 
     Args:
         model: the dreamer.
         tokenizer: its tokenizer.
-        context: that it has in view.
+        contexts: each of which it has in view in turn.
         styles: any of `STYLES`, also one several times.
         max_tokens: of a dream; without an end before, it is dropped, but for the style ``"long"``.
         temperature: of sampling, above 0.
         top_p: share of the probability that sampling draws from, 0 to 1.
-        seed: of sampling.
+        seeds: of sampling, one for each context.
+        while_dreaming: takes the seed of a context; it is dreamed of inside.
     """
-    prompts = [chat_ids(tokenizer, context.prompt(style)) for style in styles]
-    sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
-    made = generate(model, tokenizer, prompts, max_tokens, description="dreaming", **sampling)
+    prompts = [chat_ids(tokenizer, context.prompt(style)) for context in contexts for style in styles]
+    require_window(model, max(map(len, prompts), default=0) + max_tokens, "a prompt with its reply")
+    about = [k for k in range(len(contexts)) for _ in styles]
+    row_seeds = [derive_seed(seed, "row", j) for seed in seeds for j in range(len(styles))]
+    how, room = Decoding(max_tokens, temperature, top_p), room_of(model, len(styles))
+
+    def work(mine: Sequence[int]) -> list[list[int]]:
+        found: dict[int, list[int]] = {}
+        with progress.phase("dreaming", len(mine)) as step:
+            for k, group in groupby(mine, key=about.__getitem__):
+                with while_dreaming(seeds[k]):
+                    passes = passes_of(model, prompts, list(group), max_tokens, room)
+                    found |= continued(model, tokenizer, prompts, row_seeds, how, passes, step)
+        return [found[i] for i in mine]
+
+    made = split(_dealt(prompts, len(styles), max_tokens), work)
+    rows = [made[start : start + len(styles)] for start in range(0, len(made), len(styles))]
+    return [_kept(tokenizer, context, styles, own, max_tokens) for context, own in zip(contexts, rows, strict=True)]
+
+
+def _dealt(prompts: Sequence[list[int]], each: int, tokens: int) -> list[list[int]]:
+    """Places of the prompts of each process, ``each`` of them of a context; those of one context stay side by side."""
+    order: list[int] = []
+    costs: list[int] = []
+    for start in range(0, len(prompts), each):
+        own = prompts[start : start + each]
+        groups = in_order(own)
+        order += [start + i for group in groups for i in group]
+        costs += costs_of(own, groups, tokens)
+    return [[order[k] for k in share] for share in shares(costs)]
+
+
+def _kept(
+    tokenizer: PreTrainedTokenizerBase, context: Context, styles: Sequence[str], made: Sequence[list[int]], max_tokens: int
+) -> Dreamed:
+    """What of a context's dreams passes the filter."""
     result = Dreamed()
     for style, tokens in zip(styles, made, strict=True):
         found = context.read(style, decode(tokenizer, tokens), ended=len(tokens) < max_tokens)

@@ -11,6 +11,8 @@ by heart (loss .10), and dreamed of new passages no better than at first.  Left 
 
 from __future__ import annotations
 
+import math
+import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from sleepkit.errors import SleepkitError, first_line
@@ -45,6 +48,8 @@ from sleepkit.language.seeding.packing import (
 )
 from sleepkit.reporting.live.observer import observe
 from sleepkit.utils.files import writable
+from sleepkit.utils.ranks import shares, split
+from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import recomputing_here
 
 if TYPE_CHECKING:
@@ -53,7 +58,7 @@ if TYPE_CHECKING:
     from sleepkit.language.dreaming.config import DreamingConfig
     from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 
-BATCH = 4  # dreams of an optimizer step
+BATCH = 4  # dreams of an optimizer step, on all processes together
 
 
 class DreamPolicyTrainer(Trainer):
@@ -74,22 +79,38 @@ class DreamPolicyTrainer(Trainer):
     ) -> None:
         self.backbone, self.head = Backbone(model, ExpertBank.of(model)), OutputHead.of(model)
         self.pad_id = processing_class.pad_token_id or 0
+        self.items = list(items)
         largest = max(by_prompt(items), key=len)
         self.packed = packs_exactly(self.backbone, largest[:2], self.pad_id)
+        args.max_steps = math.ceil(args.num_train_epochs) * math.ceil(len(self.items) / BATCH)
         with writable(str(args.output_dir)):  # which it makes
             super().__init__(
                 model=model,
                 args=args,
-                train_dataset=list(items),
+                train_dataset=self.items,
                 processing_class=processing_class,
-                data_collator=lambda chosen: {"items": chosen},
             )
         self.model_accepts_loss_kwargs = False
         observe(self, "learning to dream")
-        for item in items:
-            if item.advantage is not None and item.old_log_probs is None:
-                with torch.no_grad():
-                    item.old_log_probs = self._log_probs(model, [[item]])
+        unknown = [item for item in items if item.advantage is not None and item.old_log_probs is None]
+        with torch.no_grad():
+            for item, found in zip(unknown, self._before(unknown), strict=True):
+                item.old_log_probs = found.to(self.backbone.device)
+
+    def _before(self, items: Sequence[PreparedItem]) -> list[Tensor]:
+        """Log-probabilities of the reply tokens of each item before the training, each of which one process finds."""
+        dealt = shares([len(item.sequence) for item in items])
+        return split(dealt, lambda mine: [self._log_probs(self.model, [[items[i]]]).cpu() for i in mine])
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of `BATCH` dreams, of which each process takes a slice; accelerate must not split them again."""
+        args = self.args
+        plan = DreamBatches(len(self.items), args.num_train_epochs, args.seed, args.process_index, args.world_size)
+        return DataLoader(self.items, batch_sampler=plan, collate_fn=self._collated)  # type: ignore[arg-type]
+
+    def _collated(self, chosen: Sequence[PreparedItem]) -> dict[str, Any]:
+        """A slice as inputs; where it is empty, a dream that does not count, as all processes take part in each step."""
+        return {"items": list(chosen) or self.items[:1], "counts": bool(chosen)}
 
     def _log_probs(self, model: nn.Module, groups: Sequence[Sequence[PreparedItem]]) -> Tensor:
         """Return the log-probabilities of the reply tokens, ``(n,)``; a group has one prompt."""
@@ -115,7 +136,7 @@ class DreamPolicyTrainer(Trainer):
 
         Args:
             model: as the trainer has wrapped it.
-            inputs: with the ``items`` of a batch.
+            inputs: with the ``items`` of this process's slice of a batch, and whether they count.
             return_outputs: return ``(loss, {})``.
             num_items_in_batch: of `transformers.Trainer`, which is not used.
         """
@@ -129,7 +150,9 @@ class DreamPolicyTrainer(Trainer):
             old = torch.cat([item.old_log_probs for item in items if item.old_log_probs is not None])
             advantage = torch.tensor([item.advantage for item in items], device=old.device).repeat_interleave(lengths)
             losses = clipped_surrogate(log_probs, old, advantage)
-        loss = (losses / lengths.repeat_interleave(lengths)).sum() / len(items)
+        number = torch.tensor(len(items) if inputs.get("counts", True) else 0, device=log_probs.device)
+        every = self.accelerator.reduce(number, "sum") / self.args.world_size
+        loss = (losses / lengths.repeat_interleave(lengths)).sum() * (number > 0) / every
         return (loss, {}) if return_outputs else loss
 
     def train(self, *args: Any, **options: Any) -> Any:
@@ -140,6 +163,31 @@ class DreamPolicyTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: operations are not estimated, as inputs are items."""
         return 0
+
+
+class DreamBatches:
+    """Places of the dreams of each step on one process: every epoch in another order, `BATCH` a step on all processes together.
+
+    Args:
+        count: dreams.
+        epochs: how often each is taken.
+        seed: of the orders.
+        rank, world: this process, and how many there are.
+    """
+
+    def __init__(self, count: int, epochs: float, seed: int, rank: int, world: int) -> None:
+        self.count, self.epochs, self.seed = count, math.ceil(epochs), seed
+        self.rank, self.world = rank, world
+        self.batch_size, self.drop_last = BATCH, False
+
+    def __len__(self) -> int:
+        return self.epochs * math.ceil(self.count / BATCH)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for epoch in range(self.epochs):
+            order = random.Random(derive_seed(self.seed, "epoch", epoch)).sample(range(self.count), self.count)
+            for start in range(0, self.count, BATCH):
+                yield order[start : start + BATCH][self.rank :: self.world]
 
 
 def by_prompt(items: Iterable[PreparedItem]) -> list[list[PreparedItem]]:

@@ -8,7 +8,7 @@
         learn     the dreamer's LoRA: SFT on what was rewarded (ReST-EM), or policy gradient             policy.py
 
 Dreams are kept in ``round_<r>/`` after sampling and after each batch of trials, so a run that was killed does none of them
-twice.  On several processes each rank tries its share, and all know all rewards.
+twice.  Dreams, their scores and their trials are one queue over all contexts, dealt out to the processes; all know all rewards.
 
 Source: "Language Models Need Sleep" (arXiv 2606.03979), SEAL (arXiv 2506.10943).  Ours: the worked dream as the zero of the
 reward (``trial_control``), as any text in the form of a reply makes other replies likelier, by .3 nats on SmolLM2; dreaming and
@@ -22,16 +22,14 @@ at once.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -47,7 +45,7 @@ from sleepkit.language.dreaming.policy import (
     policy_settings,
 )
 from sleepkit.language.dreaming.scores import GradientScorer, select
-from sleepkit.language.dreaming.trials import Trials, prepare_rows
+from sleepkit.language.dreaming.trials import TrialResult, Trials, prepare_rows
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.lora import save_adapter
@@ -55,13 +53,14 @@ from sleepkit.language.seeding.packing import Backbone
 from sleepkit.utils.files import read_json, write_json
 from sleepkit.utils.phases import PhaseFile, PhaseFolder, digest_of
 from sleepkit.utils.ram import free_memory, returning_blocks
-from sleepkit.utils.ranks import main_finds, main_only
+from sleepkit.utils.ranks import main_finds, main_only, shares, split
 from sleepkit.utils.sealed import file_digest
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import conclude
 from sleepkit.utils.training_fields import refuse_zero3
 
 STYLES_NAME = "styles.json"  # of a dreamer: {style: (dreams that helped, dreams that were tried)}
+CONTEXTS_AT_ONCE = 4  # for each process: after so many, dreams are kept
 TRIALS_AT_ONCE = 4  # of one process: so many LoRAs, with their rows, are in memory together
 logger = logging.get_logger(__name__)
 
@@ -156,26 +155,29 @@ class DreamingTrainer:
         Args:
             name: of the folder, ``<name>_<number>``: contexts that are only measured get another.
         """
-        dreams: list[Dream] = []
-        dropped: Counter[str] = Counter()
         folder = self.folder / f"{name}_{number}"
-        for k, context in enumerate(contexts):
-            phase = PhaseFile(folder / f"context_{k:03d}.jsonl", self._identity(context, number, name))
-            noted = main_finds(phase.read)
-            if noted is None:
-                seed = derive_seed(self.seeding.seed, "dreams", self.night, name, number, k)
-                noted = self._dream(context, number, seed, phase)
-            found = load_dreams(phase.path)
-            dropped.update(noted["dropped"])
-            free_memory()
-            control = PhaseFile(self.folder / f"{name}_control_{k:03d}.json", self._identity(context, 0, name))
-            with self._before_tonight():
-                self._try(context, found, phase, noted, control)
-            free_memory()
-            dreams += found
-        log = RoundLog.of(number, dreams, dropped)
+        identities = [self._identity(context, number, name) for context in contexts]
+        phases = [PhaseFile(folder / f"context_{k:03d}.jsonl", one) for k, one in enumerate(identities)]
+        noted: dict[int, dict[str, Any] | None] = dict(enumerate(main_finds(lambda: [phase.read() for phase in phases])))
+        waiting = [k for k, log in noted.items() if log is None]
+        seeds = [derive_seed(self.seeding.seed, "dreams", self.night, name, number, k) for k in range(len(contexts))]
+        at_once = CONTEXTS_AT_ONCE * self.ranks.num_processes
+        for some in (waiting[start : start + at_once] for start in range(0, len(waiting), at_once)):
+            noted |= self._dream({k: contexts[k] for k in some}, number, seeds, phases)
+        logs = [log or {} for log in noted.values()]
+        dreams = [load_dreams(phase.path) for phase in phases]
+        free_memory()
+        controls = [
+            PhaseFile(self.folder / f"{name}_control_{k:03d}.json", self._identity(context, 0, name))
+            for k, context in enumerate(contexts)
+        ]
+        with self._before_tonight():
+            self._try(contexts, dreams, phases, logs, controls)
+        free_memory()
+        every = [one for found in dreams for one in found]
+        log = RoundLog.of(number, every, sum((Counter(log["dropped"]) for log in logs), Counter()))
         main_only(lambda: write_json(folder / "log.json", asdict(log)))
-        return dreams, log
+        return every, log
 
     # -- dream and choose ---------------------------------------------------------------------------------------------
     def _identity(self, context: Context, number: int, name: str) -> dict[str, Any]:
@@ -186,33 +188,39 @@ class DreamingTrainer:
             "round": f"{name} {number}",
         }
 
-    def _dream(self, context: Context, number: int, seed: int, phase: PhaseFile) -> dict[str, Any]:
-        """Dream of one context, and keep the dreams with how many were dropped, which is returned."""
-        config = self.config
-        dreamer = self._dreamer(number - 1)
-        with (
-            self._before_tonight(),
-            dreaming_with(self.model, dreamer) if dreamer else nullcontext(),
-            self.bank.one_forced_open(seed, config.dream_expert_gate) if config.dream_random_expert else nullcontext(),
-        ):
+    def _dream(
+        self, contexts: Mapping[int, Context], number: int, seeds: Sequence[int], phases: Sequence[PhaseFile]
+    ) -> dict[int, dict[str, Any]]:
+        """Dream of some contexts, by their number, and keep the dreams with how many were dropped, which is returned."""
+        config, dreamer = self.config, self._dreamer(number - 1)
+        with self._before_tonight(), dreaming_with(self.model, dreamer) if dreamer else nullcontext():
             made = dream(
                 self.model,
                 self.tokenizer,
-                context,
+                list(contexts.values()),
                 self._styles(dreamer),
                 config.dream_max_tokens,
                 config.dream_temperature,
                 config.dream_top_p,
-                seed,
+                [seeds[k] for k in contexts],
+                self._ajar,
             )
-        for one in made.dreams:
+        for one in (one for found in made for one in found.dreams):
             one.night, one.round = self.night, number
-        if made.dropped:
-            logger.warning(f"dropped dreams of {context.name}: {dict(made.dropped)}")
-        self._choose(made.dreams, seed)
-        log = {"dropped": dict(made.dropped)}
-        main_only(lambda: phase.write(lambda draft: save_dreams(made.dreams, draft), log))
-        return log
+        self._choose([found.dreams for found in made], [seeds[k] for k in contexts])
+        logs = {}
+        for (k, context), found in zip(contexts.items(), made, strict=True):
+            if found.dropped:
+                logger.warning(f"dropped dreams of {context.name}: {dict(found.dropped)}")
+            logs[k] = {"dropped": dict(found.dropped)}
+            main_only(lambda k=k, found=found: phases[k].write(lambda draft: save_dreams(found.dreams, draft), logs[k]))  # type: ignore[misc]
+        return logs
+
+    def _ajar(self, seed: int) -> AbstractContextManager[None]:
+        """Force one random expert of each layer open, if that is asked for."""
+        return (
+            self.bank.one_forced_open(seed, self.config.dream_expert_gate) if self.config.dream_random_expert else nullcontext()
+        )
 
     def _before_tonight(self) -> AbstractContextManager[None]:
         """Show the model as it was before tonight's training: it knows the contexts only by what stands in its prompt."""
@@ -232,56 +240,94 @@ class DreamingTrainer:
         worth = [(found.get(style, (0, 0))[0] + 1) / (found.get(style, (0, 0))[1] + 2) for style in config.dream_styles]
         return shared_out(config.dream_styles, worth, config.dreams_per_context)
 
-    def _choose(self, dreams: list[Dream], seed: int) -> None:
+    def _choose(self, dreams: Sequence[list[Dream]], seeds: Sequence[int]) -> None:
+        """Choose dreams of each context for a trial; each dream is scored on one process."""
         config = self.config
+        top, extra = config.dream_keep_top, config.dream_keep_random
         if config.dream_gradient_selection:
             scorer = GradientScorer(self.model, self.slot, self.tokenizer.pad_token_id or 0)
-            for one in dreams:
-                one.score = scorer.score(prepare_rows(self.backbone, self.tokenizer, one.rows))
-            chosen = select([one.score or 0.0 for one in dreams], config.dream_keep_top, config.dream_keep_random, seed)
+            every = [one for found in dreams for one in found]
+            scores = split(
+                shares([_length(one.rows) for one in every]),
+                lambda mine: [scorer.score(prepare_rows(self.backbone, self.tokenizer, every[i].rows)) for i in mine],
+            )
+            for one, score in zip(every, scores, strict=True):
+                one.score = score
         else:
-            chosen = select([0.0] * len(dreams), 0, config.dream_keep_top + config.dream_keep_random, seed)
-        for place in chosen:
-            dreams[place].chosen = True
+            top, extra = 0, top + extra
+        for found, seed in zip(dreams, seeds, strict=True):
+            for place in select([one.score or 0.0 for one in found], top, extra, seed):
+                found[place].chosen = True
 
     # -- try ----------------------------------------------------------------------------------------------------------
     def _try(
-        self, context: Context, dreams: list[Dream], phase: PhaseFile, log: Mapping[str, Any], control_phase: PhaseFile
+        self,
+        contexts: Sequence[Context],
+        dreams: Sequence[list[Dream]],
+        phases: Sequence[PhaseFile],
+        logs: Sequence[Mapping[str, Any]],
+        control_phases: Sequence[PhaseFile],
     ) -> None:
-        waiting = [one for one in dreams if one.chosen and one.reward is None and not one.failed]
-        waiting.sort(key=lambda one: (sorted(one.settings.items()), len(one.rows)))  # short ones may have to repeat their rows
-        if not waiting:
-            return
-        config = self.config
-        trials = Trials(
-            self.model, self.tokenizer, context.questions, config.trial_steps, config.trial_learning_rate, config.trial_rank
-        )
-        control = self._control(trials, control_phase)
-        at_once = TRIALS_AT_ONCE * self.ranks.num_processes
-        alike = [list(group) for _, group in itertools.groupby(waiting, key=lambda one: one.settings)]
-        for batch in (group[start : start + at_once] for group in alike for start in range(0, len(group), at_once)):
-            mine = batch[self.ranks.process_index :: self.ranks.num_processes]
-            rows = [prepare_rows(self.backbone, self.tokenizer, one.rows) for one in mine]
-            results: list[list[Any]] = [trials.run(rows, range(config.trial_seeds), **batch[0].settings) if rows else []]
-            if self.ranks.num_processes > 1:
-                results = gather_object(results)
-            for rank, part in enumerate(results):
-                for one, result in zip(batch[rank :: self.ranks.num_processes], part, strict=True):
-                    one.reward, one.solved, one.failed = result.reward, result.solved, result.failed
-                    if one.reward is not None:
-                        one.reward -= control[one.style]
-            main_only(lambda: phase.write(lambda draft: save_dreams(dreams, draft), log))
+        """Try the chosen dreams of all contexts; after each batch of each process, what is known by then is kept."""
+        waiting: list[tuple[int, Dream]] = []
+        for k, found in enumerate(dreams):
+            chosen = [one for one in found if one.chosen and one.reward is None and not one.failed]
+            chosen.sort(key=lambda one: (sorted(one.settings.items()), len(one.rows)))
+            waiting += [(k, one) for one in chosen]
+        controls = self._controls(contexts, sorted({k for k, _ in waiting}), control_phases)
+        trials = [Trial(k, one.rows, one.settings) for k, one in waiting]
+        for results in self._results(contexts, trials):
+            for place, result in results.items():
+                k, one = waiting[place]
+                one.reward, one.solved, one.failed = result.reward, result.solved, result.failed
+                if one.reward is not None:
+                    one.reward -= controls[k][one.style]
+            for k in sorted({waiting[place][0] for place in results}):
+                main_only(lambda k=k: phases[k].write(lambda draft: save_dreams(dreams[k], draft), logs[k]))  # type: ignore[misc]
 
-    def _control(self, trials: Trials, phase: PhaseFile) -> dict[str, float]:
-        """What each style's worked dream gains on these questions; the same in all rounds, so it is tried once."""
+    def _controls(
+        self, contexts: Sequence[Context], chosen: Sequence[int], phases: Sequence[PhaseFile]
+    ) -> dict[int, dict[str, float]]:
+        """What each style's worked dream gains on the questions of some contexts; the same in all rounds, so it is tried once."""
+        styles = self.config.dream_styles
         if not self.config.trial_control:
-            return dict.fromkeys(self.config.dream_styles, 0.0)
-        if main_finds(phase.read) is None:
-            rows = [prepare_rows(self.backbone, self.tokenizer, control_rows(style)) for style in self.config.dream_styles]
-            gains = [result.reward or 0.0 for result in trials.run(rows, range(self.config.trial_seeds))]
-            found = dict(zip(self.config.dream_styles, gains, strict=True))
-            main_only(lambda: phase.write(lambda draft: write_json(draft, found)))
-        return dict(read_json(phase.path))
+            return {k: dict.fromkeys(styles, 0.0) for k in chosen}
+        missing = [
+            k for k, log in zip(chosen, main_finds(lambda: [phases[k].read() for k in chosen]), strict=True) if log is None
+        ]
+        trials = [Trial(k, control_rows(style), {}) for k in missing for style in styles]
+        gains: dict[int, float] = {}
+        for results in self._results(contexts, trials):
+            gains |= {place: result.reward or 0.0 for place, result in results.items()}
+        for number, k in enumerate(missing):
+            found = {style: gains[number * len(styles) + j] for j, style in enumerate(styles)}
+            main_only(lambda k=k, found=found: phases[k].write(lambda draft: write_json(draft, found)))  # type: ignore[misc]
+        return {k: dict(read_json(phases[k].path)) for k in chosen}
+
+    def _results(self, contexts: Sequence[Context], trials: Sequence[Trial]) -> Iterator[dict[int, TrialResult]]:
+        """Results by place, each time of one batch of every process: up to `TRIALS_AT_ONCE` of one context and one setting."""
+        dealt = shares([_length(trial.rows) + _length(contexts[trial.context].questions) for trial in trials])
+        of_rank = [_batches(share, trials) for share in dealt]
+        tried: dict[int, Trials] = {}  # the last one's, on this process
+
+        def work(mine: Sequence[int]) -> list[TrialResult]:
+            if not mine:
+                return []
+            first = trials[mine[0]]
+            if first.context not in tried:
+                tried.clear()
+                tried[first.context] = self._trials(contexts[first.context])
+            rows = [prepare_rows(self.backbone, self.tokenizer, trials[i].rows) for i in mine]
+            return tried[first.context].run(rows, range(self.config.trial_seeds), **first.settings)
+
+        for number in range(max(map(len, of_rank))):
+            now = [batches[number] if number < len(batches) else [] for batches in of_rank]
+            yield dict(zip(sorted(i for batch in now for i in batch), split(now, work), strict=True))
+
+    def _trials(self, context: Context) -> Trials:
+        config = self.config
+        given = (config.trial_steps, config.trial_learning_rate, config.trial_rank)
+        return Trials(self.model, self.tokenizer, context.questions, *given)
 
     # -- learn --------------------------------------------------------------------------------------------------------
     @returning_blocks()
@@ -322,6 +368,32 @@ class DreamingTrainer:
                 counts[one.style] = (helped + (one.reward > 0), tried + 1)
         main_only(lambda: write_json(phase.draft / STYLES_NAME, counts))
         main_only(phase.commit)
+
+
+class Trial(NamedTuple):
+    """A trial to come: the number of the context, rows to train on, and settings of its own."""
+
+    context: int
+    rows: Sequence[tuple[str, str]]
+    settings: Mapping[str, float]
+
+
+def _batches(places: Sequence[int], trials: Sequence[Trial]) -> list[list[int]]:
+    """Consecutive trials of one context and one setting, `TRIALS_AT_ONCE` at most."""
+    batches: list[list[int]] = []
+    for place in places:
+        last = trials[batches[-1][0]] if batches else None
+        alike = last is not None and (last.context, last.settings) == (trials[place].context, trials[place].settings)
+        if alike and len(batches[-1]) < TRIALS_AT_ONCE:
+            batches[-1].append(place)
+        else:
+            batches.append([place])
+    return batches
+
+
+def _length(rows: Iterable[tuple[str, str]]) -> int:
+    """Characters of rows, by which work is dealt out."""
+    return sum(len(prompt) + len(reply) for prompt, reply in rows)
 
 
 def style_counts(dreamer: Path | None) -> dict[str, tuple[int, int]]:

@@ -131,13 +131,17 @@ class Trials:
             steps: optimizer steps; None takes those that all trials have.
             learning_rate: likewise.
         """
-        n, q = len(dreams), max(map(len, dreams))
-        if not self.packed:
-            dreams = [[items[k % len(items)] for k in range(q)] for items in dreams]  # short dreams repeat their rows
+        n, lengths = len(dreams), list(map(len, dreams))
+        if not self.packed:  # each adapter has as many rows; short dreams repeat theirs, and the repeated ones do not count
+            dreams = [[items[k % len(items)] for k in range(max(lengths))] for items in dreams]
         batch, rows = self._batch(dreams)
-        dream_of = torch.tensor([k for k, items in enumerate(dreams) for _ in items], device=batch.item_of.device)
-        group = dream_of[batch.item_of]  # (tokens,)
-        weight = (1 / torch.bincount(group, minlength=n))[group]
+        device = batch.item_of.device
+        dream_of = torch.tensor([k for k, items in enumerate(dreams) for _ in items], device=device)
+        counts = torch.tensor(
+            [k < own for own, items in zip(lengths, dreams, strict=True) for k in range(len(items))], device=device
+        )
+        group, weight = dream_of[batch.item_of], counts[batch.item_of].float()  # (tokens,)
+        weight = weight / torch.zeros(n, device=device).index_add_(0, group, weight)[group]
         lora = BatchedLora(self.maps, n, self.rank, ALPHA / RANK * self.rank, seed)
         count = int(steps or self.steps)
         optimizer = torch.optim.AdamW(lora.parameters(), lr=learning_rate or self.learning_rate, weight_decay=0.0)

@@ -22,12 +22,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.experts.units import Expert, block_inputs
-from sleepkit.language.models.zero3 import whole
+from sleepkit.language.models.zero3 import passes_in_step, whole
+from sleepkit.utils.ranks import gathered_rows, shares, split
 
 __all__ = ["capture_ffn_inputs", "fit_slot", "merge_oldest", "merge_slots"]
 
@@ -40,6 +42,8 @@ def capture_ffn_inputs(
 ) -> list[Tensor]:
     """Inputs of the grown FFN blocks while the model reads ``batches``: one ``(rows, d)`` tensor per grown layer.
 
+    Each process reads its share, and all get all rows; call it on all.
+
     Args:
         batches: what the model's forward takes; positions whose ``attention_mask`` is 0 are left out.
         max_rows: of more positions than this, so many are drawn, the same ones in every layer.
@@ -49,9 +53,16 @@ def capture_ffn_inputs(
     chosen = positions[torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))[:max_rows]]
     kept = torch.zeros(sum(map(len, masks)), dtype=torch.bool).index_fill(0, chosen, True).split([*map(len, masks)])
 
-    read = block_inputs(bank.model, list(bank.per_layer()), batches)
-    rows = [[x[keep.to(x.device)] for x in inputs] for inputs, keep in zip(read, kept, strict=True)]
-    return [torch.cat(layer) for layer in zip(*rows, strict=True)]
+    dealt = shares([len(mask) for mask in masks])
+    mine = dealt[PartialState().process_index]
+    passes = [k for (k,) in passes_in_step(dealt, lambda share: [[k] for k in share])] or [
+        0
+    ]  # one at least tells what rows are like
+    read = block_inputs(bank.model, list(bank.per_layer()), [batches[k] for k in passes])
+    rows = [[x[kept[k].to(x.device)] for x in inputs] for inputs, k in zip(read, passes, strict=True)]
+    rows = rows[: len(mine)] or [[x[:0] for x in rows[0]]]
+    of_rank = [sum(int(kept[k].sum()) for k in share) for share in dealt]
+    return [gathered_rows(torch.cat(layer), of_rank) for layer in zip(*rows, strict=True)]
 
 
 def merge_slots(bank: ExpertBank, into: int, from_: Sequence[int], inputs: Sequence[Tensor], **options: Any) -> dict[int, float]:
@@ -95,7 +106,7 @@ def fit_slot(
     batch_rows: int = 512,
     seed: int = 0,
 ) -> dict[int, float]:
-    """Fit slot ``into`` to the sum of the slots ``from_``; nothing else changes.
+    """Fit slot ``into`` to the sum of the slots ``from_``, each layer on one process; nothing else changes.  Call it on all.
 
     Args:
         into: a slot in use, which may be one of ``from_``.
@@ -113,12 +124,21 @@ def fit_slot(
             f"merging needs at least {MIN_ROWS} rows of FFN inputs for each of {len(bank.layers)} layers, "
             f"got {[len(x) for x in inputs]}; give more self-written examples"
         )
-    errors = {}
-    for index, experts, x in zip(bank.layers, bank.per_layer(), inputs, strict=True):
-        with whole([parameter for slot in {into, *from_} for parameter in experts[slot].parameters()], write=True):
-            fitted, errors[index] = _fit([experts[slot] for slot in from_], x, steps, learning_rate, batch_rows, seed)
-            experts[into].load_state_dict(fitted.state_dict())
-    return errors
+    layers = list(zip(bank.per_layer(), inputs, strict=True))
+
+    def fitted(chosen: Sequence[int]) -> list[tuple[dict[str, Tensor], float]]:
+        made = [
+            _fit([layers[k][0][slot] for slot in from_], layers[k][1], steps, learning_rate, batch_rows, seed) for k in chosen
+        ]
+        return [({name: values.cpu() for name, values in new.state_dict().items()}, error) for new, error in made]
+
+    with whole(
+        [parameter for slot in {into, *from_} for experts, _ in layers for parameter in experts[slot].parameters()], write=True
+    ):
+        made = split(shares([1.0] * len(layers)), fitted)
+        for (experts, _), (state, _) in zip(layers, made, strict=True):
+            experts[into].load_state_dict(state)
+    return {index: error for index, (_, error) in zip(bank.layers, made, strict=True)}
 
 
 def merge_oldest(bank: ExpertBank, batches: Sequence[Mapping[str, Tensor]], seed: int = 0) -> dict[int, float]:

@@ -54,6 +54,11 @@ class UnlearningTrainer(KnowledgeSeedingTrainer):
         """Show the model as it is, which teaches what stays."""
         return self.bank.view(self.bank.active)
 
+    @property
+    def drawn(self) -> Any:
+        """Return all items: their teachers are those of the first training, whatever a later one draws."""
+        return range(len(self.items))
+
     def prepare(self, items: Sequence[SyntheticExample]) -> list[PreparedItem]:
         """Items with their teachers' targets."""
         kept = self.preparation.kept

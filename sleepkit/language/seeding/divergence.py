@@ -94,14 +94,14 @@ class TeacherTargets:
             tokens: ``(n,)``, of the worked reply.
             token_weight: w, a number or ``(n,)``: the target is ``(1 - w) teacher + w onehot(tokens)``.
         """
-        weights = torch.as_tensor(token_weight, dtype=torch.float32).expand(hidden.shape[0])
+        weights = torch.as_tensor(token_weight, dtype=torch.float32, device=hidden.device).expand(hidden.shape[0])
         mixed = tokens is not None and bool(weights.any())
         if top_k == 0:
             if not mixed:
                 return cls(hidden=hidden.detach().clone())
             return cls(hidden=hidden.detach().clone(), tokens=tokens, weights=weights.clone())
         kept = []
-        for start in range(0, hidden.shape[0], chunk_size):
+        for start in range(0, max(1, hidden.shape[0]), chunk_size):
             part = slice(start, start + chunk_size)
             log_probs = F.log_softmax(head(hidden[part]), dim=-1)
             if tokens is not None and mixed:
@@ -124,8 +124,8 @@ class TeacherTargets:
         """Return these targets with `tokens` and `weights` (zero where there were none), so that they can be joined."""
         if self.hidden is None or self.tokens is not None:
             return self
-        n = len(self.hidden)
-        return TeacherTargets(hidden=self.hidden, tokens=torch.zeros(n, dtype=torch.int64), weights=torch.zeros(n))
+        tokens = torch.zeros(len(self.hidden), dtype=torch.int64, device=self.hidden.device)
+        return TeacherTargets(hidden=self.hidden, tokens=tokens, weights=torch.zeros_like(tokens, dtype=torch.float32))
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are there, by name (for safetensors)."""

@@ -1,28 +1,33 @@
 """What of a night's items is computed before the first step, and once: tokens, the teacher's targets, what frozen layers make.
 
-    prepared = Preparation(model, backbone, head, tokenizer, seeding).prepare(items, teacher_prompt, teacher_view, unslept_view)
+    prepared = Preparation(model, backbone, head, tokenizer, seeding).prepare(items, drawn, teacher_prompt, teacher_view, unslept)
 
-The teacher of general items is the unslept model, of all others the one before tonight.  Passes take rows of similar length.
+Targets and frozen layers are computed for the items that the night's batches draw, and for no others; each item by one process,
+and known to all then.  The teacher of general items is the unslept model, of all others the one before tonight.  Passes take
+rows of similar length.
 The shortcuts of packing.py are compared with the plain computation, and used only where they equal it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from sleepkit.language.generation.batches import room_of
 from sleepkit.language.generation.chat import require_window
 from sleepkit.language.generation.prompts import PromptFormat
 from sleepkit.language.models.decoder import without_masks
+from sleepkit.language.models.zero3 import is_zero3, passes_in_step
 from sleepkit.language.questions.examples import SyntheticExample
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
-from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets
+from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets, token_log_probs
 from sleepkit.language.seeding.packing import (
     Backbone,
     PackedBatch,
@@ -34,8 +39,11 @@ from sleepkit.language.seeding.packing import (
     pad_rows,
 )
 from sleepkit.reporting.live import progress
+from sleepkit.utils.ranks import gathered_rows, shares
 
-PASS_TOKENS = 4096  # in one pass without gradients: enough to keep the cores busy, few enough to stay below a step's peak
+PASS_TOKENS = (
+    4096  # in one pass without gradients, on a CPU: enough to keep the cores busy, few enough to stay below a step's peak
+)
 View = Callable[[], AbstractContextManager[None]]
 logger = logging.get_logger(__name__)
 
@@ -68,20 +76,22 @@ class Preparation:
     def prepare(
         self,
         items: Sequence[SyntheticExample],
+        drawn: Collection[int],
         teacher_prompt: Callable[[SyntheticExample], list[int]],
         teacher_view: View,
         unslept_view: View,
     ) -> list[PreparedItem]:
-        """Tokenise items, run the teacher once, and keep what enters the first expert layer.
+        """Tokenise items, run the teacher once, and keep what enters the first expert layer; call it on all processes.
 
         Args:
             items: of the night.
+            drawn: indices of those that some batch holds.
             teacher_prompt: returns the tokens that the teacher reads before an item's reply.
             teacher_view: inside it the model is the teacher.
             unslept_view: inside it the model is the unslept one, which teaches general items.
 
         Returns:
-            The items in their order, with the teacher's targets.
+            The items in their order, those that are drawn and all general ones with the teacher's targets.
         """
         prepared = [self._tokenised(item) for item in items]
         if self.seeding.packing and not self.backbone.packs(prepared):
@@ -90,7 +100,7 @@ class Preparation:
             self._switch_off("cache_frozen_layers", "takes the kind of a layer from its number, so none can be left out")
         self.prefix = common_prefix(prepared) if self.seeding.packing else 0
         for general, view in ((True, unslept_view), (False, teacher_view)):  # apart, so that others change no bit
-            chosen = [i for i, item in enumerate(items) if (item.style == "general") == general]
+            chosen = [i for i, item in enumerate(items) if (item.style == "general") == general and (general or i in drawn)]
             if all(items[i] in self.kept for i in chosen):
                 for i in chosen:
                     prepared[i] = self.kept[items[i]]
@@ -129,54 +139,118 @@ class Preparation:
         asked = [i for i, weight in enumerate(weights) if weight < 1]
         longest = max((len(prompts[i]) + len(prepared[i].reply_ids) for i in asked), default=0)
         require_window(self.model, longest, "a teacher prompt with its reply")
+
+        def targets(chosen: Sequence[int], hidden: Tensor) -> dict[str, Tensor]:
+            items = [prepared[i] for i in chosen]
+            leaning = torch.tensor([weights[i] for i in chosen]).repeat_interleave(torch.tensor(list(map(_learned, items))))
+            made = TeacherTargets.from_hidden(
+                hidden, self.head, self.seeding.top_k, self.seeding.chunk_size, self.reply_tokens(items), leaning
+            )
+            return (made.leaning() if any(weights) else made).tensors()
+
+        def heard(chosen: Sequence[int]) -> dict[str, Tensor]:
+            items = [replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in chosen]
+            rows = pad_rows(items, self.pad, self.device)
+            return targets(chosen, flat_hidden(self.backbone.hidden(rows), rows))
+
+        def told(chosen: Sequence[int]) -> dict[str, Tensor]:
+            """These items use the worked reply only, so their teacher states are never read; zeros stand in their place."""
+            shape = sum(_learned(prepared[i]) for i in chosen), self.head.weight.shape[1]
+            return targets(chosen, torch.zeros(shape, dtype=self.backbone.dtype, device=self.device))
+
+        lengths = [len(prompt) + len(item.reply_ids) for prompt, item in zip(prompts, prepared, strict=True)]
+        counts = list(map(_learned, prepared))
+        with self._evaluating(), view():
+            with progress.phase(None if sampled else "asking the teacher", len(asked)) as step:
+                found = self._of_each(asked, lengths, counts, heard, step)
+            found |= self._of_each([i for i, weight in enumerate(weights) if weight == 1], counts, counts, told)
+        for i, tensors in found.items():
+            prepared[i].teacher = TeacherTargets(**tensors)
+
+    def _of_each(
+        self,
+        chosen: Sequence[int],
+        lengths: Sequence[int],
+        counts: Sequence[int],
+        run: Callable[[Sequence[int]], dict[str, Tensor]],
+        step: Callable[[int], object] = lambda _: None,
+    ) -> dict[int, dict[str, Tensor]]:
+        """Rows of each chosen item, which one process computes and all know; as views of one tensor, as many small ones among
+        large temporaries scatter the heap.
+
+        Args:
+            chosen: indices of items.
+            lengths: tokens that are read, of all items.
+            counts: rows that come out, of all items.
+            run: returns rows by name for the items of a pass, those of one after those of another.
+            step: is told how many are done.
+        """
+        if not chosen:
+            return {}
+        order = sorted(chosen, key=lengths.__getitem__)
+        dealt = [[order[k] for k in share] for share in shares([lengths[i] for i in order])]
+        of_rank = [sum(counts[i] for i in share) for share in dealt]
+        most = self._pass_tokens()
+        mine = list(_passes(dealt[PartialState().process_index], lengths, most))
+        made = []
+        for batch in passes_in_step(dealt, lambda share: list(_passes(share, lengths, most))):
+            made.append(run(batch))
+            step(len(batch))
+        made = made or [run(order[:1])]  # more processes than items: this one tells what rows are like
+        own = made[: len(mine)] or [{name: rows[:0] for name, rows in made[0].items()}]
+        found = {name: gathered_rows(torch.cat([rows[name] for rows in own]), of_rank) for name in own[0]}
+        order = [i for share in dealt for i in share]
+        parts = {name: rows.split([counts[i] for i in order]) for name, rows in found.items()}
+        return {i: {name: rows[k] for name, rows in parts.items()} for k, i in enumerate(order)}
+
+    def _pass_tokens(self) -> int:
+        """Tokens of a pass: by the memory that is free on a GPU, unless all processes have to run the same passes."""
+        return PASS_TOKENS if self.device.type != "cuda" or is_zero3() else room_of(self.model, 1).read
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
         was_training = self.model.training
         self.model.eval()
-        with view(), progress.phase(None if sampled else "asking the teacher", len(asked)) as step:
-            for batch in _by_length([prepared[i] for i in asked], [prompts[i] for i in asked]):
-                chosen = [asked[k] for k in batch]
-                rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in chosen], self.pad, self.device)
-                hidden = flat_hidden(self.backbone.hidden(rows), rows)
-                self._note([prepared[i] for i in chosen], [weights[i] for i in chosen], hidden)
-                step(len(batch))
-        self.model.train(was_training)
-        told = [item for item, weight in zip(prepared, weights, strict=True) if weight == 1]
-        if told:  # these items use the worked reply only, so their teacher states are never read; store zeros
-            shape = sum(len(item.reply_ids) - item.first_token for item in told), self.head.weight.shape[1]
-            self._note(told, [1.0] * len(told), torch.zeros(shape, dtype=self.backbone.dtype, device=self.device))
-
-    def _note(self, items: Sequence[PreparedItem], weights: Sequence[float], hidden: Tensor) -> None:
-        """Targets of items from the last hidden states of their reply tokens; one tensor for all, of which items hold views, as
-        many small ones among large temporaries scatter the heap."""
-        lengths = [len(item.reply_ids) - item.first_token for item in items]
-        leaning = torch.tensor(weights).repeat_interleave(torch.tensor(lengths))
-        targets = TeacherTargets.from_hidden(
-            hidden, self.head, self.seeding.top_k, self.seeding.chunk_size, self.reply_tokens(items), leaning
-        )
-        start = 0
-        for item, length in zip(items, lengths, strict=True):
-            item.teacher = targets[start : start + length]
-            start += length
+        try:
+            yield
+        finally:
+            self.model.train(was_training)
 
     @torch.no_grad()
     def keep_lower(self, prepared: Sequence[PreparedItem]) -> None:
         """Keep what enters the first expert layer, if that may be kept."""
         if not (self.keeps_lower and self.seeding.cache_frozen_layers):
             return
-        for batch in _by_length(prepared, [item.prompt_ids for item in prepared]):
-            rows = pad_rows([prepared[i] for i in batch], self.pad, self.device)
-            lower = self.backbone.lower_inputs(rows)[rows.learned_tokens | rows.other_tokens]  # (tokens, d), without padding
-            parts = lower.split([len(prepared[i].sequence) for i in batch])
-            for i, part in zip(batch, parts, strict=True):
-                prepared[i].lower = part
+
+        def run(chosen: Sequence[int]) -> dict[str, Tensor]:
+            rows = pad_rows([prepared[i] for i in chosen], self.pad, self.device)
+            return {"lower": self.backbone.lower_inputs(rows)[rows.learned_tokens | rows.other_tokens]}  # without padding
+
+        lengths = [len(item.sequence) for item in prepared]
+        with self._evaluating():
+            for i, rows in self._of_each(range(len(prepared)), lengths, lengths, run).items():
+                prepared[i].lower = rows["lower"]
+
+    @torch.no_grad()
+    def note_log_probs(self, prepared: Sequence[PreparedItem]) -> None:
+        """Note how likely the model as it is now holds each token of the replies."""
+
+        def run(chosen: Sequence[int]) -> dict[str, Tensor]:
+            items = [prepared[i] for i in chosen]
+            batch = self.collate(items)
+            hidden = flat_hidden(self.backbone.hidden(batch), batch)
+            return {"own": token_log_probs(hidden, self.head, self.reply_tokens(items), self.seeding.chunk_size)}
+
+        lengths, counts = [len(item.sequence) for item in prepared], list(map(_learned, prepared))
+        for i, rows in self._of_each(range(len(prepared)), lengths, counts, run).items():
+            prepared[i].old_log_probs = rows["own"]
 
     def check_shortcuts(self, prepared: Sequence[PreparedItem]) -> None:
         """Compare packed rows and cached layers with the plain computation on a few items; use them only if equal."""
         longest = max(prepared, key=lambda item: len(item.sequence))  # the one to leave a sliding window
         sample = [*prepared[:2], longest, *prepared[-2:]]
         plain = pad_rows([replace(item, lower=None) for item in sample], self.pad, self.device)
-        was_training = self.model.training
-        self.model.eval()
-        with torch.no_grad(), self.backbone.without_experts():
+        with torch.no_grad(), self._evaluating(), self.backbone.without_experts():
             expected = flat_hidden(self.backbone.hidden(plain), plain)
             for shortcut in ("cache_frozen_layers", "packing"):
                 if not getattr(self.seeding, shortcut):
@@ -188,7 +262,6 @@ class Preparation:
                             item.lower = None
                         self.kept.clear()
                     self._switch_off(shortcut, "gives other numbers than rows of their own")
-        self.model.train(was_training)
 
     def _switch_off(self, shortcut: str, why: str) -> None:
         setattr(self.seeding, shortcut, False)
@@ -223,12 +296,16 @@ def _why_not(backbone: Backbone, items: Sequence[PreparedItem]) -> str:
     return f"{without_masks(backbone.decoder)}, which no mask keeps apart"
 
 
-def _by_length(prepared: Sequence[PreparedItem], prompts: Sequence[list[int]]) -> Iterator[list[int]]:
-    """Indices of items of similar length, so many at a time that rows padded to the longest hold `PASS_TOKENS`."""
-    lengths = [len(prompt) + len(item.reply_ids) for prompt, item in zip(prompts, prepared, strict=True)]
+def _learned(item: PreparedItem) -> int:
+    """Reply tokens that carry a loss."""
+    return len(item.reply_ids) - item.first_token
+
+
+def _passes(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Cut items in the order of their lengths, so many at a time that rows padded to the longest hold ``most`` tokens."""
     batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[i] > PASS_TOKENS:
+    for i in order:
+        if batch and (len(batch) + 1) * lengths[i] > most:
             yield batch
             batch = []
         batch.append(i)

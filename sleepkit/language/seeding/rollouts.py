@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sleepkit.language.generation.chat import decode, generate, text_ids
 from sleepkit.language.generation.prompts import PromptFormat
+from sleepkit.language.models.zero3 import split_passes
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.imitation import (
     LocalModelJudge,
@@ -29,6 +30,9 @@ from sleepkit.language.seeding.imitation import (
     random_prefix_cut,
 )
 from sleepkit.language.seeding.packing import PreparedItem
+from sleepkit.utils.ranks import shares
+
+JUDGED_AT_ONCE = 8  # answers
 
 
 @dataclass
@@ -97,17 +101,29 @@ def _rewards(
     references: Sequence[list[int]],
     args: KnowledgeSeedingConfig,
 ) -> Tensor:
+    """Rewards ``(n,)``, each of which one process finds; a model that judges does so in the batches of `LocalModelJudge`."""
     judge: SemanticJudge
     if args.judge == "model":
         judge = LocalModelJudge(model, tokenizer)  # type: ignore[arg-type]
     else:
         judge = TokenF1Judge() if args.judge == "token_f1" else NumberJudge()
-    result = imitation_reward(
-        [decode(tokenizer, tokens) for tokens in made],
-        [decode(tokenizer, tokens) for tokens in references],
-        judge=judge,
-        gamma=args.gamma,
-        z0=args.z0 if args.z0 < 1 else int(args.z0),
-        tokenize=lambda text: text_ids(tokenizer, text),
-    )
-    return torch.tensor(result.total, dtype=torch.float32)
+
+    def of_some(chosen: Sequence[int]) -> list[float]:
+        result = imitation_reward(
+            [decode(tokenizer, made[i]) for i in chosen],
+            [decode(tokenizer, references[i]) for i in chosen],
+            judge=judge,
+            gamma=args.gamma,
+            z0=args.z0 if args.z0 < 1 else int(args.z0),
+            tokenize=lambda text: text_ids(tokenizer, text),
+        )
+        return list(map(float, result.total))
+
+    def cut(share: Sequence[int]) -> list[list[int]]:
+        return [list(share[start : start + JUDGED_AT_ONCE]) for start in range(0, len(share), JUDGED_AT_ONCE)]
+
+    def work(passes: Sequence[list[int]]) -> dict[int, float]:
+        return {i: reward for batch in passes for i, reward in zip(batch, of_some(batch), strict=True)}
+
+    dealt = shares([len(said) + len(reference) for said, reference in zip(made, references, strict=True)])
+    return torch.tensor(split_passes(dealt, cut, work), dtype=torch.float32)

@@ -15,7 +15,7 @@ the very same rollouts.  Sources: "Language Models Need Sleep" (arXiv 2606.03979
 
 Ours: the mixture with the worked reply (``reply_weight``), because a small teacher may copy a rare name from its prompt
 with p = 0.05, and a student that matches it never says the name; packing and cached lower layers (packing.py); teacher
-targets computed once per item (preparation.py); the gate penalty, which asks the new expert to be silent on everything
+targets computed once for each item that a batch draws (preparation.py); the gate penalty, which asks the new expert to be silent on everything
 that is not in tonight's documents.
 
 Built on `transformers.Trainer`, not on TRL's online trainers: those generate at every step and keep a second model,
@@ -27,7 +27,7 @@ output heads, vLLM rollouts.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -63,6 +63,7 @@ from sleepkit.utils.training import conclude, recomputing_here, settings_digest
 
 EXPERT_STATE = "expert.safetensors"
 BEGIN_TOKENS = 2  # of a reply
+LOGGED = ("kl_memory", "kl_general", "gate_memory", "gate_general", "gate_begin", "reward", "reward_std")
 
 
 class KnowledgeSeedingTrainer(Trainer):
@@ -119,10 +120,10 @@ class KnowledgeSeedingTrainer(Trainer):
         self.tokens = TokenCount()
         self.tokens_before, self.seconds_before = 0, 0.0  # of sessions that were killed
         self._started = time.perf_counter()
-        self._rollouts: list[PreparedItem] = []
-        self._used_rollouts = 0
+        self._rollouts: list[PreparedItem] = []  # of all processes
+        self._used_rollouts = 0  # by all processes
         self._rollouts_of = -1  # the step that they were drawn at
-        self._sums: dict[str, list[Tensor]] = {}
+        self._sums: dict[str, Tensor] = {}  # of each of `LOGGED`: sum and number
         args.logging_nan_inf_filter = False  # which would log other losses in place of those that are not finite
         with writable(str(args.output_dir)):  # which it makes
             super().__init__(model=model, args=args, processing_class=processing_class, train_dataset=self.items, **kwargs)
@@ -136,8 +137,13 @@ class KnowledgeSeedingTrainer(Trainer):
 
     # -- teacher and student ----------------------------------------------------------------------------------------
     def prepare(self, items: Sequence[SyntheticExample]) -> list[PreparedItem]:
-        """Items with their teachers' targets."""
-        return self.preparation.prepare(items, self.teacher_prompt, self.teacher_view, self.unslept_view)
+        """Items, with their teachers' targets where the night's batches draw them."""
+        return self.preparation.prepare(items, self.drawn, self.teacher_prompt, self.teacher_view, self.unslept_view)
+
+    @cached_property
+    def drawn(self) -> Collection[int]:
+        """Return the indices of the items that some batch of the night holds, in order."""
+        return sorted({i for batch in self._plan(0, 1) for i in batch})
 
     def teacher_prompt(self, item: SyntheticExample) -> list[int]:
         """Return the tokens that the teacher reads before the reply: the context, the worked pair, then the prompt again."""
@@ -167,12 +173,16 @@ class KnowledgeSeedingTrainer(Trainer):
     # -- data -----------------------------------------------------------------------------------------------------
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches by `BatchPlan`; each rank takes its own slice, so accelerate must not split them again."""
-        args = self.seeding
-        world, size = args.world_size, args.per_device_train_batch_size
-        steps = args.max_steps * args.gradient_accumulation_steps
-        plan = BatchPlan(self.new, self.others, size, args.general_share, steps, args.seed, args.process_index, world)
+        plan = self._plan(self.seeding.process_index, self.seeding.world_size)
         indices: Any = list(range(len(self.items)))
         return DataLoader(indices, batch_sampler=plan, collate_fn=lambda chosen: {"indices": chosen})
+
+    def _plan(self, rank: int, world: int) -> BatchPlan:
+        """All batches of the night, cut into ``world`` slices."""
+        args = self.seeding
+        size = args.per_device_train_batch_size * args.world_size // world
+        steps = args.max_steps * args.gradient_accumulation_steps
+        return BatchPlan(self.new, self.others, size, args.general_share, steps, args.seed, rank, world)
 
     def _steps_of_epochs(self) -> int:
         """Steps after which each new item was seen ``num_train_epochs`` times, ``min_steps`` at least."""
@@ -195,23 +205,17 @@ class KnowledgeSeedingTrainer(Trainer):
             derive_seed(args.seed, "rollouts", self.state.global_step),
             self.teacher_view,
         )
-        rollouts = rollouts[: len(rollouts) // args.world_size * args.world_size]  # ZeRO-3 needs equal steps on all ranks
-        prepared = [
+        self._rollouts = [
             PreparedItem(self.prepared[r.index].prompt_ids, r.reply_ids, True, first_token=r.cut, advantage=r.advantage)
             for r in rollouts
         ]
         prompts = [self.teacher_prompt(self.items[r.index]) for r in rollouts]
-        self.preparation.run_teacher(prepared, prompts, self.teacher_view, sampled=True)
-        self.preparation.keep_lower(prepared)
-        self._rollouts = prepared[args.process_index :: args.world_size]
+        self.preparation.run_teacher(self._rollouts, prompts, self.teacher_view, sampled=True)
+        self.preparation.keep_lower(self._rollouts)
+        self.preparation.note_log_probs(self._rollouts)
         self._used_rollouts = 0
-        with torch.no_grad():
-            for item in self._rollouts:
-                batch = self.preparation.collate([item])
-                hidden = flat_hidden(self.backbone.hidden(batch), batch)
-                item.old_log_probs = token_log_probs(hidden, self.head, self.preparation.reply_tokens([item]), args.chunk_size)
-        self._log_sum("reward", rewards.mean())
-        self._log_sum("reward_std", rewards.std(dim=1).mean())
+        self._log_sum("reward", rewards)
+        self._log_sum("reward_std", rewards.std(dim=1))
 
     def _with_rollouts(self, items: list[PreparedItem]) -> list[PreparedItem]:
         """Replace a share lambda of the new items by rollouts."""
@@ -221,11 +225,11 @@ class KnowledgeSeedingTrainer(Trainer):
         if step % args.rollout_every == 0 and self._rollouts_of != step:
             self.refresh_rollouts()
             self._rollouts_of = step
-        learned = [k for k, item in enumerate(items) if item.is_learned]
-        for k in learned[: round(args.lmbda_at(step, self.state.max_steps) * len(learned))]:
-            if self._rollouts:
-                items[k] = self._rollouts[self._used_rollouts % len(self._rollouts)]
-                self._used_rollouts += 1
+        world, count = args.world_size, self._plan(0, 1).n_new  # of the batch of all processes, which new items begin
+        replaced = round(args.lmbda_at(step, self.state.max_steps) * count) if self._rollouts else 0
+        for k, place in enumerate(range(args.process_index, min(replaced, len(items) * world), world)):
+            items[k] = self._rollouts[(self._used_rollouts + place) % len(self._rollouts)]
+        self._used_rollouts += replaced
         return items
 
     # -- objective ------------------------------------------------------------------------------------------------
@@ -242,7 +246,6 @@ class KnowledgeSeedingTrainer(Trainer):
         """
         items = self._with_rollouts([self.prepared[i] for i in inputs["indices"]])
         batch = self.preparation.collate(items)
-        self.tokens.add(self.state.global_step, batch.n_tokens)
         with self.bank.watch_gates(self.slot) as layers:
             hidden = through_wrapper(model, self.backbone.hidden, batch)
             gates = [layer.gates for layer in layers if layer.gates is not None]
@@ -251,10 +254,8 @@ class KnowledgeSeedingTrainer(Trainer):
         targets = TeacherTargets.cat([item.teacher for item in items if item.teacher is not None])
         per_token = token_divergence(flat, self.head, targets, args.divergence, args.beta, args.chunk_size)  # (n,)
         is_learned = torch.tensor([item.is_learned for item in items], device=self.backbone.device)[batch.item_of]
-        if is_learned.any():
-            self._log_sum("kl_memory", per_token.detach()[is_learned].mean())
-        if (~is_learned).any():
-            self._log_sum("kl_general", per_token.detach()[~is_learned].mean())
+        self._log_sum("kl_memory", per_token[is_learned])
+        self._log_sum("kl_general", per_token[~is_learned])
         rolled = torch.tensor([item.advantage is not None for item in items], device=self.backbone.device)[batch.item_of]
         objective = per_token
         if rolled.any():
@@ -263,13 +264,14 @@ class KnowledgeSeedingTrainer(Trainer):
                 args.alpha * per_token + (1 - args.alpha) * self._policy_term(flat, items, batch, rolled),
                 per_token,
             )
-        count = self.accelerator.reduce(torch.tensor(float(len(per_token)), device=self.backbone.device), "sum")
+        counts = torch.tensor([len(per_token), batch.n_tokens], device=self.backbone.device)
+        count, tokens = self.accelerator.reduce(counts, "sum").tolist()
+        self.tokens.add(self.state.global_step, tokens)
         loss = objective.sum() / count * args.world_size
         if gates and args.gate_penalty:
             ramp = min(1.0, self.state.global_step / max(1, 0.3 * self.state.max_steps))  # first learn, then fall silent
             loss = loss + args.gate_penalty * self.bank.penalty * ramp * self._openness(gates, batch)
-            if batch.learned_tokens.any():
-                self._log_sum("gate_memory", torch.stack([gate[batch.learned_tokens].mean() for gate in gates]).mean().detach())
+            self._log_sum("gate_memory", torch.stack([gate[batch.learned_tokens] for gate in gates]))
         return (loss, {"hidden": flat}) if return_outputs else loss
 
     def _openness(self, gates: Sequence[Tensor], batch: PackedBatch) -> Tensor:
@@ -290,7 +292,7 @@ class KnowledgeSeedingTrainer(Trainer):
         for name, weight in (("gate_general", everywhere), ("gate_begin", begins * batch.other_tokens)):
             total = self.accelerator.reduce(weight.sum(), "sum").clamp(min=1)
             mean = torch.stack([(gate[..., 0] * weight).sum() for gate in gates]).mean() / total * self.args.world_size
-            self._log_sum(name, self.accelerator.reduce(mean.detach(), "mean"))
+            self._log_sum(name, mean)
             openness = openness + mean
         return openness
 
@@ -330,13 +332,17 @@ class KnowledgeSeedingTrainer(Trainer):
         """Return 0: operations are not estimated, as ``inputs`` hold indices; tokens are counted."""
         return 0
 
-    def _log_sum(self, name: str, value: Tensor) -> None:
-        self._sums.setdefault(name, []).append(value.detach().float().reshape(()))
+    def _log_sum(self, name: str, values: Tensor) -> None:
+        total = values.detach().float().sum().to(self.backbone.device)
+        self._sums[name] = self._sums.get(name, 0) + torch.stack([total, torch.full_like(total, values.numel())])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means since the last line to the log."""
-        for name, values in sorted(self._sums.items()):
-            logs[name] = round(torch.stack(values).mean().item(), 5)
+        """Add means since the last line to the log, over all processes; all call it."""
+        nothing = torch.zeros(2, device=self.backbone.device)
+        sums = torch.stack([self._sums.get(name, nothing) for name in LOGGED])
+        for name, (total, count) in zip(LOGGED, self.accelerator.reduce(sums, "sum").tolist(), strict=True):
+            if count:
+                logs[name] = round(total / count, 5)
         self._sums.clear()
         super().log(logs, start_time)
 
@@ -417,7 +423,7 @@ class KnowledgeSeedingTrainer(Trainer):
         self._started = time.perf_counter()
         training = self.lm.training
         with self.student_view(), self.backbone.in_blocks(), recomputing_here(self.lm), _without_frozen(self.lm):
-            self.preparation.check_shortcuts(self.prepared)
+            self.preparation.check_shortcuts([self.prepared[i] for i in self.drawn])
             self.train(resume_from_checkpoint=checkpoint)
         seconds, tokens = self.train_seconds, self._of_all_ranks(self.tokens.total)
         if self.is_deepspeed_enabled:

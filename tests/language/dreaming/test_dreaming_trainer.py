@@ -38,11 +38,11 @@ def fixed_dreams(monkeypatch):
     calls = []
 
     def dream(*args):
-        calls.append(args[-1])
+        calls.append(tuple(args[7]))
         made = [Dream("rewrite", rows[0][1], rows, "orrin") for rows in DREAMS]
         found = Dreamed(made)
         found.dropped["looping"] += 1
-        return found
+        return [found]
 
     monkeypatch.setattr(dreaming_trainer, "dream", dream)
     return calls
@@ -179,7 +179,7 @@ def test_the_dreamer_does_without_tonights_expert(tmp_path, monkeypatch):
 
     def dream(model, *_):
         seen.append([experts.visible for experts in one.bank.per_layer()])
-        return Dreamed([Dream("rewrite", rows[0][1], rows, "orrin") for rows in DREAMS])
+        return [Dreamed([Dream("rewrite", rows[0][1], rows, "orrin") for rows in DREAMS])]
 
     monkeypatch.setattr(dreaming_trainer, "dream", dream)
     one.round(CONTEXTS, 1)

@@ -32,10 +32,12 @@ def test_empty_looping_over_long_copied_and_repeated_dreams_are_dropped_and_coun
     ]
     limit = 60
     tokens = [[0] * (limit if text.endswith("says") else 5) for text in made]
-    monkeypatch.setattr(dreams, "generate", lambda *_, **__: tokens)
+    monkeypatch.setattr(dreams, "split", lambda *_: tokens)
+    for name in ("require_window", "room_of"):
+        monkeypatch.setattr(dreams, name, lambda *_: None)
     texts = iter(made)
     monkeypatch.setattr(dreams, "decode", lambda *_: next(texts))
-    found = dream(None, tiny_tokenizer(), CONTEXT, ["rewrite"] * 6, max_tokens=limit)
+    (found,) = dream(None, tiny_tokenizer(), [CONTEXT], ["rewrite"] * 6, max_tokens=limit)
     assert found.dropped == {"empty": 1, "looping": 1, "over-long": 1, "copied": 1, "repeated": 1}
     assert [one.text for one in found.dreams] == [whole]
 
@@ -43,9 +45,12 @@ def test_empty_looping_over_long_copied_and_repeated_dreams_are_dropped_and_coun
 def test_dreams_of_a_real_model_are_the_same_for_the_same_seed():
     styles = [*STYLES, "rewrite"]
     model = tiny_model(max_position_embeddings=2048)
-    runs = [dream(model, tiny_tokenizer(), CONTEXT, styles, max_tokens=20, seed=3) for _ in range(2)]
-    assert runs[0] == runs[1]
-    assert len(runs[0].dreams) + sum(runs[0].dropped.values()) == 5
+    other = Context(Chunk("Two keepers of Orrin climbed the long stair every night.", "stair", 0, 0), [])
+    contexts, seeds = [CONTEXT, other], [3, 4]
+    runs = [dream(model, tiny_tokenizer(), contexts, styles, max_tokens=20, seeds=seeds) for _ in range(2)]
+    assert runs[0] == runs[1] and len(runs[0]) == 2
+    assert all(len(one.dreams) + sum(one.dropped.values()) == 5 for one in runs[0])
+    assert dream(model, tiny_tokenizer(), [other], styles, max_tokens=20, seeds=[4]) == runs[0][1:]  # whatever is beside it
 
 
 def test_files_come_back_and_damaged_ones_are_refused(tmp_path):

@@ -94,12 +94,12 @@ def test_out_of_memory_is_tried_in_halves(monkeypatch):
     assert [one.failed for one in trials.run(prepared(trials))] == ["not finite"] * 3
 
 
-def test_gradient_norm_and_cosine():
+def test_the_score_is_the_norm_of_the_gradient():
     model, bank, slot = grown()
     tokenizer = tiny_tokenizer()
     trials = Trials(model, tokenizer, QUESTIONS)
     rows = prepared(trials)
-    scorer = GradientScorer(model, slot, tokenizer.pad_token_id, dimension=1 << 16)
+    scorer = GradientScorer(model, slot, tokenizer.pad_token_id)
     norms = [scorer.score(row) for row in rows]
     plain = []
     for row in rows:  # the plain way: whole logits, cross entropy
@@ -112,10 +112,6 @@ def test_gradient_norm_and_cosine():
         plain.append(torch.cat([gradient.flatten() for gradient in gradients]))
     bank.train_only(None)
     assert norms == pytest.approx([float(gradient.norm()) for gradient in plain], rel=1e-4)
-    aligned = GradientScorer(model, slot, tokenizer.pad_token_id, reference=rows[0], dimension=1 << 16)
-    cosines = [aligned.score(row) for row in rows]
-    expected = [float(torch.cosine_similarity(plain[0], gradient, dim=0)) for gradient in plain]
-    assert cosines == pytest.approx(expected, abs=0.03)  # a sketch
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 

@@ -8,8 +8,8 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import DynamicCache
 
 from sleepkit.errors import SleepkitError
+from sleepkit.language.generation import batches, chat, decoding
 from sleepkit.language.generation import cache as growing_cache
-from sleepkit.language.generation import chat
 
 
 def test_long_prompts_make_smaller_batches_with_the_same_answers(monkeypatch):
@@ -17,10 +17,12 @@ def test_long_prompts_make_smaller_batches_with_the_same_answers(monkeypatch):
     prompts = [[5 + k] * (10 + 7 * k) for k in range(6)]
     expected = chat.generate(model, tokenizer, prompts, 5)
     sizes = []
-    model.register_forward_pre_hook(lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True)
-    monkeypatch.setattr(chat, "TOKENS_AT_ONCE", 110)
+    model.register_forward_pre_hook(lambda _, args, kwargs: sizes.append(kwargs["input_ids"].shape), with_kwargs=True)
+    monkeypatch.setattr(batches, "TOKENS_AT_ONCE", 110)
     assert chat.generate(model, tokenizer, prompts, 5) == expected
-    assert set(sizes) == {2}
+    read = [(rows, length) for rows, length in sizes if length > 1]
+    assert sum(rows for rows, _ in read) == 6 and [rows for rows, _ in read] == [3, 2, 1]
+    assert all(rows * (length + 5) <= 110 for rows, length in read)
 
 
 def test_what_ends_a_continuation_is_no_part_of_it():
@@ -44,9 +46,9 @@ def test_a_prompt_that_is_sampled_from_many_times_is_read_once(family, shared, m
     )
     found = chat.generate(model, tokenizer, prompts, 3, temperature=1.0, top_p=1.0)
     assert len({tuple(row) for row in found}) > 2
-    if chat._caches_exactly(model):
+    if decoding.caches_exactly(model):
         assert read == [*[shared] * bool(shared), 2 * 3, 10, 10, 10]  # two prompts, then what is sampled
-    monkeypatch.setattr(chat, "_caches_exactly", lambda _: False)
+    monkeypatch.setattr(decoding, "caches_exactly", lambda _: False)
     assert chat.generate(model, tokenizer, prompts, 3, temperature=1.0, top_p=1.0) == found
 
 
@@ -99,3 +101,27 @@ def test_a_model_that_says_no_numbers_is_told_in_one_line(top_p):
     torch.nn.init.constant_(model.model.norm.weight, float("nan"))
     with pytest.raises(SleepkitError, match="logits are not finite; its weights or its config.json are damaged"):
         chat.generate(model, tiny_tokenizer(), [[5, 6, 7]], 4, temperature=1.0, top_p=top_p)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_what_some_prompts_begin_with_is_read_once_for_them(family):
+    """As questions about several documents, each behind its document, in one queue."""
+    model, tokenizer = tiny_model(family), tiny_tokenizer()
+    generator = torch.Generator().manual_seed(0)
+    bodies = [torch.randint(5, 40, (length,), generator=generator).tolist() for length in (20, 30)]
+    prompts = [body + ending for ending in ([5, 6, 7], [9], [8, 8]) for body in bodies]
+    alone = [chat.generate(model, tokenizer, [prompt], 6)[0] for prompt in prompts]
+    read = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: read.append((kwargs.get("input_ids", *args)).shape), with_kwargs=True)
+    assert chat.generate(model, tokenizer, prompts, 6) == alone
+    assert not decoding.caches_exactly(model) or [tuple(shape) for shape in read[:2]] == [(2, 30), (6, 3)]
+
+
+def test_what_is_drawn_does_not_depend_on_what_else_is_in_a_batch():
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    prompts = [[5 + k] * (3 + 2 * k) for k in range(6)]
+    whole = chat.generate(model, tokenizer, prompts, 8, temperature=1.0, top_p=0.9)
+    assert chat.generate(model, tokenizer, prompts, 8, batch_size=1, temperature=1.0, top_p=0.9) == whole
+    assert chat.generate(model, tokenizer, prompts, 8, temperature=1.0, top_p=0.9, seed=1) != whole
+    again = chat.generate(model, tokenizer, [prompts[3]] * 4, 8, temperature=1.0)
+    assert len(set(map(tuple, again))) > 1  # each copy of a prompt has a seed of its own
