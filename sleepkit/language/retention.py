@@ -28,6 +28,7 @@ from sleepkit.language.generation.prompts import PromptFormat
 from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets, token_divergence
 from sleepkit.language.seeding.packing import Backbone, PreparedItem, flat_hidden, pad_rows
+from sleepkit.reporting.live.meter import timed
 from sleepkit.reporting.scores import contained
 
 _EXPECTED = "{prompt, answer?}"
@@ -106,6 +107,7 @@ class RetentionSet:
                 for k, item in enumerate(items):
                     item.teacher = TeacherTargets.from_hidden(hidden[batch.item_of == k], head)
 
+    @timed("retention")
     @torch.no_grad()
     def measure(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, bank: ExpertBank) -> dict[str, float]:
         """Measure how far the model, as it is now, has moved from the unslept one; arguments as for `prepare`.

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from sleepkit.errors import SleepkitError, first_line
 from sleepkit.utils.sealed import locked
 
-__all__ = ["all_find", "main_finds", "main_holds", "main_only"]
+__all__ = ["all_find", "alone", "main_finds", "main_holds", "main_only"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,21 @@ def main_only(action: Callable[[], object]) -> None:
 def all_find(path: Path) -> bool:
     """Whether the main process finds a file or folder; call it on all."""
     return main_finds(path.exists)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Be the only process inside the block, for what one computes by itself with code that would share it with the others."""
+    from accelerate.utils import DistributedType
+
+    state = PartialState()._shared_state
+    before = dict(state)
+    state.update(num_processes=1, process_index=0, local_process_index=0, distributed_type=DistributedType.NO)
+    try:
+        yield
+    finally:
+        state.clear()
+        state.update(before)
 
 
 @contextmanager

@@ -53,6 +53,7 @@ from sleepkit.language.generation.chat import is_zero3
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.lora import save_adapter
 from sleepkit.language.seeding.packing import Backbone
+from sleepkit.reporting.live.meter import timed
 from sleepkit.utils.files import read_json, write_json
 from sleepkit.utils.phases import PhaseFile, PhaseFolder, digest_of
 from sleepkit.utils.ram import free_memory, returning_blocks
@@ -187,6 +188,7 @@ class DreamingTrainer:
             "round": f"{name} {number}",
         }
 
+    @timed("dreaming")
     def _dream(self, context: Context, number: int, seed: int, phase: PhaseFile) -> dict[str, Any]:
         """Dream of one context, and keep the dreams with how many were dropped, which is returned."""
         config = self.config
@@ -233,6 +235,7 @@ class DreamingTrainer:
         worth = [(found.get(style, (0, 0))[0] + 1) / (found.get(style, (0, 0))[1] + 2) for style in config.dream_styles]
         return shared_out(config.dream_styles, worth, config.dreams_per_context)
 
+    @timed("dream scores")
     def _choose(self, dreams: list[Dream], seed: int) -> None:
         config = self.config
         if config.dream_gradient_selection:
@@ -246,6 +249,7 @@ class DreamingTrainer:
             dreams[place].chosen = True
 
     # -- try ----------------------------------------------------------------------------------------------------------
+    @timed("trials")
     def _try(
         self, context: Context, dreams: list[Dream], phase: PhaseFile, log: Mapping[str, Any], control_phase: PhaseFile
     ) -> None:
@@ -285,6 +289,7 @@ class DreamingTrainer:
         return dict(read_json(phase.path))
 
     # -- learn --------------------------------------------------------------------------------------------------------
+    @timed("learning to dream")
     @returning_blocks()
     def learn(self, dreams: Sequence[Dream], contexts: Sequence[Context], number: int) -> None:
         """Train the dreamer of a round; where nothing was rewarded it stays as it is.

@@ -83,7 +83,7 @@ class Preparation:
         Returns:
             The items in their order, with the teacher's targets.
         """
-        prepared = [self._tokenised(item) for item in items]
+        prepared = [self.tokenised(item) for item in items]
         if self.seeding.packing and not self.backbone.packs(prepared):
             self._switch_off("packing", _why_not(self.backbone, prepared))
         if self.seeding.cache_frozen_layers and self.backbone.first and not self.backbone.enters_above:
@@ -101,7 +101,8 @@ class Preparation:
                 self.kept.update((items[i], prepared[i]) for i in chosen)
         return prepared
 
-    def _tokenised(self, item: SyntheticExample) -> PreparedItem:
+    def tokenised(self, item: SyntheticExample) -> PreparedItem:
+        """Return an item as tokens, without targets."""
         prompts = PromptFormat.of(self.tokenizer)
         prompt, reply = prompts.prompt(item.prompt), prompts.reply(item.reply)
         if item.style == "general":
@@ -132,7 +133,7 @@ class Preparation:
         was_training = self.model.training
         self.model.eval()
         with view(), progress.phase(None if sampled else "asking the teacher", len(asked)) as step:
-            for batch in _by_length([prepared[i] for i in asked], [prompts[i] for i in asked]):
+            for batch in by_length([prepared[i] for i in asked], [prompts[i] for i in asked]):
                 chosen = [asked[k] for k in batch]
                 rows = pad_rows([replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in chosen], self.pad, self.device)
                 hidden = flat_hidden(self.backbone.hidden(rows), rows)
@@ -162,7 +163,7 @@ class Preparation:
         """Keep what enters the first expert layer, if that may be kept."""
         if not (self.keeps_lower and self.seeding.cache_frozen_layers):
             return
-        for batch in _by_length(prepared, [item.prompt_ids for item in prepared]):
+        for batch in by_length(prepared, [item.prompt_ids for item in prepared]):
             rows = pad_rows([prepared[i] for i in batch], self.pad, self.device)
             lower = self.backbone.lower_inputs(rows)[rows.learned_tokens | rows.other_tokens]  # (tokens, d), without padding
             parts = lower.split([len(prepared[i].sequence) for i in batch])
@@ -223,7 +224,7 @@ def _why_not(backbone: Backbone, items: Sequence[PreparedItem]) -> str:
     return f"{without_masks(backbone.decoder)}, which no mask keeps apart"
 
 
-def _by_length(prepared: Sequence[PreparedItem], prompts: Sequence[list[int]]) -> Iterator[list[int]]:
+def by_length(prepared: Sequence[PreparedItem], prompts: Sequence[list[int]]) -> Iterator[list[int]]:
     """Indices of items of similar length, so many at a time that rows padded to the longest hold `PASS_TOKENS`."""
     lengths = [len(prompt) + len(item.reply_ids) for prompt, item in zip(prompts, prepared, strict=True)]
     batch: list[int] = []

@@ -53,6 +53,7 @@ from sleepkit.language.seeding.imitation import clipped_surrogate
 from sleepkit.language.seeding.packing import Backbone, PackedBatch, PreparedItem, flat_hidden, through_wrapper
 from sleepkit.language.seeding.preparation import Preparation
 from sleepkit.language.seeding.rollouts import sample_rollouts
+from sleepkit.reporting.live.meter import timed
 from sleepkit.reporting.live.observer import observe
 from sleepkit.utils.digests import digest
 from sleepkit.utils.files import replacing, writable
@@ -135,22 +136,14 @@ class KnowledgeSeedingTrainer(Trainer):
         self.prepared = self.prepare(self.items)
 
     # -- teacher and student ----------------------------------------------------------------------------------------
+    @timed("targets")
     def prepare(self, items: Sequence[SyntheticExample]) -> list[PreparedItem]:
         """Items with their teachers' targets."""
         return self.preparation.prepare(items, self.teacher_prompt, self.teacher_view, self.unslept_view)
 
     def teacher_prompt(self, item: SyntheticExample) -> list[int]:
-        """Return the tokens that the teacher reads before the reply: the context, the worked pair, then the prompt again."""
-        if not item.context:  # general and replayed items, and what the senders know
-            return chat_ids(self.chat_tokenizer, item.prompt)
-        return chat_ids(
-            self.chat_tokenizer,
-            [
-                {"role": "user", "content": f"{item.context}\n\n{item.prompt}"},
-                {"role": "assistant", "content": item.reply},
-                {"role": "user", "content": item.prompt},
-            ],
-        )
+        """Return the tokens that the teacher reads before the reply."""
+        return teacher_prompt(self.chat_tokenizer, item)
 
     def teacher_view(self) -> AbstractContextManager[None]:
         """Show the model as it was before tonight, inside the block."""
@@ -390,6 +383,7 @@ class KnowledgeSeedingTrainer(Trainer):
         """Seconds of training, of this session and of those before it that were killed."""
         return self.seconds_before + time.perf_counter() - self._started
 
+    @timed("training")
     def run(self, what: str = "training") -> dict[str, Any]:
         """Train to the end, resuming from the last checkpoint in ``output_dir``; returns history and cost.
 
@@ -425,6 +419,20 @@ class KnowledgeSeedingTrainer(Trainer):
         path, counters = checkpoint
         self.tokens, self.seconds_before = TokenCount(counters["train_tokens"]), counters["train_seconds"]
         return str(path)
+
+
+def teacher_prompt(tokenizer: PreTrainedTokenizerBase, item: SyntheticExample) -> list[int]:
+    """Return the tokens that the teacher reads before the reply: the context, the worked pair, then the prompt again."""
+    if not item.context:  # general and replayed items, and what the senders know
+        return chat_ids(tokenizer, item.prompt)
+    return chat_ids(
+        tokenizer,
+        [
+            {"role": "user", "content": f"{item.context}\n\n{item.prompt}"},
+            {"role": "assistant", "content": item.reply},
+            {"role": "user", "content": item.prompt},
+        ],
+    )
 
 
 class TokenCount:
