@@ -180,6 +180,13 @@ def _sleep(arguments: Sequence[str]) -> None:
     run_sleep(args, config)
 
 
+def _plan(arguments: Sequence[str]) -> None:
+    from sleepkit.runs.arguments.language import parse_plan
+    from sleepkit.runs.plan import run_plan
+
+    run_plan(*parse_plan(arguments))
+
+
 def _chat(arguments: Sequence[str]) -> None:
     from sleepkit.runs.arguments.chat import parse_chat
     from sleepkit.runs.chat import run_chat
@@ -353,6 +360,7 @@ class Command:
 
 COMMANDS = {
     "sleep": Command("read documents, sleep, and answer about them", _sleep),
+    "plan": Command("say what a run would need and cost, before it is paid for", _plan),
     "ask": Command("ask a slept model with nothing in its context", _ask, _ask_options),
     "chat": Command("talk to a model that sleeps on what was said", _chat),
     "serve": Command("let any chat client talk to a model, by OpenAI's protocol", _serve),

@@ -41,7 +41,7 @@ from sleepkit.cycle.state import CycleState, Score
 from sleepkit.errors import SleepkitError
 from sleepkit.reporting.live import progress, tracking
 from sleepkit.reporting.report import write_report
-from sleepkit.reporting.results import FILE_NAME, RunRecord
+from sleepkit.reporting.results import FILE_NAME, RunRecord, plan_in
 from sleepkit.reporting.tables import format_memory, format_value
 from sleepkit.utils.digests import digest
 from sleepkit.utils.files import writable, write_json, write_jsonl
@@ -466,6 +466,7 @@ class SleepCycle(Generic[E]):
         record.seconds, record.metrics, record.accuracy_matrix = state.seconds, state.metrics(), state.accuracy_matrix()
         record.matrices, record.nights, record.history = state.matrices(), state.nights, state.history
         record.days = state.days
+        record.plan = record.plan or main_finds(lambda: plan_in(self.output_dir))  # of the nights that were slept last
         tracking.log_final(record.metrics)
         shown = ("question", "gold", "before", "after", "in_context")
         record.examples = [{name: row[name] for name in shown if name in row} for row in evenly(answers, EXAMPLES)]

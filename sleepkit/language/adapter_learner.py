@@ -91,9 +91,9 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, item: SyntheticExample) -> tuple
 class _RowPreparation(Preparation):
     """Rows as they are; general prompts are chats."""
 
-    def _tokenised(self, item: SyntheticExample) -> PreparedItem:
+    def tokenised(self, item: SyntheticExample) -> PreparedItem:
         if item.style == "general":
-            return super()._tokenised(item)
+            return super().tokenised(item)
         return PreparedItem(*_tokens(self.tokenizer, item), item.is_learned)
 
 

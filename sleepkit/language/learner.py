@@ -55,6 +55,7 @@ from sleepkit.language.seeding.packing import PreparedItem
 from sleepkit.language.seeding.trainer import KnowledgeSeedingTrainer
 from sleepkit.language.self_test import QUIZ_ITEMS, Evaluation, SelfTest, compared, graded
 from sleepkit.reporting.live import progress
+from sleepkit.reporting.live.meter import timed
 from sleepkit.utils.digests import digest
 from sleepkit.utils.phases import PhaseFile, digest_of
 from sleepkit.utils.ranks import main_finds, main_only
@@ -138,6 +139,7 @@ class LanguageLearner:
         """Read an experience in the place of the one before: its documents, and the notes beside them."""
         self.day = Day.of(experience, ContextStore(self.tokenizer, self.config.context_max_tokens, self.config.context_overlap))
 
+    @timed("questions")
     def evaluate(self, experiences: Sequence[Experience], in_context: bool = False) -> list[Evaluation]:
         """Ask all questions of some experiences, and decode the answers greedily.
 
@@ -340,6 +342,7 @@ class LanguageLearner:
             items += self.rehearsal.draw(night, written, self.day.words())
         return items
 
+    @timed("writing")
     def written(
         self, path: Path, identity: Mapping[str, Any], write: Callable[[], list[SyntheticExample]]
     ) -> list[SyntheticExample]:

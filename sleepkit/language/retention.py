@@ -30,6 +30,7 @@ from sleepkit.language.models.zero3 import passes_in_step, split_passes
 from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets, token_divergence
 from sleepkit.language.seeding.packing import Backbone, PreparedItem, flat_hidden, pad_rows
+from sleepkit.reporting.live.meter import timed
 from sleepkit.reporting.scores import contained
 from sleepkit.utils.ranks import shares
 
@@ -109,6 +110,7 @@ class RetentionSet:
                 for k, place in enumerate(chosen):
                     self._items[place].teacher = TeacherTargets.from_hidden(hidden[item_of == k], head)
 
+    @timed("retention")
     @torch.no_grad()
     def measure(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, bank: ExpertBank) -> dict[str, float]:
         """Measure how far the model, as it is now, has moved from the unslept one; arguments as for `prepare`.

@@ -27,6 +27,7 @@ from sleepkit.language.questions.gaps import GAP
 from sleepkit.language.questions.items import SyntheticExample
 from sleepkit.language.questions.languages import ENGLISH, language_of
 from sleepkit.language.questions.sentences import sentences
+from sleepkit.reporting.live.meter import timed
 from sleepkit.reporting.scores import CONTAINED, contained, score, token_f1
 from sleepkit.utils.seeds import evenly
 
@@ -72,6 +73,7 @@ class SelfTest:
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: LearnerConfig) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config
 
+    @timed("self-test")
     def ask(
         self, held_out: Sequence[SyntheticExample], earlier: Sequence[SyntheticExample]
     ) -> tuple[dict[str, float], list[Answer]]:

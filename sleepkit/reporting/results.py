@@ -1,6 +1,6 @@
 """What one run leaves behind: `results.json`, with all that is needed to read, compare and repeat it.
 
-    results.json = {method, seed, config, seconds, accuracy_matrix, matrices, metrics, examples, history, nights, days,
+    results.json = {method, seed, config, seconds, accuracy_matrix, matrices, metrics, examples, history, nights, days, plan,
                     versions, hardware, peak_memory_bytes}
 
 - `accuracy_matrix[i][j]`: score in [0, 1] on experience j after night i; null where it was not measured.
@@ -11,6 +11,7 @@
 - `days`: rows `{first_night, date, config}`, one for each day that brought something new or other settings.
 - `examples`: rows `{question, gold, before, after, in_context}` of text; those with `own` are the model's own questions, with
   `right_before` and `right_after`.
+- `plan`: of a night of texts what it was going to cost, as `sleepkit plan --json` has it, and with `seen` what was seen of it.
 - Times are in seconds, memory in bytes.
 
 Writing is atomic: a reader, or a run that was killed, finds the old file or the new one, never half of one.
@@ -33,7 +34,17 @@ from typing import Any
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.files import plain, read_json, write_json
 
-__all__ = ["FILE_NAME", "RunRecord", "hardware", "in_model", "peak_memory_bytes", "read_results", "versions"]
+__all__ = [
+    "FILE_NAME",
+    "RunRecord",
+    "device_memory_bytes",
+    "hardware",
+    "in_model",
+    "peak_memory_bytes",
+    "plan_in",
+    "read_results",
+    "versions",
+]
 
 FILE_NAME = "results.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "sleepkit")
@@ -76,11 +87,24 @@ def peak_memory_bytes() -> int:
     """Highest memory of this process since it started: resident in RAM, plus allocated by torch on its GPUs."""
     import resource
 
-    import torch
-
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux, in bytes on macOS
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return resident + sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+    return resident + device_memory_bytes()
+
+
+def device_memory_bytes() -> int:
+    """Highest memory that torch has allocated on the GPUs of this process since it started; 0 where there are none."""
+    import torch
+
+    return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+
+
+def plan_in(output_dir: str | Path) -> dict[str, Any]:
+    """The plan that stands in ``<output_dir>/results.json``; empty if there is none."""
+    path = Path(output_dir) / FILE_NAME
+    found = read_json(path) if path.is_file() else {}
+    plan = found.get("plan") if isinstance(found, dict) else None
+    return plan if isinstance(plan, dict) else {}
 
 
 @dataclass
@@ -101,6 +125,7 @@ class RunRecord:
     history: list[dict[str, Any]] = field(default_factory=list)
     nights: list[dict[str, Any]] = field(default_factory=list)
     days: list[dict[str, Any]] = field(default_factory=list)
+    plan: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=versions)
     hardware: dict[str, Any] = field(default_factory=hardware)
     peak_memory_bytes: int = 0
@@ -141,7 +166,7 @@ def read_results(output_dir: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise SleepkitError(f"{path} holds a {type(data).__name__}, not a run; choose another output folder")
     fields = {item.name for item in dataclasses.fields(RunRecord)}
-    missing = sorted(fields - set(data) - {"days", "examples", "history", "matrices", "nights"})
+    missing = sorted(fields - set(data) - {"days", "examples", "history", "matrices", "nights", "plan"})
     unknown = sorted(set(data) - fields)
     if missing or unknown:
         raise SleepkitError(
@@ -191,6 +216,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "history": _rows,
     "nights": lambda value: _rows(value) and all(isinstance(row.get("night", 0), int) for row in value),
     "days": _rows,
+    "plan": _mapping,
     "versions": _mapping,
     "hardware": _mapping,
     "peak_memory_bytes": _number,

@@ -41,6 +41,7 @@ from sleepkit.reporting.tables import format_duration, format_value, markdown_ta
 from sleepkit.runs.arguments.language import SleepArguments
 from sleepkit.utils.files import read_json, save_figure, write_json, write_text
 from sleepkit.utils.phases import PhaseFile, PhaseFolder, digest_of
+from sleepkit.utils.ram import keep_few_kernels
 from sleepkit.utils.ranks import main_finds, main_holds, main_only
 from sleepkit.utils.run_folder import RunFolder
 from sleepkit.utils.seeds import derive_seed
@@ -87,6 +88,7 @@ def _run_dream(args: SleepArguments, config: SleepConfig, out: Path) -> RunRecor
     from sleepkit.trainers.language import use_all_cores
 
     use_all_cores(config)
+    keep_few_kernels()
     awake = config.nights or 1
     experiences = load_experiences(
         args.dataset, config.dataset_split, awake + config.dream_held_out, config.order, config.seed, 1

@@ -120,7 +120,7 @@ def ready_model(
     """
     from transformers.integrations import is_deepspeed_zero3_enabled  # type: ignore[attr-defined]
 
-    from sleepkit.language.generation.chat import require_window
+    from sleepkit.language.generation.chat import require_room
     from sleepkit.language.model_io import fit_tokenizer, load_model, move
     from sleepkit.language.models.decoder import mixes_experts
     from sleepkit.language.models.loading import check_plain, let_experts_train
@@ -137,8 +137,7 @@ def ready_model(
         fit_tokenizer(loaded, tokenizer, **args.prompts())
     if mixes_experts(loaded):
         refuse_zero3("mixtures of experts are trained")
-    length = args.context_max_tokens + args.max_new_tokens
-    require_window(loaded, length, f"a chunk of {args.context_max_tokens} tokens with an answer of {args.max_new_tokens}")
+    require_room(loaded, args.context_max_tokens, args.max_new_tokens)
     if not is_deepspeed_zero3_enabled():
         move(loaded, device)
     return loaded, tokenizer

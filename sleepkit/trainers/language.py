@@ -23,11 +23,15 @@ from sleepkit.language.data.experience import Experience, together
 from sleepkit.language.data.given import described
 from sleepkit.language.data.tasks import asked, read_texts
 from sleepkit.language.dreaming.config import DreamingConfig
+from sleepkit.language.models.decoder import find_decoder
+from sleepkit.language.plan.plan import Material
+from sleepkit.language.plan.run import beside, libraries_bytes, plan_inside
 from sleepkit.language.retention import RetentionSet, read_prompts
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.reporting.live import progress
+from sleepkit.reporting.live.meter import Seen, metering
 from sleepkit.reporting.live.watch import watched
-from sleepkit.reporting.results import RunRecord
+from sleepkit.reporting.results import RunRecord, device_memory_bytes, peak_memory_bytes
 from sleepkit.trainers.config import SleepConfig
 from sleepkit.trainers.forms import chosen_form, rehearsal_folder
 from sleepkit.trainers.hub import Target
@@ -36,6 +40,7 @@ from sleepkit.trainers.life import live_on
 from sleepkit.trainers.outputs import Night, nights_of, write_card, write_dreams
 from sleepkit.trainers.publish import publish
 from sleepkit.utils.phases import digest_of
+from sleepkit.utils.ram import keep_few_kernels
 from sleepkit.utils.ranks import main_finds, main_holds, main_only
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training_fields import settings
@@ -141,6 +146,8 @@ class SleepTrainer:
         if args.output_dir is None:
             raise SleepkitError("output_dir is None; give a folder for the results")
         use_all_cores(args)
+        keep_few_kernels()
+        self._libraries = libraries_bytes()
         self.passages = self._read(train_dataset, eval_dataset)
         self.out_of_scope = args.out_of_scope and read_texts(args.out_of_scope, args.text_column, args.dataset_split)
         general = read_prompts(general_prompts, "general_prompts")
@@ -226,7 +233,10 @@ class SleepTrainer:
             if not any(experience.questions for experience in day.experiences):
                 progress.say("no questions were given: the model's own, not trained on, are the only measure (self_test)")
             cycle = self._life(day.experiences, day.replaced)
-            self.record = cycle.run()
+            cycle.record.plan = self._plan(day.experiences, day.slept)
+            with metering(find_decoder(self.model)) as seen:
+                self.record = cycle.run()
+            self._compare(self.record, seen)
             self._write(cycle)
             if self.out_of_scope and "out_of_scope_auroc" not in self.record.metrics:
                 self._measure_out_of_scope(self.out_of_scope, self.record)
@@ -281,6 +291,22 @@ class SleepTrainer:
 
         forgotten = forget(self, Path(str(self.args.output_dir)), to=to)
         return [night for night in self.nights if night.number in forgotten]
+
+    def _plan(self, experiences: Sequence[Experience], slept: int) -> dict[str, Any]:
+        """What the nights that are left are going to cost; empty where there are none, and for a baseline."""
+        if self.baseline is not None or slept == len(experiences):
+            return {}
+        material = Material(experiences, self.general_prompts, self.anchors.prompts, slept)
+        return main_finds(lambda: plan_inside(self.model, self.processing_class, self.args, material, self._libraries))
+
+    def _compare(self, record: RunRecord, seen: Seen) -> None:
+        """Put what was seen of the nights of today beside their plan, in the results."""
+        if not record.plan or "seen" in record.plan:
+            return
+        is_gpu = self.args.device.type != "cpu"
+        peak = device_memory_bytes() if is_gpu else peak_memory_bytes()
+        record.plan = beside(record.plan, seen.to_dict(), peak)
+        record.save(Path(str(self.args.output_dir)), is_main=self.args.process_index == 0)
 
     def _restart(self) -> None:
         """Take the model back to its start; a night of an earlier call may have been stopped."""

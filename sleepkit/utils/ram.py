@@ -2,6 +2,7 @@
 
     require_memory(bytes, "60,000 images", "give --image_size")
     free_memory()
+    keep_few_kernels()
 
 The C library keeps what a phase has freed in pieces that the next one cannot use: on Linux dreaming held .7 GB of it.
 """
@@ -9,12 +10,13 @@ The C library keeps what a phase has freed in pieces that the next one cannot us
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from sleepkit.errors import SleepkitError
 
-__all__ = ["free_memory", "require_memory", "returning_blocks"]
+__all__ = ["free_memory", "keep_few_kernels", "require_memory", "returning_blocks"]
 
 
 def require_memory(needed: int, what: str, remedy: str) -> None:
@@ -39,6 +41,19 @@ LARGE = 1 << 18  # bytes: an activation of SmolLM2 on one dream has twice as man
 
 
 GLIBC_LARGEST = 32 << 20  # where glibc's own threshold ends on 64 bits
+
+
+KERNELS = 32  # of one process
+
+
+def keep_few_kernels() -> None:
+    """Let PyTorch keep few of the kernels that it makes on a CPU for each shape of a product; call it before the first one.
+
+    It keeps 1,024 of them otherwise.  Each step of a night has other shapes: with SmolLM2 the kernels took 8 MB more at each, and
+    no less time.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # of oneDNN, and of what calls it
+        os.environ.setdefault(name, str(KERNELS))
 
 
 def free_memory() -> None:

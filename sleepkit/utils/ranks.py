@@ -26,7 +26,7 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.utils.launch.agreement import agree
 from sleepkit.utils.sealed import locked
 
-__all__ = ["all_find", "gathered_rows", "main_finds", "main_holds", "main_only", "own_draws", "shares", "split"]
+__all__ = ["all_find", "alone", "gathered_rows", "main_finds", "main_holds", "main_only", "own_draws", "shares", "split"]
 
 T = TypeVar("T")
 
@@ -68,6 +68,21 @@ def main_only(action: Callable[[], object]) -> None:
 def all_find(path: Path) -> bool:
     """Whether the main process finds a file or folder; call it on all."""
     return main_finds(path.exists)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Be the only process inside the block, for what one computes by itself with code that would share it with the others."""
+    from accelerate.utils import DistributedType
+
+    state = PartialState()._shared_state
+    before = dict(state)
+    state.update(num_processes=1, process_index=0, local_process_index=0, distributed_type=DistributedType.NO)
+    try:
+        yield
+    finally:
+        state.clear()
+        state.update(before)
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def make(folder, learner=None, **options):
 def timeless(value):
     """Without what time and machine decide."""
     if isinstance(value, dict):
-        skipped = ("seconds", "seconds_per_night", "peak_memory_bytes", "hardware", "versions")
+        skipped = ("seconds", "seconds_per_night", "peak_memory_bytes", "hardware", "versions", "plan")
         return {key: timeless(item) for key, item in value.items() if key not in skipped}
     return [timeless(item) for item in value] if isinstance(value, list) else value
 

@@ -34,7 +34,7 @@ from rounds import counts_table, rounds  # noqa: E402
 from sleepkit.utils.files import write_text  # noqa: E402
 
 GOOD = ("equal", "refused")
-TIMES = re.compile(r"seconds|_per_second|runtime|^date$|^peak_memory|^versions$|^hardware$|^days$|epoch_time|cost_ratio")
+TIMES = re.compile(r"seconds|_per_second|runtime|^date$|^peak_memory|^versions$|^hardware$|^days$|^plan$|epoch_time|cost_ratio")
 SKIPPED = re.compile(
     r"(^|/)(\.lock|\.sleepkit\.json|MANIFEST\.json|report\.(md|html)|baselines\.md|seconds\.json|.*\.seal|README\.md|training_args\.bin"
     r"|comparison\.md|events\.out.*|.*\.tmp)$|(^|/)checkpoint-\d+/|(^|/)draft/"

@@ -50,6 +50,7 @@ from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.language.seeding.lora import save_adapter
 from sleepkit.language.seeding.packing import Backbone
+from sleepkit.reporting.live.meter import timed
 from sleepkit.utils.files import read_json, write_json
 from sleepkit.utils.phases import PhaseFile, PhaseFolder, digest_of
 from sleepkit.utils.ram import free_memory, returning_blocks
@@ -188,6 +189,7 @@ class DreamingTrainer:
             "round": f"{name} {number}",
         }
 
+    @timed("dreaming")
     def _dream(
         self, contexts: Mapping[int, Context], number: int, seeds: Sequence[int], phases: Sequence[PhaseFile]
     ) -> dict[int, dict[str, Any]]:
@@ -240,6 +242,7 @@ class DreamingTrainer:
         worth = [(found.get(style, (0, 0))[0] + 1) / (found.get(style, (0, 0))[1] + 2) for style in config.dream_styles]
         return shared_out(config.dream_styles, worth, config.dreams_per_context)
 
+    @timed("dream scores")
     def _choose(self, dreams: Sequence[list[Dream]], seeds: Sequence[int]) -> None:
         """Choose dreams of each context for a trial; each dream is scored on one process."""
         config = self.config
@@ -260,6 +263,7 @@ class DreamingTrainer:
                 found[place].chosen = True
 
     # -- try ----------------------------------------------------------------------------------------------------------
+    @timed("trials")
     def _try(
         self,
         contexts: Sequence[Context],
@@ -330,6 +334,7 @@ class DreamingTrainer:
         return Trials(self.model, self.tokenizer, context.questions, *given)
 
     # -- learn --------------------------------------------------------------------------------------------------------
+    @timed("learning to dream")
     @returning_blocks()
     def learn(self, dreams: Sequence[Dream], contexts: Sequence[Context], number: int) -> None:
         """Train the dreamer of a round; where nothing was rewarded it stays as it is.

@@ -28,7 +28,7 @@ from sleepkit.language.models.decoder import find_decoder_layers, find_ffn, text
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["NoPlainFormError", "check_kind", "export_plain"]
+__all__ = ["NoPlainFormError", "added_units", "check_kind", "export_plain"]
 
 WIDTHS = ("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim")  # names of a block's width in configurations
 LARGEST_MULTIPLE = 256
@@ -64,7 +64,7 @@ def export_plain(bank: ExpertBank) -> PreTrainedModel:
     hidden_size = text_config(model).hidden_size
     known = {index: matrices_of(ffn, hidden_size) for index, ffn in blocks.items() if ffn is not None}
     width = known[bank.layers[0]].width  # type: ignore[union-attr]
-    added = _added(width, (bank.config.width or 0) * len(bank.active))
+    added = added_units(width, (bank.config.width or 0) * len(bank.active))
     experts = dict(zip(bank.layers, bank.per_layer(), strict=True))
     names = {module: name for name, module in model.named_modules()}
     state = {name: value for name, value in model.state_dict().items() if ".sleep_experts." not in name}
@@ -97,8 +97,8 @@ def check_kind(kind: str, family: str) -> None:
         )
 
 
-def _added(width: int, units: int) -> int:
-    """Hidden units that are added to a width: at least ``units``, and so many that it keeps its power of two."""
+def added_units(width: int, units: int) -> int:
+    """Return how many hidden units are added to a width: at least ``units``, and so many that it keeps its power of two."""
     multiple = math.gcd(width, LARGEST_MULTIPLE)
     return math.ceil(units / multiple) * multiple
 

@@ -93,6 +93,11 @@ def require_window(model: nn.Module, length: int, what: str) -> None:
         )
 
 
+def require_room(model: nn.Module, context: int, answer: int) -> None:
+    """Check that a chunk of ``context`` tokens fits the window with an answer; raise `SleepkitError` where it does not."""
+    require_window(model, context + answer, f"a chunk of {context} tokens with an answer of {answer}")
+
+
 @torch.no_grad()
 def generate(
     model: nn.Module,

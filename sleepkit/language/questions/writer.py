@@ -31,6 +31,7 @@ from sleepkit.language.questions.own_words.facts import agreement, lacking
 from sleepkit.language.questions.own_words.worked_examples import examples_for
 from sleepkit.language.questions.prose import ends_sentence, is_question
 from sleepkit.language.questions.words import content_words
+from sleepkit.reporting.live.meter import timed
 from sleepkit.reporting.scores import contained
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def written_questions(
     ]
 
 
+@timed("scoring")
 def answer_log_probs(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, triples: Sequence[tuple[str, str, str]]
 ) -> list[float]:

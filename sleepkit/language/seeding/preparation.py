@@ -10,7 +10,7 @@ The shortcuts of packing.py are compared with the plain computation, and used on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
@@ -93,7 +93,7 @@ class Preparation:
         Returns:
             The items in their order, those that are drawn and all general ones with the teacher's targets.
         """
-        prepared = [self._tokenised(item) for item in items]
+        prepared = [self.tokenised(item) for item in items]
         if self.seeding.packing and not self.backbone.packs(prepared):
             self._switch_off("packing", _why_not(self.backbone, prepared))
         if self.seeding.cache_frozen_layers and self.backbone.first and not self.backbone.enters_above:
@@ -111,7 +111,8 @@ class Preparation:
                 self.kept.update((items[i], prepared[i]) for i in chosen)
         return prepared
 
-    def _tokenised(self, item: SyntheticExample) -> PreparedItem:
+    def tokenised(self, item: SyntheticExample) -> PreparedItem:
+        """Return an item as tokens, without targets."""
         prompts = PromptFormat.of(self.tokenizer)
         prompt, reply = prompts.prompt(item.prompt), prompts.reply(item.reply)
         if item.style == "general":
@@ -191,9 +192,9 @@ class Preparation:
         dealt = [[order[k] for k in share] for share in shares([lengths[i] for i in order])]
         of_rank = [sum(counts[i] for i in share) for share in dealt]
         most = self._pass_tokens()
-        mine = list(_passes(dealt[PartialState().process_index], lengths, most))
+        mine = list(padded_passes(dealt[PartialState().process_index], lengths, most))
         made = []
-        for batch in passes_in_step(dealt, lambda share: list(_passes(share, lengths, most))):
+        for batch in passes_in_step(dealt, lambda share: list(padded_passes(share, lengths, most))):
             made.append(run(batch))
             step(len(batch))
         made = made or [run(order[:1])]  # more processes than items: this one tells what rows are like
@@ -301,7 +302,7 @@ def _learned(item: PreparedItem) -> int:
     return len(item.reply_ids) - item.first_token
 
 
-def _passes(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+def padded_passes(order: Sequence[int], lengths: Sequence[int] | Mapping[int, int], most: int) -> Iterator[list[int]]:
     """Cut items in the order of their lengths, so many at a time that rows padded to the longest hold ``most`` tokens."""
     batch: list[int] = []
     for i in order:

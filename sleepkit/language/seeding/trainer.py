@@ -53,6 +53,7 @@ from sleepkit.language.seeding.imitation import clipped_surrogate
 from sleepkit.language.seeding.packing import Backbone, PackedBatch, PreparedItem, flat_hidden, through_wrapper
 from sleepkit.language.seeding.preparation import Preparation
 from sleepkit.language.seeding.rollouts import sample_rollouts
+from sleepkit.reporting.live.meter import timed
 from sleepkit.reporting.live.observer import observe
 from sleepkit.utils.digests import digest
 from sleepkit.utils.files import replacing, writable
@@ -136,6 +137,7 @@ class KnowledgeSeedingTrainer(Trainer):
         self.prepared = self.prepare(self.items)
 
     # -- teacher and student ----------------------------------------------------------------------------------------
+    @timed("targets")
     def prepare(self, items: Sequence[SyntheticExample]) -> list[PreparedItem]:
         """Items, with their teachers' targets where the night's batches draw them."""
         return self.preparation.prepare(items, self.drawn, self.teacher_prompt, self.teacher_view, self.unslept_view)
@@ -146,17 +148,8 @@ class KnowledgeSeedingTrainer(Trainer):
         return sorted({i for batch in self._plan(0, 1) for i in batch})
 
     def teacher_prompt(self, item: SyntheticExample) -> list[int]:
-        """Return the tokens that the teacher reads before the reply: the context, the worked pair, then the prompt again."""
-        if not item.context:  # general and replayed items, and what the senders know
-            return chat_ids(self.chat_tokenizer, item.prompt)
-        return chat_ids(
-            self.chat_tokenizer,
-            [
-                {"role": "user", "content": f"{item.context}\n\n{item.prompt}"},
-                {"role": "assistant", "content": item.reply},
-                {"role": "user", "content": item.prompt},
-            ],
-        )
+        """Return the tokens that the teacher reads before the reply."""
+        return teacher_prompt(self.chat_tokenizer, item)
 
     def teacher_view(self) -> AbstractContextManager[None]:
         """Show the model as it was before tonight, inside the block."""
@@ -413,6 +406,7 @@ class KnowledgeSeedingTrainer(Trainer):
         """Seconds of training, of this session and of those before it that were killed."""
         return self.seconds_before + time.perf_counter() - self._started
 
+    @timed("training")
     def run(self, what: str = "training") -> dict[str, Any]:
         """Train to the end, resuming from the last checkpoint in ``output_dir``; returns history and cost.
 
@@ -448,6 +442,20 @@ class KnowledgeSeedingTrainer(Trainer):
         path, counters = checkpoint
         self.tokens_before, self.seconds_before = counters["train_tokens"], counters["train_seconds"]
         return str(path)
+
+
+def teacher_prompt(tokenizer: PreTrainedTokenizerBase, item: SyntheticExample) -> list[int]:
+    """Return the tokens that the teacher reads before the reply: the context, the worked pair, then the prompt again."""
+    if not item.context:  # general and replayed items, and what the senders know
+        return chat_ids(tokenizer, item.prompt)
+    return chat_ids(
+        tokenizer,
+        [
+            {"role": "user", "content": f"{item.context}\n\n{item.prompt}"},
+            {"role": "assistant", "content": item.reply},
+            {"role": "user", "content": item.prompt},
+        ],
+    )
 
 
 @contextmanager

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-__all__ = ["Phase", "begin", "is_shown", "phase", "printable", "say", "shown"]
+__all__ = ["Phase", "begin", "hidden", "is_shown", "phase", "printable", "say", "shown"]
 
 EVERY = 30.0  # seconds between two lines of a phase
 SETTLED = 3  # steps before the time left is guessed
@@ -121,6 +121,22 @@ def shown(plain: bool = False) -> Iterator[None]:
         finally:
             _view.stop()
             _view = _DEFAULT
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Show nothing of what is done inside the block, and no warning: it is done to see what it would cost."""
+    import logging
+
+    global _view
+    before, _view = _view, _Silent()
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+        _view = before
 
 
 def is_shown() -> bool:

@@ -14,6 +14,7 @@ TITLES = {
     "TalkArguments": "chat",
     "ChatArguments": "chat",
     "ServeArguments": "server",
+    "PlanArguments": "machine",
     "BaselineArguments": "method",
     "VisionArguments": "data, model and method",
     "DataConfig": "data",
@@ -41,6 +42,7 @@ COMMON = frozenset(
     (
         *RUN,
         *("run", "compare", "sleep_every", "reply_tokens", "host", "port", "api_key", "remember"),
+        *("gpus", "json"),
         *("model", "dtype", "load_in_4bit", "load_in_8bit", "trust_remote_code", "attn_implementation"),
         *("dataset", "dataset_split", "test_dataset", "text_column", "label_column", "answer_column", "passages_per_night"),
         *("nights", "order", "general_prompts", "anchors"),

@@ -3,6 +3,7 @@
     parse(["--config", "demo.yaml", "--nights", "2"])  ->  (SleepArguments, SleepConfig)
     parse_baseline(["--method", "lora", ...])          ->  (BaselineArguments, SleepConfig)
     parse_dream(...)                                   ->  as `parse`, of recipes/dream.py
+    parse_plan(["--gpus", "8x80", ...])                ->  (PlanArguments, SleepConfig)
 
 A recipe is a flat YAML file; the command line overrides it (command_line.py); each key is a field of one of the classes.
 Those of `transformers.TrainingArguments` that mean something in a night (`--seed`, `--output_dir`, `--learning_rate`, ...)
@@ -29,10 +30,12 @@ __all__ = [
     "BASELINES",
     "BaselineArguments",
     "ModelArguments",
+    "PlanArguments",
     "SleepArguments",
     "parse",
     "parse_baseline",
     "parse_dream",
+    "parse_plan",
 ]
 
 Baseline = Literal[
@@ -90,6 +93,14 @@ class SleepArguments(ModelName, SeedArguments):
 
 
 @dataclass
+class PlanArguments(SleepArguments):
+    """Options of `sleepkit plan` beside those of `sleepkit sleep`."""
+
+    gpus: str | None = option(None, "Number and gigabytes of the GPUs that it is planned for, such as 8x80; None: this CPU.")
+    json: bool = option(False, "Print JSON in place of words.")
+
+
+@dataclass
 class BaselineArguments(SleepArguments):
     """Options of a baseline beside a `SleepConfig`: those of a night, and the method in its place."""
 
@@ -121,6 +132,16 @@ def parse(argv: Sequence[str], default_config: str | Path | None = None) -> tupl
         prog="sleepkit sleep",
         description="Let a model read documents, sleep, and answer about them from its weights.",
         default_config=default_config,
+    )
+
+
+def parse_plan(argv: Sequence[str]) -> tuple[PlanArguments, SleepConfig]:
+    """Read the arguments of `sleepkit plan`: those of `sleepkit sleep`, and the machine; errors as in `parse`."""
+    return _read_sleep(
+        argv,
+        PlanArguments,
+        prog="sleepkit plan",
+        description="Say what a run of `sleepkit sleep` would do, need and cost, from config.json, tokenizer and data alone.",
     )
 
 
