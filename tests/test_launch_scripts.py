@@ -127,7 +127,7 @@ def test_slurm_seeds(place):
 def test_slurm_requeues_what_has_to_end(script, place):
     folder, tools = place
     scontrol = f'echo "$@" >>{folder}/asked; echo node-a'
-    srun = f"trap 'kill $!; touch {folder}/ended; exit 143' TERM; touch {folder}/begun; sleep 60 & wait"
+    srun = f"sleep 60 & trap 'kill $!; touch {folder}/ended; exit 143' TERM; touch {folder}/begun; wait"
     env = {**JOB, "PATH": stand_in(tools, scontrol=scontrol, srun=srun), "HOME": str(folder)}
     env |= {"OUTPUT": "runs", "SLURM_ARRAY_TASK_ID": "3"}
     job = subprocess.Popen(["bash", SLURM / f"{script}.sbatch", "sleep"], cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
@@ -166,7 +166,9 @@ def test_ssh(place):
 
 def test_ssh_ends_all_when_one_fails(place):
     folder, tools = place
-    ssh = f"[[ $2 == node-b ]] && exit 7; trap 'kill $!; touch {folder}/ended; exit' TERM; sleep 60 & wait"
+    fails = f"while [[ ! -e {folder}/begun ]]; do sleep 0.05; done; exit 7"
+    runs = f"sleep 60 & trap 'kill $!; touch {folder}/ended; exit' TERM; touch {folder}/begun; wait"
+    ssh = f"if [[ $2 == node-b ]]; then {fails}; fi; {runs}"
     run(folder, LAUNCH / "ssh.sh", "sleep", PATH=stand_in(tools, ssh=ssh), HOSTS="node-a node-b", code=7)
     until = time.monotonic() + 10
     while not (folder / "ended").exists():
