@@ -165,10 +165,10 @@ class Trials:
         hidden = flat_hidden(self.backbone.hidden(batch), batch)
         tokens = reply_tokens(rows, hidden.device)
         found = token_scores(hidden, self.head, tokens, CHUNK)
-        sums, likeliest = (
-            torch.zeros(len(rows), device=hidden.device).index_add_(0, batch.item_of, one.float()) for one in found
+        sums, likeliest, lengths = (
+            torch.zeros(len(rows), device=hidden.device).index_add_(0, batch.item_of, one.float())
+            for one in (*found, torch.ones_like(batch.item_of))
         )
-        lengths = torch.bincount(batch.item_of)
         return (sums / lengths).view(n, -1).mean(1).cpu(), (likeliest == lengths).float().view(n, -1).mean(1).cpu()
 
     def _batch(self, groups: Sequence[Sequence[PreparedItem]]) -> tuple[PackedBatch, list[PreparedItem]]:

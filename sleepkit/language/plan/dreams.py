@@ -50,8 +50,9 @@ class DreamCosts:
 def dream_calls(passes: Passes, contexts: Sequence[Context], config: DreamingConfig) -> None:
     """Let the stand-in dream about all contexts, in all rounds; its calls are noted where it stands in."""
     styles = list(islice(cycle(config.dream_styles), config.dreams_per_context))
-    for context in [*contexts] * config.dream_rounds:
-        dream(passes.blank.model, passes.blank.tokenizer, context, styles, config.dream_max_tokens, config.dream_temperature)
+    how = (styles, config.dream_max_tokens, config.dream_temperature, config.dream_top_p, [0] * len(contexts))
+    for _ in range(config.dream_rounds):
+        dream(passes.blank.model, passes.blank.tokenizer, contexts, *how)
 
 
 def dreamed_rows(contexts: Sequence[Context], config: DreamingConfig, assumed: Assumed) -> list[SyntheticExample]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sleepkit.language.generation.cache import SPARE, growing_cache
-from sleepkit.language.generation.sampling import NucleusSampler
+from sleepkit.language.generation.sampling import CANDIDATES
 from sleepkit.language.plan.dry_run import Cost, counted
 from sleepkit.language.plan.stand_in import Batch
 from sleepkit.language.seeding.divergence import OutputHead, TeacherTargets, token_divergence
@@ -125,7 +125,9 @@ class Passes:
         def sample() -> Any:
             logits = torch.empty(rows, self.vocabulary, dtype=self.backbone.dtype, device=META)
             scores = logits.to(copy=True, dtype=torch.float32)  # as transformers does
-            return NucleusSampler(1.0, 0.95)(_ids(rows, 1), scores)
+            scaled = scores / 1.0  # and on as `SeededSampler`
+            drawn = scaled.topk(min(CANDIDATES, self.vocabulary)).indices[:, :1]
+            return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
         return self._cache_peak(batch, batch.past + batch.read + batch.written) + _dry(sample).peak_bytes
 
