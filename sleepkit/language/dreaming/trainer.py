@@ -205,7 +205,7 @@ class DreamingTrainer:
                 config.dream_temperature,
                 config.dream_top_p,
                 [seeds[k] for k in contexts],
-                self._ajar,
+                self._with_random_experts,
             )
         for one in (one for found in made for one in found.dreams):
             one.night, one.round = self.night, number
@@ -218,11 +218,10 @@ class DreamingTrainer:
             main_only(lambda k=k, found=found: phases[k].write(lambda draft: save_dreams(found.dreams, draft), logs[k]))  # type: ignore[misc]
         return logs
 
-    def _ajar(self, seed: int) -> AbstractContextManager[None]:
+    def _with_random_experts(self, seed: int) -> AbstractContextManager[None]:
         """Force one random expert of each layer open, if that is asked for."""
-        return (
-            self.bank.one_forced_open(seed, self.config.dream_expert_gate) if self.config.dream_random_expert else nullcontext()
-        )
+        config = self.config
+        return self.bank.one_forced_open(seed, config.dream_expert_gate) if config.dream_random_expert else nullcontext()
 
     def _before_tonight(self) -> AbstractContextManager[None]:
         """Show the model as it was before tonight's training: it knows the contexts only by what stands in its prompt."""
@@ -296,9 +295,8 @@ class DreamingTrainer:
         styles = self.config.dream_styles
         if not self.config.trial_control:
             return {k: dict.fromkeys(styles, 0.0) for k in chosen}
-        missing = [
-            k for k, log in zip(chosen, main_finds(lambda: [phases[k].read() for k in chosen]), strict=True) if log is None
-        ]
+        known = main_finds(lambda: [phases[k].read() is not None for k in chosen])
+        missing = [k for k, is_known in zip(chosen, known, strict=True) if not is_known]
         trials = [Trial(k, control_rows(style), {}) for k in missing for style in styles]
         gains: dict[int, float] = {}
         for results in self._results(contexts, trials):

@@ -1,7 +1,7 @@
 """Which prompts are decoded together: by what they begin with and by length, and as many as there is memory for.
 
     in_order(prompts)        prompts that begin alike stand side by side, so that a batch reads their beginning once
-    batches(...)             consecutive prompts, as many as `Room` has: on a CPU by constants, on a GPU by the memory that is free
+    batches(...)             consecutive prompts, as many as there is `Room` for: on a CPU by constants, on a GPU by free memory
 
 Padding on the left is hidden by the mask of attention.  A layer with a state of its own (Mamba, linear attention, convolutions)
 must leave padding out by itself; whether it does is measured once a model, as it differs from family to family.  Where it does

@@ -15,8 +15,8 @@ the very same rollouts.  Sources: "Language Models Need Sleep" (arXiv 2606.03979
 
 Ours: the mixture with the worked reply (``reply_weight``), because a small teacher may copy a rare name from its prompt
 with p = 0.05, and a student that matches it never says the name; packing and cached lower layers (packing.py); teacher
-targets computed once for each item that a batch draws (preparation.py); the gate penalty, which asks the new expert to be silent on everything
-that is not in tonight's documents.
+targets computed once for each item that a batch draws (preparation.py); the gate penalty, which asks the new expert to be
+silent on everything that is not in tonight's documents.
 
 Built on `transformers.Trainer`, not on TRL's online trainers: those generate at every step and keep a second model,
 while here most of the data is fixed, so that teacher and lower layers need one pass a night.  ZeRO-3 splits the model
