@@ -100,7 +100,8 @@ class DreamPolicyTrainer(Trainer):
     def _before(self, items: Sequence[PreparedItem]) -> list[Tensor]:
         """Log-probabilities of the reply tokens of each item before the training, each of which one process finds."""
         dealt = shares([len(item.sequence) for item in items])
-        return split(dealt, lambda mine: [self._log_probs(self.model, [[items[i]]]).cpu() for i in mine])
+        model: Any = self.model
+        return split(dealt, lambda mine: [self._log_probs(model, [[items[i]]]).cpu() for i in mine])
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of `BATCH` dreams, of which each process takes a slice; accelerate must not split them again."""

@@ -11,7 +11,7 @@ not, only prompts of one length are decoded together.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -77,12 +77,12 @@ def in_order(prompts: Prompts) -> list[list[int]]:
 
     What all prompts begin with does not count.
     """
-    skip = len(os.path.commonprefix(list(prompts)))
+    skip = _common(prompts)
     groups: list[list[int]] = []
     stem: list[int] = []
     for place in sorted(range(len(prompts)), key=lambda i: list(prompts[i])):
         own = list(prompts[place][skip:])
-        common = len(os.path.commonprefix([stem, own]))
+        common = _common([stem, own])
         longest = max(len(own), len(prompts[groups[-1][-1]]) - skip if groups else 0)
         if groups and 2 * common >= longest:
             groups[-1].append(place)
@@ -101,12 +101,17 @@ def costs_of(prompts: Prompts, groups: Sequence[Sequence[int]], new: int) -> lis
         groups: of `in_order`.
         new: tokens that each is continued by.
     """
-    skip = len(os.path.commonprefix(list(prompts)))
+    skip = _common(prompts)
     found = []
     for group in groups:
-        common = len(os.path.commonprefix([prompts[i] for i in group]))
+        common = _common(prompts[i] for i in group)
         found += [len(prompts[i]) - (common if k else skip) + new for k, i in enumerate(group)]
     return found
+
+
+def _common(prompts: Iterable[Any]) -> int:
+    """Tokens that all prompts begin with."""
+    return len(os.path.commonprefix(list(prompts)))
 
 
 def batches(lengths: Sequence[int], shared: int, room: Room, of_one_length: bool) -> list[list[int]]:

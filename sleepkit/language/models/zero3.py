@@ -75,9 +75,9 @@ def whole(parameters: Iterable[nn.Parameter], write: bool = False) -> Iterator[N
 def unsplit(model: nn.Module) -> None:
     """Undo ZeRO-3's split for good: every rank holds plain, whole parameters again.  Nothing to do for other models."""
     plain: dict[int, nn.Parameter] = {}
-    for split in [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]:
-        with whole([split]):  # one after the other, so that no more than one is there twice
-            plain[id(split)] = nn.Parameter(split.detach().clone(), requires_grad=split.requires_grad)
+    for part in [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]:
+        with whole([part]):  # one after the other, so that no more than one is there twice
+            plain[id(part)] = nn.Parameter(part.detach().clone(), requires_grad=part.requires_grad)
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if id(parameter) in plain:

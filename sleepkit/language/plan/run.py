@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from sleepkit.errors import first_line
 from sleepkit.language.config import LearnerConfig, LoadingConfig, part_of
 from sleepkit.language.dreaming.config import DreamingConfig
-from sleepkit.language.generation.chat import is_zero3, require_room
+from sleepkit.language.generation.chat import require_room
+from sleepkit.language.models.zero3 import is_zero3
 from sleepkit.language.plan.blank import BlankModel
 from sleepkit.language.plan.machines import Machine
 from sleepkit.language.plan.plan import Material, RunPlan, planned
