@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,12 @@ def _tasks(numbers: range) -> dict[str, Any]:
     return {f"task{k}": {"train": [pair(k, 1), pair(2, k), pair(k, k)], "test": [pair(3, k)]} for k in numbers}
 
 
-def given_dreams(model: object, tokenizer: object, context: Any, styles: Any, *_: object) -> Dreamed:
+def given_dreams(model: object, tokenizer: object, contexts: Sequence[Any], styles: Any, *_: object) -> list[Dreamed]:
     """A good and a useless dream of each context, as the tiny model itself writes none."""
+    return [_given(context, styles) for context in contexts]
+
+
+def _given(context: Any, styles: Any) -> Dreamed:
     if hasattr(context, "task"):
         texts = (
             '{"augmentations": ["flips"], "learning_rate": 0.005, "steps": 2}',
