@@ -406,7 +406,7 @@ class KnowledgeSeedingTrainer(Trainer):
         self._started = time.perf_counter()
         training = self.lm.training
         with self.student_view(), self.backbone.in_blocks(), recomputing_here(self.lm):
-            self.preparation.check_shortcuts([self.prepared[i] for i in self.drawn])
+            self.preparation.check_shortcuts([item for item in self.prepared if item.teacher is not None])
             self.train(resume_from_checkpoint=checkpoint)
         seconds = self.train_seconds
         if self.is_deepspeed_enabled:
