@@ -125,7 +125,7 @@ class RetentionSet:
         head, backbone = OutputHead.of(model), Backbone(model, bank)
 
         def work(passes: list[list[int]]) -> dict[int, tuple[float, int]]:
-            found = {}
+            found: dict[int, tuple[float, int]] = {}
             for chosen, hidden, item_of in self._hidden(model, tokenizer, backbone, passes):
                 targets = TeacherTargets.cat([target for i in chosen if (target := self._items[i].teacher) is not None])
                 divergence = token_divergence(hidden, head, targets)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -100,7 +100,7 @@ class DreamPolicyTrainer(Trainer):
     def _before(self, items: Sequence[PreparedItem]) -> list[Tensor]:
         """Log-probabilities of the reply tokens of each item before the training, each of which one process finds."""
         dealt = shares([len(item.sequence) for item in items])
-        return split(dealt, lambda mine: [self._log_probs(self.model, [[items[i]]]).cpu() for i in mine])
+        return split(dealt, lambda mine: [self._log_probs(cast(nn.Module, self.model), [[items[i]]]).cpu() for i in mine])
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of `BATCH` dreams, of which each process takes a slice; accelerate must not split them again."""
