@@ -116,7 +116,7 @@ class DreamPolicyTrainer(Trainer):
         """Return the log-probabilities of the reply tokens, ``(n,)``; a group has one prompt."""
         device, dtype = self.backbone.device, self.backbone.dtype
         batches = [
-            pack(group, common_prefix(group), dtype, device)
+            pack(group, common_prefix(group), dtype, device, self.backbone.reads_masks)
             if self.packed and len(group) > 1
             else pad_rows(group, self.pad_id, device)
             for group in groups

@@ -379,7 +379,7 @@ class ImageLearner(Snapshots):
         return Replayed(pixels.to(device), units.to(device), extras)
 
     def draw(self, step: int, call: int = 0) -> Replayed:
-        """A batch of the replay buffer, with replacement: of each step and ``call`` another one, of which each rank has a slice."""
+        """A batch of the replay buffer, with replacement; of each step and ``call`` another one, and each rank has a slice."""
         assert self.replayed is not None
         ranks = PartialState()
         generator = np.random.default_rng([self.config.seed, self.night, step, 0, call])
