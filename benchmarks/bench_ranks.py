@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cost import chronicle
-from make_tables import ROOT
+from make_tables import ROOT, render
 
 from sleepkit.reporting.results import hardware, versions
 from sleepkit.utils.files import read_json, read_jsonl, write_json
@@ -238,10 +238,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     found = {count: measured(count, *size)[0] for count in options.processes}
     rows = shares_of_work(found)
-    document = {"phases": rows, "processes": options.processes, "model": {"hidden": size[0], "layers": size[1]}}
+    document = {"shares": rows, "processes": options.processes, "model": {"hidden": size[0], "layers": size[1]}}
     write_json(options.results, {**document, "documents": size[2], "hardware": hardware(), "versions": versions()})
-    for row in rows:
-        print(row)
+    print(render(read_json(options.results)))
     return 0
 
 
