@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults test-models test-distributed test-serve lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life bench-chat bench-writers bench-cost bench-forget tables docs clean
+.PHONY: help install demo test test-slow test-faults test-models test-distributed test-serve lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life bench-chat bench-writers bench-cost bench-forget bench-ranks tables docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -105,6 +105,10 @@ bench-cost: install ## items, tokens and seconds of a night by the words of its 
 
 bench-forget: install ## the first, a middle and the last of eight nights taken out of SmolLM2: what is left of it, what is lost
 	$(BIN)/python benchmarks/forget.py
+
+bench-ranks: export OMP_NUM_THREADS := 1
+bench-ranks: install ## tokens and CPU seconds of each process in each phase of a night, with 1, 2 and 4 processes
+	$(BIN)/python benchmarks/bench_ranks.py
 
 tables: install ## write the tables of README.md and docs/ again from the saved results
 	$(BIN)/python benchmarks/make_tables.py

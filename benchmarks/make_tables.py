@@ -10,10 +10,10 @@ too little to divide by.
 
 A file holds one of: runs that `run_table.py` collected (`runs`), the speed of one step (`systems`), the cost of dreaming
 (`dreaming`), that of the Trainer on images (`mygo`), that of dreams (`dream2learn`), what each part of a night of dreams brings
-(`dream_controls`), the speed of drawing sprites (`images_per_second`), what exemplars and sigma bring (`sensitivity`), runs that
-`image_table.py` collected (`image_runs`; those of recipes/disentangled.py, with distortions or without, of dream2learn.py, and of
-dream.py and arc.py have tables of their own), or one run's own `results.json` (`metrics`).  Left out: prose;
-what the numbers mean is the pages' to say.
+(`dream_controls`), what each process of a night does (`shares`), the speed of drawing sprites (`images_per_second`), what
+exemplars and sigma bring (`sensitivity`), runs that `image_table.py` collected (`image_runs`; those of recipes/disentangled.py,
+with distortions or without, of dream2learn.py, and of dream.py and arc.py have tables of their own), or one run's own
+`results.json` (`metrics`). Left out: prose; what the numbers mean is the pages' to say.
 """
 
 from __future__ import annotations
@@ -260,6 +260,25 @@ def _writers(document: Mapping[str, Any]) -> str:
     return markdown_table([*heads, "own questions", "coverage", "seconds"], rows)
 
 
+def _shares(document: Mapping[str, Any]) -> str:
+    """Work of each phase, alone and shared out."""
+    several = [count for count in document["processes"] if count > 1]
+    heads = ["phase", "tokens x layers", *(f"{count} processes" for count in several)]
+    heads += ["CPU seconds", *(f"{count} processes" for count in several)]
+    rows = []
+    for found in document["shares"]:
+        ratios = {
+            name: f"{found[name]:.2f}" if name in found else "–" for unit in ("tokens", "seconds") for name in _of(unit, several)
+        }
+        cells = [f"{found['tokens']:,}", *(ratios[name] for name in _of("tokens", several)), f"{found['seconds']:.1f}"]
+        rows.append([found["phase"], *cells, *(ratios[name] for name in _of("seconds", several))])
+    return markdown_table(heads, rows)
+
+
+def _of(unit: str, counts: Sequence[int]) -> list[str]:
+    return [f"{unit}_{count}" for count in counts]
+
+
 def _costs(document: Mapping[str, Any]) -> str:
     """A night by the words of its document."""
     names = ("words", "items", "steps", "train_tokens", "seconds_writing", "train_seconds", "seconds", "peak_memory")
@@ -318,6 +337,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "writers": _writers,
     "costs": _costs,
     "forgotten": _forgotten,
+    "shares": _shares,
     "metrics": _measures,
 }
 """What a results file holds -> its table; the first that is there counts."""

@@ -40,6 +40,13 @@ def run_row(variant, seed, **values):
     return {"variant": variant, "seed": seed, "recovery": 0.8, "seconds": 61.25, "train_tokens": 12000.0, **values}
 
 
+def test_the_table_of_shares():
+    row = {"phase": "dreams", "tokens": 12000, "seconds": 4.0, "tokens_2": 1.0, "tokens_4": 1.08, "seconds_2": 1.1}
+    table = make_tables.render({"shares": [row, {"phase": "other", "tokens": 0, "seconds": 1.25}], "processes": [1, 2, 4]})
+    assert "| dreams | 12,000 | 1.00 | 1.08 | 4.0 | 1.10 | – |" in table
+    assert "| other | 0 | – | – | 1.2 | – | – |" in table
+
+
 def test_tables_are_replaced_between_their_markers_and_nothing_else_is(tmp_path, capsys):
     runs = [
         run_row("knowledge_seeding", 0, accuracy_matrix=[[0.5, 0.25], [0.5, None]]),

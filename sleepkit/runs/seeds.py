@@ -16,6 +16,7 @@ from sleepkit.reporting.page import write_seeds_page
 from sleepkit.reporting.results import RunRecord
 from sleepkit.reporting.tables import METRICS, comparison_table, format_duration, format_table, format_value
 from sleepkit.utils.files import write_text
+from sleepkit.utils.ram import free_memory
 from sleepkit.utils.training_fields import settings
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def run_seeds(args: Any, config: Config, run: Callable[[Config], RunRecord]) -> 
     configs = [config] if seeds is None else [with_seed(config, seed, folder / f"seed_{seed}") for seed in seeds]
     records = []
     for one in configs:
+        free_memory()  # the model of the seed before hangs in circles of its trainer
         with watched(one, settings(args, one)):
             records.append(run(one))
     if config.process_index == 0:

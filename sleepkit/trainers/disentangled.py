@@ -80,6 +80,7 @@ class DisentangledTrainer(StreamTrainer):
 
     def _measured(self, record: RunRecord) -> RunRecord:
         """Measure poses, one-shot and open-set recognition, and write the pictures."""
+        from sleepkit.vision.disentangled.pictures import accuracy_curve, straightened_grid
         from sleepkit.vision.disentangled.protocol import measure, table_of
 
         args = cast("DisentangledConfig", self.args)
@@ -87,12 +88,12 @@ class DisentangledTrainer(StreamTrainer):
         measures = measure(self.learner, self.sprites, args.novel_classes, args.novel_images)
         record.metrics |= measures | {"bytes_per_class": exemplars.bytes / len(exemplars.labels.unique())}
 
-        def write() -> None:
-            from sleepkit.vision.disentangled.pictures import accuracy_curve, straightened_grid
+        straightened = straightened_grid(self.learner, self.sprites)  # on all processes
 
+        def write() -> None:
             pictures = self.output_dir / "pictures"
             save_figure(accuracy_curve(record.accuracy_matrix), pictures / "accuracy_over_nights.png")
-            save_figure(straightened_grid(self.learner, self.sprites), pictures / "straightened.png")
+            save_figure(straightened, pictures / "straightened.png")
             write_text(self.output_dir / "baselines.md", markdown_table(*table_of(record.metrics, args.match)) + "\n")
             record.save(self.output_dir)
             write_report(self.output_dir)

@@ -4,6 +4,7 @@ Work that no process needs to repeat is dealt out, and its results are gathered:
 
     shares([5, 1, 1, 1], 2)                [[0], [1, 2, 3]]            consecutive pieces, of about equal cost
     split(shares(costs), work)             work([..]) of each share on one process, all results on all of them, in order
+    of_rows(function, images, 256)         a function of rows of a tensor, as rows on all processes
     gathered_rows(own, counts)             the same for tensors whose sizes all know: nothing is pickled, devices stay
 
 What is drawn in a piece of work is seeded by the piece, not by the process, so that results are the same up to rounding however
@@ -26,7 +27,19 @@ from sleepkit.errors import SleepkitError, first_line
 from sleepkit.utils.launch.agreement import agree
 from sleepkit.utils.sealed import locked
 
-__all__ = ["all_find", "alone", "gathered_rows", "main_finds", "main_holds", "main_only", "own_draws", "shares", "split"]
+__all__ = [
+    "all_find",
+    "alone",
+    "gathered_rows",
+    "main_finds",
+    "main_holds",
+    "main_only",
+    "of_rows",
+    "own_draws",
+    "several_of_rows",
+    "shares",
+    "split",
+]
 
 T = TypeVar("T")
 
@@ -171,7 +184,7 @@ def split(dealt: Sequence[Sequence[int]], work: Callable[[Sequence[int]], Iterab
 
 
 def gathered_rows(own: Tensor, counts: Sequence[int]) -> Tensor:
-    """Rows of all processes, one after another, on all of them; call it on all.
+    """Rows of all processes, one after another, on all of them, where ``own`` is; call it on all.
 
     Args:
         own: rows of this process, ``(counts[rank], ...)``; of the same kind on all processes.
@@ -180,10 +193,32 @@ def gathered_rows(own: Tensor, counts: Sequence[int]) -> Tensor:
     state = PartialState()
     if state.num_processes == 1:
         return own
-    rows = own.new_empty(sum(counts), *own.shape[1:])
+    rows = own.new_empty(sum(counts), *own.shape[1:], device=state.device)  # where the processes can talk
     for rank, part in enumerate(rows.split(list(counts))):
         if rank == state.process_index:
             part.copy_(own)
         if part.numel():
             torch.distributed.broadcast(part.view(torch.uint8), src=rank)
-    return rows
+    return rows.to(own.device)
+
+
+def of_rows(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
+    """A function of rows, ``size`` at a time and each process its share, as rows on all processes; call it on all.
+
+    Args:
+        function: takes some of the rows, and returns a row for each.
+        rows: such as images, or places of what is to be made.
+        size: rows at once.
+    """
+    return several_of_rows(lambda part: (function(part),), rows, size)[0]
+
+
+def several_of_rows(function: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor, size: int) -> tuple[Tensor, ...]:
+    """As `of_rows`, of a function that returns several rows for each."""
+    state = PartialState()
+    ends = [len(rows) * rank // state.num_processes for rank in range(state.num_processes + 1)]
+    first, last = ends[state.process_index : state.process_index + 2]
+    mine = rows[first:last] if last > first else rows[:1]  # which tells what rows are like
+    counts = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    found = [torch.cat(parts)[: last - first] for parts in zip(*map(function, mine.split(size)), strict=True)]
+    return tuple(gathered_rows(own, counts) for own in found)

@@ -1,6 +1,7 @@
 """Any whole number from 0 to 2**63 - 1 is a seed, of each command; two seeds never draw the same."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from sleepkit.runs.arguments.images import parse_mygo, parse_vision
 from sleepkit.runs.arguments.language import parse, parse_baseline
 from sleepkit.runs.dream import run_dream
 from sleepkit.runs.images import run_vision
-from sleepkit.runs.sleep import run_baseline
+from sleepkit.runs.sleep import run_baseline, run_sleep
+from sleepkit.trainers import language
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -81,3 +83,18 @@ def test_no_two_seeds_share_a_night(files, tmp_path, capsys):  # noqa: F811
     assert len(keys) == 4
     assert not any(torch.equal(first[one], first[other]) for k, one in enumerate(keys) for other in keys[:k])
     assert json.loads((tmp_path / "1" / "results.json").read_text())["seed"] == 1
+
+
+def test_the_first_seeds_model_is_gone_when_the_second_is_loaded(files, tmp_path, monkeypatch):  # noqa: F811
+    alive, plain = [], language.ready_model
+
+    def watched(*args):
+        alive.append(sum(model() is not None for model in seen))
+        model, tokenizer = plain(*args)
+        seen.append(weakref.ref(model))
+        return model, tokenizer
+
+    seen: list[weakref.ref] = []
+    monkeypatch.setattr(language, "ready_model", watched)
+    run_sleep(*parse(command(files, tmp_path, "--nights", "1", "--seeds", "3", "4")[1:]))
+    assert alive == [0, 0]

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -117,7 +117,7 @@ class DreamPolicyTrainer(Trainer):
         """Return the log-probabilities of the reply tokens, ``(n,)``; a group has one prompt."""
         device, dtype = self.backbone.device, self.backbone.dtype
         batches = [
-            pack(group, common_prefix(group), dtype, device)
+            pack(group, common_prefix(group), dtype, device, self.backbone.reads_masks)
             if self.packed and len(group) > 1
             else pad_rows(group, self.pad_id, device)
             for group in groups

@@ -177,7 +177,8 @@ class Trials:
         pad_id, device = self.tokenizer.pad_token_id or 0, self.backbone.device
         if not self.packed:
             return pad_rows(items, pad_id, device), items
-        return pack_rows(groups, min(map(common_prefix, groups)), pad_id, self.backbone.dtype, device), items
+        prefix, backbone = min(map(common_prefix, groups)), self.backbone
+        return pack_rows(groups, prefix, pad_id, backbone.dtype, device, backbone.reads_masks), items
 
     def _log_probs(self, batch: PackedBatch, rows: Sequence[PreparedItem]) -> Tensor:
         hidden = flat_hidden(self.backbone.hidden(batch), batch)

@@ -72,21 +72,27 @@ def _bytes_of(config: Any, size: int) -> tuple[int, int, int]:
     return 2 * config.num_hidden_layers * of_keys * head * size, COPIES * (hidden + widest) * size, COPIES * config.vocab_size * 4
 
 
+def common(rows: Prompts) -> int:
+    """Number of tokens that all rows begin with."""
+    lists: list[Any] = list(rows)
+    return len(os.path.commonprefix(lists))
+
+
 def in_order(prompts: Prompts) -> list[list[int]]:
     """Places of the prompts in groups of those that begin alike for at least half of their length, the shortest group first.
 
     What all prompts begin with does not count.
     """
-    skip = _common(prompts)
+    skip = common(prompts)
     groups: list[list[int]] = []
     stem: list[int] = []
     for place in sorted(range(len(prompts)), key=lambda i: list(prompts[i])):
         own = list(prompts[place][skip:])
-        common = _common([stem, own])
+        alike = common([stem, own])
         longest = max(len(own), len(prompts[groups[-1][-1]]) - skip if groups else 0)
-        if groups and 2 * common >= longest:
+        if groups and 2 * alike >= longest:
             groups[-1].append(place)
-            stem = stem[:common]
+            stem = stem[:alike]
         else:
             groups.append([place])
             stem = own
@@ -101,17 +107,12 @@ def costs_of(prompts: Prompts, groups: Sequence[Sequence[int]], new: int) -> lis
         groups: of `in_order`.
         new: tokens that each is continued by.
     """
-    skip = _common(prompts)
-    found = []
+    skip = common(prompts)
+    found: list[int] = []
     for group in groups:
-        common = _common(prompts[i] for i in group)
-        found += [len(prompts[i]) - (common if k else skip) + new for k, i in enumerate(group)]
+        alike = common([prompts[i] for i in group])
+        found += [len(prompts[i]) - (alike if k else skip) + new for k, i in enumerate(group)]
     return found
-
-
-def _common(prompts: Iterable[Any]) -> int:
-    """Tokens that all prompts begin with."""
-    return len(os.path.commonprefix(list(prompts)))
 
 
 def batches(lengths: Sequence[int], shared: int, room: Room, of_one_length: bool) -> list[list[int]]:

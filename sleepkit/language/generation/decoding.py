@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
-from sleepkit.language.generation.batches import Room, batches, pads_exactly
+from sleepkit.language.generation.batches import Room, batches, common, pads_exactly
 from sleepkit.language.generation.cache import growing_cache
 from sleepkit.language.generation.prompts import PromptFormat, until
 from sleepkit.language.generation.sampling import SeededSampler
@@ -186,12 +185,10 @@ def _stems(rows: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     stems = [row[:-1] for row in rows]
     start = 0
     for end in range(1, len(rows) + 1):
-        if end < len(rows):
-            common = len(os.path.commonprefix(rows[start : end + 1]))
-            if 2 * common >= max(map(len, rows[start : end + 1])):
-                continue
-        common = min(len(os.path.commonprefix(rows[start:end])), min(map(len, rows[start:end])) - 1)
-        stems[start:end] = [row[:common] for row in rows[start:end]]
+        if end < len(rows) and 2 * common(rows[start : end + 1]) >= max(map(len, rows[start : end + 1])):
+            continue
+        alike = min(common(rows[start:end]), min(map(len, rows[start:end])) - 1)
+        stems[start:end] = [row[:alike] for row in rows[start:end]]
         start = end
     return stems
 
@@ -248,7 +245,7 @@ def contiguous_head(model: nn.Module) -> Iterator[None]:
 
 def _prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> list[int]:
     """The tokens that all prompts begin with, where it is worth it and exact to read them once."""
-    prefix = list(os.path.commonprefix([list(prompt[:-1]) for prompt in prompts])) if len(prompts) > 2 else []
+    prefix = list(prompts[0][: common([prompt[:-1] for prompt in prompts])]) if len(prompts) > 2 else []
     return prefix if len(prefix) >= MIN_SHARED_PREFIX and caches_exactly(model) else []
 
 

@@ -7,13 +7,15 @@
 Registered as an attention implementation of transformers, on only inside `attend_in_blocks` and only for models that
 use "sdpa".  The blocks belong to the row's dense mask, which says the same: a layer that is run again in the backward pass
 (activation checkpointing) gets that mask again, and so takes the same way; whatever runs with another mask takes SDPA.  A
-training is inside `attend_in_blocks` from its first step to its last.
+training is inside `attend_in_blocks` from its first step to its last.  Where all layers are seen to go by blocks, nobody reads
+the mask, and one number stands for all of it (`placeholder`).
 
 Left out: softcaps and attention sinks, for which such models use other implementations.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +63,7 @@ class Blocks:
     places: Tensor
 
 
+TAKEN: deque[nn.Module] = deque(maxlen=1024)  # layers of attention that went by blocks, the last ones
 _OF_MASKS: WeakValueDictionary[int, Blocks] = WeakValueDictionary()  # by the address of the mask's values
 
 
@@ -72,6 +75,11 @@ def bind(mask: Tensor, blocks: Blocks | None) -> None:
         _OF_MASKS.pop(address, None)
     else:
         _OF_MASKS[address] = blocks
+
+
+def placeholder(rows: int, time: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A mask ``(rows, 1, time, time)`` for `bind`, of one number in memory."""
+    return torch.zeros(1, dtype=dtype, device=device).expand(rows, 1, time, time)
 
 
 def blocks_of(lengths: Sequence[Sequence[int]], prefix: int, dtype: torch.dtype, device: torch.device) -> Blocks:
@@ -138,6 +146,7 @@ def block_attention(
     rows, heads, time, _ = query.shape
     if blocks is None or rows * time != len(blocks.places):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
+    TAKEN.append(module)
     flat = [states.transpose(1, 2).flatten(0, 1) for states in (query, key, value)]  # (rows * time, heads, d)
 
     def attended(group: BlockGroup) -> Tensor:

@@ -94,8 +94,9 @@ class TeacherTargets:
             tokens: ``(n,)``, of the worked reply.
             token_weight: w, a number or ``(n,)``: the target is ``(1 - w) teacher + w onehot(tokens)``.
         """
-        weights = torch.as_tensor(token_weight, dtype=torch.float32, device=hidden.device).expand(hidden.shape[0])
+        weights = torch.as_tensor(token_weight, dtype=torch.float32)
         mixed = tokens is not None and bool(weights.any())
+        weights = weights.to(hidden.device).expand(hidden.shape[0])
         if top_k == 0:
             if not mixed:
                 return cls(hidden=hidden.detach().clone())

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from sleepkit.language.experts.bank import ExpertBank
 from sleepkit.language.models.decoder import find_decoder, find_decoder_layers, reach, without_adapter
-from sleepkit.language.seeding.attention import Blocks, attend_in_blocks, bind, blocks_of
+from sleepkit.language.seeding.attention import TAKEN, Blocks, attend_in_blocks, bind, blocks_of, placeholder
 from sleepkit.language.seeding.divergence import TeacherTargets
 from sleepkit.utils.precision import close
 
@@ -62,7 +62,7 @@ class PackedBatch:
 
     ids: Tensor  # (rows, time)
     positions: Tensor  # (rows, time)
-    mask: Tensor  # (rows, 1, time, time) additive when packed, else (rows, time)
+    mask: Tensor  # (rows, 1, time, time) additive when packed (or one number, where blocks are enough), else (rows, time)
     lower: Tensor | None  # (rows, time, d)
     predicts: Tensor  # (n,) flat index of the positions that predict a reply token
     item_of: Tensor  # (n,) index of the item of each of them
@@ -81,15 +81,29 @@ def common_prefix(items: Sequence[PreparedItem]) -> int:
     return len(os.path.commonprefix([item.prompt_ids[:-1] for item in items]))
 
 
-def pack(items: Sequence[PreparedItem], prefix: int, dtype: torch.dtype, device: torch.device) -> PackedBatch:
-    """All items in one row behind their common prefix."""
-    return pack_rows([items], prefix, 0, dtype, device)
+def pack(items: Sequence[PreparedItem], prefix: int, dtype: torch.dtype, device: torch.device, dense: bool = True) -> PackedBatch:
+    """All items in one row behind their common prefix; arguments as for `pack_rows`."""
+    return pack_rows([items], prefix, 0, dtype, device, dense)
 
 
 def pack_rows(
-    groups: Sequence[Sequence[PreparedItem]], prefix: int, pad_id: int, dtype: torch.dtype, device: torch.device
+    groups: Sequence[Sequence[PreparedItem]],
+    prefix: int,
+    pad_id: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    dense: bool = True,
 ) -> PackedBatch:
-    """The items of each group in a row of their own behind its common prefix, of ``prefix`` tokens in all; right-padded."""
+    """The items of each group in a row of their own behind its common prefix, right-padded.
+
+    Args:
+        groups: items of each row.
+        prefix: tokens that all of them begin with.
+        pad_id: fills rows up.
+        dtype: of the mask.
+        device: of all tensors.
+        dense: write the mask out, ``time`` squared; False where attention goes by blocks alone.
+    """
     lengths = [[len(item.sequence) - prefix for item in items] for items in groups]
     time = prefix + max(map(sum, lengths))
     ids = torch.full((len(groups), time), pad_id)
@@ -111,9 +125,6 @@ def pack_rows(
             kept = len(item.reply_ids) - item.first_token
             predicts += range(end - kept, end)
             item_of += [item_of[-1] + 1 if item_of else 0] * kept
-    order = torch.arange(time)
-    same = (owner[:, :, None] == owner[:, None]) | (owner[:, None] == 0)
-    seen = same & (order[None] <= order[:, None])
     lower = None
     if groups[0][0].lower is not None:
         parts = [
@@ -125,7 +136,7 @@ def pack_rows(
     return PackedBatch(
         ids=ids.to(device),
         positions=positions.to(device),
-        mask=torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None].to(device),
+        mask=_mask(owner, dtype).to(device) if dense else placeholder(len(groups), time, dtype, device),
         lower=lower,
         predicts=torch.tensor(predicts, device=device),
         item_of=torch.tensor(item_of, device=device),
@@ -133,6 +144,13 @@ def pack_rows(
         other_tokens=(~learned & (owner >= 0)).to(device),
         blocks=blocks_of(lengths, prefix, dtype, device),
     )
+
+
+def _mask(owner: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive mask ``(rows, 1, time, time)`` of tokens by whose they are, ``(rows, time)``."""
+    order = torch.arange(owner.shape[1])
+    seen = ((owner[:, :, None] == owner[:, None]) | (owner[:, None] == 0)) & (order[None] <= order[:, None])
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 
 
 def pad_rows(items: Sequence[PreparedItem], pad_id: int, device: torch.device) -> PackedBatch:
@@ -169,11 +187,12 @@ class Backbone:
         first: the first layer with experts.
         shifts: whether the layers from there on are of other kinds than as many layers from the bottom.
         enters_above: whether what enters that layer may stand in for the layers below.
+        reads_masks: False once all layers were seen to compute the attention of packed rows by their blocks alone (`agrees`).
     """
 
     def __init__(self, model: nn.Module, bank: ExpertBank) -> None:
         base = without_adapter(model)
-        self.bank = bank
+        self.bank, self.reads_masks = bank, True
         self.decoder: Any = find_decoder(base)
         self.reach = reach(base)
         self.dtype: torch.dtype = next(self.decoder.parameters()).dtype
@@ -257,11 +276,19 @@ def flat_hidden(hidden: Tensor, batch: PackedBatch) -> Tensor:
 
 
 def agrees(backbone: Backbone, batch: PackedBatch, expected: Tensor) -> bool:
-    """True if a batch gives these hidden states ``(n, d)``; False too for a model that cannot take it."""
+    """True if a batch gives these hidden states ``(n, d)``; False too for a model that cannot take it.
+
+    Of a packed one it is noted whether its mask was read.
+    """
+    TAKEN.clear()
     try:
-        return close(flat_hidden(backbone.hidden(batch), batch), expected)
+        found = backbone.hidden(batch)
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
         return False
+    if batch.blocks is not None:
+        backbone.reads_masks = len(set(TAKEN)) < len(backbone.upper_layers if batch.lower is not None else backbone.all_layers)
+    TAKEN.clear()
+    return close(flat_hidden(found, batch), expected)
 
 
 @torch.no_grad()

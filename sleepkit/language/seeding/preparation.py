@@ -271,7 +271,7 @@ class Preparation:
     def collate(self, items: Sequence[PreparedItem]) -> PackedBatch:
         """Return the items of one step as tensors."""
         if self.seeding.packing:
-            return pack(items, self.prefix, self.backbone.dtype, self.device)
+            return pack(items, self.prefix, self.backbone.dtype, self.device, self.backbone.reads_masks)
         return pad_rows(items, self.pad, self.device)
 
     def reply_tokens(self, items: Sequence[PreparedItem]) -> Tensor:

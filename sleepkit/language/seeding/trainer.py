@@ -417,7 +417,7 @@ class KnowledgeSeedingTrainer(Trainer):
         self._started = time.perf_counter()
         training = self.lm.training
         with self.student_view(), self.backbone.in_blocks(), recomputing_here(self.lm), _without_frozen(self.lm):
-            self.preparation.check_shortcuts([self.prepared[i] for i in self.drawn])
+            self.preparation.check_shortcuts([item for item in self.prepared if item.teacher is not None])
             self.train(resume_from_checkpoint=checkpoint)
         seconds, tokens = self.train_seconds, self._of_all_ranks(self.tokens.total)
         if self.is_deepspeed_enabled:

@@ -258,3 +258,16 @@ def test_targets_lean_to_the_worked_reply_by_its_weight(weight, chunk_size):
     joined = token_divergence(torch.cat([student, student]), head, TeacherTargets.cat([full, plain]), chunk_size=chunk_size)
     without = reference(log_student, teacher.log(), "forward_kl", 0.5)
     torch.testing.assert_close(joined, torch.cat([expected, without]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("top_k", [0, 4])
+def test_targets_stay_on_the_device_of_the_model(top_k):
+    """Weights of worked replies come from the CPU, states from wherever the model is; "meta" stands for a GPU."""
+    hidden, head = torch.zeros(6, 8, device="meta"), OutputHead(torch.zeros(11, 8, device="meta"))
+    tokens = torch.zeros(6, dtype=torch.int64, device="meta")
+    mixed = TeacherTargets.from_hidden(hidden, head, top_k, 4, tokens, torch.tensor([0.7] * 6))
+    plain = TeacherTargets.from_hidden(hidden, head, top_k, 4, tokens, torch.zeros(6))
+    joined = TeacherTargets.cat([mixed, plain])
+    assert {tensor.device.type for tensor in joined.tensors().values()} == {"meta"}
+    found = token_divergence(torch.zeros(12, 8, device="meta", requires_grad=True), head, joined, chunk_size=5)
+    assert found.device.type == "meta" and found.shape == (12,)

@@ -1,15 +1,25 @@
 """Packed rows and cached lower layers equal the plain computation, and are switched off where they would not."""
 
 import math
+from collections import deque
 
 import pytest
 import torch
 from tiny import EOS, HYBRIDS, tiny_tokenizer
 from tiny_night import losses, tiny_grown, tiny_trainer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sleepkit.language.generation.chat import chat_ids, text_ids
-from sleepkit.language.seeding import preparation
-from sleepkit.language.seeding.packing import Backbone, PreparedItem, common_prefix, flat_hidden, pack, pad_rows
+from sleepkit.language.seeding import packing, preparation
+from sleepkit.language.seeding.packing import (
+    Backbone,
+    PreparedItem,
+    common_prefix,
+    flat_hidden,
+    pack,
+    packs_exactly,
+    pad_rows,
+)
 from sleepkit.utils.precision import close
 
 FAMILIES = ["llama", "qwen3", "gpt2", "gemma3_text", "mixtral"]
@@ -130,6 +140,46 @@ def test_rows_hold_each_token_once():
         predicted = [items[i].reply_ids[items[i].first_token :] for i in range(3)]
         read = batch.ids.reshape(-1)[batch.predicts]  # the token before each predicted one
         assert read[1 : len(predicted[0])].tolist() == predicted[0][:-1]
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many elements the largest tensor had that was made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for one in found if isinstance(found, (tuple, list)) else [found]:
+            if isinstance(one, torch.Tensor) and one.untyped_storage().nbytes() >= one.numel():  # no view of one number
+                self.elements = max(self.elements, one.numel())
+        return found
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "mixtral", "gemma2"])
+def test_no_mask_is_written_out_where_attention_goes_by_blocks(family):
+    (model, bank), items = stirred(family, **({"sliding_window": 512} if family == "gemma2" else {})), some_items()
+    backbone, prefix = Backbone(model, bank), common_prefix(items)
+    by_blocks = model.config._attn_implementation == "sdpa"
+    assert backbone.reads_masks and packs_exactly(backbone, items, EOS) and backbone.reads_masks != by_blocks
+    batch = pack(items, prefix, model.dtype, CPU, backbone.reads_masks)
+    assert (batch.mask.untyped_storage().nbytes() < 16) == by_blocks
+    torch.testing.assert_close(computed(model, bank, batch), plain(model, items), atol=3e-5, rtol=1e-5)
+
+
+def test_packing_many_long_items_makes_nothing_of_all_tokens_squared():
+    items = [PreparedItem([5] * 900, [6] * 100, True) for _ in range(8)]
+    with Largest() as largest:
+        batch = pack(items, 800, torch.float32, CPU, dense=False)
+    assert batch.mask.shape[-1] == batch.ids.shape[1] == 800 + 8 * 199
+    assert largest.elements < 4_000_000 < batch.mask.numel()
+
+
+def test_a_model_that_looks_at_masks_by_itself_is_given_them(monkeypatch):
+    """As those whose attention does not go through transformers' interface."""
+    (model, bank), items = stirred("llama"), some_items()
+    backbone = Backbone(model, bank)
+    monkeypatch.setattr(packing, "TAKEN", deque(maxlen=1))  # one layer of two is seen
+    assert packs_exactly(backbone, items, EOS) and backbone.reads_masks
 
 
 # -- inside a trainer -------------------------------------------------------------------------------------------------
