@@ -14,6 +14,7 @@ SPLIT = {
     "scoring": False,  # how likely the answers to written questions are
     "self-test": True,
     "targets": False,  # the teacher's pass, and what the frozen layers make, of all items
+    "rollouts": True,  # written together, and read again by the rank that trains on them
     "training": True,  # each rank has its own items in a step
     "dreaming": True,
     "dream scores": False,  # gradients of all dreams
