@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults test-models test-distributed test-serve lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life bench-chat bench-writers bench-cost bench-forget bench-ranks tables docs clean
+.PHONY: help install demo test test-slow test-faults test-models test-distributed test-serve lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life bench-chat bench-writers bench-cost bench-plan bench-forget bench-ranks tables docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -102,6 +102,9 @@ bench-writers: install ## a night in five languages on SmolLM2 and Gemma 3 270M,
 
 bench-cost: install ## items, tokens and seconds of a night by the words of its document
 	$(BIN)/python benchmarks/cost.py
+
+bench-plan: install ## plans of short nights of SmolLM2, Gemma 3 270M and a mixture of experts beside what was seen, and plans of large ones
+	$(BIN)/python benchmarks/plan.py
 
 bench-forget: install ## the first, a middle and the last of eight nights taken out of SmolLM2: what is left of it, what is lost
 	$(BIN)/python benchmarks/forget.py

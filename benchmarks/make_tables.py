@@ -12,8 +12,8 @@ A file holds one of: runs that `run_table.py` collected (`runs`), the speed of o
 (`dreaming`), that of the Trainer on images (`mygo`), that of dreams (`dream2learn`), what each part of a night of dreams brings
 (`dream_controls`), what each process of a night does (`shares`), the speed of drawing sprites (`images_per_second`), what
 exemplars and sigma bring (`sensitivity`), runs that `image_table.py` collected (`image_runs`; those of recipes/disentangled.py,
-with distortions or without, of dream2learn.py, and of dream.py and arc.py have tables of their own), or one run's own
-`results.json` (`metrics`). Left out: prose; what the numbers mean is the pages' to say.
+with distortions or without, of dream2learn.py, and of dream.py and arc.py have tables of their own), plans and what was seen of
+them (`slept`), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the pages' to say.
 """
 
 from __future__ import annotations
@@ -311,6 +311,40 @@ def _by_day(answers: Sequence[Mapping[str, Any]], days: Sequence[int]) -> list[s
 UNSLEPT = {"nothing": "before", "nothing, the day's lines in the prompt": "in_context"}
 
 
+def _plans(document: Mapping[str, Any]) -> str:
+    """What was planned and seen of nights, and the plans of nights on GPUs."""
+    rows = []
+    for run in document["slept"]:
+        for name, (what, form) in PLANNED.items():
+            planned, seen = run["planned"].get(name), run["seen"].get(name)
+            if planned and seen:
+                share = f"{planned / seen - 1:+.0%}"
+                rows.append([run["name"], what, form(planned), form(seen), share])
+    tables = [markdown_table(["night", "measure", "planned", "seen", "plan is off by"], rows)] if rows else []
+    rows = []
+    for plan in document["planned"]:
+        memory = f"{plan['memory']['needed_bytes'] / 1e9:,.1f} GB"
+        most = sorted(plan["phases"], key=lambda cost: -cost["seconds"])[:3]
+        slow = ", ".join(f"{cost['phase']} {format_duration(cost['seconds'])}" for cost in most)
+        fits = "yes" if plan["fits"] else f"no: {'; '.join(plan['change'])}"
+        rows.append(
+            [plan["name"], plan["gpus"], fits, memory, f"{plan['flops'] / 1e15:,.1f} P", format_duration(plan["seconds"]), slow]
+        )
+    if rows:
+        heads = ["planned only", "GPUs", "fits", "memory of each", "FLOP", "time", "most of it"]
+        tables.append(markdown_table(heads, rows))
+    return "\n\n".join(tables)
+
+
+PLANNED: dict[str, tuple[str, Callable[[float], str]]] = {
+    "peak_bytes": ("peak memory", format_memory),
+    "tokens": ("tokens", lambda count: f"{count:,}"),
+    "flops": ("FLOPs", lambda count: f"{count / 1e12:.2f} T"),
+    "seconds": ("time", format_duration),
+    "file_bytes": ("files", format_memory),
+}
+
+
 def _forgotten(document: Mapping[str, Any]) -> str:
     """What is left of each night that was taken out, and what is lost of the others."""
     heads = ["night", "its questions: before", "after", "unslept", "all others: before", "after"]
@@ -338,6 +372,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "costs": _costs,
     "forgotten": _forgotten,
     "shares": _shares,
+    "slept": _plans,
     "metrics": _measures,
 }
 """What a results file holds -> its table; the first that is there counts."""

@@ -100,6 +100,8 @@ class _WithoutValues(TorchFunctionMode):
         name = getattr(function, "__name__", "")
         if name in _READ_OUT and isinstance(args[0], Tensor) and args[0].is_meta:
             return _READ_OUT[name](args[0])
+        if name == "bincount" and args[0].is_meta:  # as many as are asked for, or one for all
+            return torch.ones(max(1, options.get("minlength", 1)), dtype=torch.int64, device="meta")
         if name == "scaled_dot_product_attention" and args[0].is_meta:
             return _attention(*args, **options)
         if name in ("grouped_mm", "_grouped_mm") and args[0].is_meta and args[0].dtype != torch.bfloat16:

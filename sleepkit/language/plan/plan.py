@@ -206,6 +206,8 @@ class _Builder:
             row.setdefault("steps", made.steps)
             row.setdefault("new_items", made.items)
             self._put(PhaseCost.of_targets(made, passes, self.machine))
+            for phase, calls in made.calls.items():
+                self._put(PhaseCost.of_calls(phase, calls, passes, self.machine))
             self._put(
                 PhaseCost.of_training("training" if training.name == "rehearsal" else training.name, made, passes, self.machine)
             )

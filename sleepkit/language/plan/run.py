@@ -8,6 +8,7 @@ beside(plan, seen, peak)                           the two, by phase
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -103,11 +104,13 @@ def beside(plan: Mapping[str, Any], seen: Mapping[str, Any], peak_bytes: int) ->
 
 
 def libraries_bytes() -> int:
-    """Bytes of RAM that this process holds now, before it has a model: Python, torch, transformers and what a run imports."""
-    import accelerate  # noqa: F401
+    """Bytes of RAM that this process holds now, before it has a model: Python, torch, and whatever a run imports later."""
     import psutil
-    import transformers.trainer  # noqa: F401  # what a night imports
+    from accelerate.utils import is_deepspeed_available
 
+    with progress.hidden():
+        for name in ("transformers.trainer", "matplotlib.figure", *(["deepspeed"] if is_deepspeed_available() else [])):
+            importlib.import_module(name)
     return int(psutil.Process().memory_info().rss)
 
 

@@ -14,6 +14,7 @@ SPLIT = {
     "scoring": True,  # how likely the answers to written questions are
     "self-test": True,
     "targets": True,  # the teacher's pass, and what the frozen layers make
+    "rollouts": True,  # written together, and read again by the rank that trains on them
     "training": True,  # each rank has its own items in a step
     "dreaming": True,
     "dream scores": True,  # gradients of all dreams

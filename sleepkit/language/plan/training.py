@@ -6,12 +6,14 @@ Batches are those of `BatchPlan`, rows those of packing.py and preparation.py; o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
 
 from sleepkit.language.plan.passes import META, Passes
+from sleepkit.language.plan.stand_in import Batch, Call
 from sleepkit.language.questions.items import ROLES
 from sleepkit.language.seeding.batch_plan import BatchPlan
 from sleepkit.language.seeding.packing import PackedBatch, PreparedItem, common_prefix, pack, pad_rows
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Targets", "Training", "planned_training"]
 
+AT_ONCE = 32  # rollouts that are written together, as `generate` does by default
 FOLDERS = {"training": "checkpoints", "rehearsal": "rehearsal"}  # of which the seed of a training is made
 
 
@@ -59,6 +62,7 @@ class Training:
         flops: of forward and backward passes.
         peak_bytes: of the largest batch of one rank.
         targets: before the first step.
+        calls: of the student's rollouts, and of the teacher about them, by phase.
     """
 
     items: int
@@ -68,6 +72,7 @@ class Training:
     flops: float
     peak_bytes: int
     targets: Targets
+    calls: dict[str, list[Call]] = field(default_factory=dict)
 
 
 def planned_training(passes: Passes, night: NightItems, args: KnowledgeSeedingConfig, ranks: int) -> Training:
@@ -107,7 +112,38 @@ def planned_training(passes: Passes, night: NightItems, args: KnowledgeSeedingCo
     of_middle = passes.step(rows.batch(batches[middle]), night.night, args)
     peak = of_middle.peak_bytes if largest == middle else passes.step(rows.batch(batches[largest]), night.night, args).peak_bytes
     flops = of_middle.flops * sum(sizes) / sizes[middle]
-    return Training(len(new), steps, len(batches) // ranks, sum(sizes), flops, peak, targets)
+    calls = _rollouts([prepared[i] for i in new], [prompts[i] for i in new if i in prompts], steps, args)
+    return Training(len(new), steps, len(batches) // ranks, sum(sizes), flops, peak, targets, calls)
+
+
+def _rollouts(
+    new: Sequence[PreparedItem], teacher_prompts: Sequence[list[int]], steps: int, args: KnowledgeSeedingConfig
+) -> dict[str, list[Call]]:
+    """What the student writes on its own in a training, as `refresh_rollouts` has it: prompts of mean length.
+
+    Args:
+        new: items that may be asked.
+        teacher_prompts: what the teacher reads about them.
+        steps: of the training.
+        args: how many rollouts are drawn, and when.
+    """
+    if not args.on_policy:
+        return {}
+    prompt, reply, told = (
+        round(fmean(map(len, rows)))
+        for rows in ([item.prompt_ids for item in new], [item.reply_ids for item in new], teacher_prompts)
+    )
+    count, limit = min(args.rollout_prompts, len(new)) * args.num_generations, args.max_completion_length
+    asked = prompt + reply // 2  # from a random prefix of the reply on
+    written = [Batch(min(AT_ONCE, count - start), 0, asked, limit) for start in range(0, count, AT_ONCE)]
+    old = [Batch(1, 0, asked + limit, heads=limit)] * count
+    rows = max(1, min(count, PASS_TOKENS // (told + reply + limit)))
+    taught = [Batch(min(rows, count - start), 0, told + reply + limit, heads=limit) for start in range(0, count, rows)]
+    rounds = -(-steps // args.rollout_every)
+    return {
+        "rollouts": [Call(batches=written), Call(batches=old, is_reading=True)] * rounds,
+        "targets": [Call(batches=taught, is_reading=True)] * rounds,
+    }
 
 
 class _Rows:

@@ -185,6 +185,7 @@ class KnowledgeSeedingTrainer(Trainer):
         return plan.steps_of(args.num_train_epochs, args.gradient_accumulation_steps, args.min_steps)
 
     # -- rollouts -------------------------------------------------------------------------------------------------
+    @timed("rollouts")
     def refresh_rollouts(self) -> None:
         """Let the student answer, the teacher and the judge respond: one round of on-policy items."""
         args = self.seeding
