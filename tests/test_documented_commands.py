@@ -124,10 +124,10 @@ def is_parsed(words, monkeypatch):
     assert cli.main(words) == 0 and seen
     if command.options is None:
         from sleepkit.runs.arguments.chat import parse_chat
-        from sleepkit.runs.arguments.language import parse
+        from sleepkit.runs.arguments.language import parse, parse_plan
         from sleepkit.runs.arguments.serve import parse_serve
 
-        {"sleep": parse, "chat": parse_chat, "serve": parse_serve}[name](seen[0])
+        {"sleep": parse, "plan": parse_plan, "chat": parse_chat, "serve": parse_serve}[name](seen[0])
 
 
 def is_read(path, words, monkeypatch, tmp_path):

@@ -70,10 +70,13 @@ SPRITES = """--experiences 2 --classes_per_experience 3 --factor_values 2 --imag
     --num_train_epochs 1 --use_cpu""".split()
 
 
-def dreamt(model, tokenizer, context, *_):
+def dreamt(model, tokenizer, contexts, *_):
     """A dream that is worth something, of each context."""
-    rows = [(f"Tell me about {context.chunk.title}.", line) for line in context.chunk.text.split(". ")]
-    return Dreamed([Dream("rewrite", context.chunk.text, rows, context_name(context.chunk))])
+    made = []
+    for chunk in (context.chunk for context in contexts):
+        rows = [(f"Tell me about {chunk.title}.", line) for line in chunk.text.split(". ")]
+        made.append(Dreamed([Dream("rewrite", chunk.text, rows, context_name(chunk))]))
+    return made
 
 
 @pytest.fixture(scope="module")

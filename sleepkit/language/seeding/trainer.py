@@ -373,7 +373,7 @@ class KnowledgeSeedingTrainer(Trainer):
         with writable(folder):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each rank has written the state of its generators
-        tokens = self._of_all_ranks(self.tokens.before(self.state.global_step))
+        tokens = self.tokens_before + self.tokens.before(self.state.global_step)
         counters = {"train_tokens": tokens, "train_seconds": self.train_seconds}
         main_only(lambda: seal_checkpoint(folder, self.identity, counters))
 
@@ -397,11 +397,6 @@ class KnowledgeSeedingTrainer(Trainer):
         sharing = f" under ZeRO-{plugin.zero_stage}" if plugin is not None else ""
         return f"{count} process{'es' if count > 1 else ''}{sharing}"
 
-    def _of_all_ranks(self, tokens: int) -> int:
-        """Tokens of all ranks and all sessions, given those of this one."""
-        counted = torch.tensor(tokens, device=self.args.device)
-        return self.tokens_before + int(self.accelerator.reduce(counted, "sum"))
-
     @property
     def train_seconds(self) -> float:
         """Seconds of training, of this session and of those before it that were killed."""
@@ -420,7 +415,7 @@ class KnowledgeSeedingTrainer(Trainer):
         with self.student_view(), self.backbone.in_blocks(), recomputing_here(self.lm), _without_frozen(self.lm):
             self.preparation.check_shortcuts([item for item in self.prepared if item.teacher is not None])
             self.train(resume_from_checkpoint=checkpoint)
-        seconds, tokens = self.train_seconds, self._of_all_ranks(self.tokens.total)
+        seconds, tokens = self.train_seconds, self.tokens_before + self.tokens.total
         if self.is_deepspeed_enabled:
             engine: Any = self.model_wrapped
             engine.destroy()
@@ -475,7 +470,7 @@ def _without_frozen(model: nn.Module) -> Iterator[None]:
 
 
 class TokenCount:
-    """Tokens of this rank by step, as a checkpoint may be written in the middle of a step, which is then taken again."""
+    """Tokens of all ranks by step, as a checkpoint may be written in the middle of a step, which is then taken again."""
 
     def __init__(self) -> None:
         self.total, self._step, self._of_step = 0, -1, 0
