@@ -1,6 +1,6 @@
 """What each process of a night does, by phase: tokens through the model's layers and CPU seconds, with 1, 2 and 4 processes.
 
-    python benchmarks/bench_ranks.py [--processes 1 2 4] [--hidden 256] [--layers 6] [--documents 8]
+    python benchmarks/bench_ranks.py [--processes 1 2 4] [--hidden 128] [--layers 4] [--documents 8]
 
 One night with rollouts and dreams on a small random model, as each process would live it on a machine of its own; the batch of
 all processes together stays the same.  Work is what the dearest process does, against an equal share of what one process does
@@ -46,6 +46,7 @@ def phases() -> dict[str, list[tuple[Any, str]]]:
         "replies to general prompts": [(learner, "general_items")],
         "the teacher's targets": [(preparation.Preparation, "run_teacher")],
         "frozen layers": [(preparation.Preparation, "keep_lower")],
+        "checking shortcuts": [(preparation.Preparation, "check_shortcuts")],
         "training": [(trainer.KnowledgeSeedingTrainer, "run")],
         "rollouts": [(trainer, "sample_rollouts"), (preparation.Preparation, "note_log_probs")],
         "rewards and judge": [(rollouts, "_rewards")],
@@ -139,8 +140,8 @@ def live(folder: Path, hidden: int, layers: int, documents: int) -> None:
         use_cpu=True,
         report_to="none",
         disable_tqdm=True,
-        logging_steps=2,
-        max_steps=8,
+        logging_steps=4,
+        max_steps=24,
         per_device_train_batch_size=BATCH // world,
         styles=["wh", "cloze", "keywords", "paraphrase"],
         question_writer="rules",
@@ -148,7 +149,7 @@ def live(folder: Path, hidden: int, layers: int, documents: int) -> None:
         general_tokens=16,
         lmbda=0.5,
         lmbda_start=0.5,
-        rollout_every=4,
+        rollout_every=12,
         rollout_prompts=4,
         max_completion_length=24,
         judge="model",
@@ -226,8 +227,8 @@ def shares_of_work(works: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2, 4])
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--documents", type=int, default=8)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "ranks.json")
     parser.add_argument("--live", type=Path, help="of a process of the night: where it writes")

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor
 
 from sleepkit.language.baselines.finetuning import FinetuneQa
@@ -98,28 +100,30 @@ class Ewc(Penalised):
         return of
 
     def take(self, student: PeftModel, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Squared gradients of the log-likelihood of rows, on the weights that a LoRA is merged into."""
+        """Squared gradients of the log-likelihood of rows, on the weights that a LoRA is merged into; each process has its share."""
         maps = {name.removesuffix(".base_layer"): module for name, module in linear_maps(self.model, self.bank.layers).items()}
         maps = {name: module for name, module in maps.items() if "lora_" not in name}
         weights = {name: cast(Tensor, module.weight) for name, module in maps.items()}
-        fisher = {name: self.kept.get(name, torch.zeros(weight.shape)) for name, weight in weights.items()}
+        found = {name: torch.zeros(weight.shape) for name, weight in weights.items()}
         chosen = rows[:: max(1, len(rows) // FISHER_ROWS)][:FISHER_ROWS]
         trained = [p for p in self.model.parameters() if p.requires_grad]
         for p in trained:
             p.requires_grad_(False)
         for weight in weights.values():
             weight.requires_grad_(True)
-        for row in chosen:
+        ranks = PartialState()
+        for row in chosen[ranks.process_index :: ranks.num_processes]:
             ids = torch.tensor([row["input_ids"]], device=student.device)
             labels = torch.tensor([row["labels"]], device=student.device)
             with torch.enable_grad():
                 loss = student(input_ids=ids, labels=labels).loss
                 grads = torch.autograd.grad(loss, list(weights.values()))
             for name, grad in zip(weights, grads, strict=True):
-                fisher[name] = fisher[name] + grad.cpu().float() ** 2 / len(chosen)
+                found[name] += grad.cpu().float() ** 2 / len(chosen)
         for weight in weights.values():
             weight.requires_grad_(False)
-        return fisher
+        every = {name: reduce(own.to(ranks.device), "sum").cpu() for name, own in found.items()}
+        return {name: total + self.kept[name] if name in self.kept else total for name, total in every.items()}
 
 
 class Lwf(Penalised):

@@ -98,9 +98,12 @@ class Preparation:
             self._switch_off("packing", _why_not(self.backbone, prepared))
         if self.seeding.cache_frozen_layers and self.backbone.first and not self.backbone.enters_above:
             self._switch_off("cache_frozen_layers", "takes the kind of a layer from its number, so none can be left out")
+        wanted = set(drawn)
         self.prefix = common_prefix(prepared) if self.seeding.packing else 0
         for general, view in ((True, unslept_view), (False, teacher_view)):  # apart, so that others change no bit
-            chosen = [i for i, item in enumerate(items) if (item.style == "general") == general and (general or i in drawn)]
+            chosen = [i for i, item in enumerate(items) if (item.style == "general") == general]
+            if not general or wanted.isdisjoint(chosen):  # of general ones all, as they are kept for later nights
+                chosen = [i for i in chosen if i in wanted]
             if all(items[i] in self.kept for i in chosen):
                 for i in chosen:
                     prepared[i] = self.kept[items[i]]
