@@ -100,7 +100,7 @@ class Ewc(Penalised):
         return of
 
     def take(self, student: PeftModel, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Squared gradients of the log-likelihood of rows, on the weights that a LoRA is merged into; each process has a share."""
+        """Squared gradients of the log-likelihood of rows, on the weights a LoRA is merged into; each process has a share."""
         maps = {name.removesuffix(".base_layer"): module for name, module in linear_maps(self.model, self.bank.layers).items()}
         maps = {name: module for name, module in maps.items() if "lora_" not in name}
         weights = {name: cast(Tensor, module.weight) for name, module in maps.items()}
