@@ -78,6 +78,7 @@ def test_a_recipe_of_two_nights(tmp_path):
     assert nights_of(tmp_path) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_recipe_of_two_nights_from_the_launcher(tmp_path):
     pytest.importorskip("deepspeed")
     succeed([*deepspeed(3), HERE.parent / "launch.py", *sleep_of(tmp_path)])
