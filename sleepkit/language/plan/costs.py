@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sleepkit.language.plan.dreams import DreamCosts
     from sleepkit.language.plan.machines import Machine
     from sleepkit.language.plan.passes import Passes
-    from sleepkit.language.plan.training import Training
+    from sleepkit.language.plan.training import StepCosts, Training
 
 __all__ = ["PhaseCost"]
 
@@ -113,10 +113,10 @@ class PhaseCost:
         )
 
     @classmethod
-    def of_training(cls, phase: str, training: Training, passes: Passes, machine: Machine) -> PhaseCost:
+    def of_training(cls, training: Training, steps: StepCosts, passes: Passes, machine: Machine) -> PhaseCost:
         """Cost of the steps of a training."""
-        sizes = passes.blank.sizes
-        each = training.flops / max(1, training.batches * machine.ranks)
+        sizes, flops = passes.blank.sizes, steps.flops_of(training)
+        each = flops / max(1, training.batches * machine.ranks)
         upper = passes.n_layers - (passes.first if passes.backbone.enters_above else 0)
         layers = upper * (1 + BACKWARD) + ADAM_KERNELS
         moved = (1 + BACKWARD) * sizes.weights * upper / passes.n_layers
@@ -125,13 +125,13 @@ class PhaseCost:
             ("targets and hidden states that are kept", training.targets.kept_bytes),
             (
                 f"activations and logits of {training.tokens // max(1, training.batches * machine.ranks):,} tokens",
-                training.peak_bytes,
+                steps.peaks[training.phase],
             ),
         )
         return cls(
-            phase,
+            training.phase,
             trained=training.tokens,
-            flops=training.flops,
+            flops=flops,
             seconds=training.batches * machine.reading(each, moved, layers),
             peak_bytes=sum(size for _, size in parts),
             parts=parts,

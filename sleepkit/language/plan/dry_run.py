@@ -70,15 +70,15 @@ class _Memory(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = operation(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                self._add(tensor.untyped_storage())
+        new = {key: storage for key, storage in _storages(made) if key not in self.living}
+        if new:
+            given = {key for key, _ in _storages((args, kwargs))}  # a view of weights, say, is nothing new
+            for key, storage in new.items():
+                if key not in given:
+                    self._add(key, storage)
         return made
 
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self.living:
-            return
+    def _add(self, key: int, storage: torch.UntypedStorage) -> None:
         self.living[key] = storage.nbytes()
         self.now += self.living[key]
         self.peak = max(self.peak, self.now)
@@ -86,6 +86,14 @@ class _Memory(TorchDispatchMode):
 
     def _forget(self, key: int) -> None:
         self.now -= self.living.pop(key, 0)
+
+
+def _storages(tree: Any) -> Iterator[tuple[int, torch.UntypedStorage]]:
+    """The storages of the tensors in a tree, with a number that tells them apart."""
+    for leaf in tree_leaves(tree):
+        if isinstance(leaf, Tensor):
+            storage = leaf.untyped_storage()
+            yield storage._cdata, storage
 
 
 class _WithoutValues(TorchFunctionMode):

@@ -2,22 +2,23 @@
 
     passes = Passes(blank)
     passes.flops(batch)                   FLOPs of tokens that are read and written
+    passes.reading_peak(batch)            bytes at one time
     passes.step(batch, nights, args)      FLOPs and peak memory of one training step
 
-A token costs ``a`` FLOPs, and ``b`` for each token that it is compared with: both are solved from passes of two lengths.  Masked
-pairs count, as they are computed.
+A dry run takes half a second for SmolLM2, so few are made.  A token costs ``a`` FLOPs, and ``b`` for each token that it is
+compared with: both are solved from passes of two lengths.  Masked pairs count, as they are computed.  Without gradients one layer
+after the other needs the same memory, which grows with the number of tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sleepkit.language.generation.cache import SPARE, growing_cache
 from sleepkit.language.generation.sampling import CANDIDATES
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Passes", "PerToken"]
 
 LENGTHS = (32, 96)  # tokens of the two passes
-FEW = 4  # layers, of which hybrids have every kind
 META = torch.device("meta")
 
 
@@ -70,12 +70,18 @@ class Passes:
         self.item = self.head.weight.element_size()  # bytes of an activation
         self.n_layers = len(self.backbone.all_layers)
         self.first = self.backbone.first
-        self.steps: dict[tuple[Any, ...], Cost] = {}  # of batches of one shape
+        self._compared: dict[tuple[int, int], int] = {}  # bytes by tokens and size of a chunk
+        self._noted: dict[tuple[Any, ...], int] = {}  # bytes of a chunk by settings
+
+    @cached_property
+    def _read(self) -> dict[int, Cost]:
+        """Costs of single rows of two lengths through all layers."""
+        return {n: _dry(lambda n=n: self.backbone.decoder(input_ids=_ids(1, n), use_cache=False)) for n in LENGTHS}  # type: ignore[misc]
 
     @cached_property
     def whole(self) -> PerToken:
         """All layers."""
-        return PerToken.solved(lambda n: _dry(lambda: self.backbone.decoder(input_ids=_ids(1, n), use_cache=False)).flops)
+        return PerToken.solved(lambda n: self._read[n].flops)
 
     @cached_property
     def lower(self) -> PerToken:
@@ -108,28 +114,32 @@ class Passes:
 
     def reading_peak(self, batch: Batch) -> int:
         """Bytes at one time while a batch is read: activations, logits, and keys and values if it is to be written on."""
-        ids = _ids(batch.rows, batch.read)
-
-        def read() -> Any:
-            hidden = self.backbone.decoder(input_ids=ids, use_cache=False).last_hidden_state
-            return hidden[:, -batch.heads :].reshape(-1, self.width) @ self.head.weight.t() if batch.heads else hidden
-
-        with self._few_layers():
-            activations = _dry(read).peak_bytes
+        heads = batch.rows * batch.heads
+        logits = heads * (self.width + self.vocabulary) * self.item
+        activations = self._activations(batch.rows * batch.read, logits)
         return activations + (self._cache_peak(batch, batch.past + batch.read) if batch.written else 0)
+
+    def _activations(self, tokens: int, after: int) -> int:
+        """Bytes at one time while tokens pass through the layers, and ``after`` bytes are made of their hidden states."""
+        longest = LENGTHS[1]
+        return max(tokens * self._read[longest].peak_bytes // longest, tokens * self.width * self.item + after)
 
     def writing_peak(self, batch: Batch) -> int:
         """Bytes at one time while the last token of a batch is written: keys and values with their room, and the sampler's."""
-        rows = batch.rows
+        return self._cache_peak(batch, batch.past + batch.read + batch.written) + batch.rows * self._sampled_bytes
+
+    @cached_property
+    def _sampled_bytes(self) -> int:
+        """Bytes at one time while a token of one row is drawn."""
 
         def sample() -> Any:
-            logits = torch.empty(rows, self.vocabulary, dtype=self.backbone.dtype, device=META)
+            logits = torch.empty(1, self.vocabulary, dtype=self.backbone.dtype, device=META)
             scores = logits.to(copy=True, dtype=torch.float32)  # as transformers does
             scaled = scores / 1.0  # and on as `SeededSampler`
             drawn = scaled.topk(min(CANDIDATES, self.vocabulary)).indices[:, :1]
             return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
-        return self._cache_peak(batch, batch.past + batch.read + batch.written) + _dry(sample).peak_bytes
+        return _dry(sample).peak_bytes
 
     def _cache_peak(self, batch: Batch, tokens: int) -> int:
         """Bytes of the cache of a batch: with room to spare, and a layer that is copied as its room is full."""
@@ -137,22 +147,36 @@ class Passes:
 
     def divergence_peak(self, tokens: int, chunk_size: int) -> int:
         """Bytes at one time while the full distributions over so many tokens are compared, as the retention set does."""
-        hidden = torch.empty(tokens, self.width, dtype=self.backbone.dtype, device=META)
-        return _dry(lambda: token_divergence(hidden, self.head, TeacherTargets(hidden=hidden), chunk_size=chunk_size)).peak_bytes
+        if (tokens, chunk_size) not in self._compared:
+            hidden = torch.empty(tokens, self.width, dtype=self.backbone.dtype, device=META)
+            targets = TeacherTargets(hidden=hidden)
+            cost = _dry(lambda: token_divergence(hidden, self.head, targets, chunk_size=chunk_size))
+            self._compared[tokens, chunk_size] = cost.peak_bytes
+        return self._compared[tokens, chunk_size]
 
     # -- learning -----------------------------------------------------------------------------------------------------
-    def targets_peak(self, rows: PackedBatch, args: KnowledgeSeedingConfig) -> int:
-        """Bytes at one time while the teacher reads padded rows, and its targets are made."""
-        n = len(rows.predicts)
-        hidden = torch.empty(n, self.width, dtype=self.backbone.dtype, device=META)
+    def targets_peak(self, padded: int, told: int, args: KnowledgeSeedingConfig) -> int:
+        """Bytes at one time while the teacher reads padded rows, and its targets are made.
 
-        def note() -> Any:
-            tokens = torch.zeros(n, dtype=torch.int64, device=META)
-            return TeacherTargets.from_hidden(hidden, self.head, args.top_k, args.chunk_size, tokens, args.reply_weight)
+        Args:
+            padded: tokens of the rows, padding included.
+            told: tokens that have targets.
+            args: settings of the loss.
+        """
+        key = args.top_k, args.chunk_size, args.reply_weight
+        if key not in self._noted:
+            hidden = torch.empty(args.chunk_size, self.width, dtype=self.backbone.dtype, device=META)
+            tokens = torch.zeros(args.chunk_size, dtype=torch.int64, device=META)
+            self._noted[key] = _dry(
+                lambda: TeacherTargets.from_hidden(hidden, self.head, args.top_k, args.chunk_size, tokens, args.reply_weight)
+            ).peak_bytes
+        chunk = self._noted[key] * min(told, args.chunk_size) // args.chunk_size
+        kept = max(0, told - args.chunk_size) * self.target_bytes(args)
+        return self._activations(padded, told * self.width * self.item + chunk + kept)
 
-        with self._few_layers():
-            reading = _dry(lambda: flat_hidden(self.backbone.hidden(rows), rows)).peak_bytes
-        return max(reading, rows.ids.numel() * self.width * self.item + hidden.nbytes + _dry(note).peak_bytes)
+    def target_bytes(self, args: KnowledgeSeedingConfig) -> int:
+        """Bytes of the teacher's targets of one token."""
+        return min(args.top_k, self.vocabulary) * (4 + 8) if args.top_k else self.width * self.item
 
     def step(self, batch: PackedBatch, nights: int, args: KnowledgeSeedingConfig) -> Cost:
         """Cost of a forward and backward pass of the student over one batch, with its loss.
@@ -162,12 +186,6 @@ class Passes:
             nights: experts in use, of which the last one trains.
             args: settings of the loss.
         """
-        key = tuple(batch.ids.shape), len(batch.predicts), min(nights, self.blank.bank.config.slots), batch.lower is None
-        if key not in self.steps:
-            self.steps[key] = self._step(batch, nights, args)
-        return self.steps[key]
-
-    def _step(self, batch: PackedBatch, nights: int, args: KnowledgeSeedingConfig) -> Cost:
         targets = self._targets_of(len(batch.predicts), args)
         bank = self.blank.bank
         with self.blank.asleep(nights) as slot:
@@ -191,16 +209,6 @@ class Passes:
         shape = n, min(args.top_k, self.vocabulary)
         indices = torch.zeros(shape, dtype=torch.int64, device=META)
         return TeacherTargets(log_probs=torch.empty(shape, device=META), indices=indices)
-
-    @contextmanager
-    def _few_layers(self) -> Iterator[None]:
-        """Without gradients one layer after the other needs the same memory, so a few are enough."""
-        holder, name, layers = self.backbone.holder, self.backbone.name, self.backbone.all_layers
-        setattr(holder, name, nn.ModuleList(list(layers)[:FEW]))
-        try:
-            yield
-        finally:
-            setattr(holder, name, layers)
 
 
 def _dry(run: Callable[[], Any]) -> Cost:

@@ -20,7 +20,7 @@ from sleepkit.language.plan.night import Assumed, NightItems, PlannedNight, writ
 from sleepkit.language.plan.passes import Passes
 from sleepkit.language.plan.splits import SHARDED_WHILE_WRITING, SPLIT
 from sleepkit.language.plan.stand_in import standing_in
-from sleepkit.language.plan.training import planned_training
+from sleepkit.language.plan.training import StepCosts, Training, planned_training
 
 if TYPE_CHECKING:
     from sleepkit.language.config import LearnerConfig
@@ -188,6 +188,7 @@ class _Builder:
         self.blank, self.machine, self.seeding, self.dreaming, self.assumed = blank, machine, seeding, dreaming, assumed
         self.passes = Passes(blank)
         self.costs: dict[str, PhaseCost] = {}
+        self.trainings: list[Training] = []
         self.nights: list[dict[str, Any]] = []
 
     def add(self, night: PlannedNight) -> None:
@@ -208,9 +209,7 @@ class _Builder:
             self._put(PhaseCost.of_targets(made, passes, self.machine))
             for phase, calls in made.calls.items():
                 self._put(PhaseCost.of_calls(phase, calls, passes, self.machine))
-            self._put(
-                PhaseCost.of_training("training" if training.name == "rehearsal" else training.name, made, passes, self.machine)
-            )
+            self.trainings.append(made)
         if night.number:
             self.nights.append(row)
 
@@ -231,6 +230,10 @@ class _Builder:
 
     def plan(self, libraries: int, nights: int) -> RunPlan:
         """The plan of all that was added."""
+        if self.trainings:
+            steps = StepCosts.of(self.passes, self.trainings, self.seeding)
+            for training in self.trainings:
+                self._put(PhaseCost.of_training(training, steps, self.passes, self.machine))
         sizes = self.blank.sizes
         config: Mapping[str, Any] = self.blank.model.config.get_text_config().to_dict()
         names = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")

@@ -1,12 +1,14 @@
-"""What a training of a night costs: the teacher's targets before the first step, and the steps.
+"""What the trainings of all nights cost: the teacher's targets before the first step, and the steps.
 
-Batches are those of `BatchPlan`, rows those of packing.py and preparation.py; one pass of each kind is run on the meta device.
+Batches are those of `BatchPlan`, rows those of packing.py and preparation.py.  Of all batches two are run on the meta device: a
+typical one, with the experts of the first night and with those of the last, between which FLOPs grow evenly; and the largest one,
+with those of the last, for its memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from sleepkit.language.plan.night import NightItems
     from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 
-__all__ = ["Targets", "Training", "planned_training"]
+__all__ = ["StepCosts", "Targets", "Training", "planned_training"]
 
 AT_ONCE = 32  # rollouts that are written together, as `generate` does by default
 FOLDERS = {"training": "checkpoints", "rehearsal": "rehearsal"}  # of which the seed of a training is made
@@ -55,24 +57,65 @@ class Training:
     """The steps of one training, of all ranks.
 
     Attributes:
+        phase: its name in the plan.
+        night: number of the night.
         items: that are learned from, and of them those that are new.
         steps: of the optimizer.
         batches: steps, or as many more as are accumulated.
         tokens: that pass through the model, counted as the night counts them.
-        flops: of forward and backward passes.
-        peak_bytes: of the largest batch of one rank.
         targets: before the first step.
         calls: of the student's rollouts, and of the teacher about them, by phase.
+        rows: makes the tensors of a batch.
+        middle, largest: items of a batch of the size that half of them have, and of the largest.
     """
 
+    phase: str
+    night: int
     items: int
     steps: int
     batches: int
     tokens: int
-    flops: float
-    peak_bytes: int
     targets: Targets
-    calls: dict[str, list[Call]] = field(default_factory=dict)
+    calls: dict[str, list[Call]]
+    rows: Rows
+    middle: Sequence[int]
+    largest: Sequence[int]
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """Costs of the steps of all trainings of a run.
+
+    Attributes:
+        first, last: nights of the first and the last training.
+        flops: of a token, with the experts of the first night, and with those of the last.
+        peaks: bytes of the largest batch of each phase, beyond the expert's gradient.
+    """
+
+    first: int
+    last: int
+    flops: tuple[float, float]
+    peaks: dict[str, int]
+
+    @classmethod
+    def of(cls, passes: Passes, trainings: Sequence[Training], args: KnowledgeSeedingConfig) -> StepCosts:
+        """Run the typical batch and the largest ones."""
+        nights = [training.night for training in trainings]
+        typical = trainings[0]
+        largest: dict[str, Training] = {}
+        for one in trainings:
+            largest[one.phase] = max(largest.get(one.phase, one), one, key=lambda one: one.rows.tokens(one.largest))
+        batch, tokens = typical.rows.batch(typical.middle), typical.rows.tokens(typical.middle)
+        first, last = min(nights), max(nights)
+        flops = {night: passes.step(batch, night, args).flops / tokens for night in {first, last}}
+        peaks = {phase: passes.step(one.rows.batch(one.largest), last, args).peak_bytes for phase, one in largest.items()}
+        return cls(first, last, (flops[first], flops[last]), peaks)
+
+    def flops_of(self, training: Training) -> float:
+        """FLOPs of the forward and backward passes of a training."""
+        few, many = self.flops
+        share = (training.night - self.first) / max(1, self.last - self.first)
+        return training.tokens * (few + share * (many - few))
 
 
 def planned_training(passes: Passes, night: NightItems, args: KnowledgeSeedingConfig, ranks: int) -> Training:
@@ -105,15 +148,21 @@ def planned_training(passes: Passes, night: NightItems, args: KnowledgeSeedingCo
     told = {i for i in drawn if not (night.kept_general and night.items[i].style == "general")}
     targets = _targets(passes, prepared, prompts, told, args)
     keeps = args.cache_frozen_layers and passes.backbone.enters_above
-    rows = _Rows(passes, prepared, prefix, packs, keeps)
-    sizes = [rows.tokens(batch) for batch in batches]
-    largest = max(range(len(batches)), key=sizes.__getitem__)
-    middle = sorted(range(len(batches)), key=sizes.__getitem__)[len(batches) // 2]
-    of_middle = passes.step(rows.batch(batches[middle]), night.night, args)
-    peak = of_middle.peak_bytes if largest == middle else passes.step(rows.batch(batches[largest]), night.night, args).peak_bytes
-    flops = of_middle.flops * sum(sizes) / sizes[middle]
-    calls = _rollouts([prepared[i] for i in new], [prompts[i] for i in new if i in prompts], steps, args)
-    return Training(len(new), steps, len(batches) // ranks, sum(sizes), flops, peak, targets, calls)
+    rows = Rows(passes, prepared, prefix, packs, keeps)
+    ordered = sorted(batches, key=rows.tokens)
+    return Training(
+        phase="training" if night.name == "rehearsal" else night.name,
+        night=night.night,
+        items=len(new),
+        steps=steps,
+        batches=len(batches) // ranks,
+        tokens=sum(map(rows.tokens, batches)),
+        targets=targets,
+        calls=_rollouts([prepared[i] for i in new], [prompts[i] for i in new if i in prompts], steps, args),
+        rows=rows,
+        middle=ordered[len(batches) // 2],
+        largest=ordered[-1],
+    )
 
 
 def _rollouts(
@@ -146,7 +195,7 @@ def _rollouts(
     }
 
 
-class _Rows:
+class Rows:
     """Makes the rows of a batch, as the night does, with nothing in them.
 
     Args:
@@ -198,9 +247,7 @@ def _targets(
         flops += passes.whole.flops(len(chosen), width) + n * passes.per_logit_row
         largest = max(largest, chosen, key=lambda some: _padded(some, prepared, prompts))
     if largest:
-        items = [replace(prepared[i], prompt_ids=prompts[i], lower=None) for i in largest]
-        rows = pad_rows(items, 0, META)
-        peak = passes.targets_peak(rows, args)
+        peak = passes.targets_peak(_padded(largest, prepared, prompts), sum(len(prepared[i].reply_ids) for i in largest), args)
     if keeps:
         lengths = {i: len(prepared[i].sequence) for i in told}
         for group in padded_passes(sorted(sorted(told), key=lengths.__getitem__), lengths, PASS_TOKENS):
@@ -217,6 +264,5 @@ def _padded(some: Sequence[int], prepared: Sequence[PreparedItem], prompts: dict
 def _kept(passes: Passes, items: Sequence[PreparedItem], keeps: bool, args: KnowledgeSeedingConfig) -> int:
     """Bytes of the targets of items, and of what enters their first expert layer."""
     n = sum(len(item.reply_ids) - item.first_token for item in items)
-    per_token = min(args.top_k, passes.vocabulary) * (4 + 8) if args.top_k else passes.width * passes.item
     lower = sum(len(item.sequence) for item in items) * passes.width * passes.item if keeps else 0
-    return n * per_token + lower
+    return n * passes.target_bytes(args) + lower
