@@ -129,7 +129,10 @@ class ControlImages(DreamImages):
         self.kind = kind
         self.others = load_others(others).train if kind == "auxiliary" and others else None
 
-    def __call__(self, dream: Dream, gallery: Gallery, count: int, seed: int) -> torch.Tensor:
+    def __call__(self, dreams: Sequence[Dream], gallery: Gallery, count: int, seeds: Sequence[int]) -> list[torch.Tensor]:
+        return [self._of(dream, gallery, count, seed) for dream, seed in zip(dreams, seeds, strict=True)]
+
+    def _of(self, dream: Dream, gallery: Gallery, count: int, seed: int) -> torch.Tensor:
         if self.others is not None:
             label = np.random.default_rng(dream.number).integers(int(self.others.labels.max()) + 1)
             return Gallery(*self.others).some(int(label), count, seed)

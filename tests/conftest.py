@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+REPLY_TOKENS = 6
+
 
 def pytest_collection_finish():
     """Every Trainer collects garbage; without this it would go through all that the imports have left, each time."""
@@ -22,6 +24,16 @@ def own_extensions(tmp_path_factory):
         folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_EXTENSIONS_DIR", str(folder / "extensions"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_replies():
+    """Replies to the general prompts that are measured before and after each night: of tiny models most of a night's time."""
+    from sleepkit.language.retention import RetentionSet
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RetentionSet.__init__, "__defaults__", (REPLY_TOKENS, *RetentionSet.__init__.__defaults__[1:]))
         yield
 
 

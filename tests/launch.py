@@ -8,6 +8,7 @@ minute.
 """
 
 import contextlib
+import gc
 import os
 import runpy
 import signal
@@ -109,6 +110,7 @@ def preload():
     _ = accelerate, datasets, diffusers, matplotlib.figure, peft, transformers, trl, TrlParser
     _ = AutoModelForCausalLM, AutoTokenizer, Trainer, sleepkit.cli, sleepkit.cycle.cycle
     torch.set_num_threads(1)
+    gc.freeze()  # as in conftest.py: each training of a fork collects garbage
 
 
 def command(script, *words):

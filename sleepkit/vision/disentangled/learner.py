@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sleepkit.utils.ranks import own_draws
+from sleepkit.utils.ranks import of_rows, own_draws, several_of_rows
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.data.image_data import as_bytes
 from sleepkit.vision.disentangled.canonicalizer import OUTPUTS, RESNET_18, Canonicalizer, CanonicalizerConfig
@@ -102,18 +102,19 @@ class DisentangledLearner(Snapshots):
         right = (found.labels[:, 0] == labels).double().mean().item()
         own = torch.isin(self.exemplars.labels, torch.tensor(experience.labels)).nonzero().flatten()
         seen = self.exemplars.described(images, found.matrix)
-        nearest = self.exemplars.search(seen, 1, self.config.match == "aligned", own)[1][:, 0]
+        tangent = self.config.match == "aligned"
+        nearest = of_rows(lambda part: self.exemplars.search(part, 1, tangent, own)[1][:, 0], seen, len(seen))
         return Accuracy(right, (self.exemplars.labels[nearest] == labels).double().mean().item(), len(labels))
 
     @torch.no_grad()
     def poses(self, images: Tensor) -> Tensor:
-        """Matrices ``(N, 3, 3)`` of images ``(N, C, S, S)`` from 0 to 1, on the CPU."""
+        """Matrices ``(N, 3, 3)`` of images ``(N, C, S, S)`` from 0 to 1, on the CPU; call it on all processes."""
         self.model.eval()
-        parts = images.split(self.config.per_device_eval_batch_size)
-        return torch.cat([self.model(pixel_values=part.to(self.model.device)).matrix.float().cpu() for part in parts])
+        device, size = self.model.device, self.config.per_device_eval_batch_size
+        return of_rows(lambda part: self.model(pixel_values=part.to(device)).matrix.float().cpu(), images, size)
 
     def match(self, images: Tensor, matrix: Tensor, exemplars: Exemplars | None = None, how: str | None = None) -> Match:
-        """Return the nearest classes of images.
+        """Return the nearest classes of images, each process those of its share; call it on all.
 
         Args:
             images: ``(n, channels, size, size)``, 0 to 1.
@@ -123,11 +124,12 @@ class DisentangledLearner(Snapshots):
         """
         exemplars = self.exemplars if exemplars is None else exemplars
         config, size = self.config, self.config.per_device_eval_batch_size
-        found = [
-            exemplars.classify(part, poses, how or config.match, config.candidates, config.align_steps, config.turns)
-            for part, poses in zip(images.split(size), matrix.split(size), strict=True)
-        ]
-        return Match(*(torch.cat(part) for part in zip(*found, strict=True)))
+        given = (how or config.match, config.candidates, config.align_steps, config.turns)
+
+        def classified(rows: Tensor) -> Match:
+            return exemplars.classify(images[rows], matrix[rows], *given)
+
+        return Match(*several_of_rows(classified, torch.arange(len(images)), size))
 
     # -- asleep -----------------------------------------------------------------------------------------------------
     def sleep(self, night: int, output_dir: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sleepkit.utils.ranks import of_rows
 from sleepkit.vision.disentangled import open_set
 from sleepkit.vision.disentangled.closed_form import closed_form_pose
 from sleepkit.vision.disentangled.exemplars import MATCHES, Match
@@ -173,7 +174,7 @@ def _pose_function(learner: DisentangledLearner, source: str) -> Callable[[Image
         return lambda images: learner.poses(images.pixels)
     if source == "oracle":
         return lambda images: images.matrix
-    return lambda images: torch.cat([closed_form_pose(part) for part in images.pixels.split(64)])
+    return lambda images: of_rows(closed_form_pose, images.pixels, 64)
 
 
 def _right(match: Match, images: Images) -> Tensor:

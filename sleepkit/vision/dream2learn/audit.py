@@ -22,6 +22,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor
 
+from sleepkit.utils.ranks import of_rows
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.data.grids import save_grid
 from sleepkit.vision.data.streams import ImageExperience, ImageSet
@@ -31,7 +32,7 @@ from sleepkit.vision.incremental.config import IncrementalTrainingConfig
 from sleepkit.vision.incremental.dream_quality import trained_judge
 from sleepkit.vision.incremental.output_units import REAL
 
-__all__ = ["Judge", "save_dreams", "save_trajectories"]
+__all__ = ["Judge", "save_dreams", "shown_of"]
 
 SOURCES, DREAMT, UPDATES = 4, 8, 8  # columns of pictures
 WIDTHS, HIDDEN = (64, 128), 512  # of the judge
@@ -83,10 +84,11 @@ class Judge:
 
     @torch.no_grad()
     def labels(self, pixels: Tensor) -> Tensor:
-        """``(n,)``, of uint8 images as they are seen."""
+        """``(n,)``, of uint8 images as they are seen; call it on all processes."""
         known = torch.tensor(self.model.slots.labels_of(REAL))
-        parts = [self.model(pixel_values=part.to(self.model.device)).logits.argmax(1).cpu() for part in pixels.split(self.batch)]
-        return known[torch.cat(parts)]
+        device = self.model.device
+        found = of_rows(lambda part: self.model(pixel_values=part.to(device)).logits.argmax(1).cpu(), pixels, self.batch)
+        return known[found]
 
     @cached_property
     def accuracy(self) -> float:
@@ -122,16 +124,6 @@ def save_dreams(sources: Sequence[Tensor], dreamt: Sequence[Tensor], path: Path)
     save_grid([torch.cat([source[:SOURCES], dream[:DREAMT]]) for source, dream in zip(sources, dreamt, strict=True)], path)
 
 
-def save_trajectories(paths: Sequence[Tensor], paint: Callable[[int, Tensor], Tensor], path: Path) -> None:
-    """A row for each dream, of one image after some of its updates.
-
-    Args:
-        paths: vectors of each prompt after each update, ``(updates + 1, n, token size)``.
-        paint: makes of a row and some of its vectors one uint8 image each.
-    """
-    rows = []
-    for row, vectors in enumerate(paths):
-        shown = torch.linspace(0, len(vectors) - 1, UPDATES).round().long()
-        rows.append(paint(row, vectors[shown]))
-    if rows:
-        save_grid(rows, path)
+def shown_of(path: Tensor) -> Tensor:
+    """Some of a prompt's vectors after its updates ``(updates + 1, n, token size)``, from the first to the last."""
+    return path[torch.linspace(0, len(path) - 1, UPDATES).round().long()]

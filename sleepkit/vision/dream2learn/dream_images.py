@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sleepkit.errors import SleepkitError
+from sleepkit.utils.ranks import of_rows
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.vision.data.image_data import ImageData, as_bytes
 from sleepkit.vision.data.images import load_images
@@ -71,26 +72,38 @@ class DreamImages:
     def __init__(self, painter: DreamPainter | None, batch: int) -> None:
         self.painter, self.batch = painter, batch
 
-    def __call__(self, dream: Dream, gallery: Gallery, count: int, seed: int) -> Tensor:
-        """Return ``count`` images of a dream, ``(count, channels, height, width)`` uint8."""
-        images = gallery.some(dream.source, count, seed)
-        return self.painted(images, dream.vectors.expand(count, -1, -1), seed, dream.number)
+    def __call__(self, dreams: Sequence[Dream], gallery: Gallery, count: int, seeds: Sequence[int]) -> list[Tensor]:
+        """Return ``count`` images of each dream, ``(count, channels, height, width)`` uint8; each dream has a seed."""
+        images = [gallery.some(dream.source, count, seed) for dream, seed in zip(dreams, seeds, strict=True)]
+        vectors = [dream.vectors.expand(count, -1, -1) for dream in dreams]
+        noise = [derive_seed(seed, "noise", place) for seed in seeds for place in range(count)]
+        common = [dream.number for dream in dreams for _ in range(count)]
+        return list(self.painted(torch.cat(images), torch.cat(vectors), noise, common).split(count))
 
     @torch.no_grad()
-    def painted(self, images: Tensor, vectors: Tensor, seed: int, common: int, same_noise: bool = False) -> Tensor:
-        """Regenerate images, each under its prompt ``(n, vectors, token size)``; ``common`` seeds the noise that they share."""
-        assert self.painter is not None
-        found = []
-        for rows in torch.arange(len(images)).split(self.batch):
-            latents = self.painter.encode(images[rows])
-            seeds = [derive_seed(seed, "noise", 0 if same_noise else place) for place in rows.tolist()]
-            own = vectors[rows].to(self.painter.device)
-            found.append(self.painter.paint(latents, own, seeds, images.shape[-1], [common] * len(seeds)).cpu())
-        return as_bytes(torch.cat(found))
+    def painted(self, images: Tensor, vectors: Tensor, seeds: Sequence[int], common: Sequence[int]) -> Tensor:
+        """Regenerate images, each process its share, so that all have all; call it on all.
+
+        Args:
+            images: ``(n, channels, height, width)``.
+            vectors: the prompt of each, ``(n, vectors, token size)``.
+            seeds: of the noise of each.
+            common: of the noise that those share which have the same one.
+        """
+        painter = self.painter
+        assert painter is not None
+
+        def paint(rows: Tensor) -> Tensor:
+            places = rows.tolist()
+            own, shared = [seeds[place] for place in places], [common[place] for place in places]
+            latents = painter.encode(images[rows])
+            return painter.paint(latents, vectors[rows].to(painter.device), own, images.shape[-1], shared).cpu()
+
+        return as_bytes(of_rows(paint, torch.arange(len(images)), self.batch))
 
     @torch.no_grad()
     def regenerated(self, images: Tensor) -> Tensor:
-        """Images as the generator's autoencoder gives them back, with no noise in between."""
+        """Images as the generator's autoencoder gives them back, with no noise in between; call it on all processes."""
         assert self.painter is not None
         painter, size = self.painter, images.shape[-1]
-        return as_bytes(torch.cat([painter.decode(painter.encode(part), size).cpu() for part in images.split(self.batch)]))
+        return as_bytes(of_rows(lambda part: painter.decode(painter.encode(part), size).cpu(), images, self.batch))

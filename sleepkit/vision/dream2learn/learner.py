@@ -34,15 +34,16 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
 
 from sleepkit.errors import SleepkitError
 from sleepkit.utils.files import write_json
 from sleepkit.utils.ranks import main_only, own_draws
 from sleepkit.utils.seeds import derive_seed
+from sleepkit.vision.data.grids import save_grid
 from sleepkit.vision.data.streams import ImageExperience
-from sleepkit.vision.dream2learn.audit import Judge, save_dreams, save_trajectories
+from sleepkit.vision.dream2learn.audit import Judge, save_dreams, shown_of
 from sleepkit.vision.dream2learn.config import Dream2LearnConfig
 from sleepkit.vision.dream2learn.dream_bank import DreamBank
 from sleepkit.vision.dream2learn.dream_images import DreamImages, Gallery, require_others
@@ -154,7 +155,7 @@ class Dreaming(DreamBank):
         flops, self.flops_before = self.painter.flops if self.painter else 0, 0
         log = super().sleep(night, output_dir) | self.dream_log | {"faa_all_units": self._among_all_units()}
         if self.painter is not None:
-            log["dream_flops"] = self.painter.flops - flops + self.flops_before
+            log["dream_flops"] = sum(gather_object([self.painter.flops - flops + self.flops_before]))
         if self.painter is not None and self.painter.digest() != self.generator_hash:
             raise RuntimeError("the generator's weights have changed")
         return log | self._looked_at(Path(output_dir) / "dreams")
@@ -175,19 +176,16 @@ class Dreaming(DreamBank):
         if not dreams:
             return {}
         seeds = [derive_seed(seed, dream.number) for dream in dreams]
-        dreamt = [self.images(dream, gallery, LOOKED_AT_IMAGES, one) for dream, one in zip(dreams, seeds, strict=True)]
+        dreamt = self.images(dreams, gallery, LOOKED_AT_IMAGES, seeds)
         sources = [gallery.some(dream.source, LOOKED_AT_IMAGES, one) for dream, one in zip(dreams, seeds, strict=True)]
         name = f"night_{self.night:02d}"
         of = {dream.number: dream for dream in dreams}
-        new = [(of[number], path) for number, path in self.paths.items() if number in of]
-
-        def walk(row: int, vectors: Tensor) -> Tensor:
-            start = gallery.some(new[row][0].source, 1, seed).expand(len(vectors), -1, -1, -1)
-            return self.images.painted(start, vectors, seed, new[row][0].number, same_noise=True)
+        walks = [self._walk(of[number], path, gallery, seed) for number, path in self.paths.items() if number in of]
 
         def draw() -> None:
             save_dreams(sources, dreamt, folder / f"{name}.png")
-            save_trajectories([path for _, path in new], walk, folder / f"{name}_trajectories.png")
+            if walks:
+                save_grid(walks, folder / f"{name}_trajectories.png")
             about = [{"number": d.number, "target": d.target, "source": d.source, "stop": d.stop} for d in dreams]
             write_json(folder / f"{name}.json", {"generator": self.generator_hash, "dreams": about, "stops": self.stops})
 
@@ -203,6 +201,13 @@ class Dreaming(DreamBank):
             looks = {"generator": self.generator_hash}
             self.judge = Judge(empty, self.stream, others, config, epochs, folder / "judge", seen, looks)
         return found | self.judge.leaks(torch.cat(dreamt), self.today.number) | {"judge_accuracy": self.judge.accuracy}
+
+    def _walk(self, dream: Dream, path: Tensor, gallery: Gallery, seed: int) -> Tensor:
+        """One image of a dream after some of the updates of its prompt, always from the same noise."""
+        vectors = shown_of(path)
+        start = gallery.some(dream.source, 1, seed).expand(len(vectors), -1, -1, -1)
+        noise = [derive_seed(seed, "noise", 0)] * len(vectors)
+        return self.images.painted(start, vectors, noise, [dream.number] * len(vectors))
 
     def _recognised(self, dreamt: Tensor, dreams: list[Dream]) -> float:
         """Share of new images of dreams that the classifier gives to their unit, among all of real classes and dreams."""
@@ -251,7 +256,7 @@ class Dreaming(DreamBank):
         self.model.requires_grad_(True)
         log = self._judge_and_keep(dreams, optimised)
         self._write_prompts()
-        return log | {"unet_calls": cost.calls}
+        return log | {"unet_calls": sum(gather_object([cost.calls]))}
 
     def _numbered(self, pairs: list[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
         return [(1000 * self.night + place, pair) for place, pair in enumerate(pairs)]
@@ -322,19 +327,17 @@ class Dreaming(DreamBank):
         return Gallery(replayed.pixels, torch.tensor(self.model.slots.labels)[replayed.units.cpu()])
 
     def paint(self, purpose: int) -> TensorRows | None:
-        """``dream_images`` of every dream, uint8, and their units; None without dreams.  Each rank paints all.
+        """``dream_images`` of every dream, uint8, and their units; None without dreams.  Each rank paints its share.
 
         With ``repaint``, the replayed images come too as the generator's autoencoder regenerates them, with their own units: its
         hand must not tell a dream from a real class.
         """
-        parts, units, gallery = [], [], self.gallery()
-        for dream in self.dreams():
-            seed = derive_seed(self._seed(purpose), dream.number)
-            parts.append(self.images(dream, gallery, self.config.dream_images, seed))
-            units.append(self._unit(dream))
-        if not parts:
+        dreams = self.dreams()
+        if not dreams:
             return None
-        rows = torch.tensor(units).repeat_interleave(self.config.dream_images)
+        seeds = [derive_seed(self._seed(purpose), dream.number) for dream in dreams]
+        parts = self.images(dreams, self.gallery(), self.config.dream_images, seeds)
+        rows = torch.tensor(list(map(self._unit, dreams))).repeat_interleave(self.config.dream_images)
         if self.config.repaint and self.painter is not None:
             replayed = self.replayed if self.replayed is not None else self.remembered()
             parts.append(self.images.regenerated(replayed.pixels.cpu()))

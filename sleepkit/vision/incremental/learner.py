@@ -37,7 +37,7 @@ from sleepkit.utils.digests import digest
 from sleepkit.utils.files import replacing
 from sleepkit.utils.phases import digest_of
 from sleepkit.utils.ram import require_memory
-from sleepkit.utils.ranks import own_draws
+from sleepkit.utils.ranks import of_rows, own_draws
 from sleepkit.utils.seeds import derive_seed
 from sleepkit.utils.training import require_finite, settings_digest
 from sleepkit.vision.data.augmentation import augmentation
@@ -200,13 +200,17 @@ class ImageLearner(Snapshots):
 
     @torch.no_grad()
     def in_batches(self, function: Callable[[Tensor], Tensor], images: ImageSet | Tensor) -> Tensor:
-        """A function of pixels on all images, without gradient, in evaluation mode; the result is on the CPU."""
+        """A function of pixels on all images, without gradient, in evaluation mode; the result is on the CPU.
+
+        Each process takes its share of the images, and all get all results; call it on all.
+        """
         pixels = images if isinstance(images, Tensor) else images.pixels()
         training = self.model.training
         self.model.eval()
-        found = [function(batch.to(self.model.device)).cpu() for batch in pixels.split(self.config.per_device_eval_batch_size)]
+        size = self.config.per_device_eval_batch_size
+        found = of_rows(lambda batch: function(batch.to(self.model.device)).cpu(), pixels, size)
         self.model.train(training)
-        return torch.cat(found)
+        return found
 
     def _probes(self, experiences: Sequence[ImageExperience]) -> list[float]:
         """Accuracy on each experience of linear classifiers on the features, by ridge regression in closed form."""
@@ -375,7 +379,7 @@ class ImageLearner(Snapshots):
         return Replayed(pixels.to(device), units.to(device), extras)
 
     def draw(self, step: int, call: int = 0) -> Replayed:
-        """A batch of the replay buffer, with replacement; another one for each rank, step and ``call``."""
+        """A batch of the replay buffer, with replacement; of each step and ``call`` another one, and each rank has a slice."""
         assert self.replayed is not None
         rows = len(self.replayed.units)
         generator = np.random.default_rng([self.config.seed, self.night, step, 0, call])

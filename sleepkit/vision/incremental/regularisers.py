@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor, nn
 from transformers import TrainerCallback
@@ -76,7 +77,7 @@ class OnlineEwc(Regulariser):
         return self.config.ewc_weight
 
     def after_training(self) -> None:
-        """Measure the importance of each weight, from one gradient for each of some images; all ranks take the same ones."""
+        """Measure the importance of each weight, from one gradient for each of some images; each rank takes its share of them."""
         super().after_training()
         images = self.today.train
         generator = torch.Generator().manual_seed(self.night_seed)
@@ -85,13 +86,15 @@ class OnlineEwc(Regulariser):
         units = self.model.units_of(images.labels[places]).to(self.model.device)
         parameters = self.trained()
         fisher = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-        for k in range(len(units)):
+        ranks = PartialState()
+        for k in range(ranks.process_index, len(units), ranks.num_processes):
             logits = self.model(pixel_values=pixels[k : k + 1]).logits
             loss = masked_cross_entropy(logits, units[k : k + 1], self.allowed(units[k : k + 1]))
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             for total, gradient in zip(fisher.values(), gradients, strict=True):
                 if gradient is not None:
                     total += gradient**2 / len(units)
+        fisher = {name: reduce(total, "sum") for name, total in fisher.items()}
         self.keep({name: self.config.ewc_decay * self.old_importance(name, one) + one for name, one in fisher.items()})
 
 

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sleepkit.errors import SleepkitError
+from sleepkit.utils.ranks import of_rows
 from sleepkit.vision.data.image_data import as_bytes
 from sleepkit.vision.mygo.generator_forms import BATCH, DreamGeneratorConfig
 from sleepkit.vision.mygo.image_generators import ClassDiffusion, ConditionalGan, ConvolutionalGan
@@ -97,10 +98,17 @@ class DreamGenerator(PreTrainedModel):
 
     @torch.no_grad()
     def dream(self, places: Tensor, generator: torch.Generator) -> Tensor:
-        """A dream of each place, on the CPU: ``(n, channels, height, width)`` uint8, or ``(n, features)``."""
+        """A dream of each place, on the CPU: ``(n, channels, height, width)`` uint8, or ``(n, features)``.
+
+        Each process makes its share, and all get all; call it on all.
+        """
         noise = torch.randn(len(places), self.net.draws, generator=generator)
-        batches = zip(noise.split(BATCH), places.split(BATCH), strict=True)
-        values = torch.cat([self.net.dream(z.to(self.device), own.to(self.device)).cpu() for z, own in batches])
+
+        def made(rows: Tensor) -> Tensor:
+            values: Tensor = self.net.dream(noise[rows].to(self.device), places[rows].to(self.device)).cpu()
+            return values
+
+        values = of_rows(made, torch.arange(len(places)), BATCH)
         if self.config.features:
             return values
         return as_bytes(values).unflatten(1, (self.config.num_channels, *self.config.image_size))
