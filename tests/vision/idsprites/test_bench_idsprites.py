@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
 from launch import succeed
 
 from sleepkit.utils.files import read_json
@@ -11,6 +12,7 @@ from sleepkit.utils.files import read_json
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
+@pytest.mark.slow
 def test_renderers_are_measured_in_one_run(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "bench_idsprites.py"), "--output", str(tmp_path / "bench.json")]
     command += [
