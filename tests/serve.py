@@ -198,7 +198,7 @@ def ask_server(port: int, model: str, questions: Sequence[str], max_new_tokens: 
 
 def ask_engine(name: str, plain: Path, questions: Sequence[str], max_new_tokens: int) -> Row:
     """Prepare the folder for an engine, serve it, and ask."""
-    engine, port = ENGINES[name], _free_port()
+    engine, port = ENGINES[name], free_port()
     for place in engine.environments:
         environment(place)
     names = {"plain": plain, "kind": engine.kind, "port": port}
@@ -330,7 +330,7 @@ def _offline() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -3,6 +3,7 @@
     LearnerConfig    experts, the chain of levels, the context while awake      LanguageLearner
     DataConfig       which rows and documents make a night                             SleepTrainer
     LoadingConfig    how the base model is loaded                                      model_io.load_model
+    EngineConfig     who generates text of the base                            generation/vllm_server.py
     HubConfig        what is uploaded                                                  SleepTrainer.push_to_hub
 
 `SleepConfig` is put together of these; each default and each line of help stands in one of them and nowhere else.
@@ -22,6 +23,7 @@ from sleepkit.utils.precision import DTYPES, Dtype, check_quantization
 
 __all__ = [
     "DataConfig",
+    "EngineConfig",
     "HubConfig",
     "LearnerConfig",
     "LoadingConfig",
@@ -35,6 +37,7 @@ WORDS = 2000  # of documents that share a night
 Attention = Literal["sdpa", "eager"]
 ExpertKind = Literal["auto", "ffn", "gated", "ungated"]
 PublishedForm = Literal["auto", "plain", "experts", "lora"]
+Generation = Literal["plain", "vllm"]
 AnswerScore = Literal["contained", "chrf", "number"]  # as `scores.score` knows them
 Part = TypeVar("Part")
 
@@ -206,6 +209,21 @@ class LoadingConfig:
     def prompts(self) -> dict[str, Any]:
         """Return the keyword arguments for `PromptFormat`."""
         return {"prompt_format": self.prompt_format, "chat_template_kwargs": self.chat_template_kwargs}
+
+
+@dataclass
+class EngineConfig:
+    """Who generates what the model says without experts."""
+
+    generation: Generation = option(
+        "plain",
+        "Who writes questions, general replies and other text of the model without experts: plain, the model in this process; "
+        "vllm, a server that was started with `vllm serve MODEL`.",
+    )
+    vllm_server_base_url: str = option("http://127.0.0.1:8000", "Address of that server.")
+
+    def __post_init__(self) -> None:
+        require_choice(self, "generation", get_args(Generation))
 
 
 @dataclass

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from sleepkit.language.dreaming.night import DREAMS_FOLDER, forget_dreams, keep_
 from sleepkit.language.forgetting.traces import ROUND_STEPS, Forgotten, Traces
 from sleepkit.language.forgetting.trainer import OBJECTIVE, PACE, UnlearningTrainer
 from sleepkit.language.generation.chat import chat_ids, decode, generate, window_of
+from sleepkit.language.generation.vllm_server import is_served
 from sleepkit.language.levels import ExpertLevels, experts_of
 from sleepkit.language.models.fingerprint import model_identity
 from sleepkit.language.models.zero3 import unsplit
@@ -373,6 +375,10 @@ class LanguageLearner:
 
         About what a newer version of a document says for the first time it writes twice, as an old answer is in its way.
         """
+        with self.bank.view(()) if is_served(self.model) else nullcontext():  # a server has the base alone
+            return self._new_items(night)
+
+    def _new_items(self, night: int) -> list[SyntheticExample]:
         read, seed = (self.model, self.tokenizer, self.day, self.seeding), self.seeding.seed
         items = about_day(*read, derive_seed(seed, "material", night))
         if not self.day.replaces:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sleepkit.cycle.gate import RetentionGate
 from sleepkit.errors import SleepkitError
-from sleepkit.language.config import DataConfig, HubConfig, LearnerConfig, LoadingConfig
+from sleepkit.language.config import DataConfig, EngineConfig, HubConfig, LearnerConfig, LoadingConfig
 from sleepkit.language.dreaming.config import DreamingConfig
 from sleepkit.language.seeding.config import KnowledgeSeedingConfig
 from sleepkit.utils.options import RunConfig, check_numbers, option, require
@@ -45,7 +45,15 @@ class GateConfig:
 
 @dataclass(repr=False)  # that of transformers shows no token
 class SleepConfig(
-    KnowledgeSeedingConfig, LearnerConfig, DreamingConfig, DataConfig, GateConfig, LoadingConfig, HubConfig, RunConfig
+    KnowledgeSeedingConfig,
+    LearnerConfig,
+    DreamingConfig,
+    DataConfig,
+    GateConfig,
+    LoadingConfig,
+    EngineConfig,
+    HubConfig,
+    RunConfig,
 ):
     """Options of a [`SleepTrainer`]: a `transformers.TrainingArguments` with all that a night needs.
 
@@ -93,7 +101,7 @@ class SleepConfig(
     """
 
     def __post_init__(self) -> None:
-        for options in (LearnerConfig, DreamingConfig, DataConfig, LoadingConfig, GateConfig, HubConfig):
+        for options in (LearnerConfig, DreamingConfig, DataConfig, LoadingConfig, EngineConfig, GateConfig, HubConfig):
             options.__post_init__(self)
         super().__post_init__()
         if self.dream_rounds:

@@ -140,6 +140,10 @@ def ready_model(
     require_room(loaded, args.context_max_tokens, args.max_new_tokens)
     if not is_deepspeed_zero3_enabled():
         move(loaded, device)
+    if args.generation == "vllm":
+        from sleepkit.language.generation.vllm_server import connect
+
+        connect(loaded, tokenizer, args.vllm_server_base_url)
     return loaded, tokenizer
 
 

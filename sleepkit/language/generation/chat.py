@@ -5,7 +5,7 @@ Prompts that begin alike are put side by side and dealt out to the processes, so
 own seed (sampling.py), whatever it stands beside.  How a process decodes its prompts: decoding.py.  Under ZeRO-3 each runs the
 same number of batches.
 
-Left out: serving engines.
+Where the model is its bare base, a vLLM server may generate in its place (vllm_server.py).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from sleepkit.errors import SleepkitError
 from sleepkit.language.generation.batches import Room, batches, costs_of, in_order, room_of
 from sleepkit.language.generation.decoding import Decoding, contiguous_head, continued, passes_of, stops_of
 from sleepkit.language.generation.prompts import PromptFormat
+from sleepkit.language.generation.vllm_server import server_of
 from sleepkit.language.models.zero3 import is_zero3, split_passes
 from sleepkit.reporting.live import progress
-from sleepkit.utils.ranks import main_finds, shares
+from sleepkit.utils.ranks import main_finds, shares, split
 from sleepkit.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -129,6 +130,15 @@ def generate(
     order = [i for group in groups for i in group]
     dealt = [[order[k] for k in share] for share in shares(costs_of(prompts, groups, max_new_tokens))]
     seeds = [derive_seed(seed, "row", i) for i in range(len(prompts))]
+    server = server_of(model) if streamer is None else None
+    if server is not None:
+
+        def asked(mine: Sequence[int]) -> list[list[int]]:
+            with progress.phase(description, len(mine)) as step:
+                given = [prompts[i] for i in mine], [seeds[i] for i in mine]
+                return server.continued(model, tokenizer, *given, how, step)
+
+        return split(dealt, asked)
     room = _room(model, batch_size)
 
     def work(passes: list[list[int]]) -> dict[int, list[int]]:

@@ -113,12 +113,10 @@ def _decoded(
     how: Decoding,
 ) -> list[list[int]]:
     """New tokens of one batch."""
-    prompts = PromptFormat.of(tokenizer)
-    ends = {*stops_of(model), *prompts.stop_ids, tokenizer.pad_token_id} - {None}
-    stops = (*prompts.stop_strings, *how.stop)
+    ends, stops = ends_of(model, tokenizer), stops_at(tokenizer, how)
     ids, mask, past = _read_beginnings(model, tokenizer.pad_token_id, prefix, cache, rows)
     width = ids.shape[1]
-    options: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": sorted(ends)}
+    options: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": ends}
     if how.temperature > 0:
         sampler = SeededSampler(how.temperature, how.top_p, seeds, width, how.max_new_tokens)
         options["logits_processor"] = LogitsProcessorList([sampler])
@@ -141,7 +139,7 @@ def _decoded(
     found = []
     for tokens in output[:, width:].tolist():
         end = next((k for k, token in enumerate(tokens) if token in ends), len(tokens))
-        found.append(_until_text(tokenizer, tokens[:end], stops))
+        found.append(until_text(tokenizer, tokens[:end], stops))
     return found
 
 
@@ -212,7 +210,7 @@ class _TextStop(StoppingCriteria):
         return torch.tensor([any(stop in text for stop in self.stops) for text in texts], device=input_ids.device)
 
 
-def _until_text(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stops: Sequence[str]) -> list[int]:
+def until_text(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stops: Sequence[str]) -> list[int]:
     """The tokens before the first of some texts; a token that holds both is cut."""
     text = str(tokenizer.decode(tokens))
     said = until(text, stops)
@@ -220,6 +218,16 @@ def _until_text(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stops: Se
         return tokens
     kept = next(k for k in range(len(tokens), -1, -1) if said.startswith(before := str(tokenizer.decode(tokens[:k]))))
     return [*tokens[:kept], *PromptFormat.of(tokenizer).text(said[len(before) :])]
+
+
+def ends_of(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end a continuation, padding among them, in ascending order."""
+    return sorted({*stops_of(model), *PromptFormat.of(tokenizer).stop_ids, tokenizer.pad_token_id} - {None})
+
+
+def stops_at(tokenizer: PreTrainedTokenizerBase, how: Decoding) -> list[str]:
+    """Texts that end a continuation: those of the prompt format, and those that were asked for."""
+    return [*PromptFormat.of(tokenizer).stop_strings, *how.stop]
 
 
 def stops_of(model: nn.Module) -> list[int]:
