@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-faults test-models test-distributed test-serve lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life bench-chat bench-writers bench-cost bench-plan bench-forget bench-ranks tables docs clean
+.PHONY: help install demo test test-slow test-faults test-models test-distributed test-serve lint bench-seeding bench-dreaming bench-idsprites bench-mygo bench-dream2learn bench-life bench-chat bench-writers bench-cost bench-plan bench-forget bench-ranks bench-gpu tables docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -110,6 +110,9 @@ bench-plan: install ## plans of short nights of SmolLM2, Gemma 3 270M and a mixt
 
 bench-forget: install ## the first, a middle and the last of eight nights taken out of SmolLM2: what is left of it, what is lost
 	$(BIN)/python benchmarks/forget.py
+
+bench-gpu: install ## short nights at real size on a GPU, by each path: 8 minutes, and nothing is downloaded
+	$(BIN)/python benchmarks/gpu_night.py
 
 bench-ranks: export OMP_NUM_THREADS := 1
 bench-ranks: install ## tokens and CPU seconds of each process in each phase of a night, with 1, 2 and 4 processes

@@ -61,7 +61,7 @@ def cost(words: int, model: str, steps: int, extra: Sequence[str] = ()) -> dict[
         subprocess.run(command, check=True, cwd=ROOT)
         results = read_results(f"{scratch}/run")
     night, config, taken = results["nights"][0], results["config"], steps
-    new = night["items"] - night["items_by_style"].get("general", 0)
+    new = night["items"] - config["general_items"]  # all of which the unslept model replies to
     size, share = config["per_device_train_batch_size"], config["general_share"]
     plan = BatchPlan(range(new), [range(new)], size, share, 1, 0, 0, 1)
     steps = plan.steps_of(config["num_train_epochs"], config["gradient_accumulation_steps"], config["min_steps"])

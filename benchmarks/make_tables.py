@@ -13,7 +13,8 @@ A file holds one of: runs that `run_table.py` collected (`runs`), the speed of o
 (`dream_controls`), what each process of a night does (`shares`), the speed of drawing sprites (`images_per_second`), what
 exemplars and sigma bring (`sensitivity`), runs that `image_table.py` collected (`image_runs`; those of recipes/disentangled.py,
 with distortions or without, of dream2learn.py, and of dream.py and arc.py have tables of their own), plans and what was seen of
-them (`slept`), or one run's own `results.json` (`metrics`).  Left out: prose; what the numbers mean is the pages' to say.
+them (`slept`), nights at real size on a GPU (`cases`), or one run's own `results.json` (`metrics`).  Left out: prose;
+what the numbers mean is the pages' to say.
 """
 
 from __future__ import annotations
@@ -357,6 +358,34 @@ def _forgotten(document: Mapping[str, Any]) -> str:
     return markdown_table([*heads, "steps", "seconds of training", "in all"], rows)
 
 
+def _gpu_night(document: Mapping[str, Any]) -> str:
+    """Nights at real size, each by a path of its own."""
+    heads = [
+        "case",
+        "shape",
+        "time",
+        "planned",
+        "FLOPs a second",
+        "peak memory",
+        "planned",
+        "first loss is off by",
+        "most of the time",
+    ]
+    rows = []
+    for run in document["cases"]:
+        if "failed" in run:
+            rows.append([run["case"], run["shape"], run["failed"], *[None] * 6])
+            continue
+        most = sorted(run["by_phase"].items(), key=lambda phase: -phase[1]["seconds"])[:3]
+        slow = ", ".join(f"{name} {format_duration(phase['seconds'])}" for name, phase in most)
+        apart = document["apart"].get(run["case"])
+        times = format_duration(run["seconds"]), format_duration(run["planned_seconds"])
+        memory = format_memory(run["peak_bytes"]), format_memory(run["planned_peak_bytes"])
+        share = None if apart is None else f"{apart:.1%}"
+        rows.append([run["case"], run["shape"], *times, f"{run['flops_per_second'] / 1e12:,.1f} T", *memory, share, slow])
+    return markdown_table(heads, rows)
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "runs": lambda document: runs_table([meaningful(run) for run in document["runs"]]),
     "systems": _systems,
@@ -373,6 +402,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "forgotten": _forgotten,
     "shares": _shares,
     "slept": _plans,
+    "cases": _gpu_night,
     "metrics": _measures,
 }
 """What a results file holds -> its table; the first that is there counts."""

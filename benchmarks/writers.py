@@ -51,7 +51,7 @@ def night(model: str, language: str, writer: str, runs: Path) -> dict[str, Any]:
 def row(model: str, language: str, writer: str, results: dict[str, Any]) -> dict[str, Any]:
     """What the table needs of one run."""
     made = {"model": model, "language": language, "writer": writer}
-    made |= {name: results["nights"][0].get(name) for name in ("items", "committed", "seconds", "coverage", "items_by_style")}
+    made |= {name: results["nights"][0].get(name) for name in ("items", "committed", "seconds", "coverage")}
     return made | {name: results["metrics"].get(name) for name in METRICS}
 
 

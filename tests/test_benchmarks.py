@@ -28,6 +28,7 @@ import chat_sessions  # noqa: E402
 import cost  # noqa: E402
 import dream_controls  # noqa: E402
 import forget  # noqa: E402
+import gpu_night  # noqa: E402
 import image_table  # noqa: E402
 import make_tables  # noqa: E402
 import run_table  # noqa: E402
@@ -342,8 +343,8 @@ def test_a_chronicle_has_the_words_that_were_asked_for_and_no_sentence_twice():
 
 def test_the_cost_of_a_night_is_multiplied_to_all_its_steps(tmp_path, monkeypatch):
     config = {"per_device_train_batch_size": 4, "general_share": 0.5, "num_train_epochs": 8}
-    config |= {"gradient_accumulation_steps": 1, "min_steps": 1}
-    night = {"items": 60, "items_by_style": {"wh": 50, "general": 10}, "train_seconds": 20.0, "train_tokens": 1000}
+    config |= {"gradient_accumulation_steps": 1, "min_steps": 1, "general_items": 10}
+    night = {"items": 60, "train_seconds": 20.0, "train_tokens": 1000}
     night |= {"seconds_writing": 5.0, "seconds": 40.0}
     monkeypatch.setattr(cost.subprocess, "run", lambda *_, **__: None)
     monkeypatch.setattr(cost, "read_results", lambda folder: {"nights": [night], "config": config, "peak_memory_bytes": 2**30})
@@ -369,6 +370,39 @@ def test_a_language_that_the_model_cannot_answer_in_view_is_told_and_left_out(tm
     assert nights == [("smollm2", "de", ["--question_writer", "rules"])]
     shown = capsys.readouterr().out
     assert "| smollm2 | de | rules | 90 |" in shown and "| smollm2 | ar | none | – |" in shown
+
+
+# -- nights at real size -----------------------------------------------------------------------------------------------
+def test_a_night_of_random_weights_needs_no_download_and_is_measured_by_phase(tmp_path):
+    row = gpu_night.case("checkpointing", "tiny", passages=1, steps=1, folder=tmp_path / "run")
+    assert row["by_phase"]["training"]["trained"] > 0 and row["flops_per_second"] > 0 and len(row["losses"]) == 1
+    assert row["peak_bytes"] > 0 and row["planned_peak_bytes"] > 0
+
+
+def test_cases_that_fail_or_disagree_are_told_and_leave_the_others(tmp_path, monkeypatch, capsys):
+    def tried(name, options, seconds):
+        if name == "dreams":
+            return {"case": name, "shape": "tiny", "failed": "CUDA out of memory"}
+        row = {
+            "case": name,
+            "shape": "tiny",
+            "losses": [2.0 if name != "padded" else 2.2],
+            "seconds": 61.0,
+            "planned_seconds": 50.0,
+        }
+        row |= {"peak_bytes": 2**30, "planned_peak_bytes": 2**30, "flops_per_second": 3e12}
+        return row | {"by_phase": {"training": {"seconds": 40.0}}}
+
+    monkeypatch.setattr(gpu_night, "tried", tried)
+    out = tmp_path / "gpu.json"
+    assert gpu_night.main(["--shape", "tiny", "--output", str(out)]) == 1
+    document, shown = read_json(out), capsys.readouterr().out
+    assert document["apart"] == {"padded": pytest.approx(0.1), "checkpointing": 0} and len(document["cases"]) == 5
+    assert "| padded | tiny | 1 min 1 s | 50.0 s | 3.0 T | 1.00 GiB | 1.00 GiB | 10.0% | training 40.0 s |" in shown
+    assert "| dreams | tiny | CUDA out of memory |" in shown
+    assert gpu_night.main(["--shape", "tiny", "--cases", "night", "checkpointing", "--output", str(out)]) == 0
+    assert gpu_night.main(["--shape", "tiny", "--minutes", "0", "--cases", "night", "--output", str(out)]) == 1
+    assert read_json(out)["cases"][0]["failed"] == "no time was left"
 
 
 # -- ten days of chats -------------------------------------------------------------------------------------------------
