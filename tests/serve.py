@@ -137,14 +137,13 @@ class Row:
 
 def environment(name: str) -> None:
     """Make an environment where it is not there yet, or not as these lines make it."""
-    lines = [line.format(python=sys.executable, constraints=CONSTRAINTS) for line in ENVIRONMENTS[name]]
-    stamp = PLACE / f"{name}.made"
-    if stamp.is_file() and stamp.read_text() == "\n".join(lines):
+    stamp, made = PLACE / f"{name}.made", "\n".join([sys.version, *ENVIRONMENTS[name]])
+    if stamp.is_file() and stamp.read_text() == made:
         return
     PLACE.mkdir(parents=True, exist_ok=True)
-    for line in lines:
-        shell(line)
-    stamp.write_text("\n".join(lines))
+    for line in ENVIRONMENTS[name]:
+        shell(line.format(python=sys.executable, constraints=CONSTRAINTS))
+    stamp.write_text(made)
 
 
 @functools.cache

@@ -12,8 +12,9 @@ an environment, or a machine, of its own.  Left out: sending weights to the serv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -143,9 +144,22 @@ def connect(model: nn.Module, tokenizer: PreTrainedTokenizerBase, base_url: str)
         SleepkitError: it does not answer, or has other weights.
     """
     server = VllmServer(base_url)
-    if is_bare(model):
+    with _hidden_experts(model):
         server.check(model, tokenizer)
     _SERVERS[without_adapter(model)] = server
+
+
+@contextmanager
+def _hidden_experts(model: nn.Module) -> Iterator[None]:
+    """Show no experts inside the block, as `ExpertBank.view` does, which stands above this module."""
+    shown = {module: module.visible for module in model.modules() if getattr(module, "visible", ())}
+    for module in shown:
+        module.visible = ()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module, slots in shown.items():
+            module.visible = slots
 
 
 def server_of(model: nn.Module) -> VllmServer | None:

@@ -1,6 +1,7 @@
 """A vLLM server writes what the bare base would, and is asked for nothing that it cannot know."""
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from served_tiny import served
 from tiny import tiny_model, tiny_tokenizer
@@ -59,9 +60,21 @@ def test_experts_and_adapters_are_never_asked_of_it(tokenizer):
         assert len(asked) == probe + 6
 
 
-def test_other_weights_are_refused_in_one_line(tokenizer):
+@pytest.mark.parametrize("has_slept", [False, True])
+def test_other_weights_are_refused_in_one_line(tokenizer, has_slept):
+    """A slept model is compared without its experts, and has them again afterwards."""
+    model = tiny_model()
+    bank = ExpertBank.grow(model, ExpertBankConfig(slots=2, width=4, layers="last_half"))
+    if has_slept:
+        with torch.no_grad():
+            for parameter in bank.parameters(bank.activate(1)):
+                parameter.add_(1.0)
+    before = model(torch.tensor([PROMPTS[0]])).logits
     with served(tiny_model(seed=1), tokenizer) as (url, _), pytest.raises(SleepkitError, match="another model than this one"):
-        connect(tiny_model(), tokenizer, url)
+        connect(model, tokenizer, url)
+    with served(tiny_model(), tokenizer) as (url, _):
+        connect(model, tokenizer, url)
+    assert torch.equal(model(torch.tensor([PROMPTS[0]])).logits, before)
 
 
 @pytest.mark.parametrize(
