@@ -29,12 +29,10 @@ def inputs(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "config"),
     [
-        ("sleep", "multi_gpu"),
         ("sleep, bf16", "zero2"),
         ("sleep, gated experts", "zero3"),
         ("sleep, `dream_rounds`", "zero3"),
         ("text_baseline", "zero1"),
-        ("vision_baseline", "zero2"),
     ],
 )
 def test_the_page_says_what_a_launch_comes_to(name, config, inputs, tmp_path):
