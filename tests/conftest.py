@@ -43,3 +43,11 @@ def undrawn(monkeypatch):
     from drawing import draw_nothing
 
     draw_nothing(monkeypatch)
+
+
+@pytest.fixture
+def undoing(monkeypatch):
+    """A gate that undoes every night: a divergence of random models is rounding, and a limit of 0 would go by its sign."""
+    from sleepkit.cycle.gate import RetentionGate, Verdict
+
+    monkeypatch.setattr(RetentionGate, "decide", lambda *_: Verdict(False, "of a test"))

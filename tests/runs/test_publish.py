@@ -276,9 +276,10 @@ def test_an_upload_that_fails_keeps_the_results_and_can_be_repeated(world, capsy
     assert "expert_bank.safetensors" in world.hub.repository("ada/late").files
 
 
+@pytest.mark.usefixtures("undoing")
 def test_a_run_of_which_no_night_was_kept_is_not_pushed(world, capsys, tmp_path):
     run = tmp_path / "run"
-    more = ("--nights", "1", "--push_to_hub_repo", "ada/lost", "--gate", "true", "--gate_anchor_kl", "0")
+    more = ("--nights", "1", "--push_to_hub_repo", "ada/lost", "--gate", "true")
     assert cli.main(command(world.files, run, *more)) == 0
     said = capsys.readouterr().out
     assert f"not published as ada/lost: none of the 1 nights of {run} was kept" in said

@@ -91,8 +91,9 @@ def test_later_nights_keep_what_earlier_ones_learned_and_the_optimizer_starts_an
     assert {item.night for item in sleep.learner.rehearsal.replay} == {1, 2, 3}
 
 
+@pytest.mark.usefixtures("undoing")
 def test_a_night_that_is_undone_leaves_lora_and_experts_as_they_were(tmp_path):
-    sleep, before = sleeping(tmp_path, gate_anchor_kl=0.0), []
+    sleep, before = sleeping(tmp_path), []
 
     class Watch(TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **kwargs):

@@ -185,15 +185,16 @@ def test_killed_inside_a_night_and_more_was_said_since(base, tmp_path, monkeypat
     assert again.sleep().number == 1 and documents(tmp_path) == [said(CAT, BINS)]
 
 
+@pytest.mark.usefixtures("undoing")
 def test_a_night_that_is_undone_leaves_today_as_it_was(base, tmp_path, prompts):
-    talk = chat(base, tmp_path, gate=True, gate_anchor_kl=0.0)
+    talk = chat(base, tmp_path, gate=True)
     before = weights(talk)
     talk.reply(CAT)
     lines, night = list(talk.today.lines), talk.sleep()
     assert not night.kept and night.reason and same(before, weights(talk)) and talk.today.lines == lines
     with pytest.raises(SleepkitError, match="the night on just these lines was undone; say or /remember more"):
         talk.sleep()
-    again = chat(base, tmp_path, gate=True, gate_anchor_kl=0.0)
+    again = chat(base, tmp_path, gate=True)
     assert again.today.lines == lines
     again.reply("where?")
     assert CAT in prompts[-1]
@@ -345,9 +346,10 @@ def test_a_night_is_due_when_so_much_time_has_passed(base, tmp_path):
     assert again.is_due(3600)
 
 
+@pytest.mark.usefixtures("undoing")
 def test_a_night_that_was_undone_is_not_due_again_for_the_same_lines(base, tmp_path):
     clock = Clock()
-    talk = chat(base, tmp_path, clock, gate=True, gate_anchor_kl=0.0)
+    talk = chat(base, tmp_path, clock, gate=True)
     talk.remember(CAT)
     talk.sleep()
     clock.now += 7200
