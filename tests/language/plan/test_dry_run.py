@@ -55,3 +55,11 @@ def test_what_is_read_out_of_tensors_without_values_is_zero():
         tensor = torch.ones(3, device="meta")
         assert float(tensor.sum()) == 0 and tensor.tolist() == [0, 0, 0] and bool((tensor > 0).any())
         assert tensor.cpu().device.type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_view_of_what_was_there_before_is_no_memory(device):
+    weight, rows = torch.empty(64, 32, device=device), torch.empty(2, 32, device=device)
+    with counted() as cost:
+        product = rows @ weight.t()
+    assert cost.peak_bytes == product.nbytes

@@ -141,3 +141,22 @@ def test_flops_of_a_token_and_of_a_pair_come_from_two_lengths(tmp_path):
     assert cost.pair == pytest.approx(4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim)
     layers = sum(p.numel() for name, p in blank.model.named_parameters() if "proj" in name and "sleep" not in name)
     assert cost.alone == pytest.approx(2 * layers)
+
+
+def test_the_steps_of_all_nights_take_three_dry_runs(tmp_path, monkeypatch):
+    """Of the typical batch on the first night and on the last, and of the largest one."""
+    plain, found = Passes.step, []
+
+    def step(self, batch, nights, args):
+        cost = plain(self, batch, nights, args)
+        found.append((nights, cost.flops / batch.ids.numel()))
+        return cost
+
+    monkeypatch.setattr(Passes, "step", step)
+    trainer = tiny_life(tiny_model(**LONG), tmp_path, styles=["wh"], expert_slots=4)
+    texts = [*TEXTS, "The ferry of Sund was built in 1903 by Milo Hart."]
+    plan = plan_for(trainer, [Experience(name, [text]) for name, text in zip("abc", texts, strict=True)])
+    assert sorted(nights for nights, _ in found) == [1, 3, 3]
+    few, many = (next(flops for nights, flops in found if nights == night) for night in (1, 3))
+    training = next(cost for cost in plan["phases"] if cost["phase"] == "training")
+    assert few < training["flops"] / training["trained"] < many * 1.2  # rows are padded, or share what they begin with
