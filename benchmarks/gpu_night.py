@@ -116,18 +116,9 @@ def tried(name: str, options: argparse.Namespace, seconds: float) -> dict[str, A
     """Run a case in a process of its own; says why where it does not end well."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "case.json"
-        words = [
-            "--case",
-            name,
-            "--shape",
-            options.shape,
-            "--passages",
-            options.passages,
-            "--steps",
-            options.steps,
-            "--output",
-            out,
-        ]
+        words = ["--case", name, "--output", out]
+        for option in ("shape", "passages", "steps"):
+            words += [f"--{option}", getattr(options, option)]
         command = [sys.executable, str(Path(__file__)), *map(str, words)]
         try:
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
@@ -163,9 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     until, rows = time.monotonic() + 60 * options.minutes, []
     for name in options.cases:
         left = until - time.monotonic()
-        rows.append(
-            tried(name, options, left) if left > 0 else {"case": name, "shape": options.shape, "failed": "no time was left"}
-        )
+        no_time = {"case": name, "shape": options.shape, "failed": "no time was left"}
+        rows.append(tried(name, options, left) if left > 0 else no_time)
         apart = agreement(rows)
         write_json(options.output, {"cases": rows, "apart": apart, "hardware": hardware(), "versions": versions()})
         print(f"{name}: {rows[-1].get('failed') or format(rows[-1]['seconds'], '.0f') + ' s'}", flush=True)

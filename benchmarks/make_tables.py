@@ -325,8 +325,7 @@ def _plans(document: Mapping[str, Any]) -> str:
     rows = []
     for plan in document["planned"]:
         memory = f"{plan['memory']['needed_bytes'] / 1e9:,.1f} GB"
-        most = sorted(plan["phases"], key=lambda cost: -cost["seconds"])[:3]
-        slow = ", ".join(f"{cost['phase']} {format_duration(cost['seconds'])}" for cost in most)
+        slow = _slowest({cost["phase"]: cost["seconds"] for cost in plan["phases"]})
         fits = "yes" if plan["fits"] else f"no: {'; '.join(plan['change'])}"
         rows.append(
             [plan["name"], plan["gpus"], fits, memory, f"{plan['flops'] / 1e15:,.1f} P", format_duration(plan["seconds"]), slow]
@@ -335,6 +334,12 @@ def _plans(document: Mapping[str, Any]) -> str:
         heads = ["planned only", "GPUs", "fits", "memory of each", "FLOP", "time", "most of it"]
         tables.append(markdown_table(heads, rows))
     return "\n\n".join(tables)
+
+
+def _slowest(seconds: Mapping[str, float]) -> str:
+    """The three phases that take most of the time."""
+    most = sorted(seconds, key=lambda name: -seconds[name])[:3]
+    return ", ".join(f"{name} {format_duration(seconds[name])}" for name in most)
 
 
 PLANNED: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -360,24 +365,14 @@ def _forgotten(document: Mapping[str, Any]) -> str:
 
 def _gpu_night(document: Mapping[str, Any]) -> str:
     """Nights at real size, each by a path of its own."""
-    heads = [
-        "case",
-        "shape",
-        "time",
-        "planned",
-        "FLOPs a second",
-        "peak memory",
-        "planned",
-        "first loss is off by",
-        "most of the time",
-    ]
+    heads = ["case", "shape", "time", "planned", "FLOPs a second", "peak memory", "planned"]
+    heads += ["first loss is off by", "most of the time"]
     rows = []
     for run in document["cases"]:
         if "failed" in run:
             rows.append([run["case"], run["shape"], run["failed"], *[None] * 6])
             continue
-        most = sorted(run["by_phase"].items(), key=lambda phase: -phase[1]["seconds"])[:3]
-        slow = ", ".join(f"{name} {format_duration(phase['seconds'])}" for name, phase in most)
+        slow = _slowest({name: phase["seconds"] for name, phase in run["by_phase"].items()})
         apart = document["apart"].get(run["case"])
         times = format_duration(run["seconds"]), format_duration(run["planned_seconds"])
         memory = format_memory(run["peak_bytes"]), format_memory(run["planned_peak_bytes"])

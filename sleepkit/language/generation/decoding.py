@@ -136,11 +136,7 @@ def _decoded(
             synced_gpus=is_zero3(),
             **options,
         )
-    found = []
-    for tokens in output[:, width:].tolist():
-        end = next((k for k, token in enumerate(tokens) if token in ends), len(tokens))
-        found.append(until_text(tokenizer, tokens[:end], stops))
-    return found
+    return [until_end(tokenizer, tokens, ends, stops) for tokens in output[:, width:].tolist()]
 
 
 def _read_beginnings(
@@ -210,8 +206,16 @@ class _TextStop(StoppingCriteria):
         return torch.tensor([any(stop in text for stop in self.stops) for text in texts], device=input_ids.device)
 
 
-def until_text(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stops: Sequence[str]) -> list[int]:
-    """The tokens before the first of some texts; a token that holds both is cut."""
+def until_end(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: Sequence[int], stops: Sequence[str]) -> list[int]:
+    """The tokens of a continuation before its end; a token that holds the first of a text that ends it is cut.
+
+    Args:
+        tokenizer: decodes.
+        tokens: that were generated.
+        ends: tokens that end it, as `ends_of` returns them.
+        stops: texts that end it, as `stops_at` returns them.
+    """
+    tokens = tokens[: next((k for k, token in enumerate(tokens) if token in ends), len(tokens))]
     text = str(tokenizer.decode(tokens))
     said = until(text, stops)
     if said == text:

@@ -23,7 +23,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from sleepkit.errors import SleepkitError, first_line
-from sleepkit.language.generation.decoding import Decoding, ends_of, stops_at, until_text
+from sleepkit.language.generation.decoding import Decoding, ends_of, stops_at, until_end
 from sleepkit.language.generation.prompts import PromptFormat
 from sleepkit.language.models.decoder import without_adapter
 from sleepkit.utils.ranks import main_finds
@@ -31,12 +31,14 @@ from sleepkit.utils.ranks import main_finds
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["VllmServer", "connect", "server_of"]
+__all__ = ["VllmServer", "connect", "is_served", "server_of"]
 
 AT_ONCE = 64  # requests, as TRL's client sends
 SECONDS = 600  # that a request may wait for its turn
 APART = 0.1  # nats between the log-probabilities of a token by the same weights, at most; bfloat16 rounds to some hundredths
 PROBE = "The first keeper of the lighthouse was"
+# vLLM would take what the model's generation_config.json recommends, and ends a reply at texts only where they are decoded.
+_PLAIN = {"repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0, "skip_special_tokens": False, "add_special_tokens": False}
 
 _SERVERS: WeakKeyDictionary[nn.Module, VllmServer] = WeakKeyDictionary()
 
@@ -110,15 +112,22 @@ class VllmServer:
         how: Decoding,
         step: Callable[[int], object] = lambda _: None,
     ) -> list[list[int]]:
-        """Continue prompts; arguments as for `decoding.continued`.  Returns the new tokens of each, without end of turn."""
+        """Continue prompts, many at a time, and return the new tokens of each, without end of turn.
+
+        Args:
+            model: whose ends of a turn count.
+            tokenizer: its tokenizer.
+            prompts: token ids.
+            seeds: of each prompt, for what is drawn.
+            how: they are continued.
+            step: is told how many are done.
+        """
         ends, stops = ends_of(model, tokenizer), stops_at(tokenizer, how)
         options: dict[str, Any] = {"max_tokens": how.max_new_tokens, "temperature": how.temperature, "top_p": how.top_p, **_PLAIN}
         options |= {"stop_token_ids": ends, "stop": stops}
 
         def ask(prompt: Sequence[int], seed: int) -> list[int]:
-            tokens = self.completion(prompt, seed=seed, **options)["token_ids"]
-            end = next((k for k, token in enumerate(tokens) if token in ends), len(tokens))
-            return until_text(tokenizer, tokens[:end], stops)
+            return until_end(tokenizer, self.completion(prompt, seed=seed, **options)["token_ids"], ends, stops)
 
         found = []
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -126,10 +135,6 @@ class VllmServer:
                 found.append(row)
                 step(1)
         return found
-
-
-# vLLM would take what the model's generation_config.json recommends, and ends a reply at texts only where they are decoded.
-_PLAIN = {"repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0, "skip_special_tokens": False, "add_special_tokens": False}
 
 
 def connect(model: nn.Module, tokenizer: PreTrainedTokenizerBase, base_url: str) -> None:
